@@ -30,6 +30,9 @@ QUEUED = " portal messages queued"
 SETTLED_MESSAGES = " portal messages settled"
 CHAT = " portal chat"
 KEYS = " portal keys"
+ERRANDS = " portal errands"
+
+ERRAND_SECONDS = 30 * 24 * 3600.0
 
 EXPIRY_GRACE_SECONDS = 60.0
 _RECORD_BYTES = 400
@@ -259,6 +262,22 @@ class Chat(Kept, frozen=True, gc=False, kw_only=True):
         return len(self.content.encode())
 
 
+class Errand(Kept, frozen=True, gc=False, kw_only=True):
+    """A task that came from a contact. Its id is that of the task here, ``peer_id`` that of the task there."""
+
+    contact: str
+    peer_id: str
+    created_at: float
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return ERRANDS, errand_of(self.contact, self.peer_id)
+
+    @property
+    def ends_at(self) -> float | None:
+        return self.created_at + ERRAND_SECONDS
+
+
 class AgentKey(Kept, frozen=True, gc=False, kw_only=True):
     """A key of an agent of the owner. Its id is the hash of the key."""
 
@@ -269,6 +288,11 @@ class AgentKey(Kept, frozen=True, gc=False, kw_only=True):
     @property
     def index_keys(self) -> tuple[str, ...]:
         return (KEYS,)
+
+
+def errand_of(contact: str, peer_id: str) -> str:
+    """Return the index key of the task that a contact knows by this id."""
+    return f" portal errand {contact} {peer_id}"
 
 
 def contact_by_number(number: int) -> str:

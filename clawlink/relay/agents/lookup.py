@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from clawlink.domain import agent as rules
 from clawlink.domain.agent import (
     Agent,
@@ -21,6 +23,11 @@ class AgentLookup:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._also: list[Callable[[str], Awaitable[Agent | None]]] = []
+
+    def resolve_also(self, find: Callable[[str], Awaitable[Agent | None]]) -> None:
+        """Ask a door, too, for a recipient that no agent has as id or name."""
+        self._also.append(find)
 
     async def called(self, agent_id: str) -> str:
         """Return the name of an agent as a sentence shows it, or else its id."""
@@ -42,6 +49,10 @@ class AgentLookup:
         if len(named) > 1:
             claimed = [a for a in named if a.key_hash is not None]
             named = claimed or [a for a in named if self.presence(a) is Presence.ONLINE] or named
+        for find in () if named else self._also:
+            agent = await find(recipient)
+            if agent is not None:
+                return agent
         if not named:
             raise UnknownAgent(
                 f"no agent with the id or name {recipient!r} is registered here; list the agents with discover",

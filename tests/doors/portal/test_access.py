@@ -23,6 +23,8 @@ _BODIES: dict[str, Any] = {
     "contact_add": {"portal_url": "https://d.example"},
     "contact_change": {"portal_url": OTHER_URL},
     "contact_terms": {"blocked": True},
+    "task_news": {"api_key": "", "from_portal": CONTACT_URL, "kind": "cancel", "task_id": "none"},
+    "task_answer": {"result": "x"},
     "key_renew": {"api_key": "", "from_portal": CONTACT_URL, "new_key": "short"},
     "key_confirm": {"api_key": "", "from_portal": CONTACT_URL},
     "message_receive": {"api_key": "", "from_portal": CONTACT_URL, "content": "hi"},
@@ -74,7 +76,7 @@ async def test_every_route_takes_the_keys_that_the_table_says(portals: Portals) 
             path = call.path.replace("{message_id}", "999").replace("{contact_id}", "999")
             id = outgoing if role in (Role.AGENT, Role.OWNER) and call.name == "file_part" else incoming
             id = "999" if call.name == "file_remove" else id
-            path = path.replace("{file_id}", id).replace("{chunk_index}", "0")
+            path = path.replace("{file_id}", id).replace("{chunk_index}", "0").replace("{task_id}", "none")
             body = _BODIES.get(call.name)
             in_body = "api_key" in (body or {})
             for way in ("header", "body") if in_body else ("header",):

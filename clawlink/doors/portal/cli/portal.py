@@ -49,6 +49,7 @@ ACTIONS: Mapping[str, _Words] = {
     "files": _Words(0, 1, "[CONTACT]"),
     "get-file": _Words(1, 2, "ID [FOLDER]"),
     "remove-file": _Words(1, 1, "ID"),
+    "answer": _Words(2, 2, "TASK TEXT|-"),
     "say": _Words(1, 1, "TEXT|-"),
     "reply": _Words(1, 1, "TEXT|-"),
     "chat": _Words(0, 0, ""),
@@ -68,7 +69,7 @@ _APART: Mapping[str, str] = {
     "bridge": "clawlink.doors.portal.cli.bridge",
 }
 """The modules of the actions that use no portal over HTTP."""
-_TEXTS = {"ask": 1, "send": 1, "say": 0, "reply": 0, "password": 0}
+_TEXTS = {"ask": 1, "send": 1, "answer": 1, "say": 0, "reply": 0, "password": 0}
 
 
 def add(parser: ArgumentParser) -> None:
@@ -82,6 +83,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--shared-key", metavar="KEY", help="approve: the offered key, where the text is not clear")
     parser.add_argument("--name", metavar="NAME", help="ask, approve: how to call the contact's agent")
     parser.add_argument("--replace", action="store_true", help="approve: a contact that is there gets the new key")
+    parser.add_argument("--status", default="completed", help="answer: in_progress, input_required, failed, ...")
     parser.add_argument("--in-reply-to", type=int, metavar="MESSAGE", help="send: the number of the message answered")
     parser.add_argument("--data", metavar="DIR", help="import, password: the folder of the portal, which does not run")
     parser.add_argument("--domain", metavar="NAME", help="setup: the name of the server on the internet")
@@ -248,6 +250,14 @@ def _files(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     return files.VERBS[args.action](args, ctx, portal)
 
 
+def _answer(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    from urllib.parse import quote
+
+    report = {"result": args.words[1], "status": args.status, "idempotency_key": args.idempotency_key}
+    done = portal.ask("POST", f"/api/portal/tasks/{quote(args.words[0], safe='')}", report)
+    return _done(ctx, done, f"The report on task {_shown(args.words[0])} is stored, and goes to the other portal.")
+
+
 def _say(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     way = "send" if args.action == "say" else "reply"
     done = portal.ask("POST", f"/api/chat/owner/{way}", {"content": args.words[0]})
@@ -339,6 +349,7 @@ _VERBS: Mapping[str, Callable[[Namespace, Context, Portal], Exit]] = {
     "files": _files,
     "get-file": _files,
     "remove-file": _files,
+    "answer": _answer,
     "say": _say,
     "reply": _say,
     "chat": _chat,

@@ -42,6 +42,8 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
     "message_status": frozenset({CONTACT}),
     "key_renew": frozenset({CONTACT}),
     "key_confirm": frozenset({CONTACT}),
+    "task_news": frozenset({CONTACT}),
+    "task_answer": _OURS,
     "message_sent": _OURS,
     "message_history": _OURS,
     "message_list": _OURS,

@@ -22,6 +22,7 @@ from clawlink.doors.portal.records import (
     AgentKey,
     Chat,
     Contact,
+    Errand,
     Guest,
     Message,
     Portal,
@@ -50,8 +51,13 @@ for _kind, _name in (
     (Chat, "portal_chat"),
     (AgentKey, "portal_agent_key"),
     (Transfer, "portal_file"),
+    (Errand, "portal_errand"),
 ):
     register(_kind, _name)
+
+
+def _over(record: Any, now: float) -> None:
+    """Forget a record at its end."""
 
 
 def _stays(record: Any, now: float) -> None:
@@ -75,6 +81,7 @@ class Book:
             (Chat, _stays, CHAT),
             (Message, posting.lapse, SETTLED_MESSAGES),
             (Transfer, unfinished, None),
+            (Errand, _over, None),
         ):
             relay.keep(Kind(kind, lapse, history=history))
 

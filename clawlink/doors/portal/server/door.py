@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from aiohttp import web
 
 from clawlink.domain import networks
 from clawlink.domain.agent import Agent
-from clawlink.doors.portal.records import AGENT, CONTACTS, QUEUED, WAITING, Contact, Guest, Message
+from clawlink.doors.portal.records import AGENT, CONTACTS, QUEUED, WAITING, Contact, Guest, Message, mailbox_of
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server import socket
 from clawlink.doors.portal.server.asking import key_of, refuse_socket
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.chat import OwnerChat
 from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.errands import Errands
 from clawlink.doors.portal.server.file_outbox import FileOutbox
 from clawlink.doors.portal.server.file_poster import FilePoster
 from clawlink.doors.portal.server.file_routes import FileRoutes
@@ -40,6 +42,9 @@ from clawlink.server.request import Handler, Request
 from clawlink.server.response import Reply
 from clawlink.server.ws_connection import Websockets
 
+_ADDRESSED_SECONDS = 7 * 24 * 3600.0
+_AT_ONCE = 50
+
 
 class PortalServer(OpenDoor):
     """The portal in front of one relay."""
@@ -58,16 +63,54 @@ class PortalServer(OpenDoor):
         self._folder = folder
         self._members = Members(relay)
         self._lines: set[socket.Line] = set()
+        self._addressed: dict[str, float] = {}
+        """The contacts that agents of the relay wrote to lately, and when."""
         self._news: list[str] = []
         allowed = networks.networks(settings.allow_private)
         self._poster = Poster(self.url, ca=settings.ca, allowed=allowed)
-        self.outbox = Outbox(relay, self.book, self.contacts, self._members, self._poster)
+        self.errands = Errands(relay, self.contacts, self.mail, self._members, self._poster, self.url)
+        relay.agents.resolve_also(self._named)
+        self.outbox = Outbox(relay, self.book, self.contacts, self._members, self._poster, self.errands)
         self.shelf = Shelf(relay, self.book, self._members)
         self.file_outbox = FileOutbox(relay, self.book, self.shelf, FilePoster(self._poster))
         self.files = Files(relay, self.book, self.shelf, settings, self.file_outbox.wake)
 
     def _wake(self, contact: str) -> None:
         self.outbox.wake(contact)
+
+    async def _named(self, recipient: str) -> Agent | None:
+        """Return the agent that stands for a contact, for ``NAME@portal``."""
+        contact = await self.errands.named(recipient)
+        if contact is None:
+            return None
+        self._addressed[contact.id] = self.relay.clock()
+        return await self._members.of(contact.id)
+
+    async def _find_addressed(self) -> None:
+        """Note the contacts that agents of the relay wrote to before this start."""
+        after: str | None = None
+        while True:
+            page = await self.relay.core.store.page(Contact, CONTACTS, after, _AT_ONCE)
+            agents = await self.relay.core.store.get_many(Agent, [contact.mailbox for contact in page.records])
+            for contact, agent in zip(page.records, agents, strict=True):
+                if agent is not None:
+                    self._addressed[contact.id] = agent.last_heartbeat
+            after = page.after
+            if after is None:
+                return
+
+    async def upkeep(self, now: float) -> None:
+        """Look for work that agents of the relay left for contacts: the relay stores it without the portal."""
+        now = self.relay.clock()
+        for contact in list(islice(self._addressed, _AT_ONCE)):
+            at = self._addressed.pop(contact)
+            if now - at > _ADDRESSED_SECONDS:
+                continue
+            self._addressed[contact] = at  # now it is the last
+            await self.relay.agents.touch(mailbox_of(contact))  # it is here: what it was given is not taken back
+            async for _ in self.relay.mailbox.pending(mailbox_of(contact)):
+                self.outbox.wake(contact)
+                break
 
     def _wake_all(self, contact: str) -> None:
         self.outbox.wake(contact)
@@ -85,6 +128,7 @@ class PortalServer(OpenDoor):
         await self.book.start()
         await self.contacts.directory.load()
         await release(self.relay, AGENT)
+        await self._find_addressed()
         await self.outbox.start()
         await self.files.start()
         await self.file_outbox.start()
@@ -102,6 +146,7 @@ class PortalServer(OpenDoor):
             chat=self.chat,
             mail=self.mail,
             files=self.files,
+            errands=self.errands,
             poster=self._poster,
             wake=self._wake_all,
         )

@@ -78,7 +78,7 @@ class Mail:
             return old
         self._relay.admission.require_pace(contact.mailbox, AGENT)
         now = core.clock()
-        self._require_quota(contact, len(content.encode()), now)
+        self.require_quota(contact, len(content.encode()), now)
         name = words.contact_name(contact.agent_name, contact.user_name, contact.url)
         delivery = self._book.for_agent(id, content, sender=Sender(contact.mailbox), name=name, now=now)
         await self._relay.mailbox.require_room(delivery)
@@ -89,7 +89,7 @@ class Mail:
             await self._relay.mailbox.put(delivery, Put(message))
         return message
 
-    def _require_quota(self, contact: Contact, size: int, now: float) -> None:
+    def require_quota(self, contact: Contact, size: int, now: float) -> None:
         """Count a message of a contact. Raises RateLimited."""
         settings = self._settings
         for buckets, most, what in (

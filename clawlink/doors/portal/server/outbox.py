@@ -18,6 +18,7 @@ from clawlink.doors.portal.rules.posting import Outcome, Step
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.errands import Errands
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.relay.core import retrying
@@ -39,13 +40,16 @@ _log = logging.getLogger("clawlink.portal")
 class Outbox:
     """Posts what waits in the contacts' mailboxes. A contact whose mailbox is empty costs nothing."""
 
-    def __init__(self, relay: Relay, book: Book, contacts: Contacts, members: Members, poster: Poster) -> None:
+    def __init__(
+        self, relay: Relay, book: Book, contacts: Contacts, members: Members, poster: Poster, errands: Errands
+    ) -> None:
         self._relay = relay
         self._core = relay.core
         self._book = book
         self._contacts = contacts
         self._members = members
         self._poster = poster
+        self._errands = errands
         self._working: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._hurry: dict[str, asyncio.Event] = {}
@@ -117,7 +121,7 @@ class Outbox:
         agent = await self._members.of(contact)
         consumer = self._relay.consumer(agent, lease=LEASE_SECONDS, credit=1)
         try:
-            while (await self._core.store.usage(Message, queued_for(contact))).count and not self._ending:
+            while await self._something_waits(contact, agent) and not self._ending:
                 if await self._expire(contact):
                     continue
                 taken, _ = await consumer.next(agent, tick=lambda: self._seen(agent))
@@ -129,6 +133,13 @@ class Outbox:
                     consumer.settled(given)
         finally:
             await consumer.close()
+
+    async def _something_waits(self, contact: str, agent: Agent) -> bool:
+        if (await self._core.store.usage(Message, queued_for(contact))).count:
+            return True
+        async for _ in self._relay.mailbox.pending(agent.id):  # a task, or news of one
+            return True
+        return False
 
     async def _seen(self, agent: Agent) -> Agent | None:
         await self._relay.agents.touch(agent.id)
@@ -155,9 +166,18 @@ class Outbox:
         failed = 0
         while True:
             message = await self._core.store.get(Message, delivery.id)
-            if message is None or message.state not in OPEN:
-                return True
             now = self._core.clock()
+            if message is None:
+                peer = await self._core.store.get(Contact, contact)
+                if await self._errands.carry(peer, agent, delivery):
+                    return True
+                if self._ending:
+                    return False
+                failed += 1
+                await self._pause(contact, agent, delivery, _after(failed))
+                continue
+            if message.state not in OPEN:
+                return True
             if (lapsed := posting.lapse(message, now)) is not message:
                 await self._settle(message, lapsed)
                 return True
@@ -174,7 +194,7 @@ class Outbox:
             if settled or self._ending:
                 return settled
             failed += 1
-            pause = spread(backoff(failed, first=FIRST_PAUSE_SECONDS, most=MOST_PAUSE_SECONDS), random.random())
+            pause = _after(failed)
             left = pause if message.expires_at is None else message.expires_at - now
             await self._pause(contact, agent, delivery, min(pause, left))
 
@@ -241,6 +261,10 @@ class Outbox:
                 await asyncio.wait([waiting], timeout=min(left, _EXTEND_SECONDS))
             finally:
                 waiting.cancel()
+
+
+def _after(failed: int) -> float:
+    return spread(backoff(failed, first=FIRST_PAUSE_SECONDS, most=MOST_PAUSE_SECONDS), random.random())
 
 
 def _receipt(delivery: Delivery) -> str:

@@ -28,6 +28,7 @@ _ALL_SECONDS = 60.0
 _MOST_ANSWER_BYTES = 64 * 1024
 _MOST_TOLD = 200
 RECEIVE, STATUS, ABOUT = "/api/message/receive", "/api/message/status", "/api/portal/about"
+TASKS = "/api/portal/tasks"
 KEY, CONFIRM, LEAVE = "/api/portal/key", "/api/portal/key/confirm", "/api/guest/leave-message"
 # These answers say that the request was not looked at, or that it is to be sent again.
 LATER = frozenset({401, 403, 404, 408, 421, 423, 425, 429, 503})
@@ -147,6 +148,18 @@ class Poster:
         if status == 200 and fields(answer).get("status") == "confirmed":
             return None
         return refusal_in_words(status, answer)
+
+    async def tell(self, contact: Contact, news: dict[str, Any]) -> str | None:
+        """Post news of a task. Return "" if they were taken, None if they are to be posted again, else the refusal."""
+        body = {"api_key": contact.send_key or contact.key, "from_portal": self._own_url, **news}
+        try:
+            status, answer = await self._ask(contact, "POST", TASKS, body)
+        except FAILURES:
+            return None
+        if status == 200:
+            return "" if fields(answer).get("status") == "taken" else None
+        again = status in LATER - {404} or status >= _DOUBTFUL_FROM or 300 <= status < 400
+        return None if again else refusal_in_words(status, answer)
 
     async def is_ours(self, contact: Contact) -> bool | None:
         """Return True if a relay of ClawLink is at the contact's address; None if nobody answers there."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clawlink.doors.portal.records import Contact, Message
+from clawlink.doors.portal.records import AGENT, Contact, Message
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, decided, key_fault
 from clawlink.doors.portal.rules.words import stamp
@@ -24,6 +24,7 @@ from clawlink.doors.portal.server.asking import (
 )
 from clawlink.doors.portal.server.chat import OwnerChat
 from clawlink.doors.portal.server.contacts import MAX_CONTACTS, Contacts
+from clawlink.doors.portal.server.errands import Errands
 from clawlink.doors.portal.server.files import Files
 from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.keys import Keys
@@ -31,6 +32,7 @@ from clawlink.doors.portal.server.mail import MOST_LISTED, MOST_SKIPPED, Mail
 from clawlink.doors.portal.server.poster import Offered, Poster
 from clawlink.doors.portal.wire import calls
 from clawlink.errors import BadRequest, ClawLinkError, NotAllowed, NotFound
+from clawlink.protocol import requests
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
@@ -57,6 +59,7 @@ class Parts(NamedTuple):
     chat: OwnerChat
     mail: Mail
     files: Files
+    errands: Errands
     poster: Poster
     wake: Callable[[str], None]
 
@@ -73,6 +76,7 @@ class Routes:
         self._chat = parts.chat
         self._mail = parts.mail
         self._files = parts.files
+        self._errands = parts.errands
         self._poster = parts.poster
         self._wake = parts.wake
 
@@ -241,6 +245,25 @@ class Routes:
             "acknowledged_at": views.time(message.acked_at),
             "answered_at": views.time(message.answered_at),
         }
+
+    async def task_news(self, ask: Ask) -> Any:
+        require_own_portal(ask, self._relay.clock())
+        return {"status": "taken", "task_id": await self._errands.take(ask.contact, ask.body)}
+
+    async def task_answer(self, ask: Ask) -> Any:
+        task_id, body = parameter(ask.request, "task_id"), ask.body
+        report = requests.Respond(
+            from_agent=AGENT,
+            message_id=task_id,
+            status=body.status,
+            result=body.result,
+            progress=body.progress,
+            note=body.note,
+            idempotency_key=body.idempotency_key,
+        )
+        contact = await self._errands.respond(task_id, report)
+        self._wake(contact)
+        return {"status": "stored", "task_id": task_id}
 
     async def message_sent(self, ask: Ask) -> Any:
         body = ask.body

@@ -20,6 +20,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, decode
 from clawlink.doors.portal.records import AGENT, Chat, Contact, Guest, Message, State
 from clawlink.doors.portal.rules.access import Role
+from clawlink.doors.portal.server.errands import told_of
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.wire import frames
 from clawlink.errors import BadRequest, StoreUnavailable, UnknownAgent
@@ -165,7 +166,8 @@ class Line:
             return (frames.file(str(body.content), delivery.stored_at),)
         if isinstance(body, PlainMessage) and isinstance(body.content, str):
             return (frames.notice(body.content, delivery.stored_at),)
-        return ()
+        told = told_of(body)
+        return () if told is None else (frames.notice(told, delivery.stored_at),)
 
     async def _write(self, frame: str) -> None:
         await self._websocket.sender.text(frame.encode())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from clawlink.protocol.endpoint import Endpoint
 
@@ -87,6 +87,33 @@ class RenewKey(FromPortal, frozen=True):
     new_key: str
 
 
+class TaskNews(FromPortal, frozen=True):
+    """A task of the portal of a contact, or news of one. ``kind`` is task, response, answer or cancel.
+
+    ``task_id`` is the id at the portal that delegated the task.
+    """
+
+    kind: str
+    task_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    content: Any = None
+    context: Any = None
+    deadline: Annotated[float, Meta(gt=0)] | None = None
+    status: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    progress: Annotated[float, Meta(ge=0, le=100)] | None = None
+    note: Annotated[str, Meta(max_length=500)] | None = None
+    key: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+
+
+class AnswerTask(Struct, frozen=True):
+    """A report of the owner's agent on a task of a contact."""
+
+    result: Any = None
+    status: Annotated[str, Meta(min_length=1, max_length=64)] = "completed"
+    progress: Annotated[float, Meta(ge=0, le=100)] | None = None
+    note: Annotated[str, Meta(max_length=500)] | None = None
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+
+
 class Sent(Struct, frozen=True):
     """A message that an old script has posted itself."""
 
@@ -157,6 +184,8 @@ CALLS = (
     make_call("message_status", "POST", "/api/message/status", "Tell a contact how far its message came.", AskStatus),
     make_call("key_renew", "POST", "/api/portal/key", "Take a new key of a contact.", RenewKey),
     make_call("key_confirm", "POST", "/api/portal/key/confirm", "Confirm an offered key.", FromPortal),
+    make_call("task_news", "POST", "/api/portal/tasks", "Take a task of a contact, or news of one.", TaskNews),
+    make_call("task_answer", "POST", "/api/portal/tasks/{task_id}", "Report on a task of a contact.", AnswerTask),
     make_call("message_sent", "POST", "/api/message/sent", "Note a message that a script has posted.", Sent),
     make_call("message_history", "GET", "/api/messages/history", "List messages with a contact, newest first."),
     make_call("message_list", "GET", "/api/messages", "List messages with a contact, oldest first."),

@@ -1,0 +1,207 @@
+"""Tasks across portals: what the relay puts into a contact's mailbox goes to the other portal, and its news come back.
+
+A task for ``NAME@portal`` is one for the agent that stands for the contact here. The other portal delegates it to its
+owner's agent, in the name of the agent that stands for us there. So each side has a task of its own relay, and both
+have the same state in the end. A portal of Agent P2P gets the text of the task as a message.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskResponse, TaskUpdate, decode
+from clawlink.doors.portal.records import AGENT, Contact, Errand, errand_of
+from clawlink.doors.portal.rules.urls import shown
+from clawlink.doors.portal.rules.words import seconds
+from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.mail import Mail
+from clawlink.doors.portal.server.members import Members
+from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.wire.calls import TaskNews
+from clawlink.errors import BadRequest, NotFound, Refused, StoreUnavailable, UnknownTask
+from clawlink.protocol import requests
+from clawlink.relay.relay import Relay
+from clawlink.store.base import Put
+
+SUFFIX = "@portal"
+_CANCELLED = "cancelled"
+
+
+class Errands:
+    """Carries tasks and their news between two portals of ClawLink."""
+
+    def __init__(
+        self, relay: Relay, contacts: Contacts, mail: Mail, members: Members, poster: Poster, own_url: str
+    ) -> None:
+        self._relay = relay
+        self._core = relay.core
+        self._contacts = contacts
+        self._mail = mail
+        self._members = members
+        self._poster = poster
+        self._own_url = own_url
+
+    async def named(self, recipient: str) -> Contact | None:
+        """Return the contact that ``NAME@portal`` means; None for other names. Raises AmbiguousName."""
+        if not recipient.endswith(SUFFIX):
+            return None
+        try:
+            return await self._contacts.find(recipient.removesuffix(SUFFIX))
+        except (NotFound, BadRequest):
+            return None
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    async def carry(self, peer: Contact | None, agent: Agent, delivery: Delivery) -> bool:
+        """Take what waits for a contact to its portal. Return True once nothing more is to be done with it."""
+        body = decode(delivery.body)
+        if isinstance(body, TaskDelegation):
+            return await self._carry_task(peer, agent, body)
+        if peer is None or peer.shut(self._core.clock()) is not None:
+            return True
+        if peer.paused:
+            return False
+        if isinstance(body, PlainMessage):
+            text = body.content if isinstance(body.content, str) else json.dumps(body.content, ensure_ascii=False)
+            await self._mail.send(peer, f"{body.from_name}: {text}", "text", delivery.id, None)
+            return True
+        news = await self._news(body)
+        return news is None or await self._poster.tell(peer, news) is not None
+
+    async def _carry_task(self, peer: Contact | None, agent: Agent, task: TaskDelegation) -> bool:
+        why = "removed" if peer is None else peer.shut(self._core.clock())
+        if peer is None or why is not None:
+            return await self._reject(agent, task, f"the contact is {why}")
+        if peer.paused:
+            return False
+        if peer.ours is None:
+            ours = await self._poster.is_ours(peer)
+            if ours is None:
+                return False
+            peer = await self._contacts.learn(peer.id, ours=ours) or peer
+        if not peer.ours:
+            text = task.task if isinstance(task.task, str) else json.dumps(task.task, ensure_ascii=False)
+            sent = await self._mail.send(peer, text, "text", "task " + task.message_id, None)
+            told = f"the portal {shown(peer.id)} knows no tasks; the text goes there as message {sent.number}"
+            return await self._reject(agent, task, told)
+        if task.attachments:
+            return await self._reject(agent, task, "attachments do not cross portals; send the file by send-file")
+        news = {"kind": "task", "task_id": task.message_id, "content": task.task, "context": task.context}
+        if isinstance(task.deadline_at, str):
+            news["deadline"] = max(seconds(task.deadline_at) - self._core.clock(), 1.0)
+        refused = await self._poster.tell(peer, news)
+        return refused is not None and (not refused or await self._reject(agent, task, refused))
+
+    async def _news(self, body: Any) -> dict[str, Any] | None:
+        """Return what the other portal is to hear; None for what is not about a task of both."""
+        if isinstance(body, TaskResponse):
+            errand = await self._core.store.get(Errand, body.message_id)
+            if errand is None:
+                return None
+            told = {"kind": "response", "task_id": errand.peer_id, "key": body.response_id, "content": body.result}
+            return told | {"status": body.status, "progress": body.progress, "note": body.note}
+        if isinstance(body, TaskAnswer):
+            return {"kind": "answer", "task_id": body.task_id, "key": body.message_id, "content": body.content}
+        if isinstance(body, TaskUpdate) and body.status == _CANCELLED:
+            return {"kind": "cancel", "task_id": body.task_id, "note": body.note}
+        return None
+
+    async def _reject(self, agent: Agent, task: TaskDelegation, why: str) -> bool:
+        """Answer a task that the contact does not get."""
+        ask = requests.Respond(
+            from_agent=agent.id,
+            message_id=task.message_id,
+            status="rejected",
+            result=why,
+            idempotency_key="portal " + task.message_id,
+        )
+        try:
+            await self._relay.tasks.respond(agent, ask)
+        except StoreUnavailable:
+            return False
+        except Refused:  # it was answered, cancelled or expired meanwhile
+            pass
+        return True
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    async def take(self, contact: Contact, news: TaskNews) -> str:
+        """Take a task of a contact, or news of one, and return the id that it has here.
+
+        Raises BadRequest, UnknownTask, and the refusals of the relay.
+        """
+        agent = await self._members.of(contact.id)
+        if news.kind == "task":
+            return await self._core.finish(self._begin(contact, agent, news))
+        if news.kind == "response":
+            ask = requests.Respond(
+                from_agent=agent.id,
+                message_id=news.task_id,
+                status=news.status or "completed",
+                result=news.content,
+                progress=news.progress,
+                note=news.note,
+                idempotency_key=news.key,
+            )
+            await self._relay.tasks.respond(agent, ask)
+            return news.task_id
+        found = await self._core.store.first(Errand, errand_of(contact.id, news.task_id), 1)
+        if not found:
+            raise UnknownTask("no task of this id came from your portal", field="task_id")
+        id = found[0].id
+        if news.kind == "answer":
+            answer = requests.Answer(from_agent=agent.id, content=news.content, idempotency_key=news.key)
+            await self._relay.tasks.answer(agent, id, answer)
+        elif news.kind == "cancel":
+            await self._relay.tasks.cancel(agent, id, requests.Cancel(from_agent=agent.id, note=news.note))
+        else:
+            raise BadRequest("kind is task, response, answer or cancel", field="kind")
+        return id
+
+    async def _begin(self, contact: Contact, agent: Agent, news: TaskNews) -> str:
+        self._mail.require_quota(contact, len(json.dumps(news.content)), self._core.clock())
+        try:
+            ask = requests.Delegate(
+                from_agent=agent.id,
+                to_agent=AGENT,
+                task=news.content,
+                context=news.context,
+                deadline=news.deadline,
+                idempotency_key=news.task_id,
+            )
+        except ValueError:
+            raise BadRequest("content is the task, and not empty", field="content") from None
+        done = await self._relay.submission.delegate(agent, ask)
+        id: str = done.message_id
+        if await self._core.store.get(Errand, id) is None:
+            errand = Errand(id=id, version=1, contact=contact.id, peer_id=news.task_id, created_at=self._core.clock())
+            await self._core.commit(AGENT, Put(errand))
+        return id
+
+    async def respond(self, task_id: str, ask: requests.Respond) -> str:
+        """Report on a task as the owner's agent, and return the contact that asked for it.
+
+        Raises UnknownTask, WrongState, and the other refusals of the relay.
+        """
+        errand = await self._core.store.get(Errand, task_id)
+        if errand is None:
+            raise UnknownTask(f"no task {task_id[:40]!r} came from a contact", field="task_id")
+        await self._relay.tasks.respond(await self._members.start(), ask)
+        contact: str = errand.contact
+        return contact
+
+
+def told_of(body: Any) -> str | None:
+    """Return what the owner's agent hears of a task; None for other messages."""
+    if isinstance(body, TaskDelegation):
+        text = body.task if isinstance(body.task, str) else json.dumps(body.task, ensure_ascii=False)
+        return f"Task {body.message_id}: {text}\nAnswer it with: clawlink portal answer {body.message_id} TEXT"
+    if isinstance(body, TaskAnswer):
+        text = body.content if isinstance(body.content, str) else json.dumps(body.content, ensure_ascii=False)
+        return f"The answer to your question about task {body.task_id}: {text}"
+    if isinstance(body, TaskUpdate):
+        return f"Task {body.task_id} is {body.status}" + (f": {body.note}" if body.note else "")
+    return None

@@ -1,0 +1,124 @@
+"""Tasks across portals: between two of ours with progress, answer and cancel; to an old portal as a text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from clawlink.doors.portal.server import outbox
+from tests.doors.portal.conftest import Bridges, Own, Peers, Portals
+from tests.doors.portal.test_files import pair
+from tests.waiting import eventually, until
+
+B_KEY = "ap2p_the-key-of-another-owner-000000000000000000"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again soon."""
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(outbox, "MOST_PAUSE_SECONDS", 0.2)
+
+
+async def well(own: Own, method: str, path: str, body: Any = None) -> Any:
+    """Ask the relay itself, with its token."""
+    status, answer = await own.relay.ask(method, path, json=body, headers={"Authorization": "Bearer t"})
+    assert status == 200, (path, answer)
+    return answer
+
+
+async def delegate(own: Own, to: str, task: Any) -> str:
+    await well(own, "POST", "/register", {"agent_id": "ann", "name": "Ann"})
+    told = await well(own, "POST", "/delegate", {"from_agent": "ann", "to_agent": to, "task": task})
+    return str(told["message_id"])
+
+
+async def task_in(own: Own, id: str, *states: str) -> Any:
+    """Wait until a task is in one of these states at the relay of its requester."""
+
+    async def ask() -> Any:
+        told = await well(own, "GET", f"/tasks/{id}?agent_id=ann")
+        return told if told["status"] in states else None
+
+    return await eventually(ask)
+
+
+async def heard(bridge: Any, text: str) -> str:
+    """Wait until the owner's agent hears of a task with this text, and return the task's id there."""
+    await until(lambda: any(text in told for told in bridge.texts))
+    (told,) = [told for told in bridge.texts if text in told]
+    return str(told.partition("Task ")[2].partition(":")[0])
+
+
+async def test_a_task_goes_over_with_progress_a_question_and_its_answer(portals: Portals, bridges: Bridges) -> None:
+    a, b = await pair(portals)
+    bridge = await bridges(b, key=B_KEY)
+    id = await delegate(a, "B-bot@portal", "count the sheep")
+    there = await heard(bridge, "count the sheep")
+    assert "clawlink portal answer" in bridge.texts[-1]
+    path = f"/api/portal/tasks/{there}"
+    await b.well("POST", path, {"status": "in_progress", "progress": 40, "note": "forty so far"})
+    told = await task_in(a, id, "in_progress")
+    assert (told["progress"], told["note"]) == (40, "forty so far")
+    await b.well("POST", path, {"status": "input_required", "result": "the black ones, too?"})
+    await task_in(a, id, "input_required")
+    await well(a, "POST", f"/tasks/{id}/answer", {"from_agent": "ann", "content": "all of them"})
+    await until(lambda: any("all of them" in text for text in bridge.texts))
+    for _ in range(2):
+        await b.well("POST", path, {"result": "a hundred", "idempotency_key": "k"})
+    done = await task_in(a, id, "completed")
+    assert done["result"] == "a hundred"
+    status, answer = await b.ask("POST", path, {"result": "two hundred"})
+    assert status == 409, answer
+    assert (await b.ask("POST", "/api/portal/tasks/none", {"result": "x"}))[0] == 404
+
+
+async def test_a_cancelled_task_ends_on_both_sides(portals: Portals, bridges: Bridges) -> None:
+    a, b = await pair(portals)
+    bridge = await bridges(b, key=B_KEY)
+    id = await delegate(a, "B-bot@portal", {"do": "wait"})
+    there = await heard(bridge, '{"do": "wait"}')
+    await well(a, "POST", f"/tasks/{id}/cancel", {"from_agent": "ann", "note": "never mind"})
+    await until(lambda: any(f"Task {there} is cancelled" in text for text in bridge.texts))
+    assert (await b.ask("POST", f"/api/portal/tasks/{there}", {"result": "late"}))[0] == 409
+
+
+async def test_what_no_portal_takes_is_answered_and_no_message_is_lost(portals: Portals, old_portals: Peers) -> None:
+    portal, peer = await portals(), await old_portals("0.9")
+    peer.key, peer.from_portal = await portal.befriend(peer.url, agent_name="bob"), portal.url
+    id = await delegate(portal, "bob@portal", "count the sheep")
+    told = await task_in(portal, id, "rejected")
+    assert "knows no tasks; the text goes there as message 1" in told["result"]
+    await until(lambda: [one["content"] for one in peer.stored] == ["count the sheep"])
+    await well(portal, "POST", "/send", {"from_agent": "ann", "to_agent": "bob@portal", "content": "hello"})
+    await until(lambda: [one["content"] for one in peer.stored] == ["count the sheep", "Ann: hello"])
+    waits = await delegate(portal, "bob@portal", "too late")
+    await task_in(portal, waits, "rejected")
+    await portal.well("POST", "/api/portal/contacts/bob", {"blocked": True})
+    blocked = await delegate(portal, "bob@portal", "nothing")
+    assert "is blocked" in (await task_in(portal, blocked, "rejected"))["result"]
+    body = {"from_agent": "ann", "to_agent": "nobody@portal", "task": "x"}
+    status, answer = await portal.relay.ask("POST", "/delegate", json=body, headers={"Authorization": "Bearer t"})
+    assert (status, answer["code"]) == (404, "unknown_agent")
+
+
+async def test_a_contact_moves_no_task_but_its_own(portals: Portals, bridges: Bridges) -> None:
+    a, b = await pair(portals)
+    bridge = await bridges(b, key=B_KEY)
+    id = await delegate(a, "B-bot@portal", "count the sheep")
+    there = await heard(bridge, "count the sheep")
+    thief = await b.befriend("https://c.example")
+    wrong = {"api_key": thief, "from_portal": "https://c.example", "task_id": id}
+    for fields, status in (
+        ({"kind": "cancel"}, 404),
+        ({"kind": "answer", "content": "x", "key": "k"}, 404),
+        ({"kind": "response", "task_id": there, "content": "x"}, 403),
+        ({"kind": "response", "task_id": "none", "content": "x"}, 404),
+        ({"kind": "task", "content": ""}, 400),
+        ({"kind": "task", "content": "x", "deadline": -1}, 422),
+        ({"kind": "other"}, 404),
+    ):
+        got, answer = await b.ask("POST", "/api/portal/tasks", {**wrong, **fields}, key="")
+        assert got == status, (fields, answer)
+    assert (await task_in(a, id, "delivered", "queued"))["status"]
