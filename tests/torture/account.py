@@ -11,11 +11,17 @@ from tests.torture.agent import ACCEPTED, ACKED, ANSWERED, GOT, WORKED, WRONG, J
 
 
 class Account:
-    """A comparison. ``lost`` are answered requests that left nothing, ``wrong`` is all else, as doubled answers."""
+    """A comparison. ``lost`` are answered requests that left nothing, ``wrong`` is all else, as doubled answers.
 
-    def __init__(self, relay: Relay, journals: Mapping[str, Path]) -> None:
+    ``late`` is what was lost though no server had lost anything in the moments before: none of ``losses``, which are
+    pairs of times.
+    """
+
+    def __init__(self, relay: Relay, journals: Mapping[str, Path], losses: Sequence[tuple[float, float]] = ()) -> None:
         self._relay = relay
         self._journals = journals
+        self._losses = losses
+        self.late: list[str] = []
         self.lost: list[str] = []
         self.wrong: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -34,8 +40,8 @@ class Account:
             self._take(name, by_workers)
 
     def _take(self, name: str, by_workers: set[str]) -> None:
-        told = [(key, task) for key, task in self._facts(name, ACCEPTED)]
-        accepted = {task: key for key, task in told}
+        told = [(key, task, float(at)) for key, task, at in self._facts(name, ACCEPTED)]
+        accepted = {task: key for key, task, _ in told}
         if len(accepted) != len(told) or len(set(accepted.values())) != len(told):
             self.wrong.append(f"{name} was told of two tasks for one key, or of one task twice")
         got = [(task, json.loads(" ".join(result))) for task, _, *result in self._facts(name, GOT)]
@@ -47,9 +53,11 @@ class Account:
             elif result != result_of(accepted[task]):
                 self.wrong.append(f"{name} got a wrong answer to {task}")
         known = dict(tasks(self._relay, name))
-        for task in accepted:
+        for _, task, at in told:
             if task not in known:
                 self.lost.append(f"{task} of {name}, which was accepted")
+                if not any(begin <= at <= end for begin, end in self._losses):
+                    self.late.append(f"{task} of {name}, which was accepted at {at}")
             elif known[task] != "completed":
                 kind = self.lost if task in by_workers else self.wrong
                 kind.append(f"{task} of {name} is {known[task]}")

@@ -11,6 +11,7 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ LEASE_SECONDS = 5  # the shortest there is
 MOST_OPEN = 20  # tasks of a sender
 _PAUSE_SECONDS = 0.02
 _ANSWER_SECONDS = 6.0
+_MOST_WORK_SECONDS = 0.05
 
 ACCEPTED, WORKED, ANSWERED, GOT, ACKED, WRONG = "accepted", "worked", "answered", "got", "acked", "wrong"
 
@@ -89,7 +91,7 @@ def result_of(task: str) -> str:
 
 def send(relay: Relay, journal: Journal, name: str, peace: Path, workers: list[str]) -> None:
     """Delegate tasks and read the answers until there is peace, and then until all are answered."""
-    open_tasks = {task for _, task in journal.facts(ACCEPTED)} - {task for task, *_ in journal.facts(GOT)}
+    open_tasks = {task for _, task, _ in journal.facts(ACCEPTED)} - {task for task, *_ in journal.facts(GOT)}
     got = {response for _, response, *_ in journal.facts(GOT)}
     acked = {response for (response,) in journal.facts(ACKED)}
     receipts: dict[str, str] = {}
@@ -103,7 +105,7 @@ def send(relay: Relay, journal: Journal, name: str, peace: Path, workers: list[s
             if status != 200:
                 journal.say(WRONG, f"delegate {key}: {status} {reply}")
                 return
-            journal.say(ACCEPTED, key, reply["message_id"])
+            journal.say(ACCEPTED, key, reply["message_id"], f"{time.time():.3f}")
             open_tasks.add(reply["message_id"])
             n += 1
         reply = poll(relay, name, list(receipts), 0.3 if peace.exists() or len(open_tasks) >= MOST_OPEN else 0)
@@ -127,7 +129,8 @@ def send(relay: Relay, journal: Journal, name: str, peace: Path, workers: list[s
 
 
 def work(relay: Relay, journal: Journal, name: str) -> None:
-    """Answer tasks, for ever."""
+    """Answer tasks, for ever. Each takes a moment, in which the worker may be killed."""
+    dice = random.Random()
     receipts: list[str] = []
     while True:
         reply = poll(relay, name, receipts, 1)
@@ -135,6 +138,7 @@ def work(relay: Relay, journal: Journal, name: str) -> None:
         for message, lease in zip(reply["messages"], reply["deliveries"], strict=True):
             task, key = message["message_id"], message["task"]
             journal.say(WORKED, task)
+            time.sleep(dice.uniform(0, _MOST_WORK_SECONDS))
             answer = {"from_agent": name, "message_id": task, "result": result_of(key), "receipt": lease["receipt"]}
             status, told = relay.ask("POST", "/respond", answer)
             if status == 200:

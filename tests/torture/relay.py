@@ -20,7 +20,11 @@ stores of the relays:
 - ``data``: a folder;
 - ``always``: a server with ``appendfsync always``;
 - ``cluster-wait``: a cluster with ``appendfsync always``, whose replicas have each commit that is answered;
-- ``cluster``: a cluster with ``appendfsync everysec``, where answered commits may be lost. They are counted.
+- ``everysec``: a server with ``appendfsync everysec`` that loses its power: its file is cut to what it was a second
+  before;
+- ``cluster``: a cluster with ``appendfsync everysec``, whose replicas may be behind.
+
+The last two may lose what was answered in the moments before a server lost something. That is counted.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import random
 import shutil
 import signal
@@ -51,7 +56,10 @@ from tests.torture.nodes import Lost, Node
 from tests.waiting import wait_until
 
 SENDERS, WORKERS, EVENTS = 2, 2, 20
-STORES = DATA, ALWAYS, CLUSTER_WAIT, CLUSTER = ("data", "always", "cluster-wait", "cluster")
+STORES = DATA, ALWAYS, EVERYSEC, CLUSTER_WAIT, CLUSTER = ("data", "always", "everysec", "cluster-wait", "cluster")
+_LOSSY = (EVERYSEC, CLUSTER)
+# A server with appendfsync everysec may not have the last second on its disk. Answers are written down later.
+_UNSYNCED_SECONDS, _LATE_SECONDS = 1.0, 1.0
 _PEACE_SECONDS = 180.0
 # Where answers may be lost, nobody waits for them as long.
 _LOSSY_SECONDS = 30.0
@@ -68,6 +76,7 @@ class Case:
         self.store = store
         self.place = place
         self.done: Counter[str] = Counter()
+        self.losses: list[tuple[float, float]] = []  # from when to when answered commits may be lost
         self.nodes: list[Node] = []
         self.agents: dict[str, subprocess.Popen[Any]] = {}
         self.server: valkey.Server | None = None
@@ -83,8 +92,8 @@ class Case:
         flags: tuple[str, ...] = ("--data", str(self.place / "data"))
         env: dict[str, str] = {}
         relays = 1
-        if self.store == ALWAYS:
-            self.server = await asyncio.to_thread(valkey.Server, self.place, "--appendfsync", "always")
+        if self.store in (ALWAYS, EVERYSEC):
+            self.server = await asyncio.to_thread(valkey.Server, self.place, "--appendfsync", self.store)
             await self.way.start(self.server.port)
             env, relays = {"CLAWLINK_STORE": f"redis://127.0.0.1:{self.way.port}"}, 2
         elif self.store != DATA:
@@ -158,6 +167,8 @@ class Case:
         if self.server is not None:
             things += [("servers killed", 3, self._kill_server), ("servers stopped", 1, self._stop_server)]
             things += [("servers cut off", 1, self._cut_server)]
+        if self.store == EVERYSEC:
+            things += [("powers lost", 4, self._lose_power)]
         if self.cluster is not None:
             things += [("masters killed", 4, self._kill_master), ("masters stopped", 1, self._stop_master)]
             things += [("masters killed, replica behind", 2, self._kill_master_behind)]
@@ -223,6 +234,17 @@ class Case:
         await self.pause()
         self.server.process.send_signal(signal.SIGCONT)
 
+    async def _lose_power(self) -> None:
+        """Kill the server, and cut its file to what it was a second before, as a loss of power may do."""
+        assert self.server is not None
+        file = max(self.place.glob("appendonlydir/*.incr.aof"), key=lambda path: path.stat().st_mtime)
+        began, size = time.time(), file.stat().st_size
+        await asyncio.sleep(_UNSYNCED_SECONDS)
+        self.server.stop()
+        os.truncate(file, size)
+        self.losses.append((began - _LATE_SECONDS, time.time() + _LATE_SECONDS))
+        await asyncio.to_thread(self.server.start)
+
     async def _cut_server(self) -> None:
         self.way.change(self.dice.choice((CUT, SLOW, DEAF)))
         await self.pause()
@@ -234,6 +256,7 @@ class Case:
         cluster = self.cluster
         master = await asyncio.to_thread(cluster.master, PREFIX)
         replica = await asyncio.to_thread(cluster.replica_of, master)
+        self.losses.append((time.time() - _LATE_SECONDS, time.time() + _LATE_SECONDS))
         master.stop()
         await asyncio.to_thread(wait_until, lambda: replica.ask("ROLE")[0] == b"master")
         await self.pause()
@@ -246,10 +269,12 @@ class Case:
         cluster = self.cluster
         master = await asyncio.to_thread(cluster.master, PREFIX)
         replica = await asyncio.to_thread(cluster.replica_of, master)
+        began = time.time()
         until = time.monotonic() + 0.4
         while time.monotonic() < until:
             await asyncio.to_thread(master.ask, "CLIENT", "KILL", "TYPE", "replica")
         master.stop()
+        self.losses.append((began - _LATE_SECONDS, time.time() + _LATE_SECONDS))
         await asyncio.to_thread(wait_until, lambda: replica.ask("ROLE")[0] == b"master")
         await asyncio.to_thread(master.start)
         await asyncio.to_thread(wait_until, cluster.whole)
@@ -260,17 +285,19 @@ class Case:
         cluster = self.cluster
         master = await asyncio.to_thread(cluster.master, PREFIX)
         replica = await asyncio.to_thread(cluster.replica_of, master)
+        began = time.time()
         master.process.send_signal(signal.SIGSTOP)
         await asyncio.to_thread(wait_until, lambda: replica.ask("ROLE")[0] == b"master")
         master.process.send_signal(signal.SIGCONT)
         await asyncio.to_thread(wait_until, cluster.whole)
+        self.losses.append((began - _LATE_SECONDS, time.time() + _LATE_SECONDS))
 
     # -- the account -------------------------------------------------------------------------------------------------
 
     async def settle(self) -> Counter[str]:
         """Let all agents come to their end in peace, and count. Raises Lost."""
         (self.place / "peace").touch()
-        give_up_at = time.monotonic() + (_LOSSY_SECONDS if self.store == CLUSTER else _PEACE_SECONDS)
+        give_up_at = time.monotonic() + (_LOSSY_SECONDS if self.store in _LOSSY else _PEACE_SECONDS)
         relay = Relay([self.nodes[0].url])
         while any(self.agents[name].poll() is None for name in self.senders):
             if time.monotonic() > give_up_at:
@@ -280,13 +307,14 @@ class Case:
                 if status == 200:
                     self.done["dead letters put back"] += told["count"]
             await asyncio.sleep(_MOST_PAUSE)
-        account = Account(relay, {name: self.journal(name) for name in (*self.senders, *self.workers)})
+        journals = {name: self.journal(name) for name in (*self.senders, *self.workers)}
+        account = Account(relay, journals, self.losses)
         await asyncio.to_thread(account.take, self.senders, self.workers)
         account.wrong += [
             f"{name} ended with {code}" for name in self.senders if (code := self.agents[name].poll()) not in (0, None)
         ]
-        faults = account.wrong + account.lost
-        if faults and self.store != CLUSTER:
+        faults = account.late if self.store in _LOSSY else account.wrong + account.lost
+        if faults:
             raise Lost("; ".join(faults[:5]))
         return account.counts + Counter({"lost": len(account.lost), "wrong": len(account.wrong)})
 
@@ -325,6 +353,7 @@ def run(seed: int, first: int, cases: int, until: float, stores: list[str], even
                 with contextlib.suppress(shutil.Error):
                     shutil.copytree(place, kept)
                 raise Lost(f"seed {seed}, case {number}, on {store}: {error!r}; the folder is {kept}") from error
+        print(f"case {number} on {store} is done", file=sys.stderr, flush=True)
         done["cases"] += 1
         done[f"cases on {store}"] += 1
     return done
