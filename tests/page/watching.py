@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # All lists. A view of one agent, task, file or talk comes from what a test put there.
 VIEWS = (
     "overview",
+    "inbox",
+    "write",
     "agents",
     "agents?status=stale",
     "tasks?status=open",

@@ -2,12 +2,16 @@
 import { html, render, useEffect, useRef, useState } from "./htm-preact.js";
 import { ask, choose, clean, language, Live, place, t, TEXTS, Trouble, trust } from "./parts.js";
 import { Overview } from "./overview.js";
+import { StopBanner, StopButton } from "./stop.js";
 
 // The views by their address: the text that names each, the script that has it, and its parts for a list and for one.
 // Only the first view is loaded with the page.
 const views = () => import("./views.js");
+const acting = () => import("./acting.js");
 const VIEWS = {
   overview: { name: "overview", list: Overview },
+  inbox: { name: "inbox", load: acting, list: "Inbox" },
+  write: { name: "write", load: acting, list: "Write" },
   agents: { name: "agents", load: views, list: "Agents", one: "Agent" },
   tasks: { name: "tasks", load: views, list: "Tasks", one: "Task" },
   conversations: { name: "conversations", load: () => import("./conversations.js"), list: "Conversations" },
@@ -231,9 +235,11 @@ function App({ first }) {
           )}
         </select>
       </label>
+      <${StopButton} session=${session} />
       <button onClick=${() => setHelp(true)} aria-label=${t("keys")}>?</button>
       ${session.csrf && html`<button onClick=${leave}>${t("logout")}</button>`}
     </header>
+    <${StopBanner} session=${session} />
     <${View} session=${session} key=${name} />
     ${help && html`<${Help} onClose=${() => setHelp(false)} />`}
   </div><//>`;

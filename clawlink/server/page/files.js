@@ -1,5 +1,6 @@
 // Shared files: the list, and one file with its versions, their contents and what changed between them.
 import { html, useEffect, useState } from "./htm-preact.js";
+import { Unlock } from "./acting.js";
 import { changes } from "./diff.js";
 import { asked, go, List, Search } from "./lists.js";
 import { address, Ago, AgentLink, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
@@ -86,7 +87,7 @@ function Diff({ name, old, version }) {
   </div>`;
 }
 
-export function File({ id, query }) {
+export function File({ id, query, session }) {
   const state = useData(`admin/files/${encodeURIComponent(id)}`);
   const file = state.data && state.data.file;
   const versions = file ? file.versions : [];
@@ -102,7 +103,7 @@ export function File({ id, query }) {
         <dd>${file.readers ? html`<${AgentLink} id=${file.owner} /> ${file.readers.map((reader) => html`<${AgentLink} id=${reader} /> `)}` : t("everyone")}
           ${file.burn_after_read && html`<span class="note">${t("burns")}</span>`}</dd>
         ${file.expires_at && html`<div class="pair"><dt>${t("until")}</dt><dd><${Ago} at=${file.expires_at} /></dd></div>`}
-        <dt>${t("lock")}</dt><dd>${file.lock ? html`<${Lock} lock=${file.lock} />` : t("nobody")}</dd>
+        <dt>${t("lock")}</dt><dd>${file.lock ? html`<${Lock} lock=${file.lock} />${!session.read_only && !file.readers && html`<${Unlock} file=${id} />`}` : t("nobody")}</dd>
       </dl>
       <h2>${t("versions")}</h2>
       <${Table} empty=${t("empty.files")} heads=${[t("version"), t("size"), t("kind"), t("editor"), t("written"), t("act")]}

@@ -1,5 +1,6 @@
 // The views of agents, tasks, dead letters and the audit. Each reads its address of the relay's /admin, and shows it.
 import { html, useContext, useState } from "./htm-preact.js";
+import { RedriveAll, TaskActs } from "./acting.js";
 import { AgentMore, Family, TASK_HEADS, taskRow } from "./related.js";
 import { asked, Choice, go, List, Search } from "./lists.js";
 import {
@@ -77,7 +78,9 @@ export function Agent({ id, session }) {
       <h2>${t("next_messages")}</h2>
       <${Messages} rows=${found.next_messages} empty=${t("empty.messages")} />
       <${AgentMore} id=${found.agent.agent_id} />
-      ${!session.read_only && html`<p><button class="danger" onClick=${kick}>${t("kick")}</button></p>`}</div>`}</article>`;
+      ${!session.read_only &&
+      html`<p><a class="button" href=${address("write", { to: found.agent.agent_id })}>${t("write")}</a>${" "}
+        <button class="danger" onClick=${kick}>${t("kick")}</button></p>`}</div>`}</article>`;
 }
 
 const Messages = ({ rows, empty }) =>
@@ -107,6 +110,7 @@ export function DeadLetters({ session }) {
   };
   return html`<article><h1>${t("needs.dead_letters")}</h1>
     <p>${t("dead.why")}</p>
+    ${!session.read_only && html`<${RedriveAll} />`}
     ${trouble && html`<${Trouble} state=${{ error: trouble }} />`}
     <${List} path="admin/dead-letters" take=${(found) => found.dead_letters} id=${(letter) => `${letter.mailbox} ${letter.message_id}`}
       empty=${t("empty.dead_letters")}
@@ -165,7 +169,7 @@ function Timeline({ found, now }) {
   </div>`;
 }
 
-export function Task({ id }) {
+export function Task({ id, session }) {
   const { overview } = useContext(Live);
   const state = useData(`admin/tasks/${encodeURIComponent(id)}`);
   const found = state.data;
@@ -186,6 +190,7 @@ export function Task({ id }) {
         ${task.parent_task &&
         html`<div class="pair"><dt>${t("parent")}</dt><dd><a href=${one("tasks", task.parent_task)}><${Said} text=${task.parent_task} /></a></dd></div>`}
       </dl>
+      <${TaskActs} task=${task} session=${session} />
       <${Family} id=${id} task=${task} />
       <h2>${t("timeline")}</h2>
       <${Timeline} found=${found} now=${now} />

@@ -1,0 +1,107 @@
+"""Acts of a person in a real Chromium: write, read the answer, steer tasks, and stop all work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from clawlink.config import ServerConfig
+from tests.page.watching import Watched, opened, post
+from tests.system.threaded import relay_in_thread
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+BOSS = {"Authorization": "Bearer boss"}
+
+
+def get(url: str, path: str) -> Any:
+    answer = requests.get(url + path, headers=BOSS, timeout=10)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def only(url: str, agent: str) -> Any:
+    """Claim the one message of an agent."""
+    (message,) = get(url, f"/poll/{agent}?lease=60&wait=10")["messages"]
+    return message
+
+
+@pytest.fixture
+def acting(browser: Browser) -> Iterator[tuple[str, Watched]]:
+    """Sign in at a relay with two agents."""
+    with relay_in_thread(ServerConfig(port=0, admin_token="boss")) as url:
+        for name in ("ann", "bob"):
+            post(url, "/register", {"agent_id": name, "name": name})
+        with opened(browser, url, viewport={"width": 1280, "height": 800}) as watched:
+            watched.page.goto(url + post(url, "/admin/links", {}, **BOSS)["path"])
+            watched.page.wait_for_selector("article")
+            yield url, watched
+        assert watched.faults == []
+
+
+def test_a_person_delegates_reads_the_answer_and_puts_it_away(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    page = watched.page
+    watched.show(url, "write")
+    page.fill("input[name=to]", "bob")
+    page.fill("textarea[name=text]", "sum\nthe numbers")
+    page.click("form.compose button")
+    page.wait_for_selector(".done a")
+    task = only(url, "bob")
+    assert (task["task"], task["from_person"]) == ("sum\nthe numbers", True)
+    post(url, "/respond", {"from_agent": "bob", "message_id": task["message_id"], "result": "42 <b>"})
+    assert "42 <b>" in watched.show(url, "inbox")
+    page.click(".letter button")
+    page.wait_for_selector(".letter", state="detached")
+    assert get(url, "/admin/inbox")["messages"] == []
+    acts = [(entry["act"], entry["by"].partition(" ")[0]) for entry in get(url, "/admin/audit")["entries"]]
+    assert acts == [("put_away", "session"), ("delegate_as_operator", "session"), ("make_link", "token")]
+
+
+def test_a_person_answers_a_question_and_cancels(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    page = watched.page
+    task = post(url, "/delegate", {"from_agent": "ann", "to_agent": "bob", "task": "t"})["message_id"]
+    only(url, "bob")
+    post(url, "/respond", {"from_agent": "bob", "message_id": task, "status": "input_required", "result": "which?"})
+    watched.show(url, f"tasks/{task}")
+    assert page.inner_text(".acts .said") == "which?"
+    page.fill(".acts textarea", "that one")
+    page.click(".acts form button")
+    page.wait_for_selector(".acts textarea", state="detached")  # the question is answered
+    page.evaluate("window.prompt = () => 'enough'")
+    page.click(".acts button.danger")
+    page.wait_for_selector(".acts", state="detached")
+    found = get(url, f"/admin/tasks/{task}")["task"]
+    assert (found["status"], found["note"]) == ("cancelled", "enough")
+    assert [event["by"] for event in found["history"]][-2:] == ["operator", "operator"]
+
+
+def test_a_person_stops_all_work_and_resumes_it(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    page = watched.page
+    watched.agrees = True
+    page.click("header button.stop")
+    said = page.wait_for_selector(".stopped")
+    assert said is not None
+    assert "only another account" in said.inner_text()
+    assert get(url, "/healthz")["stopped"]
+    page.click(".stopped button")
+    page.wait_for_selector(".stopped", state="detached")
+    wait_until(lambda: not get(url, "/healthz")["stopped"])
+
+
+def test_a_session_that_reads_has_no_way_to_act(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0, token="t", admin_token="boss")) as url:
+        link = url + post(url, "/admin/links", {"read_only": True}, **BOSS)["path"]
+        with opened(browser, url) as watched:
+            watched.page.goto(link)
+            watched.page.wait_for_selector("article")
+            for view in ("overview", "write", "inbox", "dead-letters"):
+                watched.show(url, view)
+                assert watched.page.query_selector_all("textarea, button.danger, button.stop, .compose") == [], view
