@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cached_property, wraps
+from http import HTTPStatus
 from queue import Empty, Queue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,10 +19,11 @@ from urllib3.exceptions import ProtocolError
 
 from clawlink.client import endpoints
 from clawlink.client.base_client import LEAVE_SECONDS, WHO_ASKS, BaseClient, piecemeal
-from clawlink.client.calls import Call, Reply
+from clawlink.client.calls import Call, Reply, simple_call
 from clawlink.client.operations import Operation
-from clawlink.errors import ClawLinkError, UnknownAgent
+from clawlink.errors import ClawLinkError, RelayUnreachable, UnknownAgent
 from clawlink.protocol import paths
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.replies import Registered, TaskView
 
 if TYPE_CHECKING:
@@ -147,17 +149,39 @@ class Client(BaseClient):
             return self._send_once(call, patience)
 
     def _send_once(self, call: Call[T], patience: float) -> T:
+        response = self._request(call, patience, patience + call.wait)
+        return self._read(call, Reply(response.status_code, response.headers, response.content))
+
+    def lines(self, endpoint: Endpoint, *, silence: float) -> Iterator[str]:
+        """Give the lines of a reply that goes on, as they come.
+
+        Raises RelayUnreachable when the connection breaks or is silent for that many seconds. Raises the refusal of the
+        relay.
+        """
+        call = simple_call(endpoint, read=bytes)
+        response = self._request(call, self.timeout, silence, stream=True)
+        with response:
+            try:
+                if response.status_code != HTTPStatus.OK:
+                    self._read(call, Reply(response.status_code, response.headers, response.content))
+                for line in response.iter_lines(chunk_size=None):
+                    yield line.decode("utf-8", "replace")
+            except requests.exceptions.RequestException as error:
+                raise RelayUnreachable(f"the connection to {self.relay} broke: {_reason(error)}") from error
+
+    def _request(self, call: Call[Any], patience: float, silence: float, *, stream: bool = False) -> requests.Response:
         # As bytes, since a header's text is latin-1 and a token need not be.
         headers = {name: value.encode() for name, value in self._headers(call).items()}
         try:
-            response = self._session.request(
+            return self._session.request(
                 call.endpoint.method,
                 self.relay + call.path,
                 data=piecemeal(call.body),
                 headers=headers,
-                timeout=(patience, patience + call.wait),
+                timeout=(patience, silence),
                 allow_redirects=False,
                 verify=self._certificates,
+                stream=stream,
             )
         except requests.exceptions.InvalidProxyURL as error:
             raise self._nobody(error, broke_off=False) from error
@@ -172,7 +196,6 @@ class Client(BaseClient):
             raise self._nobody(error, broke_off=broke_off) from error
         except OSError as error:  # nothing of the network: requests has names of its own for all that
             raise self._unreadable(error) from error
-        return self._read(call, Reply(response.status_code, response.headers, response.content))
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,13 @@ NOUN = Noun(
             ("open",),
         ),
         Verb(
+            "top",
+            "Watch a relay in the terminal, as its operator.",
+            "clawlink.cli.relay.top",
+            ("relay top --once",),
+            ("top",),
+        ),
+        Verb(
             "audit",
             "List the acts of the operator of a relay, the newest first.",
             "clawlink.cli.relay.audit",

@@ -1,0 +1,145 @@
+"""The overview of a relay as text of a certain width, and the steps of tasks as lines. Text of agents is harmless."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from clawlink.cli.render import ago, epoch, plural, size, time_of_day
+from clawlink.domain.terminal import cell
+from clawlink.errors import RelayUnreachable, Unavailable
+
+if TYPE_CHECKING:
+    from clawlink.client.sync import Client
+    from clawlink.protocol.admin import Overview, TaskRow
+
+_KEPT = 200
+_REMEMBERED = 5000
+_ROWS = 50
+_LEAST_WIDTH = 20
+_LEAST_TAIL = 3
+_SHOWN_ID = 8
+_WORDS = 60
+
+
+def facts(overview: Overview) -> list[str]:
+    """Return the facts of an overview, the most urgent first, each as a line."""
+    now = epoch(overview.server_time) or 0.0
+    needs = overview.needs_you
+    waits = (
+        plural(needs.questions, "question") if needs.questions else None,
+        plural(needs.dead_letters, "dead letter") if needs.dead_letters else None,
+        plural(needs.expired, "expired task") if needs.expired else None,
+        plural(needs.unserved_pools, "pool without an agent", "pools without an agent")
+        if needs.unserved_pools
+        else None,
+        plural(needs.unread_mailboxes, "mailbox not read", "mailboxes not read") if needs.unread_mailboxes else None,
+    )
+    urgent = ", ".join(filter(None, waits))
+    found = [f"ClawLink {cell(overview.version)}, started {ago(overview.started_at, now)}"]
+    if overview.stopped_at is not None:
+        found.append(f"ALL WORK IS STOPPED, {ago(overview.stopped_at, now)}; go on with: clawlink resume-all")
+    if overview.draining:
+        found.append("The relay is shutting down.")
+    found.append(f"needs you: {urgent or 'nothing'}")
+    found.append(f"agents: {overview.agents_online} online, {overview.agents_stale} stale")
+    found.append("open tasks: " + ", ".join(f"{count} {_words(state)}" for state, count in overview.open_tasks.items()))
+    hour = [sum(getattr(m, name) for m in overview.traffic) for name in ("delegated", "answered", "failed")]
+    found.append(f"last hour: {hour[0]} delegated, {hour[1]} completed, {hour[2]} without success")
+    held = f"{plural(overview.messages_held, 'message')}, {size(overview.bytes_held)}"
+    found.append(f"held: {held}; memory {size(overview.memory_bytes)} of {size(overview.memory_limit)}")
+    return found
+
+
+def mailboxes(overview: Overview) -> list[tuple[str, str, str]]:
+    """Return the deepest mailboxes: name, messages, and the age of the oldest."""
+    now = epoch(overview.server_time) or 0.0
+    return [(cell(one.name), str(one.messages), ago(one.oldest_at, now)) for one in overview.mailboxes]
+
+
+def screen(overview: Overview | None, tail: list[str], width: int, height: int, *, away: str | None) -> Any:
+    """Return what fills a terminal of this size, no line wider than it."""
+    from rich.text import Text
+
+    width, height = max(width, _LEAST_WIDTH), max(height, 1)
+    lines: list[tuple[str, str]] = []
+    if away is not None:
+        lines.append((cell(away), "bold red"))
+    if overview is None:
+        lines.append(("waits for the relay ...", "dim"))
+    else:
+        lines += [(line, _style(line)) for line in facts(overview)]
+        deepest = mailboxes(overview)
+        room = height - len(lines) - _LEAST_TAIL - 3
+        if deepest and room > 0:
+            lines.append(("", ""))
+            lines.append(("mailboxes", "bold"))
+            lines += [(f"  {messages:>6}  {name}, oldest {oldest}", "") for name, messages, oldest in deepest[:room]]
+        left = height - len(lines) - 2
+        if left > 0:
+            lines.append(("", ""))
+            lines.append(("tasks (Ctrl-C ends)", "bold"))
+            lines += [(line, "") for line in tail[-left:]]
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for number, (line, style) in enumerate(lines[:height]):
+        piece = Text(line, style=style)
+        piece.truncate(width, overflow="ellipsis")
+        text.append("\n" if number else "")
+        text.append_text(piece)
+    return text
+
+
+class Tail:
+    """Reads the tasks whose states have changed, and says each step as a line."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._counts: dict[str, int] | None = None
+        self._seen: dict[str, tuple[str, str | None]] = {}
+        self.lines: deque[str] = deque(maxlen=_KEPT)
+
+    def news(self, overview: Overview) -> list[str]:
+        """Return the lines since the last overview, the oldest first. A relay that is away has none."""
+        counts = overview.open_tasks | overview.ended_tasks
+        before, self._counts = self._counts, counts
+        changed = [state for state, count in counts.items() if before is None or count != before.get(state)]
+        rows: list[TaskRow] = []
+        with contextlib.suppress(RelayUnreachable, Unavailable):
+            for state in changed:
+                rows += self._client.all_tasks(status=state, limit=_ROWS).tasks
+        now = epoch(overview.server_time) or 0.0
+        new = list(self._new(rows, first=before is None))
+        said = [_line(row, now) for row in sorted(new, key=lambda row: row.finished_at or row.created_at)]
+        self.lines.extend(said)
+        return said
+
+    def _new(self, rows: list[TaskRow], *, first: bool) -> Iterator[TaskRow]:
+        for row in rows:
+            step = (row.status, row.note)
+            if self._seen.pop(row.task_id, None) != step and not (first and row.finished_at is not None):
+                yield row
+            self._seen[row.task_id] = step
+        while len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+
+
+def _line(row: TaskRow, now: float) -> str:
+    at = epoch(row.finished_at or "") if row.finished_at else now
+    to = row.assignee or ", ".join([*row.capability, *row.to_any_of]) or "-"
+    said = row.note or row.words or ""
+    words = said if len(said) <= _WORDS else said[: _WORDS - 1] + "…"
+    progress = "" if row.progress is None else f" {row.progress:.0f} %"
+    step = f"{time_of_day(at or now, now)}  {row.task_id[:_SHOWN_ID]}  {_words(row.status)}{progress}"
+    return f"{step}  {cell(row.requester)} -> {cell(to)}  {cell(words)}"
+
+
+def _words(state: str) -> str:
+    return "asks" if state == "input_required" else state.replace("_", " ")
+
+
+def _style(line: str) -> str:
+    if line.startswith("ALL WORK"):
+        return "bold red"
+    return "bold" if line.startswith(("ClawLink", "needs you: ")) else ""
