@@ -76,11 +76,13 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def index_keys(self) -> tuple[str, ...]:
         """Folded name, id and capabilities, by which others find this agent.
 
-        A claimed agent has keys of its looks, too.
+        A claimed agent has keys of its looks, too, and one of its agent key.
 
         Broadcasts and notices find their readers by the other keys.
         """
-        shown = () if self.key_hash is None else sorted({*by_looks(self.name), *by_looks(self.id)})
+        shown: tuple[str, ...] = ()
+        if self.key_hash is not None:
+            shown = by_key(self.key_hash), *sorted({*by_looks(self.name), *by_looks(self.id)})
         skills = (by_capability(c) for c in self.capabilities)
         files = (HEARS_OF_FILES,) if hears_of_files(self) else ()
         return (REGISTERED, by_name(self.name), by_id(self.id), *shown, *skills, *self.topic_keys, *files)
@@ -172,6 +174,11 @@ def is_being_taken(hold: NameHold, now: float, *, from_claimed: bool) -> bool:
 def by_id(agent_id: str) -> str:
     """Return the index key of agents with this id when folded."""
     return "id:" + fold(agent_id)
+
+
+def by_key(key_hash: str) -> str:
+    """Return the index key of the agent whose agent key has this hash."""
+    return "key:" + key_hash
 
 
 def by_looks(name: str) -> list[str]:

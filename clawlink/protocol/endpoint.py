@@ -28,6 +28,7 @@ class Endpoint:
     acts: bool = False  # acts as an agent: a claimed agent must show its key
     looks: bool = False  # shows an agent its private records, if it proves its identity
     open: bool = False  # needs no token
+    agent_key: bool = False  # the bearer may be an agent key in place of the token; the handler checks it
     admin: bool = False  # for the relay's operator alone; GET only looks
     keyless: bool = False  # refuses agent keys and the relay's token, also where this machine needs none
     audited: str = ""  # the field of the reply that names the target of an act of the operator

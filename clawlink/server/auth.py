@@ -15,6 +15,7 @@ from multidict import CIMultiDictProxy, istr
 from clawlink.domain.access import KEY_HEADER
 from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated, UnsupportedMediaType
 from clawlink.protocol.endpoint import Endpoint
+from clawlink.protocol.headers import AGENT
 from clawlink.protocol.paths import LOG_OUT, PAGE_FILE, REGISTER
 from clawlink.server import cors
 from clawlink.server.address import host_name
@@ -87,6 +88,8 @@ class Guard:
             agent_id = parameter(request, "agent_id")
             request.ticket = self._tickets.use(request.query["ticket"], agent_id, endpoint.name)
             request.shown = True
+        elif endpoint is not None and endpoint.agent_key and self._keep_bearer(request):
+            request.shown = True
         elif self._token is not None and session is None and (endpoint is None or not endpoint.open):
             self._check_token(request, endpoint, self._token)
             request.shown = True
@@ -147,6 +150,16 @@ class Guard:
             return True
         from_page = hdrs.ORIGIN in request.headers or _FETCH_SITE in request.headers
         return self._local_admin and request.is_local and not from_page
+
+    def _keep_bearer(self, request: Request) -> bool:
+        """Return True if the bearer may be an agent key, and keep it for the handler, which refuses what is none."""
+        given = _bearer(request)
+        if given is None or _is(given, self._token) or _is(given, self._admin):
+            return False
+        if self._token is None and AGENT.name in request.headers:
+            return False  # a token that this relay does not ask for
+        request.bearer = given
+        return True
 
     def _check_token(self, request: Request, endpoint: Endpoint | None, token: bytes) -> None:
         given = _bearer(request)

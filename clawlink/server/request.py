@@ -53,6 +53,8 @@ class Request(Asked):
     ticket: Ticket | None = None
     shown = False
     """True once the request has shown what no foreign page can: an allowed Origin, the token or a ticket."""
+    bearer: str | None = None
+    """The bearer where it may be an agent key, and is no token of this relay. The handler checks it."""
     by_operator = False
     """True if a request to register an agent shows the operator's right."""
     right: str | None = None

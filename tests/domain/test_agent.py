@@ -117,8 +117,10 @@ def test_an_agent_is_found_as_registered_by_name_and_by_each_capability() -> Non
     }
 
 
-def test_a_claimed_agent_is_found_by_what_its_name_and_id_look_like() -> None:
+def test_a_claimed_agent_is_found_by_its_key_and_by_what_its_name_and_id_look_like() -> None:
+    assert CLAIMED.key_hash is not None
     assert set(CLAIMED.index_keys) - set(MIA.index_keys) == {
+        rules.by_key(CLAIMED.key_hash),
         *rules.by_looks("M\u0456\u0430"),
         *rules.by_looks("m1"),
     }

@@ -17,6 +17,7 @@ from clawlink.domain.agent import (
     Agent,
     Presence,
     by_capability,
+    by_key,
     by_name,
     fold,
 )
@@ -296,6 +297,11 @@ class Agents(AgentLookup):
             with contextlib.suppress(StoreUnavailable):  # what was asked for does not fail for want of a sign of life
                 await self.touch(agent_id)
         return agent
+
+    async def with_key(self, agent_key: str) -> Agent | None:
+        """Return the agent that holds a key; None if none does. It is no sign of life."""
+        found = await self._core.store.first(Agent, by_key(access.hash_key(agent_key)), 1)
+        return found[0] if found else None
 
     async def acting_anyway(
         self,
