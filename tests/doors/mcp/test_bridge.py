@@ -57,6 +57,13 @@ async def test_the_bridge_brings_all_tools_and_moves_files_beside_the_model(
             assert (shared["size"], shared["readers"]) == (256, [ann.agent_id])
             fetched = await bob.call("relay_fetch_file", key="b.bin", path=str(target))
             assert (fetched["path"], target.read_bytes()) == (str(target), source.read_bytes())
+            listed = [str(one.uri) for one in (await client.list_resources()).resources]
+            assert listed == ["clawlink://files/b.bin"]
+            (content,) = (await client.read_resource(listed[0])).contents
+            assert json.loads(content.text)["size"] == 256
+            with pytest.raises(Exception, match="not found"):
+                await client.read_resource("clawlink://files/none")
+            assert len((await client.list_prompts()).prompts) == 4
             for tool, arguments, word in (
                 ("relay_fetch_file", {"key": "b.bin", "path": str(target)}, "is there already"),
                 ("relay_fetch_file", {"key": "b.bin", "path": str(tmp_path), "overwrite": True}, "is a folder"),

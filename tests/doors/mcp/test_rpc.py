@@ -51,7 +51,7 @@ def test_a_malformed_message_is_refused_with_its_reason() -> None:
     assert error_of(hear(ask("tools/call", {"name": "no"}), {})) == (200, rpc.INVALID_PARAMS)
     assert error_of(hear(ask("tools/call", {"name": ["x"]}), {})) == (200, rpc.INVALID_PARAMS)
     assert error_of(hear(ask("tools/call", {**_CALL, "arguments": [1]}), {})) == (200, rpc.INVALID_PARAMS)
-    assert error_of(hear(ask("resources/list"), {})) == (200, rpc.METHOD_NOT_FOUND)
+    assert error_of(hear(ask("resources/subscribe"), {})) == (200, rpc.METHOD_NOT_FOUND)
 
 
 def test_answers_and_notifications_of_the_client_want_no_answer() -> None:

@@ -111,6 +111,34 @@ def _bearer() -> dict[str, str]:
     return {"Authorization": "Bearer t0ken"}
 
 
+@pytest.mark.parametrize("token", [None, "t0ken"])
+async def test_the_agent_key_alone_is_enough(serve: Serve, connect: Connect, token: str | None) -> None:
+    relay = await serve(token=token)
+    allowed = {} if token is None else _bearer()
+    key = (await relay.post("/register", {"name": "Eve", "agent_id": "e", "claim": True}, headers=allowed))[1][
+        "agent_key"
+    ]
+    await relay.post("/register", {"name": "Bob", "agent_id": "b"}, headers=allowed)
+    for era in ERAS:
+        async with connect(relay, era, Authorization=f"Bearer {key}") as model:
+            assert (await model.call("relay_agents"))["you"] == {"agent_id": "e", "name": "Eve"}
+            assert (await model.call("relay_inbox", wait_seconds=0.01))["messages"] == []
+            assert (await model.client.list_resources()).resources == []
+    listing = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    wrong = {"Authorization": "Bearer " + "x" * 43}
+    assert (await relay.post("/mcp", listing, headers=wrong))[0] == 401
+    assert (await relay.post("/mcp", listing, headers={**wrong, "ClawLink-Agent": "b"}))[0] == (401 if token else 200)
+    if token:  # without a token, a bearer beside an agent means nothing, as before
+        other = {"Authorization": f"Bearer {key}", "ClawLink-Agent": "b"}
+        assert (await relay.post("/mcp", listing, headers=other))[0] == 403
+        assert (await relay.post("/mcp", listing))[0] == 401
+    for path in ("/discover", "/poll/e"):  # it is enough for this route alone
+        status, _ = await relay.get(path, headers={"Authorization": f"Bearer {key}"})
+        assert status == (401 if token else {"/discover": 200, "/poll/e": 403}[path]), path
+    assert (await relay.ask("DELETE", "/agents/e", headers={**allowed, "ClawLink-Agent-Key": key}))[0] == 200
+    assert (await relay.post("/mcp", listing, headers={"Authorization": f"Bearer {key}"}))[0] == 401
+
+
 async def test_the_route_takes_posts_alone_and_no_foreign_page(pair: Running) -> None:
     ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
     assert await pair.post("/mcp", ping) == (200, {"jsonrpc": "2.0", "id": 1, "result": {}})

@@ -73,46 +73,64 @@ class Bridge:
         if self._client is not None:
             await self._client.close()
 
-    async def _call(self, call: rpc.ToolCall) -> None:
-        failed, text = False, ""
+    async def _call(self, call: rpc.ToolCall | rpc.Query) -> None:
         try:
             if self._client is None:
                 self._client = self._open()
-            if call.tool.local:
+            if isinstance(call, rpc.ToolCall) and call.tool.local:
                 ask = read_fields(call.arguments, call.tool.arguments)
                 text = told(await _LOCAL[call.tool.name](self._client, ask))
+                self._answer(rpc.result_of(call, text, failed=False))
             else:
-                failed, text = await self._client.perform(forwarded(self._client, call))
+                answer = await self._client.perform(forwarded(self._client, call))
+                self._answer({"jsonrpc": "2.0", "id": call.id, **answer})
         except ClawLinkError as error:
-            failed, text = True, told({"code": error.code, "error": error.message})
+            self._refuse(call, {"code": error.code, "error": error.message})
         except OSError as error:
-            failed, text = True, told({"code": "os_error", "error": f"{error.strerror or error}: {error.filename}"})
-        self._answer(rpc.result_of(call, text, failed=failed))
+            self._refuse(call, {"code": "os_error", "error": f"{error.strerror or error}: {error.filename}"})
+
+    def _refuse(self, call: rpc.ToolCall | rpc.Query, why: dict[str, Any]) -> None:
+        if isinstance(call, rpc.ToolCall):
+            self._answer(rpc.result_of(call, told(why), failed=True))
+        else:
+            self._answer(rpc.failure(call.id, rpc.REFUSED, why.pop("error"), why))
 
     def _answer(self, body: dict[str, Any]) -> None:
         self._write(_encoder.encode(body) + b"\n")
 
 
-def forwarded(client: AsyncClient, call: rpc.ToolCall) -> Call[tuple[bool, str]]:
+def forwarded(client: AsyncClient, call: rpc.ToolCall | rpc.Query) -> Call[dict[str, Any]]:
     """Return the request to ``/mcp``. With its key it may be sent again after a lost answer."""
-    asked = {"name": call.tool.name, "arguments": call.arguments}
-    wait = call.arguments.get("wait_seconds")
+    method, wait = "tools/call", None
+    params: dict[str, Any]
+    name: Any
+    if isinstance(call, rpc.ToolCall):
+        params, name = {"name": call.tool.name, "arguments": call.arguments}, call.tool.name
+        wait = call.arguments.get("wait_seconds")
+    else:
+        method, params = call.method, dict(call.params)
+        name = params.get("uri" if method == "resources/read" else "taskId", "")
+    headers = {"ClawLink-Agent": client.identity.require(), "Idempotency-Key": secrets.token_hex(16)}
+    if call.modern:
+        params["_meta"] = rpc.meta_of(call.can)
+        headers |= rpc.headers_of(method, name)
     return Call(
         MCP,
         MCP.url(),
         _read,
-        _encoder.encode({"jsonrpc": "2.0", "id": secrets.token_hex(8), "method": "tools/call", "params": asked}),
+        _encoder.encode({"jsonrpc": "2.0", "id": secrets.token_hex(8), "method": method, "params": params}),
         wait=float(wait) if isinstance(wait, int | float) and not isinstance(wait, bool) else 0.0,
-        headers={"ClawLink-Agent": client.identity.require(), "Idempotency-Key": secrets.token_hex(16)},
+        headers=headers,
     )
 
 
-def _read(body: bytes) -> tuple[bool, str]:
+def _read(body: bytes) -> dict[str, Any]:
+    """Return the result or the error of an answer."""
     answer = msgspec.json.decode(body, type=dict[str, Any])
-    if "error" in answer:
-        raise NotARelay(f"the relay does not take this tool: {answer['error'].get('message')}")
-    result = answer["result"]
-    return bool(result["isError"]), str(result["content"][0]["text"])
+    for part in ("result", "error"):
+        if part in answer:
+            return {part: answer[part]}
+    raise NotARelay("the answer is none of MCP")
 
 
 _LOCAL: dict[str, Callable[[AsyncClient, Any], Awaitable[dict[str, Any]]]] = {

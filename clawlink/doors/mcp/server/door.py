@@ -10,14 +10,26 @@ from typing import Any
 
 import msgspec
 
+from clawlink.domain.agent import Agent
+from clawlink.doors.mcp.server import resources, tasks
 from clawlink.doors.mcp.server.tools import USE, Caller, Done
 from clawlink.doors.mcp.wire import rpc
 from clawlink.doors.mcp.wire.endpoint import MCP
 from clawlink.doors.mcp.wire.quoting import told
 from clawlink.doors.mcp.wire.tools import TOOLS
 from clawlink.doors.registry import OpenDoor
-from clawlink.errors import AmbiguousName, BadJson, BadRequest, ClawLinkError, NotAllowed, UnknownAgent
+from clawlink.errors import (
+    AmbiguousName,
+    BadJson,
+    BadRequest,
+    ClawLinkError,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    UnknownAgent,
+)
 from clawlink.protocol.endpoint import Endpoint
+from clawlink.protocol.headers import AGENT
 from clawlink.protocol.reading import read_fields
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
@@ -26,7 +38,7 @@ from clawlink.server.response import Reply
 
 _TOOLS = tuple(tool for tool in TOOLS if not tool.local)
 _WHO = (
-    "to act, this client needs the headers ClawLink-Agent (an agent's id) and ClawLink-Agent-Key (its key). "
+    "to act, this client needs its agent key as the bearer, or the headers ClawLink-Agent and ClawLink-Agent-Key. "
     "`clawlink register --name NAME --json` makes both"
 )
 _MOST_IDS = 10
@@ -43,6 +55,8 @@ class McpServer(OpenDoor):
         yield MCP, self._serve
 
     async def _serve(self, relay: Relay, request: Request) -> Reply:
+        if request.bearer is not None:
+            await _by_bearer(relay, request, request.bearer)  # before the body is read
         try:
             message: Any = await read(request, object)
         except BadJson as error:
@@ -53,6 +67,8 @@ class McpServer(OpenDoor):
         if isinstance(heard, rpc.Cancelled):
             await self._cancel(relay, request, heard)
             return _reply(rpc.Answer(None, 202))
+        if isinstance(heard, rpc.Query):
+            return _reply(rpc.Answer(await _answered(relay, request, heard)))
         try:
             ask = read_fields(heard.arguments, heard.tool.arguments)
             caller = await _caller(relay, request)
@@ -67,6 +83,8 @@ class McpServer(OpenDoor):
             return _reply(rpc.Answer(rpc.result_of(heard, told(_refused(refused)), failed=True)))
         if done is None:
             return _reply(rpc.Answer(rpc.failure(heard.id, rpc.CANCELLED, "the client has cancelled this request")))
+        if heard.can.tasks and heard.tool.name == "relay_delegate":
+            return _reply(rpc.Answer(rpc.task_of(heard, tasks.created(relay, done.result["task_id"]))))
         answer = rpc.result_of(heard, told(done.result), failed=False)
         return Reply(msgspec.json.encode(answer), handover=done.handover)
 
@@ -95,14 +113,61 @@ class McpServer(OpenDoor):
                 task.cancel()
 
 
+async def _answered(relay: Relay, request: Request, query: rpc.Query) -> dict[str, Any]:
+    """Return the answer to a request about resources or tasks."""
+    try:
+        of_tasks = query.method in rpc.TASK_METHODS
+        caller = await _caller(relay, request) if of_tasks or _names_agent(request) else None
+        try:
+            return rpc.done(query, await _found(relay, caller, query))
+        except (NotFound, NotAllowed, BadRequest) as error:
+            return rpc.no_such(query, error.message)
+    except ClawLinkError as error:
+        refused = _refused(refusal(relay, error, {"route": MCP.path, "method": query.method}, _log))
+        return rpc.failure(query.id, rpc.REFUSED, refused.pop("error"), refused)
+
+
+async def _found(relay: Relay, caller: Caller | None, query: rpc.Query) -> dict[str, Any]:
+    agent = None if caller is None else caller.agent
+    if caller is not None and query.method in rpc.TASK_METHODS:
+        return await tasks.use(relay, caller, query)
+    if query.method == "resources/read":
+        return await resources.read(relay, agent, query.params.get("uri"))
+    if "cursor" in query.params:
+        raise BadRequest("there is one page, and no cursor", field="cursor")
+    return await resources.listed(relay, agent)
+
+
 async def _caller(relay: Relay, request: Request) -> Caller:
-    async def again() -> Any:
+    async def again() -> Agent:
+        if request.bearer is not None:
+            agent = await _by_bearer(relay, request, request.bearer)
+            return await relay.agents.acting(agent.id, request.bearer, field="Authorization")
         return await asking(relay, request, None, place="")
 
     try:
         return Caller(await again(), again, key_in_header(request))
     except (BadRequest, NotAllowed, UnknownAgent) as error:
         raise type(error)(f"{error.message}; {_WHO}", field=error.field) from None
+
+
+def _names_agent(request: Request) -> bool:
+    """Return True if a request names the agent that asks."""
+    return request.bearer is not None or bool(request.headers.get(AGENT.name))
+
+
+async def _by_bearer(relay: Relay, request: Request, agent_key: str) -> Agent:
+    """Return the agent that holds the bearer. Raises NotAuthenticated, and NotAllowed if another agent is named."""
+    agent = await relay.agents.with_key(agent_key)
+    if agent is None:
+        raise NotAuthenticated(
+            "the bearer is no agent key of this relay, and not its token; `clawlink register --name NAME --json` makes "
+            "an agent key",
+            field="Authorization",
+        )
+    if request.headers.get(AGENT.name, agent.id) not in (agent.id, agent.name, ""):
+        raise NotAllowed("the bearer is the key of another agent than ClawLink-Agent names", field=AGENT.name)
+    return agent
 
 
 def _refused(error: ClawLinkError) -> dict[str, Any]:

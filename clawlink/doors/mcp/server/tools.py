@@ -131,9 +131,18 @@ async def tasks(relay: Relay, caller: Caller, ask: tools.Tasks) -> Done:
         shown = await _listed(page.tasks, lambda task: _task_shown(task, 400, room, steps=0))
         more = page.next or len(shown) < len(page.tasks)
         return Done({"tasks": shown} | ({"more": "there are more; older ones are not listed"} if more else {}))
-    query_one = requests.TaskQuery(agent_id=caller.agent.id, wait=ask.wait_seconds)
-    task = await relay.task_views.get(caller.agent, ask.task_id, query_one)
-    return Done(_task_shown(task, MAX_TEXT_BYTES, MAX_RESULT_BYTES - _TASK_BYTES, steps=_LAST_STEPS))
+    return Done(await task_of(relay, caller.agent, ask.task_id, ask.wait_seconds))
+
+
+async def task_of(relay: Relay, agent: Agent, task_id: str, wait: float = 0.0) -> dict[str, Any]:
+    """Return one task for a model, after its end or ``wait`` seconds."""
+    task = await relay.task_views.get(agent, task_id, requests.TaskQuery(agent_id=agent.id, wait=wait))
+    return shown_whole(task)
+
+
+def shown_whole(task: TaskView) -> dict[str, Any]:
+    """Return one task for a model, with its last steps."""
+    return _task_shown(task, MAX_TEXT_BYTES, MAX_RESULT_BYTES - _TASK_BYTES, steps=_LAST_STEPS)
 
 
 def _task_shown(task: TaskView, most: int, room: int, *, steps: int) -> dict[str, Any]:

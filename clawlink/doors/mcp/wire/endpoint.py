@@ -12,6 +12,7 @@ MCP = Endpoint(
     "Use the relay as MCP tools.",
     None,
     acts=True,
+    agent_key=True,
     text=True,
     headers=(headers.AGENT,),
 )

@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from clawlink.doors.mcp.wire import prompts
+from clawlink.doors.mcp.wire.resources import TEMPLATES
 from clawlink.doors.mcp.wire.tools import BY_NAME, INSTRUCTIONS, TOOLS, Tool, shown
 from clawlink.version import VERSION
 
@@ -21,18 +23,25 @@ VERSION_HEADER, METHOD_HEADER, NAME_HEADER = "mcp-protocol-version", "mcp-method
 META_VERSION = "io.modelcontextprotocol/protocolVersion"
 META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 META_SERVER = "io.modelcontextprotocol/serverInfo"
+TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
-HEADER_MISMATCH, UNSUPPORTED_VERSION = -32020, -32022
-CANCELLED = -32000
+HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32020, -32021, -32022
+CANCELLED = REFUSED = -32000
+_NO_RESOURCE = -32002  # of the era with sessions
 _STATUS = {METHOD_NOT_FOUND: 404}
 
 MAX_ID_LENGTH = 256
 _MAX_ID = 2**63
 _TTL_MS = 3_600_000
+_CAPABILITIES: dict[str, Any] = {"tools": {}, "resources": {}, "prompts": {}}
 _SERVER = {"name": "clawlink", "version": VERSION}
 # The parameter of a method that the header Mcp-Name repeats.
 _NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+# Methods of the extension for tasks. Clients may leave the header out there.
+TASK_METHODS = ("tasks/get", "tasks/update", "tasks/cancel")
+QUERIES = ("resources/list", "resources/read", *TASK_METHODS)
+_NAMED |= dict.fromkeys(TASK_METHODS, "taskId")
 _IN_BASE64 = re.compile(r"=\?base64\?(.*)\?=")
 
 
@@ -43,6 +52,13 @@ class Answer(NamedTuple):
     status: int = 200
 
 
+class Can(NamedTuple):
+    """The capabilities that a client declares: tasks of the extension, and questions to its user."""
+
+    tasks: bool = False
+    elicit: bool = False
+
+
 class ToolCall(NamedTuple):
     """A call of a tool that exists. Its arguments are not checked yet."""
 
@@ -50,6 +66,17 @@ class ToolCall(NamedTuple):
     tool: Tool
     arguments: dict[str, Any]
     modern: bool
+    can: Can = Can()
+
+
+class Query(NamedTuple):
+    """A request about resources or tasks, which needs the relay. Its parameters are not checked yet."""
+
+    id: int | str
+    method: str
+    params: dict[str, Any]
+    modern: bool
+    can: Can = Can()
 
 
 class Cancelled(NamedTuple):
@@ -67,7 +94,7 @@ class _Refused(Exception):
 
 def hear(
     message: Any, headers: Mapping[str, str] | None = None, tools: Iterable[Tool] = TOOLS
-) -> Answer | ToolCall | Cancelled:
+) -> Answer | ToolCall | Query | Cancelled:
     """Return what a message asks for. ``headers`` are looked up by small names; None where a transport has none."""
     id: Any = None
     try:
@@ -91,7 +118,7 @@ def hear(
     except _Refused as refused:
         # In the era with sessions an error travels in an answer of status 200, except for malformed messages.
         modern = headers is None or headers.get(VERSION_HEADER) not in (None, *OLD)
-        malformed = refused.code in (INVALID_REQUEST, HEADER_MISMATCH, UNSUPPORTED_VERSION)
+        malformed = refused.code in (INVALID_REQUEST, HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION)
         status = _STATUS.get(refused.code, 400) if modern or malformed else 200
         return Answer(failure(id, refused.code, str(refused), refused.data), status)
 
@@ -104,8 +131,48 @@ def failure(id: Any, code: int, message: str, data: Any = None) -> dict[str, Any
 
 def result_of(call: ToolCall, text: str, *, failed: bool) -> dict[str, Any]:
     """Return the answer to a call of a tool. A model reads the text, also that of a failure."""
-    result: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": failed}
-    return _done(call.id, result, modern=call.modern)
+    return _done(call.id, content_of(text, failed=failed), modern=call.modern)
+
+
+def content_of(text: str, *, failed: bool) -> dict[str, Any]:
+    """Return the result of a tool."""
+    return {"content": [{"type": "text", "text": text}], "isError": failed}
+
+
+def done(query: Query, result: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer to a request about resources or tasks. Its facts change at any time, and are the caller's."""
+    if query.modern and query.method.startswith("resources/"):
+        result = {**result, "ttlMs": 0, "cacheScope": "private"}
+    return _done(query.id, result, modern=query.modern)
+
+
+def meta_of(can: Can) -> dict[str, Any]:
+    """Return the ``_meta`` of a request of the era without sessions."""
+    capabilities: dict[str, Any] = {"extensions": {TASKS_EXTENSION: {}}} if can.tasks else {}
+    if can.elicit:
+        capabilities["elicitation"] = {}
+    return {META_VERSION: MODERN[-1], META_CAPABILITIES: capabilities}
+
+
+def headers_of(method: str, name: Any) -> dict[str, str]:
+    """Return the headers that repeat what such a request says."""
+    headers = {VERSION_HEADER: MODERN[-1], METHOD_HEADER: method}
+    if isinstance(name, str) and name:
+        headers[NAME_HEADER] = f"=?base64?{base64.b64encode(name.encode('utf-8', 'surrogatepass')).decode()}?="
+    return headers
+
+
+def task_of(call: ToolCall, task: dict[str, Any]) -> dict[str, Any]:
+    """Return a task as the answer to a call of a tool, for a client that declares the extension."""
+    result = {**task, "resultType": "task", "_meta": {META_SERVER: _SERVER}}
+    return {"jsonrpc": "2.0", "id": call.id, "result": result}
+
+
+def no_such(query: Query, message: str) -> dict[str, Any]:
+    """Return the refusal of a resource or a task that the caller cannot see."""
+    of_resource = query.method == "resources/read"
+    code = _NO_RESOURCE if of_resource and not query.modern else INVALID_PARAMS
+    return failure(query.id, code, message, {"uri": query.params.get("uri")} if of_resource else None)
 
 
 def _id(message: dict[str, Any]) -> int | str | None:
@@ -130,10 +197,12 @@ def _notified(method: str, params: dict[str, Any]) -> Answer | Cancelled:
 
 def _asked(
     id: int | str, method: str, params: dict[str, Any], headers: Mapping[str, str] | None, tools: tuple[Tool, ...]
-) -> Answer | ToolCall:
+) -> Answer | ToolCall | Query:
     modern = _is_modern(method, params, headers)
+    can = Can()
     if modern:
         _require_agreement(method, params, headers)
+        can = _capabilities(params["_meta"][META_CAPABILITIES])
     if method == "tools/call":
         name, arguments = params.get("name"), params.get("arguments")
         tool = BY_NAME.get(name) if isinstance(name, str) else None
@@ -141,11 +210,26 @@ def _asked(
             raise _Refused(INVALID_PARAMS, f"no such tool; there are {', '.join(tool.name for tool in tools)}")
         if not isinstance(arguments, dict | None):
             raise _Refused(INVALID_PARAMS, "arguments are an object")
-        return ToolCall(id, tool, arguments or {}, modern)
+        return ToolCall(id, tool, arguments or {}, modern, can)
+    if method in QUERIES and (modern or method not in TASK_METHODS):
+        if method in TASK_METHODS and not can.tasks:
+            needed: dict[str, Any] = {"requiredCapabilities": {"extensions": {TASKS_EXTENSION: {}}}}
+            raise _Refused(MISSING_CAPABILITY, f"{method} is for clients that declare {TASKS_EXTENSION}", needed)
+        return Query(id, method, params, modern, can)
     result = _RESULTS.get(method)
-    if result is None or (method == "initialize" and modern):
-        raise _Refused(METHOD_NOT_FOUND, f"no method {method[:64]!r} here; this server has tools")
-    return Answer(_done(id, result(params, tools), modern=modern, listed=method == "tools/list"))
+    if result is None or (method in _OLD_ALONE and modern):
+        raise _Refused(METHOD_NOT_FOUND, f"no method {method[:64]!r} here; this server has tools, resources, prompts")
+    try:
+        return Answer(_done(id, result(params, tools), modern=modern, listed=method in _LISTS))
+    except ValueError as error:
+        raise _Refused(INVALID_PARAMS, str(error)) from None
+
+
+def _capabilities(given: Any) -> Can:
+    if not isinstance(given, dict):
+        raise _Refused(INVALID_PARAMS, f"{META_CAPABILITIES} is an object")
+    extensions = given.get("extensions")
+    return Can(isinstance(extensions, dict) and TASKS_EXTENSION in extensions, "elicitation" in given)
 
 
 def _is_modern(method: str, params: dict[str, Any], headers: Mapping[str, str] | None) -> bool:
@@ -172,6 +256,8 @@ def _require_agreement(method: str, params: dict[str, Any], headers: Mapping[str
         raise _Refused(INVALID_PARAMS, f"{META_VERSION} is a string")
     if headers is not None:
         named = params.get(_NAMED[method]) if method in _NAMED else None
+        if method in TASK_METHODS and NAME_HEADER not in headers:
+            named = None
         for header, said in ((VERSION_HEADER, version), (METHOD_HEADER, method), (NAME_HEADER, named)):
             if said is not None and _plain(headers.get(header)) != said:
                 raise _Refused(HEADER_MISMATCH, f"the header {header} does not say what the body says")
@@ -209,7 +295,7 @@ def _initialized(params: dict[str, Any], tools: tuple[Tool, ...]) -> dict[str, A
     wanted = params.get("protocolVersion")
     return {
         "protocolVersion": wanted if wanted in OLD else OLD[-1],
-        "capabilities": {"tools": {}},
+        "capabilities": _CAPABILITIES,
         "serverInfo": _SERVER,
         "instructions": INSTRUCTIONS,
     }
@@ -218,7 +304,7 @@ def _initialized(params: dict[str, Any], tools: tuple[Tool, ...]) -> dict[str, A
 def _discovered(params: dict[str, Any], tools: tuple[Tool, ...]) -> dict[str, Any]:
     return {
         "supportedVersions": [*MODERN, *reversed(OLD)],
-        "capabilities": {"tools": {}},
+        "capabilities": {**_CAPABILITIES, "extensions": {TASKS_EXTENSION: {}}},
         "instructions": INSTRUCTIONS,
         "ttlMs": _TTL_MS,
         "cacheScope": "public",
@@ -229,9 +315,14 @@ def _listed(params: dict[str, Any], tools: tuple[Tool, ...]) -> dict[str, Any]:
     return {"tools": [shown(tool) for tool in tools]}
 
 
-_RESULTS = {
+_RESULTS: dict[str, Callable[[dict[str, Any], tuple[Tool, ...]], dict[str, Any]]] = {
     "initialize": _initialized,
     "ping": lambda params, tools: {},
     "server/discover": _discovered,
     "tools/list": _listed,
+    "resources/templates/list": lambda params, tools: {"resourceTemplates": TEMPLATES},
+    "prompts/list": lambda params, tools: {"prompts": prompts.listed()},
+    "prompts/get": lambda params, tools: prompts.get(params.get("name"), params.get("arguments")),
 }
+_LISTS = ("tools/list", "resources/templates/list", "prompts/list")
+_OLD_ALONE = ("initialize", "ping")
