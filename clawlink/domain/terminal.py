@@ -31,6 +31,8 @@ def lines(text: str) -> list[str]:
 
 def escaped(text: str) -> str:
     """Return JSON with each such character as ``\\uXXXX``. It says the same."""
+    if text.isascii() and text.isprintable():
+        return text
     return UNSAFE.sub(_as_units, text)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import Raw
 
 from clawlink.domain.agent import Agent
 from clawlink.doors.mcp.wire import tools
@@ -31,11 +33,13 @@ from clawlink.server.handover import Handover
 # A model may think this long about a message before it gives the receipt back.
 LEASE_SECONDS = 300.0
 _LAST_STEPS = 5
+_KEPT_AGENTS = 1024
 # About the bytes of an entry of a list beside its texts, and of a task shown alone.
 _AGENT_BYTES, _LISTED_TASK_BYTES, _MESSAGE_BYTES = 300, 450, 500
 _TASK_BYTES = 4_000
 _LEAST_ROOM = 100
 T = TypeVar("T")
+V = TypeVar("V", dict[str, Any], Raw)
 _agent = msgspec.json.Decoder(ListedAgent)
 
 
@@ -59,10 +63,10 @@ def _room(entries: int, beside: int) -> int:
     return max(MAX_RESULT_BYTES // max(entries, 1) - beside, _LEAST_ROOM)
 
 
-async def _listed(items: Sequence[T], show: Callable[[T], dict[str, Any]]) -> list[dict[str, Any]]:
+async def _listed(items: Sequence[T], show: Callable[[T], V]) -> list[V]:
     """Show items until a result is full, with turns for other requests in between."""
     turns = Turns()
-    shown: list[dict[str, Any]] = []
+    shown: list[V] = []
     taken = 0
     for item in items:
         await turns.next()
@@ -79,8 +83,9 @@ async def agents(relay: Relay, caller: Caller, ask: tools.Agents) -> Done:
         capability=ask.capability or None, status="all" if ask.include_offline else "online", limit=tools.MAX_AGENTS
     )
     found, after = await relay.agents.discover(query)
-    others = [agent for agent in map(_agent.decode, found) if agent.agent_id != caller.agent.id]
-    room = _room(len(others), _AGENT_BYTES)
+    room = _room(len(found), _AGENT_BYTES)
+    me = msgspec.json.encode(caller.agent.id)
+    others = [one for one in found if me not in one or _agent.decode(one).agent_id != caller.agent.id]
     shown = await _listed(others, lambda agent: _agent_shown(agent, room))
     more = after or len(shown) < len(others)
     return Done(
@@ -92,15 +97,22 @@ async def agents(relay: Relay, caller: Caller, ask: tools.Agents) -> Done:
     )
 
 
-def _agent_shown(agent: ListedAgent, room: int) -> dict[str, Any]:
+@lru_cache(_KEPT_AGENTS)
+def _agent_shown(encoded: bytes, room: int) -> Raw:
+    """Return an agent of a list. Most have not changed since the call before."""
+    agent = _agent.decode(encoded)
     said = (("name", agent.name), ("capabilities", agent.capabilities), ("description", agent.description or None))
     plain, odd = parted({"agent_id": agent.agent_id})
-    return {
-        **plain,
-        "status": agent.status,
-        "open_tasks": agent.load.open_tasks,
-        "untrusted": odd | quoted(said, 1000, room),
-    }
+    return Raw(
+        msgspec.json.encode(
+            {
+                **plain,
+                "status": agent.status,
+                "open_tasks": agent.load.open_tasks,
+                "untrusted": odd | quoted(said, 1000, room),
+            }
+        )
+    )
 
 
 async def delegate(relay: Relay, caller: Caller, ask: tools.Delegate) -> Done:
