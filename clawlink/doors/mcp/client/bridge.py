@@ -106,7 +106,7 @@ def forwarded(client: AsyncClient, call: rpc.ToolCall | rpc.Query) -> Call[dict[
     name: Any
     if isinstance(call, rpc.ToolCall):
         params, name = {"name": call.tool.name, "arguments": call.arguments}, call.tool.name
-        wait = call.arguments.get("wait_seconds")
+        wait = call.arguments.get("wait_seconds") if isinstance(call.arguments, dict) else None
     else:
         method, params = call.method, dict(call.params)
         name = params.get("uri" if method == "resources/read" else "taskId", "")

@@ -9,8 +9,10 @@ from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.dense_json import MAX_PARTS, read_object
 from clawlink.doors.mcp.server import resources, tasks
 from clawlink.doors.mcp.server.tools import USE, Caller, Done
 from clawlink.doors.mcp.wire import rpc
@@ -39,7 +41,7 @@ from clawlink.server.response import Reply
 _TOOLS = tuple(tool for tool in TOOLS if not tool.local)
 _WHO = (
     "to act, this client needs its agent key as the bearer, or the headers ClawLink-Agent and ClawLink-Agent-Key. "
-    "`clawlink register --name NAME --json` makes both"
+    "`clawlink register --name NAME --json` makes both, and says which file has them"
 )
 _MOST_IDS = 10
 _log = logging.getLogger("clawlink.doors.mcp")
@@ -58,9 +60,13 @@ class McpServer(OpenDoor):
         if request.bearer is not None:
             await _by_bearer(relay, request, request.bearer)  # before the body is read
         try:
-            message: Any = await read(request, object)
+            message = rpc.opened(await read(request, rpc.Envelope))
+            if isinstance(message.get("params"), Raw):
+                message["params"] = await _object(message["params"])
         except BadJson as error:
             return _reply(rpc.Answer(rpc.failure(None, rpc.PARSE_ERROR, error.message), 400))
+        except BadRequest as error:
+            return _reply(rpc.Answer(rpc.failure(None, rpc.INVALID_REQUEST, error.message), 400))
         heard = rpc.hear(message, request.headers, _TOOLS)
         if isinstance(heard, rpc.Answer):
             return _reply(heard)
@@ -70,7 +76,7 @@ class McpServer(OpenDoor):
         if isinstance(heard, rpc.Query):
             return _reply(rpc.Answer(await _answered(relay, request, heard)))
         try:
-            ask = read_fields(heard.arguments, heard.tool.arguments)
+            ask = await _arguments(heard)
             caller = await _caller(relay, request)
             use = USE[heard.tool.name]
             if getattr(ask, "wait_seconds", 0.0):
@@ -111,6 +117,23 @@ class McpServer(OpenDoor):
             caller = await _caller(relay, request)
             for task in self._waits.get((caller.agent.id, cancelled.id), ()):
                 task.cancel()
+
+
+async def _object(value: Raw) -> Any:
+    """Return a value of very many parts as an object, whose values of very many parts stay as they came."""
+    await asyncio.sleep(0)  # it takes milliseconds, so others come before it
+    with contextlib.suppress(msgspec.DecodeError):
+        return read_object(bytes(value))
+    return value
+
+
+async def _arguments(call: rpc.ToolCall) -> Any:
+    """Return checked arguments. Those of very many parts came unbuilt. Raises BadRequest naming the field."""
+    given = await _object(call.arguments) if isinstance(call.arguments, Raw) else call.arguments
+    for name, value in given.items():
+        if isinstance(value, Raw):
+            raise BadRequest(f"{name[:64]} has too many arrays, objects and commas", field=name[:64], limit=MAX_PARTS)
+    return read_fields(given, call.tool.arguments)
 
 
 async def _answered(relay: Relay, request: Request, query: rpc.Query) -> dict[str, Any]:
@@ -162,7 +185,7 @@ async def _by_bearer(relay: Relay, request: Request, agent_key: str) -> Agent:
     if agent is None:
         raise NotAuthenticated(
             "the bearer is no agent key of this relay, and not its token; `clawlink register --name NAME --json` makes "
-            "an agent key",
+            "an agent key, and says which file has it",
             field="Authorization",
         )
     if request.headers.get(AGENT.name, agent.id) not in (agent.id, agent.name, ""):

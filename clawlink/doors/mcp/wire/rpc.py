@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from msgspec import UNSET, Raw, Struct
+
 from clawlink.doors.mcp.wire import prompts
 from clawlink.doors.mcp.wire.resources import TEMPLATES
 from clawlink.doors.mcp.wire.tools import BY_NAME, INSTRUCTIONS, TOOLS, Tool, shown
@@ -45,6 +47,22 @@ _NAMED |= dict.fromkeys(TASK_METHODS, "taskId")
 _IN_BASE64 = re.compile(r"=\?base64\?(.*)\?=")
 
 
+class Envelope(Struct, frozen=True, gc=False):
+    """A message as it comes. Values of very many parts stay ``msgspec.Raw``."""
+
+    jsonrpc: Any = UNSET
+    id: Any = UNSET
+    method: Any = UNSET
+    params: Any = UNSET
+    result: Any = UNSET
+    error: Any = UNSET
+
+
+def opened(envelope: Envelope) -> dict[str, Any]:
+    """Return the fields that a message has."""
+    return {name: value for name in Envelope.__struct_fields__ if (value := getattr(envelope, name)) is not UNSET}
+
+
 class Answer(NamedTuple):
     """The answer to a message, and its status over HTTP. Without a body the message wants none."""
 
@@ -64,7 +82,7 @@ class ToolCall(NamedTuple):
 
     id: int | str
     tool: Tool
-    arguments: dict[str, Any]
+    arguments: Any
     modern: bool
     can: Can = Can()
 
@@ -208,9 +226,11 @@ def _asked(
         tool = BY_NAME.get(name) if isinstance(name, str) else None
         if tool is None or tool not in tools:
             raise _Refused(INVALID_PARAMS, f"no such tool; there are {', '.join(tool.name for tool in tools)}")
-        if not isinstance(arguments, dict | None):
+        if not isinstance(arguments, dict | Raw | None) or (
+            isinstance(arguments, Raw) and bytes(arguments)[:1] != b"{"
+        ):
             raise _Refused(INVALID_PARAMS, "arguments are an object")
-        return ToolCall(id, tool, arguments or {}, modern, can)
+        return ToolCall(id, tool, {} if arguments is None else arguments, modern, can)
     if method in QUERIES and (modern or method not in TASK_METHODS):
         if method in TASK_METHODS and not can.tasks:
             needed: dict[str, Any] = {"requiredCapabilities": {"extensions": {TASKS_EXTENSION: {}}}}
