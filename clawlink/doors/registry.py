@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from clawlink.version import DISTRIBUTION
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clawlink.bench.scenarios import Row
     from clawlink.bench.upkeep_scenarios import Step
     from clawlink.cli.verb import Verb
     from clawlink.config import ServerConfig
     from clawlink.protocol.endpoint import Endpoint
     from clawlink.relay.relay import Relay
+    from clawlink.server.page_sessions import PageSessions
     from clawlink.server.request import Handler
     from clawlink.server.ws_connection import Websockets
 
@@ -50,7 +53,8 @@ class Opening:
     """The surroundings of a door that opens.
 
     ``settings`` is of the door's own class. ``websockets`` are those of the relay, which accept the door's, too.
-    ``wall`` is the system's clock, for signatures of other machines; ``relay.clock`` is relay time.
+    ``wall`` is the system's clock, for signatures of other machines; ``relay.clock`` is relay time. ``pages`` are the
+    sessions of the relay's page, None where it shows none.
     """
 
     relay: Relay
@@ -58,10 +62,14 @@ class Opening:
     settings: Any
     websockets: Websockets
     wall: Callable[[], float]
+    pages: PageSessions | None = None
 
 
 class OpenDoor:
     """An open door. A protocol overrides what it needs; the rest does nothing."""
+
+    page: Path | None = None
+    """The folder of files that the door adds to the relay's page: ``NAME.js`` has its views."""
 
     def routes(self) -> Iterable[tuple[Endpoint, Handler]]:
         """Return the endpoints with their handlers. An address that is taken ends the start."""

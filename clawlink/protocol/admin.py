@@ -326,13 +326,17 @@ class Login(Struct, frozen=True, gc=False):
 
 
 class SessionView(Struct, frozen=True):
-    """The right of this request, and whether it only reads. ``csrf`` and ``ends_at`` are null without a session."""
+    """The right of this request, and whether it only reads. ``csrf`` and ``ends_at`` are null without a session.
+
+    ``owner`` says that the owner of a portal has signed in.
+    """
 
     right: str
     read_only: bool
     csrf: str | None
     ends_at: str | None
     contents: bool
+    owner: bool = False
 
 
 class Logout(Struct, frozen=True, gc=False):

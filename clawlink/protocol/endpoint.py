@@ -31,6 +31,7 @@ class Endpoint:
     agent_key: bool = False  # the bearer may be an agent key in place of the token; the handler checks it
     admin: bool = False  # for the relay's operator alone; GET only looks
     keyless: bool = False  # refuses agent keys and the relay's token, also where this machine needs none
+    session: bool = False  # a session of the owner may use it in place of the keys that the route asks for
     audited: str = ""  # the field of the reply that names the target of an act of the operator
     text: bool = False  # answers text or a foreign document instead of a reply struct
     stays: bool = False  # the reply goes on for as long as the connection lasts
@@ -53,7 +54,7 @@ class Endpoint:
     @cached_property
     def plain(self) -> bool:
         """Return True if token, Origin and Host are all that a request must show."""
-        return not (self.claims or self.admin or self.ticket or self.name == "register")
+        return not (self.claims or self.admin or self.ticket or self.session or self.name == "register")
 
     def url(self, **parameters: str) -> str:
         """Fill in the path's parameters."""

@@ -27,7 +27,8 @@ from clawlink.server.connection import Server
 from clawlink.server.flow import Unread
 from clawlink.server.json_endpoint import json_routes
 from clawlink.server.live import Live
-from clawlink.server.page_files import PageRoutes, index
+from clawlink.server.page_files import Files, PageRoutes
+from clawlink.server.page_sessions import PageSessions
 from clawlink.server.request import Handler
 from clawlink.server.router import Router
 from clawlink.server.routes import ALL
@@ -96,6 +97,8 @@ class App:
         self.events = EventStreams(self._tickets)
         self._live = Live()
         self._sessions = None if config.page == OFF else Sessions(time.monotonic)
+        self._cookie_name = f"clawlink-{self.relay.id[:8]}"
+        self._pages = None if self._sessions is None else self._page_sessions(self._sessions)
         self.doors = dict(self._opened(wall=clock or time.time))
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
@@ -109,11 +112,21 @@ class App:
         kept = self.mesh or self._data
         return LocalBlobs(self._config.spool, spool_above=self._config.spool_above) if kept is None else kept.blobs
 
+    def _page_sessions(self, sessions: Sessions) -> PageSessions:
+        config = self._config
+        return PageSessions(
+            sessions,
+            self.relay,
+            cookie_name=self._cookie_name,
+            contents=config.page != METADATA,
+            secure=config.tls_cert is not None,
+        )
+
     def _opened(self, *, wall: Callable[[], float]) -> Iterator[tuple[str, OpenDoor]]:
         """Open the doors that the configuration asks for."""
         for door in doors():
             settings = settings_of(door, self._config)
-            opened = door.open(Opening(self.relay, self._config, settings, self._websockets, wall))
+            opened = door.open(Opening(self.relay, self._config, settings, self._websockets, wall, self._pages))
             if opened is not None:
                 self.relay.doors[door.name] = partial(_told, door.name, opened)
                 self.relay.limits_of_doors |= {f.name: getattr(settings, f.name) for f in limit_fields([door])}
@@ -130,17 +143,18 @@ class App:
             admin_token=config.admin_token,
             local_admin=config.operated_locally,
             sessions=self._sessions,
-            cookie_name=f"clawlink-{self.relay.id[:8]}",
+            cookie_name=self._cookie_name,
         )
         served = (route for routes in ALL for route in routes.serving.items())
         routes = [*json_routes(self.relay), *served, *self.push.routes, *self.events.routes, *self._live.routes]
-        if self._sessions is not None:
-            secure = config.tls_cert is not None
-            page = PageRoutes(self._sessions, guard, contents=config.page != METADATA, secure=secure)
+        page = None
+        if self._pages is not None:
+            folders = {name: door.page for name, door in self.doors.items() if door.page is not None}
+            page = PageRoutes(self._pages, guard, Files(folders))
             routes += page.routes
         for name, door in self.doors.items():
             routes += _untaken(name, door.routes(), routes)
-        return Router(self.relay, guard, routes, page=None if self._sessions is None else index)
+        return Router(self.relay, guard, routes, page=None if page is None else page.index)
 
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""

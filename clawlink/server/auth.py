@@ -97,6 +97,8 @@ class Guard:
             return
         if endpoint.claims:
             require_no_page(request)
+        if endpoint.session:
+            self._note_owner(request)
         if endpoint is REGISTER:
             request.by_operator = self._is_operator(request)
         if endpoint.admin and not self._operates(request, endpoint, session):
@@ -124,6 +126,14 @@ class Guard:
         if self._sessions is None or hdrs.AUTHORIZATION in request.headers or not _is_own_page(request):
             return None
         return self._sessions.find(self.cookie_of(request))
+
+    def _note_owner(self, request: Request) -> None:
+        """Note that a request has a session of the owner. Raises NotAllowed for a forged write."""
+        session = self._session_of(request)
+        if session is not None and session.owner:
+            if request.method != hdrs.METH_GET:
+                require_write(session, request.headers.get(CSRF_HEADER))
+            request.owner = True
 
     def _operates(self, request: Request, endpoint: Endpoint, session: Session | None) -> bool:
         """Return True if a request has the operator's right, and note which. Raises NotAllowed for a forged write."""

@@ -11,19 +11,21 @@ from typing import NamedTuple
 
 from aiohttp import hdrs
 
-from clawlink.errors import NotAllowed, UnknownRoute
+from clawlink.errors import ClawLinkError, NotAllowed, UnknownRoute
 from clawlink.protocol import paths
 from clawlink.protocol.admin import LinkMade, Login, Logout, MakeLink, SessionsEnded, SessionView
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
-from clawlink.relay.timestamps import iso
 from clawlink.server.auth import Guard
+from clawlink.server.page_sessions import PageSessions
 from clawlink.server.request import Handler, Request, parameter, read
 from clawlink.server.response import Reply, reply
-from clawlink.server.sessions import Session, Sessions
 
 _FOLDER = Path(__file__).parent / "page"
 INDEX = "index.html"
+DOORS = "doors.js"
+OWNER = "owner"
+"""The parameter of ``/`` with which a browser asks for the page where strangers see another one."""
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -51,34 +53,51 @@ class _File(NamedTuple):
     etag: str
 
 
+class Files:
+    """The files of the page, with those of the doors that add to it. They are read once.
+
+    A door's folder has ``NAME.js``, the script with its views, and perhaps ``NAME.html``, which strangers see at ``/``.
+    All its files begin with the door's name, so that none hides another.
+    """
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        """``folders`` are those of the doors, by their names. Raises ClawLinkError for a file of another name."""
+        self._files = dict(_own_files())
+        for door, folder in folders.items():
+            for path in sorted(folder.iterdir()):
+                if path.suffix in _TYPES:
+                    if not path.name.startswith(door):
+                        raise ClawLinkError(f"the page of the door {door} has {path.name}, which is not named after it")
+                    self._files[path.name] = _read(path.suffix, path.read_bytes())
+        scripts = ", ".join(f'"./{door}.js"' for door in folders)
+        if scripts:
+            self._files[DOORS] = _read(".js", f"export default [{scripts}];\n".encode())
+        fronts = (f"{door}.html" for door in folders)
+        self.front: str | None = next((name for name in fronts if name in self._files), None)
+
+    def show(self, request: Request, name: str) -> Reply:
+        """Answer with a file. Raises UnknownRoute."""
+        file = self._files.get(name)
+        if file is None:
+            raise UnknownRoute("the page has no such file; GET / with Accept: text/html is the page")
+        vary = "Accept, Accept-Encoding, Cookie"
+        headers = {**SECURITY, hdrs.CACHE_CONTROL: "no-cache", hdrs.ETAG: file.etag, hdrs.VARY: vary}
+        if request.headers.get(hdrs.IF_NONE_MATCH) == file.etag:
+            return Reply(b"", 304, content_type="", headers=headers)
+        if "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
+            packed = {**headers, hdrs.CONTENT_ENCODING: "gzip"}
+            return Reply(file.packed, content_type=file.content_type, headers=packed)
+        return Reply(file.body, content_type=file.content_type, headers=headers)
+
+
+def _read(suffix: str, body: bytes) -> _File:
+    etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+    return _File(_TYPES[suffix], body, gzip.compress(body, mtime=0), etag)
+
+
 @cache
-def _files() -> dict[str, _File]:
-    """Read the files of the page, once."""
-    found = {}
-    for path in sorted(_FOLDER.iterdir()):
-        kind = _TYPES.get(path.suffix)
-        if kind is not None:
-            body = path.read_bytes()
-            etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-            found[path.name] = _File(kind, body, gzip.compress(body, mtime=0), etag)
-    return found
-
-
-def _shown(request: Request, name: str) -> Reply:
-    file = _files().get(name)
-    if file is None:
-        raise UnknownRoute("the page has no such file; GET / with Accept: text/html is the page")
-    headers = {**SECURITY, hdrs.CACHE_CONTROL: "no-cache", hdrs.ETAG: file.etag, hdrs.VARY: "Accept, Accept-Encoding"}
-    if request.headers.get(hdrs.IF_NONE_MATCH) == file.etag:
-        return Reply(b"", 304, content_type="", headers=headers)
-    if "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
-        return Reply(file.packed, content_type=file.content_type, headers={**headers, hdrs.CONTENT_ENCODING: "gzip"})
-    return Reply(file.body, content_type=file.content_type, headers=headers)
-
-
-async def index(relay: Relay, request: Request) -> Reply:
-    """Show the page."""
-    return _shown(request, INDEX)
+def _own_files() -> Mapping[str, _File]:
+    return {path.name: _read(path.suffix, path.read_bytes()) for path in _FOLDER.iterdir() if path.suffix in _TYPES}
 
 
 def wants_page(request: Request) -> bool:
@@ -89,11 +108,11 @@ def wants_page(request: Request) -> bool:
 class PageRoutes:
     """The endpoints of the page and of its sessions, for one relay."""
 
-    def __init__(self, sessions: Sessions, guard: Guard, *, contents: bool, secure: bool) -> None:
-        self._sessions = sessions
+    def __init__(self, pages: PageSessions, guard: Guard, files: Files) -> None:
+        self._pages = pages
+        self._sessions = pages.all
         self._guard = guard
-        self._contents = contents
-        self._secure = secure
+        self._files = files
 
     @property
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
@@ -104,8 +123,16 @@ class PageRoutes:
         yield paths.SESSION, self._session
         yield paths.LOG_OUT, self._log_out
 
+    async def index(self, relay: Relay, request: Request) -> Reply:
+        """Show the page; to strangers the front page of a door, unless they ask for the owner's."""
+        front = self._files.front
+        known = OWNER in request.query or self._sessions.find(self._guard.cookie_of(request)) is not None
+        if front is not None and not known:
+            return self._files.show(request, front)
+        return self._files.show(request, INDEX)
+
     async def _file(self, relay: Relay, request: Request) -> Reply:
-        return _shown(request, parameter(request, "file"))
+        return self._files.show(request, parameter(request, "file"))
 
     async def _link(self, relay: Relay, request: Request) -> Reply:
         """Make a one-time link. Its code stands behind ``#``, so a browser sends it to no server and into no log.
@@ -127,17 +154,15 @@ class PageRoutes:
         else:
             self._guard.require_admin_token(ask.admin_token)
             cookie, session = self._sessions.open()
-        answer = reply(self._view(relay, session))
-        kept = int(session.ends_at - self._sessions.now)
-        return Reply(answer.body, headers={hdrs.SET_COOKIE: self._cookie(cookie, kept), hdrs.CACHE_CONTROL: "no-store"})
+        return self._pages.begin(cookie, session)
 
     async def _session(self, relay: Relay, request: Request) -> Reply:
         """Show by which right a page looks, and the token for its writes."""
         session = self._sessions.find(self._guard.cookie_of(request))
         if session is not None:
-            return reply(self._view(relay, session))
+            return reply(self._pages.view(session))
         read_only = request.right == "page"
-        return reply(SessionView(request.right or "", read_only, None, None, self._contents))
+        return reply(SessionView(request.right or "", read_only, None, None, self._pages.contents))
 
     async def _log_out(self, relay: Relay, request: Request) -> Reply:
         """End this session, or all of them."""
@@ -152,16 +177,4 @@ class PageRoutes:
         else:
             ended = int(session is not None)
             self._sessions.end(cookie)
-        answer = reply(SessionsEnded("ended", ended))
-        return Reply(answer.body, headers={hdrs.SET_COOKIE: self._cookie("", 0)})
-
-    def _view(self, relay: Relay, session: Session) -> SessionView:
-        left = session.ends_at - self._sessions.now
-        return SessionView(
-            f"session {session.name}", session.read_only, session.csrf, iso(relay.steady() + left), self._contents
-        )
-
-    def _cookie(self, value: str, seconds: int) -> str:
-        secure = "; Secure" if self._secure else ""
-        name = self._guard.cookie_name
-        return f"{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+        return self._pages.end(reply(SessionsEnded("ended", ended)))

@@ -59,6 +59,8 @@ class Request(Asked):
     """True if a request to register an agent shows the operator's right."""
     right: str | None = None
     """The right by which a request acts as the operator: ``token``, ``local``, or that of a session."""
+    owner = False
+    """True if the request has a session of the owner, and the route takes that."""
     may_go_on: Callable[[], bool] = staticmethod(lambda: True)
     """Returns False once the right to an open stream has ended."""
     stays = False

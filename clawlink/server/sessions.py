@@ -20,12 +20,16 @@ _NAME_HEX = 8
 
 
 class Session(NamedTuple):
-    """A session. ``name`` is public, and says nothing about its cookie. ``ends_at`` is on the clock of all sessions."""
+    """A session. ``name`` is public, and says nothing about its cookie. ``ends_at`` is on the clock of all sessions.
+
+    ``owner`` says that the person whom the relay stands for has signed in, as at a door.
+    """
 
     name: str
     csrf: str
     read_only: bool
     ends_at: float
+    owner: bool = False
 
 
 class _Link(NamedTuple):
@@ -79,13 +83,15 @@ class Sessions:
         del self._links[key]
         return opened
 
-    def open(self, *, read_only: bool = False, seconds: float = SESSION_SECONDS) -> tuple[str, Session]:
+    def open(
+        self, *, read_only: bool = False, seconds: float = SESSION_SECONDS, owner: bool = False
+    ) -> tuple[str, Session]:
         """Open a session and return its cookie. Raises RelayFull."""
         self._forget()
         _require_room("sessions are open", len(self._sessions), MAX_SESSIONS)
         cookie = secrets.token_urlsafe(_BYTES)
         name, csrf = secrets.token_hex(_NAME_HEX // 2), secrets.token_urlsafe(_BYTES)
-        session = Session(name, csrf, read_only, self._clock() + seconds)
+        session = Session(name, csrf, read_only, self._clock() + seconds, owner)
         self._sessions[_hashed(cookie)] = session
         return cookie, session
 

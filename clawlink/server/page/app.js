@@ -3,6 +3,7 @@ import { html, render, useEffect, useRef, useState } from "./htm-preact.js";
 import { ask, choose, clean, language, Live, place, t, TEXTS, Trouble, trust } from "./parts.js";
 import { Overview } from "./overview.js";
 import { StopBanner, StopButton } from "./stop.js";
+import doors from "./doors.js";
 
 // The views by their address: the text that names each, the script that has it, and its parts for a list and for one.
 // Only the first view is loaded with the page.
@@ -24,6 +25,16 @@ const VIEWS = {
 };
 const AGAIN_SECONDS = 3;
 const SLOW_MS = 300;
+
+// The scripts of doors. Each has "texts" by language, "views" for a session as above, and perhaps "Login", its own.
+const DOORS = [];
+
+async function openDoors() {
+  DOORS.push(...(await Promise.all(doors.map((name) => import(name)))));
+  for (const { texts } of DOORS) for (const name of Object.keys(TEXTS)) Object.assign(TEXTS[name], texts[name]);
+}
+
+const viewsFor = (session) => Object.assign({}, ...DOORS.map((door) => door.views(session)), VIEWS);
 
 // Take the one-time code of a link out of the address, so that no history keeps it.
 function takeCode() {
@@ -137,6 +148,7 @@ const LOADED = new Map();
 
 function View({ session }) {
   const [where, set] = useState(place());
+  const all = viewsFor(session);
   useEffect(() => {
     const moved = () => {
       if (/^#(\/|$)/.test(location.hash)) set(place());
@@ -145,11 +157,11 @@ function View({ session }) {
     return () => removeEventListener("hashchange", moved);
   }, []);
   useEffect(() => {
-    document.title = `${t((VIEWS[where.view] || VIEWS.overview).name)} – ClawLink`;
+    document.title = `${t((all[where.view] || VIEWS.overview).name)} – ClawLink`;
     scrollTo(0, 0);
   }, [where.view, where.id, language]);
   const { view, id, query } = where;
-  const wanted = VIEWS[view];
+  const wanted = all[view];
   const [, loaded] = useState(null);
   const script = wanted && wanted.load ? LOADED.get(wanted.load) : null;
   useEffect(() => {
@@ -172,25 +184,33 @@ function View({ session }) {
     : Part ? html`<${Part} key=${id} id=${id} query=${query} session=${session} />`
     : html`<p class="loading" role="status">${t("loading")}</p>`;
   return html`<div><nav aria-label=${t("views")}>
-      ${Object.entries(VIEWS).map(
+      ${Object.entries(all).map(
         ([name, about]) => html`<a href=${`#/${name}`} aria-current=${name === view ? "page" : null}>${t(about.name)}</a>`,
       )}
     </nav>
     <main data-at=${where.at}>${shown}</main></div>`;
 }
 
+// An address without a view is that of the first one.
+function startAt(session) {
+  const [first] = Object.keys(viewsFor(session));
+  if (!location.hash && first !== "overview") history.replaceState(null, "", `#/${first}`);
+}
+
 // Sign in by the code of a link, or find the session that is there, and read the overview. The result is what the first
 // view needs, so that it is drawn in one step.
 async function begin() {
   const code = takeCode();
+  const opened = openDoors();
   const session = code ? ask("admin/sessions", { code }) : ask("admin/session");
   const overview = code ? session.then(() => ask("admin/overview")) : ask("admin/overview");
-  const [found, read] = await Promise.allSettled([session, overview]);
+  const [found, read] = await Promise.allSettled([session, overview, opened]);
   if (found.status === "rejected") {
     const { status } = found.reason;
     return { session: null, login: { said: !code && (status === 401 || status === 403) ? null : found.reason } };
   }
   trust(found.value);
+  startAt(found.value);
   return { session: found.value, login: null, overview: read.value || null };
 }
 
@@ -201,6 +221,7 @@ function App({ first }) {
   const [name, setName] = useState(language);
   const enter = (made) => {
     trust(made);
+    startAt(made);
     setLogin(null);
     setSession(made);
   };
@@ -220,7 +241,8 @@ function App({ first }) {
     choose(event.target.value);
     setName(event.target.value);
   };
-  if (login) return html`<${Login} onSession=${enter} said=${login.said} />`;
+  const door = DOORS.find((one) => one.Login);
+  if (login) return html`<${door ? door.Login : Login} operator=${Login} onSession=${enter} said=${login.said} />`;
   return html`<${Live.Provider} value=${live}><div>
     <header>
       <a class="brand" href="#/overview">ClawLink</a>

@@ -58,10 +58,10 @@ export function trust(session) {
   csrf = session.csrf;
 }
 
-export async function ask(path, body) {
+export async function ask(path, body, method = "POST") {
   const options = { credentials: "same-origin", headers: {} };
   if (body !== undefined) {
-    options.method = "POST";
+    options.method = method;
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
     if (csrf) options.headers["ClawLink-CSRF"] = csrf;
@@ -69,7 +69,7 @@ export async function ask(path, body) {
   const response = await fetch(path, options);
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) {
-    throw Object.assign(new Error(answer.error || String(response.status)), { status: response.status });
+    throw Object.assign(new Error(answer.error || (answer.detail && String(answer.detail)) || String(response.status)), { status: response.status });
   }
   return answer;
 }
