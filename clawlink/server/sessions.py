@@ -105,6 +105,14 @@ class Sessions:
         if cookie is not None:
             self._sessions.pop(_hashed(cookie), None)
 
+    def end_owners(self) -> int:
+        """End the sessions of the owner alone. Return how many there were."""
+        self._forget()
+        ended = [key for key, session in self._sessions.items() if session.owner]
+        for key in ended:
+            del self._sessions[key]
+        return len(ended)
+
     def end_all(self) -> int:
         """End all sessions, and all links that were not used. Return how many sessions there were."""
         self._forget()

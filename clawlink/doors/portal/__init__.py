@@ -68,7 +68,10 @@ class PortalDoor(Door):
         host = urlsplit(settings.url.strip()).hostname or ""
         limits = config.limits if config.data is None else with_room_for_files(config.limits)
         hosts = tuple(dict.fromkeys((*config.allow_hosts, host)))
-        return replace(config, public=True, allow_hosts=hosts, limits=limits)
+        # The proxy with TLS makes the page's own origin another one than the relay sees.
+        own = urlsplit(settings.url.strip())
+        origins = tuple(dict.fromkeys((*config.allow_origins, f"{own.scheme}://{own.netloc}".lower())))
+        return replace(config, public=True, allow_hosts=hosts, allow_origins=origins, limits=limits)
 
     def open(self, opening: Opening) -> OpenDoor | None:
         if opening.settings.url is None:
@@ -76,7 +79,9 @@ class PortalDoor(Door):
         from clawlink.doors.portal.server.door import PortalServer
 
         data = opening.config.data
-        return PortalServer(opening.relay, opening.websockets, opening.settings, folder=data and str(data))
+        server = PortalServer(opening.relay, opening.websockets, opening.settings, folder=data and str(data))
+        server.pages = opening.pages
+        return server
 
     def banner(self, settings: Settings, url: str) -> list[str]:
         return [] if settings.url is None else [f"This relay is the portal {settings.url}"]

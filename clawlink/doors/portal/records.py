@@ -279,11 +279,12 @@ class Errand(Kept, frozen=True, gc=False, kw_only=True):
 
 
 class AgentKey(Kept, frozen=True, gc=False, kw_only=True):
-    """A key of an agent of the owner. Its id is the hash of the key."""
+    """A key of an agent of the owner. Its id is the hash of the key. ``used_at`` is right to the hour."""
 
     label: str
     shown: str
     created_at: float
+    used_at: float | None = None
 
     @property
     def index_keys(self) -> tuple[str, ...]:

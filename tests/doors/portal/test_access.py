@@ -33,6 +33,7 @@ _BODIES: dict[str, Any] = {
     "chat_send": {"content": "hi"},
     "chat_reply": {"content": "hi"},
     "login": {"password": "wrong"},
+    "page_login": {"password": "wrong"},
     "password": {"old_password": "wrong", "new_password": "other one"},
     "key_create": {},
     "send": {"to": 999, "content": "hi"},

@@ -15,7 +15,7 @@ from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.doors.portal.records import Contact
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.urls import same
-from clawlink.doors.portal.server.keys import Caller, Keys
+from clawlink.doors.portal.server.keys import PAGE, Caller, Keys
 from clawlink.doors.portal.wire import calls
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed, NotAuthenticated, NotFound
 from clawlink.protocol.endpoint import Endpoint
@@ -100,7 +100,12 @@ class Shown:
 
 
 def key_of(request: Request, body: Any = None) -> str | None:
-    """Return the key of a request: that in its body, where the route has one there, else that in ``Authorization``."""
+    """Return the key of a request: that in its body, where the route has one there, else that in ``Authorization``.
+
+    A session of the owner's page stands for a key.
+    """
+    if request.owner:
+        return PAGE
     in_body: str | None = getattr(body, "api_key", None)
     header: str = request.headers.get("Authorization", "")
     in_header = header[len(_SCHEME) :].strip() if header.startswith(_SCHEME) else None

@@ -29,6 +29,7 @@ from clawlink.doors.portal.records import (
 )
 from clawlink.doors.portal.rules import posting
 from clawlink.doors.portal.server.keys import PORTAL_ID
+from clawlink.doors.portal.server.reach import Reach
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.transfers import TRANSFERS, Transfer, unfinished
 from clawlink.errors import TooLarge
@@ -73,6 +74,7 @@ class Book:
         self._core = relay.core
         self._settings = settings
         self._numbers: dict[type[Any], int] = {}
+        self.reach = Reach()
         for kind, lapse, history in (
             (Portal, _stays, None),
             (Contact, _stays, None),

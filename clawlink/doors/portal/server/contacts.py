@@ -16,9 +16,11 @@ from clawlink.doors.portal.rules.words import seconds
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.keys import new_key
+from clawlink.doors.portal.server.reach import Seen
 from clawlink.errors import AmbiguousName, BadRequest, NotFound, RelayFull, WrongState
 from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns
 from clawlink.store.base import Drop, Put
 
 MAX_NAME_LENGTH = 200
@@ -146,6 +148,18 @@ class Contacts:
     async def _remove(self, number: int) -> None:
         contact = await self.numbered(number)
         await self.commit(contact.id, Drop(contact))
+        self._book.reach.forget(contact.id)
+
+    async def seen(self) -> dict[int, Seen]:
+        """Return the signs of the contacts' portals since the start, by the number of the contact."""
+        turns = Turns()
+        found: dict[int, Seen] = {}
+        for id, seen in self._book.reach.all().items():
+            await turns.next()
+            contact = await self._core.store.get(Contact, id)
+            if contact is not None:
+                found[contact.number] = seen
+        return found
 
     @retrying
     async def learn(self, id: str, *, ours: bool) -> Contact | None:

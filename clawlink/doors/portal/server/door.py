@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -38,6 +39,7 @@ from clawlink.doors.registry import OpenDoor
 from clawlink.errors import RelayFull
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
+from clawlink.server.page_sessions import PageSessions
 from clawlink.server.request import Handler, Request
 from clawlink.server.response import Reply
 from clawlink.server.ws_connection import Websockets
@@ -48,6 +50,10 @@ _AT_ONCE = 50
 
 class PortalServer(OpenDoor):
     """The portal in front of one relay."""
+
+    page = Path(__file__).parents[1] / "page"
+    pages: PageSessions | None = None
+    """The sessions of the relay's page, in which the owner signs in."""
 
     def __init__(self, relay: Relay, websockets: Websockets, settings: Settings, *, folder: str | None) -> None:
         """``folder`` is that of ``--data``; without one nothing survives a restart."""
@@ -149,6 +155,7 @@ class PortalServer(OpenDoor):
             errands=self.errands,
             poster=self._poster,
             wake=self._wake_all,
+            pages=self.pages,
         )
         yield from Routes(parts).all()
         yield from FileRoutes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
@@ -19,7 +20,7 @@ from clawlink.errors import BadRequest, ClawLinkError, NotAuthenticated, RateLim
 from clawlink.relay.core import retrying
 from clawlink.relay.limits.token_buckets import Buckets
 from clawlink.relay.relay import Relay
-from clawlink.store.base import Drop, Put
+from clawlink.store.base import Conflict, Drop, Failed, Put
 
 OWNER_KEY = "AGENTP2P_API_KEY"
 PASSWORD = "CLAWLINK_PORTAL_PASSWORD"  # noqa: S105 - the name of a variable
@@ -33,7 +34,10 @@ _SHOWN_KEY = 20
 _ALL = "all addresses"
 _ALL_TIMES = 10
 _MOST_SESSIONS = 100
+_USE_SECONDS = 3600.0
 PORTAL_ID = "portal"
+PAGE = secrets.token_hex(32)
+"""Stands in this process for the session of the owner's page, which the relay has looked at itself."""
 _COST = {"n": 2**14, "r": 8, "p": 1, "dklen": 32}
 
 
@@ -114,6 +118,8 @@ class Keys:
         """Return the role that a key or a session gives."""
         if not key:
             return Caller(Role.NONE)
+        if hmac.compare_digest(key.encode("utf-8", "surrogatepass"), PAGE.encode()):
+            return Caller(Role.OWNER)
         hashed = hash_key(key)
         ends_at = self._sessions.get(hashed)
         if ends_at is not None and ends_at > self._core.clock():
@@ -122,12 +128,21 @@ class Keys:
         portal = await store.get(Portal, PORTAL_ID)
         if portal is not None and hmac.compare_digest(portal.owner_hash, hashed):
             return Caller(Role.OWNER)
-        if await store.get(AgentKey, hashed) is not None:
+        own = await store.get(AgentKey, hashed)
+        if own is not None:
+            await self._note_use(own)
             return Caller(Role.AGENT)
         for contact in await store.first(Contact, contact_by_key(hashed), 1):
             if any(hmac.compare_digest(hash_key(known), hashed) for known in contact.keys):
                 return Caller(Role.CONTACT, contact, key)
         return Caller(Role.NONE)
+
+    async def _note_use(self, key: AgentKey) -> None:
+        """Note that a key is in use, once an hour. Another request may have done it, and no request fails for it."""
+        now = self._core.clock()
+        if key.used_at is None or now - key.used_at > _USE_SECONDS:
+            with contextlib.suppress(Conflict, Failed, ClawLinkError):
+                await self._core.commit(AGENT, Put(replace(key, version=key.version + 1, used_at=now)))
 
     async def require(self, route: str, key: str | None) -> Caller:
         """Return the caller, or refuse one that may not use the route."""
@@ -180,6 +195,16 @@ class Keys:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[hash_key(token)] = now + SESSION_SECONDS
         return token, now + SESSION_SECONDS
+
+    async def require_password(self, password: str, address: str | None) -> None:
+        """Refuse all but the owner's password. Raises NotAuthenticated, and RateLimited after many wrong ones."""
+        await self._require_right(password, address)
+
+    def end_sessions(self) -> int:
+        """End all logins. Return how many there were."""
+        ended = len(self._sessions)
+        self._sessions.clear()
+        return ended
 
     async def change_password(self, old: str, new: str, address: str | None) -> None:
         """Change the password, and end all sessions. Raises BadRequest for a wrong old one."""

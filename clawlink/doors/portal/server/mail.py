@@ -61,6 +61,7 @@ class Mail:
         self._core.require_working()
         _require_short(content, message_type, key)
         message = await self._core.finish(self._receive(contact, content, message_type, key, in_reply_to))
+        self._book.reach.heard(contact.id, self._core.clock())
         if in_reply_to is not None:
             await self._mark_answered(in_reply_to, contact)
         return message
@@ -266,6 +267,22 @@ class Mail:
         if not found:
             raise UnknownMessage(f"there is no message {number}", field="message_id")
         return found[0]
+
+    async def search(self, contact: str, text: str, limit: int) -> list[Message]:
+        """Return the newest messages with the portal of this address that have a text in them, in any case of letters.
+
+        It looks at the newest ``MOST_SKIPPED``.
+        """
+        wanted = text.casefold()
+        found: list[Message] = []
+        turns = Turns()
+        async for message, _ in self.history(contact, MOST_SKIPPED, 0):
+            await turns.next()
+            if wanted in message.content.casefold():
+                found.append(message)
+                if len(found) >= limit:
+                    break
+        return found
 
     async def count(self, contact: str) -> int:
         """Return how many messages there are with the portal of this address."""

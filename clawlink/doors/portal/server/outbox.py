@@ -222,6 +222,10 @@ class Outbox:
         posted = await self._poster.post(peer, begun)
         if posted.renewed:
             await self._contacts.renewed(contact)
+        if posted.outcome in (Outcome.STORED, Outcome.REFUSED):
+            self._book.reach.heard(contact, self._core.clock())
+        else:
+            self._book.reach.missed(contact)
         if posted.outcome is Outcome.STORED:
             await self._contacts.learn(contact, ours=posted.ours)
         await self._settle(begun, posting.after(begun, posted.outcome, posted.detail, self._core.clock()))

@@ -36,6 +36,7 @@ from clawlink.protocol import requests
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
+from clawlink.server.page_sessions import PageSessions
 from clawlink.server.request import Handler, parameter
 from clawlink.server.response import Reply
 from clawlink.version import VERSION
@@ -62,6 +63,7 @@ class Parts(NamedTuple):
     errands: Errands
     poster: Poster
     wake: Callable[[str], None]
+    pages: PageSessions | None
 
 
 class Routes:
@@ -79,6 +81,7 @@ class Routes:
         self._errands = parts.errands
         self._poster = parts.poster
         self._wake = parts.wake
+        self._pages = parts.pages
 
     def all(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Give each route, also with two slashes: old peers add one to an address that ends in one."""
@@ -151,6 +154,10 @@ class Routes:
         with_key = ask.caller.role is Role.OWNER
         total, listed = await self._contacts.directory.listed(limit, offset, with_key=with_key)
         return Reply(b'{"contacts":' + listed + b',"total":%d}' % total)
+
+    async def contact_reach(self, ask: Ask) -> Any:
+        seen = await self._contacts.seen()
+        return {"contacts": {number: {"heard_at": views.time(at), "away": away} for number, (at, away) in seen.items()}}
 
     async def contact_add(self, ask: Ask) -> Any:
         body = ask.body
@@ -275,6 +282,11 @@ class Routes:
         contact, cursor = ask.query("contact_portal"), ask.request.query.get("cursor")
         total = await self._mail.count(contact)
         shown = Shown()
+        if text := ask.request.query.get("text"):
+            for message in await self._mail.search(contact, text, limit):
+                if not await shown.add(views.in_history(message, self._url)):
+                    break
+            return {"total": total, "limit": limit, "offset": 0, "next_offset": None, "messages": list(shown.all)}
         last: str | None = None
         async for message, place in self._mail.history(contact, limit, offset, cursor):
             if not await shown.add(views.in_history(message, self._url)):
@@ -360,8 +372,22 @@ class Routes:
         token, ends_at = await self._keys.login(ask.body.password, ask.request.block)
         return {"token": token, "expiry": int(ends_at * 1000)}
 
+    async def page_login(self, ask: Ask) -> Any:
+        """Sign the owner in at the page."""
+        if self._pages is None:
+            raise NotFound("this portal shows no page: it was started with --page off")
+        await self._keys.require_password(ask.body.password, ask.request.block)
+        return self._pages.begin_as_owner(secure=self._url.startswith("https://"))
+
+    async def logout_all(self, ask: Ask) -> Any:
+        """End all logins of the owner, that of this request, too."""
+        ended = self._keys.end_sessions() + (0 if self._pages is None else self._pages.all.end_owners())
+        return {"status": "ended", "ended": ended}
+
     async def password(self, ask: Ask) -> Any:
         await self._keys.change_password(ask.body.old_password, ask.body.new_password, ask.request.block)
+        if self._pages is not None:
+            self._pages.all.end_owners()
         return {"status": "success", "message": "the password is changed, and all sessions have ended"}
 
     async def info(self, ask: Ask) -> Any:

@@ -113,6 +113,7 @@ def key(found: AgentKey, own_url: str) -> dict[str, Any]:
         "user_name": None,
         "created_at": stamp(found.created_at),
         "is_active": True,
+        "last_used_at": time(found.used_at),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from clawlink.doors.portal.rules.access import RIGHTS, Role
 from clawlink.protocol.endpoint import Endpoint
 
 
@@ -163,7 +164,9 @@ class CreateKey(Struct, frozen=True):
 def make_call(name: str, method: str, path: str, summary: str, body: Any = None) -> Endpoint:
     """Return the row of a route."""
     # Each route asks for its own keys, so the relay's token opens none and is needed for none.
-    return Endpoint(name, method, path, summary, None, body=body, open=True, text=True)
+    roles = RIGHTS[name]
+    by_page = Role.OWNER in roles and Role.NONE not in roles
+    return Endpoint(name, method, path, summary, None, body=body, open=True, text=True, session=by_page)
 
 
 CALLS = (
@@ -174,6 +177,7 @@ CALLS = (
     ),
     make_call("guest_approve", "POST", "/api/guest/messages/{message_id}/approve", "Approve a guest.", Approve),
     make_call("contact_list", "GET", "/api/contacts", "List contacts."),
+    make_call("contact_reach", "GET", "/api/portal/reach", "Tell which portals of contacts were reached."),
     make_call("contact_add", "POST", "/api/contacts", "Add or replace a contact.", PutContact),
     make_call("contact_change", "PUT", "/api/contacts/{contact_id}", "Change a contact.", PutContact),
     make_call("contact_remove", "DELETE", "/api/contacts/{contact_id}", "Remove a contact."),
@@ -193,6 +197,8 @@ CALLS = (
     make_call("chat_reply", "POST", "/api/chat/owner/reply", "Answer the owner.", Say),
     make_call("chat_history", "GET", "/api/chat/owner/history", "Show the chat of owner and agent."),
     make_call("login", "POST", "/api/admin/login", "Log in as the owner.", Login),
+    make_call("page_login", "POST", "/api/portal/session", "Log in as the owner, at the page.", Login),
+    make_call("logout_all", "POST", "/api/portal/logout-all", "End all logins of the owner."),
     make_call("password", "POST", "/api/auth/change-password", "Change the owner's password.", ChangePassword),
     make_call("info", "GET", "/api/portal/info", "Show the portal to its owner."),
     make_call("key_create", "POST", "/api/key/create", "Make an agent key.", CreateKey),

@@ -1,0 +1,137 @@
+// The owner's chat with the agent, the keys, and the settings.
+import { html, useEffect, useRef, useState } from "./htm-preact.js";
+import { Ago, ask, Said, t, Table, Trouble, useData } from "./parts.js";
+import { Copy, Failed, field, useAct } from "./portal-parts.js";
+
+// -- chat -------------------------------------------------------------------------------------------------------------
+
+export function Chat() {
+  const [again, set] = useState(0);
+  const [limit, more] = useState(50);
+  const state = useData(`api/chat/owner/history?limit=${limit}&again=${again}`);
+  const [act, sent] = useAct();
+  const end = useRef(null);
+  const lines = state.data ? state.data.messages : [];
+  const last = lines.length ? lines[lines.length - 1].id : 0;
+  useEffect(() => {
+    if (end.current) end.current.scrollIntoView({ block: "nearest" });
+  }, [last]);
+  const say = (event) => {
+    event.preventDefault();
+    const content = event.target.elements.content.value;
+    if (!content.trim()) return;
+    act(
+      () => ask("api/chat/owner/send", { content }),
+      () => {
+        event.target.reset();
+        set(again + 1);
+      },
+    );
+  };
+  return html`<article><h1>${t("portal.chat")}</h1>
+    <p>${t("portal.chat.why")}</p>
+    <${Trouble} state=${state} />
+    ${lines.length >= limit && limit < 500 && html`<p><button onClick=${() => more(Math.min(limit * 2, 500))}>${t("more")}</button></p>`}
+    ${state.data && !lines.length && html`<p class="empty">${t("portal.empty.chat")}</p>`}
+    <ol class="talk">
+      ${lines.map(
+        (line) => html`<li key=${line.id} class=${line.role === "owner" ? "sent" : "received"}>
+          <p class="head"><b>${t(`portal.role.${line.role}`)}</b> <${Ago} at=${line.created_at} /></p>
+          <${Said} text=${line.content} block />
+        </li>`,
+      )}
+    </ol>
+    <form class="write" onSubmit=${say} ref=${end}>
+      <label>${t("portal.say")} <textarea name="content" rows="3" required></textarea></label>
+      <button disabled=${sent.busy}>${t("portal.send")}</button>
+      <${Failed} state=${sent} />
+    </form></article>`;
+}
+
+// -- keys -------------------------------------------------------------------------------------------------------------
+
+export function Keys() {
+  const [again, set] = useState(0);
+  const [made, show] = useState(null);
+  const [act, state] = useAct();
+  const found = useData(`api/key/list?again=${again}`);
+  const make = (event) => {
+    event.preventDefault();
+    const agent_name = field(event, "label");
+    act(
+      () => ask("api/key/create", { agent_name }),
+      (answer) => {
+        event.target.reset();
+        show(answer.api_key);
+        set(again + 1);
+      },
+    );
+  };
+  const revoke = (key) => {
+    if (!confirm(t("portal.revoke.sure", { name: key.agent_name }))) return;
+    act(() => ask(`api/key/revoke?${new URLSearchParams({ api_key: key.key_id })}`, {}), () => set(again + 1));
+  };
+  return html`<article><h1>${t("portal.keys")}</h1>
+    <p>${t("portal.keys.why")}</p>
+    <form class="fields" onSubmit=${make}>
+      <label>${t("portal.key.label")} <input name="label" required maxlength="200" /></label>
+      <button disabled=${state.busy}>${t("portal.key.make")}</button>
+    </form>
+    <${Failed} state=${state} />
+    ${made && html`<div class="invite"><p>${t("portal.key.once")}</p><${Copy} text=${made} /></div>`}
+    <${Trouble} state=${found} />
+    ${found.data &&
+    html`<${Table} empty=${t("portal.empty.keys")}
+      heads=${[t("portal.key.label"), t("portal.key"), t("portal.since"), t("portal.key.used"), ""]}
+      rows=${found.data.api_keys.map(
+        (key) => html`<tr key=${key.key_id}>
+          <td><${Said} text=${key.agent_name} /></td>
+          <td><code><${Said} text=${key.key_id} /></code></td>
+          <td><${Ago} at=${key.created_at} /></td>
+          <td><${Ago} at=${key.last_used_at} /></td>
+          <td><button class="danger" disabled=${state.busy} onClick=${() => revoke(key)}>${t("portal.revoke")}</button></td>
+        </tr>`,
+      )} />`}</article>`;
+}
+
+// -- settings ---------------------------------------------------------------------------------------------------------
+
+export function Settings() {
+  const about = useData("api/portal/about");
+  const [act, state] = useAct();
+  const [leave, left] = useAct();
+  const [different, complain] = useState(false);
+  const change = (event) => {
+    event.preventDefault();
+    const [old_password, new_password, again] = ["old", "new", "again"].map((name) => event.target.elements[name].value);
+    complain(new_password !== again);
+    if (new_password === again) act(() => ask("api/auth/change-password", { old_password, new_password }), () => location.reload());
+  };
+  return html`<article><h1>${t("portal.settings")}</h1>
+    <${Trouble} state=${about} />
+    ${about.data &&
+    html`<dl class="facts">
+      <dt>${t("portal.address")}</dt><dd><${Said} text=${about.data.url} /></dd>
+      <dt>${t("portal.version")}</dt><dd><${Said} text=${about.data.version} /></dd>
+    </dl>`}
+    <h2>${t("portal.change")}</h2>
+    <form class="fields" onSubmit=${change}>
+      <label>${t("portal.old")} <input name="old" type="password" autocomplete="current-password" required /></label>
+      <label>${t("portal.new")} <input name="new" type="password" autocomplete="new-password" minlength="6" required /></label>
+      <label>${t("portal.again")} <input name="again" type="password" autocomplete="new-password" minlength="6" required /></label>
+      <button disabled=${state.busy}>${t("portal.change.do")}</button>
+    </form>
+    ${different && html`<p class="trouble" role="alert">${t("portal.different")}</p>`}
+    <${Failed} state=${state} />
+    <h2>${t("portal.everywhere")}</h2>
+    <p>${t("portal.everywhere.why")}</p>
+    <p><button class="danger" disabled=${left.busy}
+      onClick=${() => leave(() => ask("api/portal/logout-all", {}), () => location.reload())}>${t("portal.everywhere.do")}</button></p>
+    <${Failed} state=${left} />
+    <h2>${t("portal.moving")}</h2>
+    <p>${t("portal.moving.why")}</p>
+    <${Copy} text=${`clawlink portal import portal.db --at ${about.data ? about.data.url : "URL"} --data DIR`} />
+    <h2>${t("portal.bridge")}</h2>
+    <p>${t("portal.bridge.why")}</p>
+    <${Copy} text="clawlink portal bridge --install" /></article>`;
+}
