@@ -82,7 +82,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave the pages out where there is no browser to open them; ``pytest_terminal_summary`` says so."""
     if collection_path == Path(programs.__file__).parent and programs.missing():
         return True
-    return True if collection_path == Path(__file__).parent / "page" and programs.no_browser() else None
+    return True if collection_path.name == "page" and programs.no_browser() else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -91,7 +91,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if missing:
         terminalreporter.write_line(f"left out: tests/browser, since {missing} (see tests/browser/programs.py)")
     if (no_browser := programs.no_browser()) is not None:
-        terminalreporter.write_line(f"left out: tests/page, since {no_browser}")
+        terminalreporter.write_line(f"left out: the tests of pages, since {no_browser}")
     absent = shells.left_out()
     if absent:
         terminalreporter.write_line(f"left out: {absent}")

@@ -21,7 +21,11 @@ const TEXTS = {
 };
 
 // A one-time link, or a view, is for the owner's page.
-if (/^#(code=|\/)/.test(location.hash)) location.replace(`/?owner${location.hash}`);
+function pass() {
+  if (/^#(code=|\/)/.test(location.hash)) location.replace(`/?owner${location.hash}`);
+}
+addEventListener("hashchange", pass);
+pass();
 
 const name = navigator.languages.map((tag) => tag.slice(0, 2)).find((tag) => tag in TEXTS) || "en";
 const texts = TEXTS[name];

@@ -1,0 +1,249 @@
+"""The owner's page of a portal in a real Chromium, and the front page that strangers see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from clawlink.config import ServerConfig
+from clawlink.doors.portal import DOOR
+from clawlink.doors.portal.settings import Settings
+from tests.doors.portal.conftest import free_port
+from tests.page.test_page import BIDI, HOSTILE, Watched, browser, opened
+from tests.system.threaded import relay_in_thread
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+__all__ = ["browser"]
+
+OWNER = "ap2p_the-key-of-an-owner-for-tests-000000000000"
+PASSWORD = "the password"
+K = "ap2p_" + "k" * 43
+VIEWS = ("chat", "contacts", "guests", "guests?all=yes", "keys", "portal", "overview", "agents")
+
+
+@contextmanager
+def portal(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[str]:
+    monkeypatch.setenv("AGENTP2P_API_KEY", OWNER)
+    monkeypatch.setenv("CLAWLINK_PORTAL_PASSWORD", PASSWORD)
+    port = free_port()
+    own = Settings(url=f"http://127.0.0.1:{port}", **settings)
+    config = DOOR.adapt(own, ServerConfig(port=port, token="t", admin_token="boss", doors={"portal": own}))
+    with relay_in_thread(config) as url:
+        yield url
+
+
+def call(url: str, method: str, path: str, body: Any = None, **query: Any) -> Any:
+    headers = {"Authorization": f"Bearer {OWNER}"}
+    answer = requests.request(method, url + path, json=body, params=query, headers=headers, timeout=10)
+    assert answer.status_code == 200, (path, answer.text)
+    return answer.json()
+
+
+def sign_in(watched: Watched, url: str, password: str = PASSWORD) -> None:
+    watched.page.goto(url + "/?owner")
+    watched.page.fill("input[name=password]", password)
+    watched.page.press("input[name=password]", "Enter")
+
+
+def test_a_stranger_leaves_a_message_and_the_owner_approves_it(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with portal(monkeypatch) as url:
+        with opened(browser, url) as stranger:
+            page = stranger.page
+            page.goto(url)
+            assert page.inner_text("h1") == "127.0.0.1"
+            page.fill("#content", f"I am Bob.\nMy portal: https://bob.example\nKey: {K}")
+            page.click("#send")
+            page.wait_for_selector("#said.ok")
+            page.goto(url + "/#/contacts")
+            page.wait_for_selector("input[name=password]")
+            assert [fault for fault in stranger.faults if "401" not in fault] == [], "the page asks who signs in"
+        with opened(browser, url) as watched:
+            page = watched.page
+            sign_in(watched, url, "wrong one")
+            page.wait_for_selector(".trouble")
+            sign_in(watched, url)
+            page.wait_for_selector("main[data-at='#/chat'] article")
+            watched.faults.clear()  # of the login
+            watched.show(url, "guests")
+            page.fill("li input[name=agent_name]", "bob")
+            page.click("text=Approve")
+            page.wait_for_selector("text=No guest message waits.")
+            assert "approved" in watched.show(url, "guests?all=yes")
+            watched.show(url, "contacts")
+            page.click("text=bob")
+            page.wait_for_selector("text=https://bob.example")
+            page.fill("textarea", "hello bob")
+            page.click("form.write button")
+            page.wait_for_selector("li.sent:has-text('hello bob')")
+            ask = {"api_key": K, "from_portal": "https://bob.example", "content": "hello owner"}
+            call(url, "POST", "/api/message/receive", ask)
+            page.wait_for_selector("li.received:has-text('hello owner')")
+            page.fill("input[name=text]", "OWNER")
+            page.press("input[name=text]", "Enter")
+            page.wait_for_selector("li.sent", state="detached")
+            page.wait_for_selector("li.received:has-text('hello owner')")
+            assert page.query_selector("li.sent") is None
+            page.click("summary")
+            page.fill("input[name=display_name]", "Bobby")
+            page.click("form.fields button")
+            page.wait_for_selector("h1:has-text('Bobby')")
+            page.click("text=Pause")
+            page.wait_for_selector(".reach.paused")
+            page.click("text=Resume")
+            page.wait_for_selector(".reach.paused", state="detached")
+            watched.agrees = True
+            page.click("text=Delete")
+            page.wait_for_selector("text=No contact.")
+            assert watched.faults == []
+
+
+def test_the_owner_does_the_rest(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    with portal(monkeypatch) as url, opened(browser, url) as watched:
+        page = watched.page
+        watched.agrees = True
+        sign_in(watched, url)
+        page.wait_for_selector("main article")
+        watched.faults.clear()
+        watched.show(url, "contacts")
+        page.click("summary")
+        page.fill("input[name=portal_url]", "https://eve.example/")
+        page.click("text=Add >> nth=-1")
+        page.wait_for_selector(".invite pre")
+        text = page.inner_text(".invite pre")
+        contact = call(url, "GET", "/api/contacts")["contacts"][0]
+        assert contact["SHARED_KEY"] in text
+        assert url in text
+        watched.show(url, "chat")
+        page.fill("textarea", "deny 3")
+        page.click("form.write button")
+        page.wait_for_selector("li.received:has-text('there is no guest message 3')")
+        call(url, "POST", "/api/chat/owner/reply", {"content": "done"})
+        page.wait_for_selector("li.received:has-text('done')")
+        watched.show(url, "keys")
+        page.fill("input[name=label]", "bot")
+        page.click("form.fields button")
+        page.wait_for_selector(".invite pre")
+        made = page.inner_text(".invite pre")
+        headers = {"Authorization": f"Bearer {made}"}
+        assert requests.get(url + "/api/contacts", headers=headers, timeout=10).status_code == 200
+        watched.show(url, "keys")
+        assert "ago" in page.inner_text("tbody") or "now" in page.inner_text("tbody")
+        page.click("tbody button.danger")
+        page.wait_for_selector("text=No agent key.")
+        assert requests.get(url + "/api/contacts", headers=headers, timeout=10).status_code == 401
+        watched.show(url, "portal")
+        for name, value in (("old", PASSWORD), ("new", "another one"), ("again", "another two")):
+            page.fill(f"input[name={name}]", value)
+        page.click("form.fields button")
+        page.wait_for_selector("text=differ")
+        assert watched.faults == []
+        page.fill("input[name=again]", "another one")
+        page.click("form.fields button")
+        page.wait_for_selector("input[name=password]")
+        sign_in(watched, url)
+        page.wait_for_selector(".trouble")
+        sign_in(watched, url, "another one")
+        page.wait_for_selector("main article")
+        with opened(browser, url) as second:
+            sign_in(second, url, "another one")
+            second.page.wait_for_selector("main article")
+            watched.show(url, "portal")
+            page.click("text=End all logins")
+            page.wait_for_selector("input[name=password]")
+            second.page.goto(url + "/?owner#/chat")
+            second.page.wait_for_selector("input[name=password]")
+
+
+def test_texts_of_others_are_only_ever_text(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    with portal(monkeypatch, portal_guest_rate=1000) as url:
+        for n, text in enumerate(HOSTILE):
+            name = text if text.isprintable() else "x"
+            place = f"https://h{n}.example/{'' if ' ' in text or '?' in text or '#' in text else text}"
+            names = {"display_name": name, "agent_name": name, "user_name": name}
+            contact = {"portal_url": place, "SHARED_KEY": f"{K}{n}", **names}
+            call(url, "POST", "/api/contacts", contact)
+            said = {"api_key": f"{K}{n}", "from_portal": place, "content": text + BIDI, "message_type": text[:64]}
+            call(url, "POST", "/api/message/receive", said)
+            call(url, "POST", "/api/guest/leave-message", {"content": f"{text} {BIDI} {place} {K}x{n}"})
+            call(url, "POST", "/api/chat/owner/reply", {"content": text + BIDI})
+            call(url, "POST", "/api/key/create", {"agent_name": text})
+        with opened(browser, url) as watched:
+            sign_in(watched, url)
+            watched.page.wait_for_selector("main article")
+            watched.faults.clear()
+            shown = {view: watched.show(url, view) for view in VIEWS}
+            ids = [contact["id"] for contact in call(url, "GET", "/api/contacts")["contacts"]]
+            for id in ids:
+                shown[f"contact {id}"] = watched.show(url, f"contacts/{id}")
+                elements = "main script, main img, main iframe, main style, main form[action], main a[href^=javascript]"
+                assert watched.page.evaluate(f"document.querySelectorAll({elements!r}).length") == 0
+            assert watched.faults == []
+        for text in HOSTILE:
+            for view in ("chat", "contacts", "guests", "keys"):
+                assert text in shown[view], (view, text)
+        assert "\u202e" not in "".join(shown.values())
+
+
+def test_the_operator_sees_nothing_of_the_owner(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    with portal(monkeypatch) as url:
+        boss = {"Authorization": "Bearer boss"}
+        link = url + requests.post(url + "/admin/links", json={}, headers=boss, timeout=10).json()["path"]
+        with opened(browser, url) as watched:
+            page = watched.page
+            page.goto(link)
+            page.wait_for_selector("main[data-at='#/overview'] article, main[data-at=''] article")
+            assert page.query_selector("nav a[href='#/contacts']") is None
+            statuses = page.evaluate(
+                """async () => {
+                    const { csrf } = await (await fetch("admin/session")).json();
+                    const headers = { "Content-Type": "application/json", "ClawLink-CSRF": csrf };
+                    const read = (await fetch("api/contacts", { headers })).status;
+                    const body = JSON.stringify({ content: "x" });
+                    const write = (await fetch("api/chat/owner/send", { method: "POST", headers, body })).status;
+                    return [read, write];
+                }"""
+            )
+            assert statuses == [401, 401]
+        with opened(browser, url) as owner:
+            sign_in(owner, url)
+            owner.page.wait_for_selector("main article")
+            statuses = owner.page.evaluate(
+                """async () => {
+                    const { csrf } = await (await fetch("admin/session")).json();
+                    const json = { "Content-Type": "application/json" };
+                    const body = JSON.stringify({ content: "x" });
+                    const say = (headers) => fetch("api/chat/owner/send", { method: "POST", headers, body });
+                    const tried = [await say(json), await say({ ...json, "ClawLink-CSRF": "x" })];
+                    tried.push(await say({ ...json, "ClawLink-CSRF": csrf }), await fetch("admin/overview"));
+                    return tried.map((answer) => answer.status);
+                }"""
+            )
+            assert statuses == [403, 403, 200, 200], "a write needs the token of the session; the owner operates, too"
+
+
+def test_it_fits_a_phone_and_speaks_chinese(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"viewport": {"width": 360, "height": 740}, "locale": "zh-CN", "color_scheme": "dark"}
+    with portal(monkeypatch) as url:
+        long = "https://" + "a" * 60 + ".example/" + "b" * 200
+        call(url, "POST", "/api/contacts", {"portal_url": long, "agent_name": "n" * 200})
+        call(url, "POST", "/api/guest/leave-message", {"content": "x" * 500})
+        with opened(browser, url, **options) as watched:
+            page = watched.page
+            page.goto(url)
+            assert "留言" in page.inner_text("main")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+            sign_in(watched, url)
+            page.wait_for_selector("main article")
+            for view in (*VIEWS[:6], "contacts/1"):
+                text = watched.show(url, view)
+                assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
+                assert "portal." not in text.replace("portal.db", ""), view
+            assert "联系人" in watched.show(url, "contacts")

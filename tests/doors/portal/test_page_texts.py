@@ -1,0 +1,87 @@
+"""The owner's page: its texts in both languages, its files, and the headers under which strangers get them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import clawlink.doors.portal
+from tests.doors.portal.conftest import OWNER, PASSWORD, Portals
+from tests.server.test_page_files import BROWSER
+
+FOLDER = Path(clawlink.doors.portal.__file__).parent / "page"
+SCRIPTS = [path for path in sorted(FOLDER.glob("*.js")) if path.name not in ("portal-en.js", "portal-zh.js")]
+
+
+def texts(name: str) -> dict[str, str]:
+    source = (FOLDER / name).read_text(encoding="utf-8")
+    found = re.findall(r'^  "([^"]+)": "([^"\n]+)",$', source, re.MULTILINE)
+    assert len(found) == source.count('",\n'), f"{name} has a line of another form"
+    return dict(found)
+
+
+def test_each_language_has_each_text_and_each_text_is_used() -> None:
+    english, chinese = texts("portal-en.js"), texts("portal-zh.js")
+    assert english.keys() == chinese.keys()
+    for key, text in english.items():
+        assert sorted(re.findall(r"{\w+}", text)) == sorted(re.findall(r"{\w+}", chinese[key])), key
+        assert re.search(r"[\u4e00-\u9fff]", chinese[key]) or key == "portal.bridge", key
+    source = "".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
+    used = set(re.findall(r'"(portal\.[\w.]+)"', source))
+    begun = tuple(re.findall(r"t\(`(portal\.(?:\w+\.)?)\$", source))
+    assert used <= english.keys()
+    assert [key for key in english if key not in used and not key.startswith(begun)] == []
+    for word in ("innerHTML", "insertAdjacent", "document.write", "eval(", "Function(", "outerHTML"):
+        assert word not in source, word
+
+
+async def test_strangers_get_the_front_page_and_no_data(portals: Portals) -> None:
+    portal = await portals()
+    session, url = portal.relay.session, portal.url
+    async with session.get(url + "/", headers=BROWSER) as answer:
+        front = await answer.text()
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert "Cookie" in answer.headers["Vary"]
+    assert "portal-front.js" in front
+    async with session.get(url + "/?owner", headers=BROWSER) as answer:
+        assert "page/app.js" in await answer.text()
+    async with session.get(url + "/page/doors.js") as answer:
+        assert await answer.text() == 'export default ["./portal.js"];\n'
+    for path in (*SCRIPTS, FOLDER / "portal.css"):
+        async with session.get(f"{url}/page/{path.name}") as answer:
+            assert answer.status == 200, path
+            assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert (await portal.ask("GET", "/", key=""))[0] == 401, "programs get JSON, for the relay's token"
+
+
+async def test_a_cookie_of_the_owner_opens_the_routes_and_a_forged_write_does_not(portals: Portals) -> None:
+    portal = await portals()
+    session, url = portal.relay.session, portal.url
+    async with session.post(url + "/api/portal/session", json={"password": "wrong"}) as answer:
+        assert answer.status == 401
+        assert "Set-Cookie" not in answer.headers
+    async with session.post(url + "/api/portal/session", json={"password": PASSWORD}) as answer:
+        assert answer.status == 200
+        csrf = (await answer.json())["csrf"]
+        line = answer.headers["Set-Cookie"]
+    for mark in ("HttpOnly", "SameSite=Strict", "Path=/"):
+        assert mark in line
+    cookie = {"Cookie": line.partition(";")[0]}
+
+    async def ask(method: str, path: str, **headers: str) -> int:
+        body = {"content": "x"} if method == "POST" else None
+        async with session.request(method, url + path, json=body, headers=cookie | headers) as answer:
+            status: int = answer.status
+            return status
+
+    assert await ask("GET", "/api/contacts") == 200
+    assert await ask("GET", "/admin/overview") == 200, "the owner operates, too"
+    assert await ask("POST", "/api/chat/owner/send") == 403
+    assert await ask("POST", "/api/chat/owner/send", **{"ClawLink-CSRF": csrf}) == 200
+    assert await ask("POST", "/api/chat/owner/send", **{"ClawLink-CSRF": csrf, "Origin": "https://evil.example"}) == 403
+    assert await ask("GET", "/api/contacts", **{"Sec-Fetch-Site": "cross-site"}) == 403
+    status, _ = await portal.ask("GET", "/admin/overview", key=OWNER)
+    assert status == 401, "the owner key is no operator"
+    assert await ask("POST", "/api/portal/logout-all", **{"ClawLink-CSRF": csrf}) == 200
+    assert await ask("GET", "/api/contacts") == 401
+    assert await ask("GET", "/admin/overview") == 401
