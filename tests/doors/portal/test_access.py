@@ -74,6 +74,8 @@ async def test_every_route_takes_the_keys_that_the_table_says(portals: Portals) 
     outgoing = (await portal.well("POST", "/api/portal/files", {**_BODIES["file_send"], "to": CONTACT_URL}))["file_id"]
     for who, (role, key) in all_keys.items():
         for call in (*calls.CALLS, *FILE_CALLS):
+            if call.name == "logout_all" and role is Role.OWNER:
+                continue  # it would end the session of this table
             path = call.path.replace("{message_id}", "999").replace("{contact_id}", "999")
             id = outgoing if role in (Role.AGENT, Role.OWNER) and call.name == "file_part" else incoming
             id = "999" if call.name == "file_remove" else id
@@ -87,7 +89,7 @@ async def test_every_route_takes_the_keys_that_the_table_says(portals: Portals) 
                     call.method, path, given, key=key if way == "header" else "", params=query
                 )
                 case = (who, call.name, way, status, answer)
-                if call.name == "login":
+                if call.name in ("login", "page_login"):
                     assert status in (401, 429), case
                     continue
                 if role in RIGHTS[call.name]:
