@@ -13,7 +13,8 @@ from clawlink.config import ServerConfig
 from clawlink.doors.portal import DOOR
 from clawlink.doors.portal.settings import Settings
 from tests.doors.portal.conftest import free_port
-from tests.page.test_page import BIDI, HOSTILE, Watched, browser, opened
+from tests.page.conftest import browser
+from tests.page.watching import BIDI, HOSTILE, Watched, opened
 from tests.system.threaded import relay_in_thread
 
 if TYPE_CHECKING:
