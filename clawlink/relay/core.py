@@ -88,6 +88,7 @@ class Core:
         self.secret = secret or os.urandom(32)
         self.sockets = Sockets()
         self.draining = False
+        self.leads = True  # of a mesh of several relays, one at a time
         self.commits = 0
         """The commits that may have changed something since this process started."""
         self.listed: set[str] = set()  # agents whose listing is cached

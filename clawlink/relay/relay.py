@@ -181,6 +181,11 @@ class Relay:
         return self.core.memory.limit
 
     @property
+    def leads(self) -> bool:
+        """Return True if this relay does the work that one relay of a mesh does for all. A relay alone always does."""
+        return self.core.leads
+
+    @property
     def draining(self) -> bool:
         """Return True if the relay is shutting down."""
         return self.core.draining

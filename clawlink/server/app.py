@@ -250,6 +250,7 @@ class App:
         If no relay could reach the store for a while, nobody was silent in that time.
         """
         leads, away = await mesh.leads()
+        self.relay.core.leads = leads
         if away:
             await self.relay.came_back(away)
         return leads

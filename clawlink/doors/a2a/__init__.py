@@ -49,11 +49,6 @@ class A2ADoor(Door):
     settings = Settings
 
     def check(self, settings: Settings, config: ServerConfig) -> None:
-        if settings.on and config.store is not None:
-            raise ValueError(
-                "--a2a and --store contradict each other: the webhooks and streams of A2A belong to one relay; serve "
-                "A2A from a relay without --store"
-            )
         if not settings.on:
             for flag, given in (
                 ("--a2a-url", settings.url),

@@ -28,8 +28,11 @@ VERSION = {"A2A-Version": "1.0"}
 def serve_a2a(serve: Serve) -> ServeA2A:
     """Start a relay that serves A2A: ``await serve_a2a(private_webhooks=True)``."""
 
-    async def start(*, token: str | None = None, limits: dict[str, Any] | None = None, **settings: Any) -> Running:
-        return await serve(token=token, limits=limits, doors={"a2a": Settings(on=True, **settings)})
+    async def start(
+        *, token: str | None = None, limits: dict[str, Any] | None = None, mesh: str | None = None, **settings: Any
+    ) -> Running:
+        shared = {} if mesh is None else {"mesh": mesh}
+        return await serve(token=token, limits=limits, doors={"a2a": Settings(on=True, **settings)}, **shared)
 
     return start
 

@@ -87,11 +87,11 @@ class A2AServer(OpenDoor):
 
     async def start(self) -> None:
         await self.callers.start()
-        await self.push.start()
         await self.upkeep(self.relay.clock())
 
     async def upkeep(self, now: float) -> None:
         await self.callers.upkeep(now)
+        await self.push.upkeep()
         if self.remotes is not None:
             await self.remotes.upkeep(now)
 

@@ -51,6 +51,8 @@ _RECORD_BYTES = 400
 _MEDIA_TYPE = "application/a2a+json"
 _TOKEN = "X-A2A-Notification-Token"  # noqa: S105
 ALL = " a2a webhooks"
+NEW = " a2a webhooks that are new"
+_TAKEN_AT_ONCE = 100
 _encode = msgspec.json.Encoder().encode
 
 
@@ -59,7 +61,7 @@ class Webhook(Struct, frozen=True, kw_only=True, gc=False):
 
     ``requester`` is the client's agent, ``key_hash`` of its key; ``to`` and ``path`` name the target, and ``base`` is
     where the client reached the relay. ``ends_at`` is when it is forgotten, None while its task goes on. An
-    ``old`` webhook is of A2A 0.3.
+    ``old`` webhook is of A2A 0.3. With several relays, a webhook is ``taken`` once the relay that leads knows of it.
     """
 
     id: str
@@ -74,6 +76,7 @@ class Webhook(Struct, frozen=True, kw_only=True, gc=False):
     address: str | None = None
     ends_at: float | None = None
     old: bool = False
+    taken: bool = True
 
     @property
     def partition_key(self) -> str:
@@ -86,7 +89,7 @@ class Webhook(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        return (ALL, of_task(self.task_id))
+        return (ALL, of_task(self.task_id), *(() if self.taken else (NEW,)))
 
     @property
     def weight(self) -> int:
@@ -124,6 +127,7 @@ class Push:
         self._private = private
         self._following: dict[str, asyncio.Task[None]] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._leads = False
         relay.keep(Kind(Webhook, _forget))
 
     @property
@@ -131,7 +135,27 @@ class Push:
         """How many webhooks wait for news of their tasks."""
         return len(self._following)
 
-    async def start(self) -> None:
+    async def upkeep(self) -> None:
+        """Deliver for all webhooks while this relay leads, and for none while another relay does."""
+        if self._leads != self._relay.leads:
+            self._leads = self._relay.leads
+            await (self._take_all() if self._leads else self._stop())
+        elif self._leads and self._core.peers is not None:
+            for webhook in await self._core.store.first(Webhook, NEW, _TAKEN_AT_ONCE):
+                await self._take(webhook.id)
+
+    @retrying
+    async def _take(self, id: str) -> None:
+        """Begin with a webhook that another relay has added."""
+        webhook = await self._core.store.get(Webhook, id)
+        if webhook is None or webhook.taken:
+            return
+        webhook = replace(webhook, version=webhook.version + 1, taken=True)
+        await self._core.commit(webhook.partition_key, Put(webhook))
+        if webhook.ends_at is None:
+            self._follow(webhook, None)
+
+    async def _take_all(self) -> None:
         """Go on with the webhooks that the store has."""
         after: str | None = None
         while True:
@@ -144,13 +168,17 @@ class Push:
                 return
 
     async def close(self) -> None:
-        """Stop all deliveries; those of a relay with ``--data`` go on after its restart."""
-        for task in self._following.values():
-            task.cancel()
-        if self._following:
-            await asyncio.wait(self._following.values())
+        """Stop all deliveries. They go on after a restart with ``--data``, or at another relay of the mesh."""
+        await self._stop()
         if self._session is not None:
             await self._session.close()
+
+    async def _stop(self) -> None:
+        following = list(self._following.values())
+        for task in following:
+            task.cancel()
+        if following:
+            await asyncio.wait(following)
 
     # -- configurations ----------------------------------------------------------------------------------------------
 
@@ -165,7 +193,7 @@ class Push:
         self.require(config)
         config = replace(config, id=config.id or str(uuid.uuid4()), task_id=view.task_id)
         webhook = await self._put(caller, target, base, view, config, old=old)
-        if webhook.ends_at is None:
+        if webhook.ends_at is None and webhook.taken:
             self._follow(webhook, view)
         return config
 
@@ -194,6 +222,7 @@ class Push:
             address=caller.address,
             ends_at=core.clock() + core.limits.retention if ended else None,
             old=old,
+            taken=self._leads,
         )
         if before is None:
             await core.memory.require(webhook.footprint, webhook.origin)
@@ -275,7 +304,8 @@ class Push:
         if webhook.old and events:
             events = [v0_3.task(tasks.task(view, url_of))]
         for event in events:
-            await self._deliver(webhook, event)
+            if await self._core.store.get(Webhook, webhook.id) is not None:  # another relay may have deleted it
+                await self._deliver(webhook, event)
 
     async def _deliver(self, webhook: Webhook, event: Json) -> None:
         """Post an event, again after a failure; after the last attempt it is logged and left out."""

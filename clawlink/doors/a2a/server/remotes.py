@@ -65,7 +65,10 @@ class Remotes:
         return sum(len(remote.errands) for remote in self._open.values())
 
     async def upkeep(self, now: float) -> None:
-        """Read the file again once it has changed, and keep the agents online."""
+        """Read the file again once it has changed, and keep the agents online, while this relay leads."""
+        if not self._relay.leads:
+            await self._let_go()
+            return
         await self._reload()
         if now - self._touched >= _TOUCH_SECONDS:
             self._touched = now
@@ -73,10 +76,15 @@ class Remotes:
             for id in list(self._open):
                 await self._relay.agents.touch(id)
 
+    async def _let_go(self) -> None:
+        """Leave the agents and their errands to the relay that leads."""
+        self._touched = 0.0
+        for name in list(self._open):
+            await self._open.pop(name).close()
+
     async def close(self) -> None:
-        """Stop. With ``--data`` the errands go on after the restart."""
-        for remote in self._open.values():
-            await remote.close()
+        """Stop. The errands go on after a restart with ``--data``, or at another relay of the mesh."""
+        await self._let_go()
         if self._session is not None:
             await self._session.close()
 

@@ -132,6 +132,5 @@ def test_flags_that_make_no_sense_stop_the_start(call: Run, tmp_path: Path) -> N
         (("--a2a", "--a2a-agents", str(file)), str(file)),
         (("--a2a-agents", "x"), "--a2a"),
         (("--a2a", "--a2a-key", str(file)), str(file)),
-        (("--a2a", "--store", "redis://h"), "--a2a and --store contradict"),
     ):
         assert named in call("serve", *flags).failed(2).err, flags
