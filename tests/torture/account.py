@@ -57,7 +57,7 @@ class Account:
             if task not in known:
                 self.lost.append(f"{task} of {name}, which was accepted")
                 if not any(begin <= at <= end for begin, end in self._losses):
-                    self.late.append(f"{task} of {name}, which was accepted at {at}")
+                    self.late.append(f"{task} of {name}, which was accepted at {at}; losses {self._losses}")
             elif known[task] != "completed":
                 kind = self.lost if task in by_workers else self.wrong
                 kind.append(f"{task} of {name} is {known[task]}")

@@ -58,8 +58,11 @@ from tests.waiting import wait_until
 SENDERS, WORKERS, EVENTS = 2, 2, 20
 STORES = DATA, ALWAYS, EVERYSEC, CLUSTER_WAIT, CLUSTER = ("data", "always", "everysec", "cluster-wait", "cluster")
 _LOSSY = (EVERYSEC, CLUSTER)
-# A server with appendfsync everysec may not have the last second on its disk. Answers are written down later.
-_UNSYNCED_SECONDS, _LATE_SECONDS = 1.0, 1.0
+# A server with appendfsync everysec syncs its file each second. While the disk is slow, it holds back what it writes to
+# the file for two seconds: a kill loses that, too.
+_UNSYNCED_SECONDS, _UNWRITTEN_SECONDS = 1.0, 2.5
+# An agent writes an answer down some time after it left.
+_LATE_SECONDS = 1.0
 _PEACE_SECONDS = 180.0
 # Where answers may be lost, nobody waits for them as long.
 _LOSSY_SECONDS = 30.0
@@ -179,6 +182,10 @@ class Case:
             self.done[names[at]] += 1
             await self.pause()
 
+    def _lost_since(self, began: float) -> None:
+        """Note that a server lost something between then and now."""
+        self.losses.append((began - _UNWRITTEN_SECONDS, time.time() + _LATE_SECONDS))
+
     def _node(self) -> Node:
         return self.dice.choice(self.nodes)
 
@@ -223,6 +230,7 @@ class Case:
 
     async def _kill_server(self) -> None:
         assert self.server is not None
+        self._lost_since(time.time())
         self.server.stop()
         if self.dice.random() < 0.5:
             await self.pause()
@@ -242,7 +250,7 @@ class Case:
         await asyncio.sleep(_UNSYNCED_SECONDS)
         self.server.stop()
         os.truncate(file, size)
-        self.losses.append((began - _LATE_SECONDS, time.time() + _LATE_SECONDS))
+        self._lost_since(began)
         await asyncio.to_thread(self.server.start)
 
     async def _cut_server(self) -> None:
@@ -256,7 +264,7 @@ class Case:
         cluster = self.cluster
         master = await asyncio.to_thread(cluster.master, PREFIX)
         replica = await asyncio.to_thread(cluster.replica_of, master)
-        self.losses.append((time.time() - _LATE_SECONDS, time.time() + _LATE_SECONDS))
+        self._lost_since(time.time())
         master.stop()
         await asyncio.to_thread(wait_until, lambda: replica.ask("ROLE")[0] == b"master")
         await self.pause()
@@ -274,7 +282,7 @@ class Case:
         while time.monotonic() < until:
             await asyncio.to_thread(master.ask, "CLIENT", "KILL", "TYPE", "replica")
         master.stop()
-        self.losses.append((began - _LATE_SECONDS, time.time() + _LATE_SECONDS))
+        self._lost_since(began)
         await asyncio.to_thread(wait_until, lambda: replica.ask("ROLE")[0] == b"master")
         await asyncio.to_thread(master.start)
         await asyncio.to_thread(wait_until, cluster.whole)
@@ -290,7 +298,7 @@ class Case:
         await asyncio.to_thread(wait_until, lambda: replica.ask("ROLE")[0] == b"master")
         master.process.send_signal(signal.SIGCONT)
         await asyncio.to_thread(wait_until, cluster.whole)
-        self.losses.append((began - _LATE_SECONDS, time.time() + _LATE_SECONDS))
+        self._lost_since(began)
 
     # -- the account -------------------------------------------------------------------------------------------------
 
