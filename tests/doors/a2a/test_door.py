@@ -388,6 +388,33 @@ async def test_lists_are_paged_while_tasks_come(rest: Rest) -> None:
         assert (status, reason(answer)) == (400, "INVALID_PARAMS"), wrong
 
 
+async def test_a_thousand_tasks_are_paged_while_new_ones_come(serve_a2a: ServeA2A) -> None:
+    """Each task that was there is in one page, and no page holds the loop for long, however many tasks there are."""
+    rest = Rest(await serve_a2a(limits=UNPACED), "/a2a/bob")
+    await worker(rest)
+    asked = [rest.send(str(n)) for n in range(1000)]
+    for part in (asked[at : at + 50] for at in range(0, 1000, 50)):
+        await asyncio.gather(*part)
+    seen: list[str] = []
+    token = ""
+    pages = 0
+    while True:
+        new = asyncio.create_task(rest.send("new"))
+        page = (await rest.rpc("ListTasks", {"pageSize": 100, "historyLength": 0, "pageToken": token}))["result"]
+        assert len(page["tasks"]) <= 100
+        seen += [task["id"] for task in page["tasks"]]
+        await new
+        token = page["nextPageToken"]
+        pages += 1
+        if not token:
+            break
+        if pages == 3:  # a listed task moves to the front, behind which all pages to come are
+            await rest.post(f"/tasks/{seen[-1]}:cancel")
+    assert len(set(seen)) == len(seen)
+    assert 1000 <= len(seen) <= 1001, "the first page may have the task that came with it"
+    assert page["totalSize"] >= 1000 + pages - 1
+
+
 async def test_a_cancel_and_an_answer_at_once_leave_one_end(rest: Rest) -> None:
     for n in range(10):
         task = await rest.send(str(n))

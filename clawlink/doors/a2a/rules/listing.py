@@ -6,10 +6,8 @@ import base64
 import re
 from datetime import datetime, timezone
 
-from clawlink.doors.a2a.rules.tasks import changed_at
 from clawlink.doors.a2a.wire.base64s import from_base64
 from clawlink.doors.a2a.wire.failures import A2AError
-from clawlink.protocol.replies import TaskView
 
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 
@@ -30,9 +28,9 @@ def instant(text: str, field: str) -> str:
     return at.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-def token(view: TaskView) -> str:
-    """Return the token of the page that begins behind this task, in a list with the newest state first."""
-    return base64.urlsafe_b64encode(f"{changed_at(view)} {view.task_id}".encode()).decode().rstrip("=")
+def token(place: tuple[str, str]) -> str:
+    """Return the token of the page that begins behind a place, in a list with the newest state first."""
+    return base64.urlsafe_b64encode(" ".join(place).encode()).decode().rstrip("=")
 
 
 def place(page_token: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -36,6 +37,11 @@ class Target(NamedTuple):
     path: str
     agent: Agent | None = None
     capability: str | None = None
+
+
+Matches = Callable[[TaskView, asking.Asked], bool]
+Place = tuple[str, str]
+"""The time of a task's state and its id: where it stands in a list."""
 
 
 class Calls:
@@ -194,47 +200,76 @@ class Calls:
                 and (not since or tasks.changed_at(view) > since)
             )
 
-        found = sorted(await self._all(caller, matches), key=_order, reverse=True)
-        rest = found if after is None else [view for view in found if _order(view) < after]
-        page = rest[: ask.page_size]
+        first, total = await self._newest(caller, matches, after, ask.page_size + 1)
         turns = Turns()
         shown: list[Json] = []
         room = MAX_REPLY_BYTES
-        for view in page:
-            url_of = urls(view.task_id)
-            task = tasks.task(view, url_of, history=ask.history_length, artifacts=False)
-            if ask.include_artifacts:
-                task["artifacts"] = tasks.collected(list(tasks.steps(view, url_of)))
-            room -= len(msgspec.json.encode(task))
+        last: Place | None = None
+        for place in first[: ask.page_size]:
+            task = await self._listed(caller, target, ask, place[1], matches, urls)
+            room -= 0 if task is None else len(msgspec.json.encode(task))
             if shown and room < 0:
                 break
-            shown.append(task)
+            last = place
+            shown += [] if task is None else [task]
             await turns.next()
+        more = last is not None and last != first[-1]
         return {
             "tasks": shown,
-            "nextPageToken": listing.token(page[len(shown) - 1]) if len(rest) > len(shown) else "",
+            "nextPageToken": listing.token(last) if more and last is not None else "",
             "pageSize": ask.page_size,
-            "totalSize": len(found),
+            "totalSize": total,
         }
 
-    async def _all(self, caller: Agent, matches: Callable[[TaskView, asking.Asked], bool]) -> list[TaskView]:
-        """Return the client's tasks that match, each once: one that changes its state meanwhile may come twice."""
-        found: dict[str, TaskView] = {}
+    async def _listed(
+        self,
+        caller: Agent,
+        target: Target,
+        ask: ListTasks,
+        task_id: str,
+        matches: Matches,
+        urls: Callable[[str], UrlOf],
+    ) -> Json | None:
+        """Return a task as a list shows it; None if it is gone, or matches no longer."""
+        try:
+            view = await self.own(caller, target, task_id)
+        except A2AError:
+            return None
+        known = asking.asked(view)
+        if known is None or not matches(view, known):
+            return None
+        url_of = urls(task_id)
+        task = tasks.task(view, url_of, history=ask.history_length, artifacts=False)
+        if ask.include_artifacts:
+            task["artifacts"] = tasks.collected(list(tasks.steps(view, url_of)))
+        return task
+
+    async def _newest(
+        self, caller: Agent, matches: Matches, before: Place | None, most: int
+    ) -> tuple[list[Place], int]:
+        """Return the places of the newest of a client's tasks that match, behind a place; and how many match in all.
+
+        Only places are kept, so that a long list takes little memory and no long step.
+        """
+        seen: set[str] = set()  # a task that changes its state meanwhile may come twice
+        heap: list[Place] = []
         after: str | None = None
         turns = Turns()
         while True:
-            ask = requests.TasksQuery(requester=caller.id, limit=_PAGE, after=after)
-            page = await self._relay.task_views.list(caller, ask)
+            page = await self._relay.task_views.list(
+                caller, requests.TasksQuery(requester=caller.id, limit=_PAGE, after=after)
+            )
             for view in page.tasks:
                 known = asking.asked(view)
-                if known is not None and matches(view, known):
-                    before = found.get(view.task_id)
-                    if before is None or before.version < view.version:
-                        found[view.task_id] = view
+                if known is not None and view.task_id not in seen and matches(view, known):
+                    seen.add(view.task_id)
+                    place = (tasks.changed_at(view), view.task_id)
+                    if before is None or place < before:
+                        (heapq.heappush if len(heap) < most else heapq.heappushpop)(heap, place)
                 await turns.next()
             after = page.next
             if after is None:
-                return list(found.values())
+                return sorted(heap, reverse=True), len(seen)
 
     async def target_agent(self, agent_id: str, path: str) -> Target:
         """Return the agent of an id or a name. Raises UnknownAgent, AmbiguousName."""
@@ -247,10 +282,6 @@ class Calls:
         if not found:
             raise UnknownAgent(f"no agent here has the capability {capability!r}", field="capability")
         return Target(states.POOL + fold(capability), path, capability=capability)
-
-
-def _order(view: TaskView) -> tuple[str, str]:
-    return tasks.changed_at(view), view.task_id
 
 
 def _unknown(task_id: str) -> A2AError:
