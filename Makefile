@@ -8,6 +8,8 @@
 #             its last line says where to go on), and storms over whole relays, their agents, servers, network and clocks
 #             (STORM=0 is where these begin)
 # make test-floors  run the tests with the lowest version of each package that pyproject.toml allows
+# make test-page  run all tests of the page in Chromium, those that take minutes too, and measure it
+# make screenshots  take pictures of every view of the page into .cache/screenshots
 # make bench  set up and measure the relay beside the floor
 # make test-proxy  run the relay behind nginx and Caddy, as references/operations.md configures them; takes those that
 #             are installed, or unpacks Debian's packages under .cache
@@ -24,7 +26,7 @@ READY := $(VENV)/.ready
 SPREAD := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(SPREAD)
 
-.PHONY: torture run test types compiled coverage test-long test-floors test-proxy bench clean FORCE
+.PHONY: torture run test types compiled coverage test-long test-floors test-proxy test-page screenshots bench clean FORCE
 
 run: $(INSTALLED)
 	$(BIN)/clawlink serve $(FLAGS)
@@ -56,6 +58,15 @@ test-floors:
 test-proxy: $(READY)
 	$(BIN)/python -m tests.binaries nginx caddy
 	CLAWLINK_TEST_PROXY=1 $(BIN)/python -m pytest tests/proxy $(FLAGS)
+
+test-page: $(READY)
+	$(PYTHON) -m tests.browser.programs
+	CLAWLINK_TEST_PAGE=1 $(BIN)/python -m pytest tests/page tests/server/test_page_files.py $(FLAGS)
+	$(BIN)/python -m tests.page.measure
+
+screenshots: $(READY)
+	$(PYTHON) -m tests.browser.programs
+	$(BIN)/python -m tests.page.screenshots .cache/screenshots
 
 torture: $(READY)
 	-$(BIN)/python -m tests.binaries redis-server

@@ -13,6 +13,8 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,28 +79,42 @@ def _show_first_view(browser: Browser, url: str, times: int, *, verbose: bool) -
     )
 
 
+@contextmanager
+def _traced(browser: Browser) -> Iterator[list[dict[str, Any]]]:
+    """Trace Chromium while the context lasts; the events are there afterwards."""
+    events: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        browser.start_tracing(path=trace, categories=["toplevel", "devtools.timeline", "blink.user_timing"])
+        yield events
+        browser.stop_tracing()
+        events += json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+
+
+def _work(events: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """Return for each piece of work of the page the ms of the processor, and those by the clock."""
+    mains = {(e["pid"], e["tid"]) for e in events if e.get("args", {}).get("name") == "CrRendererMain"}
+    return [
+        (e.get("tdur", 0) / 1000, e["dur"] / 1000)
+        for e in events
+        if e.get("ph") == "X" and e["name"].endswith("RunTask") and (e["pid"], e["tid"]) in mains
+    ]
+
+
 def _show_scroll(browser: Browser, url: str) -> None:
     """Scroll through the list of all tasks, and show how long the page's work held a frame up."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(url + "/#/tasks?status=completed")
     page.wait_for_selector("table.rows")
-    with tempfile.TemporaryDirectory() as folder:
-        trace, rows, steps = Path(folder) / "trace.json", 0, 0
-        browser.start_tracing(page=page, path=trace, categories=["toplevel", "devtools.timeline"])
+    rows = steps = 0
+    with _traced(browser) as events:
         while rows < 40_000 and steps < 2000:
             page.mouse.wheel(0, 20_000)
             page.wait_for_timeout(20)
             rows = page.evaluate("Math.round(document.querySelector('table.rows').offsetHeight / 38)")
             steps += 1
-        browser.stop_tracing()
-        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
     page.close()
-    names = {(e["pid"], e["tid"]) for e in events if e.get("args", {}).get("name") == "CrRendererMain"}
-    tasks = [
-        (e.get("tdur", 0) / 1000, e["dur"] / 1000)
-        for e in events
-        if e.get("ph") == "X" and e["name"].endswith("RunTask") and (e["pid"], e["tid"]) in names
-    ]
+    tasks = _work(events)
     busy, wall = max(tasks)[0], max(dur for _, dur in tasks)
     print(
         f"scroll of {rows} tasks in {steps} steps: the longest piece of work took {busy:.0f} ms of the processor, "

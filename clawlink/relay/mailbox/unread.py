@@ -153,6 +153,7 @@ class _Head(Struct, gc=False):
 
 _head = msgspec.json.Decoder(_Head)
 _text = msgspec.json.Decoder(str)
+_NULL = Raw(b"null")
 
 
 class Glimpse(NamedTuple):
@@ -184,7 +185,9 @@ def _shown(d: Delivery, words: int, time: StoppableTime) -> UnreadMessage:
 
 def _first_words(head: _Head, length: int) -> str | None:
     """Return the first characters of a message's text, each run of white space as one space."""
-    said: Any = next((raw for raw in (head.task, head.content, head.result) if raw is not UNSET), UNSET)
+    said: Any = next(
+        (raw for raw in (head.task, head.content, head.result) if raw is not UNSET and raw != _NULL), UNSET
+    )
     text = head.note or head.file_key
     if said is not UNSET:
         raw = bytes(said)

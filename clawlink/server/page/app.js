@@ -159,6 +159,8 @@ function View({ session }) {
   useEffect(() => {
     document.title = `${t((all[where.view] || VIEWS.overview).name)} – ClawLink`;
     scrollTo(0, 0);
+    const here = document.querySelector("nav [aria-current]");
+    if (here) here.scrollIntoView({ block: "nearest", inline: "center" });
   }, [where.view, where.id, language]);
   const { view, id, query } = where;
   const wanted = all[view];

@@ -34,7 +34,7 @@ export function Load() {
       ${load.upkeep_stuck > 0 && html`<p class="trouble">${t("load.stuck", { n: count(load.upkeep_stuck) })}</p>`}
       <h2>${t("limits")}</h2>
       <${Table} empty="" heads=${[t("limit"), t("used"), t("share"), t("flag")]}
-        rows=${load.limits.map((limit) => {
+        rows=${[...load.limits.filter((limit) => limit.used !== null), ...load.limits.filter((limit) => limit.used === null)].map((limit) => {
           const share = limit.used === null || !limit.limit ? null : limit.used / limit.limit;
           return html`<tr key=${limit.name}>
             <td>${amount(limit.limit, limit.unit)}</td>

@@ -39,16 +39,16 @@ export function Overview() {
         ${waits.map(([name, to]) => html`<${Tile} name=${t(`needs.${name}`)} value=${needs[name]} to=${to} alarm />`)}
       </div>
       ${needs.unwoken.length > 0 &&
-      html`<ul class="stops" id="unwoken">
+      html`<ul class="stops" id="unwoken" tabindex="0">
         ${needs.unwoken.map(
           (found) => html`<li key=${found.agent_id}>
-            <${Ago} at=${found.at} /> ${t("unwoken")}: <${AgentLink} id=${found.agent_id} name=${found.name} />
+            <${Ago} at=${found.at} /> ${t("unwoken")}: <${AgentLink} id=${found.agent_id} name=${found.name} />${" "}
             (<${Said} text=${found.adapter} />${" "}<${Said} text=${found.note} />)
           </li>`,
         )}
       </ul>`}
       ${needs.stops.length > 0 &&
-      html`<ul class="stops">
+      html`<ul class="stops" tabindex="0">
         ${needs.stops.map(
           (stop) => html`<li>
             <${Ago} at=${stop.at} /> ${t(`stop.${stop.code}`)}: <${Said} text=${stop.agents.join(" → ")} />

@@ -4,6 +4,7 @@ import { clock } from "./parts.js";
 
 const HEIGHT = 150;
 const STEPS = [1, 2, 5, 10, 20, 50].flatMap((step) => [1, 100, 1e4, 1e6, 1e8].map((times) => step * times)).sort((a, b) => a - b);
+const STEPS_OF_BYTES = Array.from({ length: 40 }, (_, power) => 2 ** power);
 let loading = null;
 
 function load() {
@@ -17,7 +18,7 @@ function load() {
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-// Draw the fields of the minutes, each in the color of its name. ``show`` makes the words of a number at the axis.
+// Draw the fields of the minutes, each in the color of its name. ``show`` makes the words of a number of bytes.
 export function Plot({ minutes, fields, show = null }) {
   const place = useRef(null);
   const plot = useRef(null);
@@ -47,7 +48,7 @@ export function Plot({ minutes, fields, show = null }) {
         scales: { x: { range: (self, low, high) => [Math.min(low, high - 300), high] }, y: { range: (self, low, high) => [0, Math.max(high, 4)] } },
         axes: [
           { ...axis, space: 60, incrs: [60, 120, 300, 600, 900, 1800], values: (self, at) => at.map((second) => clock(second * 1000)) },
-          { ...axis, size: 56, incrs: STEPS, ...(show && { values: (self, numbers) => numbers.map(show) }) },
+          { ...axis, size: 56, incrs: show ? STEPS_OF_BYTES : STEPS, ...(show && { values: (self, numbers) => numbers.map(show) }) },
         ],
         series: [{}, ...fields.map((field) => ({ stroke: color(`--${field}`), width: 2, points: { show: minutes.length < 3 } }))],
       },

@@ -218,7 +218,7 @@ export function Task({ id, session }) {
         ${task.history.map(
           (event) => html`<li>
             <${Ago} at=${event.at} /> <${State} name=${event.status} />
-            ${event.by ? html`<${AgentLink} id=${event.by} />` : t("the_relay")}
+            ${event.by ? html`<${AgentLink} id=${event.by} />` : t("the_relay")}${" "}
             <${Progress} value=${event.progress} /> <${Said} text=${event.note} />
             ${event.content !== null && html`<${Said} text=${event.content} block />`}
           </li>`,

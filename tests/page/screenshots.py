@@ -1,0 +1,155 @@
+"""Take pictures of every view: ``python -m tests.page.screenshots FOLDER``, or ``make screenshots``.
+
+Each view comes empty and with contents, in both themes and languages, 1280 and 390 pixels wide.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from clawlink.config import ServerConfig
+from clawlink.domain.limits import Limits
+from tests.browser.programs import CHROMIUM
+from tests.page.watching import VIEWS, opened, post
+from tests.system.threaded import relay_in_thread
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+_SIZES = ((1280, 800), (390, 844))
+_PLAN = "# Release 2.4\n\n- [ ] freeze the branch\n- [ ] run the long tests\n- [ ] write the notes\n"
+_AGENTS = (
+    ("lead", "Lead", ("plan",), "Plans the release and hands out the work."),
+    ("reviewer", "Reviewer", ("review", "python"), "Reads changes and asks."),
+    ("builder", "Builder", ("build", "test"), "Builds and tests each change."),
+    ("writer", "Writer", ("docs", "translate"), "Writes the notes."),
+    ("scout", "Scout", ("research",), "Looks things up."),
+    ("arabic", "مترجم", ("translate",), "يترجم الملاحظات."),
+)
+
+
+def story(url: str) -> list[str]:
+    """Let six agents prepare a release. Return the views that show one thing each."""
+    for id, name, capabilities, description in _AGENTS:
+        about = {"capabilities": capabilities, "description": description, "machine": "devbox"}
+        post(url, "/register", {"agent_id": id, "name": name, **about})
+
+    def delegate(sender: str, to: str, task: str, **more: Any) -> str:
+        made: str = post(url, "/delegate", {"from_agent": sender, "to_agent": to, "task": task, **more})["message_id"]
+        return made
+
+    def claim(agent: str) -> None:
+        answer = requests.get(f"{url}/poll/{agent}?lease=600", timeout=10).json()
+        receipts = [d["receipt"] for d in answer["deliveries"]]
+        if receipts:
+            post(url, "/ack", {"agent_id": agent, "receipts": receipts})
+
+    def respond(agent: str, task: str, status: str, **more: Any) -> None:
+        post(url, "/respond", {"from_agent": agent, "message_id": task, "status": status, **more})
+
+    release = delegate("scout", "lead", "Prepare release 2.4 and tell me when it is out", context={"branch": "main"})
+    claim("lead")
+    respond("lead", release, "in_progress", progress=40, note="reviews are under way")
+    review = delegate("lead", "reviewer", "Review the change to the retry rules", parent_task=release, priority="high")
+    build = delegate("lead", "builder", "Build main and run the long tests", parent_task=release, deadline=3600)
+    notes = delegate("lead", "writer", "Write the notes for release 2.4", parent_task=release)
+    for agent in ("reviewer", "builder", "writer"):
+        claim(agent)
+    respond("reviewer", review, "in_progress", progress=30, note="read 12 of 40 files")
+    respond("reviewer", review, "input_required", result="Shall a refusal without Retry-After be tried again?")
+    respond("builder", build, "in_progress", progress=75, note="3 of 4 platforms are green")
+    respond("writer", notes, "completed", result="Notes are in notes/2.4.md, in English and Chinese.")
+    for n, (who, what) in enumerate((("builder", "Build the docs"), ("reviewer", "Check the licences"))):
+        done = delegate("lead", who, what)
+        claim(who)
+        respond(who, done, ("completed", "failed")[n], result=("All pages built.", "One licence file is missing.")[n])
+    for text in ("Translate the notes into Arabic", "Translate the notes into Japanese"):
+        post(url, "/delegate", {"from_agent": "writer", "capability": ["translate", "quickly"], "task": text})
+    for sender, to, text in (
+        ("builder", "lead", "The Windows runner is slow today, I moved two jobs."),
+        ("lead", "builder", "Fine. Tell me if macOS turns red again."),
+        ("builder", "lead", "It will not: the cache was stale.\nAll four platforms agree now."),
+        ("arabic", "writer", "الملاحظات جاهزة للمراجعة 2.4"),
+        ("writer", "arabic", "Thank you! See notes/2.4.md"),
+        ("scout", "reviewer", "RFC 9110 says so in section 10.2.3."),
+        ("scout", "lead", "Nothing new upstream."),
+    ):
+        post(url, "/send", {"from_agent": sender, "to_agent": to, "content": text})
+    for author, topic, text, tags in (
+        ("builder", "build.main", "main is green at 4f2c9e1", ["ci", "green"]),
+        ("lead", "release", "The branch is frozen until tomorrow noon.", ["freeze"]),
+        ("scout", "research.http", "Servers may send Retry-After with 503 and 429.", ["http"]),
+    ):
+        post(url, "/broadcast", {"from_agent": author, "topic": topic, "content": text, "tags": tags})
+    for content in (_PLAN, _PLAN.replace("[ ] freeze", "[x] freeze"), _PLAN.replace("[ ]", "[x]") + "- [ ] tag it\n"):
+        post(url, "/files", {"agent_id": "lead", "file_key": "plan/2.4.md", "content": content, "file_type": "plan"})
+    post(url, "/files", {"agent_id": "writer", "file_key": "notes/2.4.md", "content": "Retry rules are kinder.\n"})
+    lock = {"agent_id": "writer", "file_key": "notes/2.4.md", "note": "rewriting the summary", "seconds": 900}
+    post(url, "/locks", lock)
+    claimed = requests.get(url + "/poll/reviewer?lease=60", timeout=10).json()
+    post(url, "/nack", {"agent_id": "reviewer", "receipts": [d["receipt"] for d in claimed["deliveries"]]})
+    requests.get(url + "/poll/reviewer?lease=60", timeout=10)
+    woken = post(url, "/send", {"from_agent": "lead", "to_agent": "scout", "content": "Any news?"})["message_id"]
+    failed = {"agent_id": "scout", "adapter": "tmux", "result": "failed", "note": "the session is gone"}
+    post(url, f"/messages/{woken}/woken", failed)
+    return [
+        "agents/lead",
+        "agents/arabic",
+        f"tasks/{release}",
+        f"tasks/{review}",
+        "conversations?agent=lead&with=builder",
+        "knowledge?topic=release",
+        "files/plan%2F2.4.md",
+        "files/plan%2F2.4.md?version=3",
+        "files/plan%2F2.4.md?version=3&diff=1",
+        "search?text=release",
+        "search?text=nothing-has-this",
+        "tasks/none",
+        "no-such-view",
+    ]
+
+
+def shoot(browser: Browser, url: str, folder: Path, views: list[str], name: str) -> None:
+    """Take pictures of these views in all themes, languages and sizes."""
+    for scheme in ("light", "dark"):
+        for language in ("en", "zh"):
+            for width, height in _SIZES:
+                size = {"width": width, "height": height}
+                with opened(browser, url, viewport=size, color_scheme=scheme, locale=language) as watched:
+                    for view in views:
+                        watched.page.goto(f"{url}/#/{view}")
+                        watched.settle(view)
+                        time.sleep(0.2)  # for the plot, which comes last
+                        file = re.sub(r"[^\w.-]+", "-", view)[:60]
+                        path = folder / f"{name}-{file}-{scheme}-{language}-{width}.png"
+                        watched.page.screenshot(path=path, full_page=True)
+
+
+def main(folder: Path) -> None:
+    """Take all pictures."""
+    from playwright.sync_api import sync_playwright
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
+        with relay_in_thread(ServerConfig(port=0, limits=Limits(max_attempts=1))) as url:
+            shoot(browser, url, folder, list(VIEWS), "empty")
+            ones = story(url)
+            shoot(browser, url, folder, [*VIEWS, *ones], "full")
+        with relay_in_thread(ServerConfig(port=0, token="t", admin_token="boss")) as url:
+            for scheme in ("light", "dark"):
+                with opened(browser, url, color_scheme=scheme) as watched:
+                    watched.page.goto(url)
+                    watched.page.wait_for_selector("main.login")
+                    watched.page.screenshot(path=folder / f"login-{scheme}.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
