@@ -61,12 +61,14 @@ ACTIONS: Mapping[str, _Words] = {
     "setup": _Words(0, 0, ""),
     "password": _Words(0, 1, "[PASSWORD|-]"),
     "bridge": _Words(0, 0, ""),
+    "skill": _Words(0, 1, "[DIR]"),
 }
 _APART: Mapping[str, str] = {
     "import": "clawlink.doors.portal.cli.moving",
     "setup": "clawlink.doors.portal.cli.setup",
     "password": "clawlink.doors.portal.cli.password",
     "bridge": "clawlink.doors.portal.cli.bridge",
+    "skill": "clawlink.doors.portal.cli.skill",
 }
 """The modules of the actions that use no portal over HTTP."""
 _TEXTS = {"ask": 1, "send": 1, "answer": 1, "say": 0, "reply": 0, "password": 0}
@@ -94,6 +96,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--folder", metavar="DIR", help="bridge: its state and log (default ~/.openclaw/agent-p2p)")
     parser.add_argument("--install", action="store_true", help="bridge: have the system start it with the account")
     parser.add_argument("--uninstall", action="store_true", help="bridge: have the system start it no more")
+    parser.add_argument("--language", choices=("en", "zh"), default="en", help="skill: English or Chinese")
     parser.add_argument("--owner-key", metavar="KEY", help="import: the old key that stays the owner key")
     parser.add_argument(
         "--agent-key", action="append", metavar="KEY", help="import: an old key that becomes an agent key"
