@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sqlite3
 from collections.abc import Callable
@@ -12,9 +13,12 @@ from typing import Any
 import pytest
 
 from clawlink.cli.main import main
+from clawlink.domain.delivery import PENDING, Delivery
+from clawlink.domain.file import SharedFile
 from clawlink.doors.portal.records import Contact, Portal
 from clawlink.doors.portal.rules.consent import WELL_KNOWN_KEY
 from clawlink.doors.portal.rules.moving import DEFAULT_PASSWORD
+from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.store.sqlite.folder import DataFolder
 from tests.conftest import Start
 from tests.doors.portal.conftest import Bridges, Peers
@@ -188,6 +192,67 @@ async def test_contacts_notice_nothing(
     assert [(one["id"], one["status"]) for one in guests] == [(9, "rejected"), (3, "pending")]
     await portal.own.well("POST", "/api/guest/messages/3/status", {"status": "approved"})
     assert (await portal.own.contact("https://z.example"))["SHARED_KEY"] == K3
+
+
+def test_files_and_photos_come(bring: Import, tmp_path: Path) -> None:
+    body = bytes(range(256)) * 10
+
+    def transfer(id: str, **more: Any) -> dict[str, Any]:
+        return {
+            "file_id": id,
+            "filename": "../r\u202eeport.pdf",
+            "size": len(body),
+            "md5": hashlib.md5(body, usedforsecurity=False).hexdigest(),
+            "chunk_size": 1000,
+            "status": "completed",
+            "from_portal": "https://b.example/",
+            **more,
+        }
+
+    def chunks(id: str, *indexes: int) -> list[dict[str, Any]]:
+        return [{"file_id": id, "chunk_index": n, "data": body[n * 1000 : n * 1000 + 1000]} for n in indexes]
+
+    path = make(
+        tmp_path / "portal.db",
+        "0.9",
+        file_transfers=[
+            transfer("whole"),
+            transfer("holed"),
+            transfer("wrong", md5="0" * 32),
+            transfer("begun", status="transferring"),
+            transfer("other", from_portal="https://x.example"),
+            transfer("empty", size=0, md5=hashlib.md5(b"", usedforsecurity=False).hexdigest()),
+        ],
+        file_chunks=[
+            *chunks("whole", 2, 0, 1),
+            *chunks("holed", 0, 2),
+            *chunks("wrong", 0, 1, 2),
+        ],
+    )
+    for name, content in (("photos/a b.png", b"photo"), ("owner_files/x.html", b"<script>")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    folder = tmp_path / "data"
+    for came in (True, False):
+        code, report = bring(path, "--data", folder)
+        assert code == 0, report
+        assert report["came" if came else "there"]["files"] >= 1, report
+        assert report["came" if came else "there"]["photos"] == 2, report
+        why = [left["why"] for left in report["left"] if left["what"].startswith("file ")]
+        assert len(why) == 4, report
+        for word in ("never completed", "no contact here", "parts of it are missing", "MD5"):
+            assert any(word.lower() in one.lower() for one in why), (word, why)
+    data = DataFolder(folder)
+    try:
+        transfers = {one.size: one for one in data.store.all(Transfer)}
+        kept = {one.id for one in data.store.all(SharedFile) if one.versions}
+        waiting = [one.id for one in data.store.all(Delivery) if one.id.startswith("file-") and one.state is PENDING]
+    finally:
+        data.close()
+    assert transfers[len(body)].state is FileState.COMPLETED
+    assert ".." not in transfers[len(body)].file_key
+    assert {"portal/photos/a b.png", "portal/owner_files/x.html", transfers[len(body)].file_key} <= kept
+    assert waiting == [], "the agent heard of them long ago"
 
 
 def test_databases_that_are_none_are_refused_and_stay(bring: Import, tmp_path: Path) -> None:

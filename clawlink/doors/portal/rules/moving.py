@@ -105,6 +105,10 @@ class Report:
         self.keys: list[Candidate] = []
         self.notes: list[str] = []
 
+    def count(self, kind: str, *, came: bool = True) -> None:
+        """Count a row that came, or was here before."""
+        (self.came if came else self.there)[kind] += 1
+
     def as_json(self) -> dict[str, Any]:
         """Return the report without a whole key in it."""
         shown = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -38,6 +39,7 @@ from clawlink.doors.portal.server.book import MAX_MESSAGE_BYTES
 from clawlink.doors.portal.server.contacts import MAX_CONTACTS
 from clawlink.doors.portal.server.door import PortalServer
 from clawlink.doors.portal.server.keys import PORTAL_ID
+from clawlink.doors.portal.server.moving_files import FileMover
 from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.doors.portal.settings import Settings
 from clawlink.errors import BadRequest, StorageFull
@@ -133,11 +135,10 @@ async def move_in(path: Path, data: Path, own_url: str | None, choice: Choice, e
             raise BadRequest("a key is the owner's or an agent's, not both; name it once")
         folder = DataFolder(data, sync="normal")
         try:
-            config = ServerConfig(data=str(data), doors={"portal": settings}, mdns=False, public=True)
-            app = App(with_secrets(config, environ), data=folder)
+            app = App(with_secrets(_config(data, settings), environ), data=folder)
             mover = _Mover(cast("PortalServer", app.doors["portal"]), report)
             await mover.all(found, owner, agents)
-            await mover.files(database, database.folder)
+            await FileMover(mover.door, report, mover.contacts).all(database, database.folder)
             await app.relay.finished()
             app.relay.close()
         finally:
@@ -152,14 +153,21 @@ async def set_password(data: Path, password: str | None, environ: Mapping[str, s
         portal = await folder.store.get(Portal, PORTAL_ID)
         if portal is None:
             raise BadRequest(f"{data} is no folder of a portal that has run; the first start prints the password")
-        config = ServerConfig(data=str(data), doors={"portal": Settings(url=portal.url)}, mdns=False, public=True)
-        app = App(with_secrets(config, environ), data=folder)
+        app = App(with_secrets(_config(data, Settings(url=portal.url)), environ), data=folder)
         made = await cast("PortalServer", app.doors["portal"]).keys.set_password(password)
         await app.relay.finished()
         app.relay.close()
     finally:
         folder.close()
     return made
+
+
+def _config(data: Path, settings: Settings) -> ServerConfig:
+    """Return the configuration of a portal over a folder, with the room for files that it has when it runs."""
+    from clawlink.doors.portal import with_room_for_files
+
+    config = ServerConfig(data=str(data), doors={"portal": settings}, mdns=False, public=True)
+    return replace(config, limits=with_room_for_files(config.limits))
 
 
 def _own(database: OldDatabase, given: str | None) -> str:
@@ -175,19 +183,19 @@ class _Mover:
     """Writes what comes, one commit after the other, in the order of the old portal."""
 
     def __init__(self, door: PortalServer, report: Report) -> None:
-        self._door = door
+        self.door = door
         self._core = door.relay.core
         self._book = door.book
         self._report = report
-        self._contacts: dict[str, Contact] = {}
+        self.contacts: dict[str, Contact] = {}
 
     async def all(self, found: Plan, owner: Candidate | None, agents: Iterable[Candidate]) -> None:
         await self._book.start()
-        password = await self._door.keys.adopt(None if owner is None else owner.key, found.password)
+        password = await self.door.keys.adopt(None if owner is None else owner.key, found.password)
         if found.password is not None:
-            self._count("password", came=password)
+            self._report.count("password", came=password)
         if owner is not None:
-            self._count("keys")
+            self._report.count("keys")
         for one in agents:
             await self._agent_key(one)
         for person in found.people:
@@ -196,9 +204,6 @@ class _Mover:
         await self._visits(found.visits)
         await self._chat(found.chat)
         await self._book.keep_numbers()
-
-    def _count(self, kind: str, *, came: bool = True) -> None:
-        (self._report.came if came else self._report.there)[kind] += 1
 
     async def _require(self, size: int) -> None:
         try:
@@ -213,14 +218,14 @@ class _Mover:
             shown = one.key[:20] + "..."
             made = AgentKey(id=id, version=1, label=one.name or "agent", shown=shown, created_at=one.created_at)
             await self._core.commit(AGENT, Put(made))
-        self._count("keys", came=not there)
+        self._report.count("keys", came=not there)
 
     async def _person(self, person: moving.Person) -> None:
         store = self._core.store
         old = await store.get(Contact, person.id)
         if old is not None:
-            self._contacts[person.id] = old
-            self._count("contacts", came=False)
+            self.contacts[person.id] = old
+            self._report.count("contacts", came=False)
             return
         if await store.first(Contact, records.contact_by_key(hash_key(person.key)), 1):
             self._report.left.append(Left(f"contact {person.number} ({person.url})", "another contact has its key"))
@@ -242,8 +247,8 @@ class _Mover:
             self._report.notes.append(f"contact {person.number} ({person.url}) has the number {contact.number} here")
         await self._require(len(person.url))
         await self._core.commit(AGENT, Put(contact))
-        self._contacts[person.id] = contact
-        self._count("contacts")
+        self.contacts[person.id] = contact
+        self._report.count("contacts")
 
     def _number(self, kind: type[Any], wanted: int) -> int:
         """Return a number: the wanted one, or the next of this portal."""
@@ -259,7 +264,7 @@ class _Mover:
                 "portal import", letter.contact, f"{letter.number} {letter.created_at} {_digest(letter.content)}"
             )
             if await store.get(Message, id) is not None:
-                self._count("messages", came=False)
+                self._report.count("messages", came=False)
                 continue
             taken = not letter.number or await store.first(Message, records.message_by_number(letter.number), 1)
             waits = letter.inbound and not letter.delivered
@@ -277,7 +282,7 @@ class _Mover:
             )
             await self._require(message.weight)
             await self._put(message, waits=waits)
-            self._count("messages")
+            self._report.count("messages")
 
     async def _put(self, message: Message, *, waits: bool) -> None:
         """Store a message; one that the old portal did not deliver waits for the owner's agent."""
@@ -290,20 +295,20 @@ class _Mover:
             )
             await self._core.commit(message.partition_key, Put(message))
             return
-        contact = self._contacts.get(message.contact)
+        contact = self.contacts.get(message.contact)
         mailbox = records.mailbox_of(message.contact)
         name = message.contact
         if contact is not None:
             name = words.contact_name(contact.agent_name, contact.user_name, contact.url)
         now = self._core.clock()
         delivery = self._book.for_agent(message.id, message.content, sender=Sender(mailbox), name=name, now=now)
-        await self._door.relay.mailbox.put(delivery, Put(message))
+        await self.door.relay.mailbox.put(delivery, Put(message))
 
     async def _visits(self, found: Sequence[moving.Visit]) -> None:
         there = {(one.created_at, one.content): one async for one in self._all(Guest, GUESTS)}
         for visit in found:
             if (visit.created_at, visit.content) in there:
-                self._count("guests", came=False)
+                self._report.count("guests", came=False)
                 continue
             taken = not visit.number or await self._core.store.get(Guest, str(visit.number)) is not None
             number = self._number(Guest, 0 if taken else visit.number)
@@ -318,7 +323,7 @@ class _Mover:
                 address=visit.address,
                 status=status,
                 is_read=visit.is_read or status is not GuestStatus.PENDING,
-                contact=offer.url if status is GuestStatus.APPROVED and offer.url in self._contacts else None,
+                contact=offer.url if status is GuestStatus.APPROVED and offer.url in self.contacts else None,
             )
             await self._require(guest.weight)
             if guest.is_read:
@@ -328,14 +333,14 @@ class _Mover:
                 now = self._core.clock()
                 sender = Sender("guest", visit.address)
                 delivery = self._book.for_agent(f"guest-{number}", told, sender=sender, name="guest", now=now)
-                await self._door.relay.mailbox.put(delivery, Put(guest))
-            self._count("guests")
+                await self.door.relay.mailbox.put(delivery, Put(guest))
+            self._report.count("guests")
 
     async def _chat(self, found: Sequence[moving.Said]) -> None:
         there = {(one.created_at, one.role, one.content) async for one in self._all(Chat, CHAT)}
         for said in found:
             if (said.created_at, said.role, said.content) in there:
-                self._count("chat", came=False)
+                self._report.count("chat", came=False)
                 continue
             taken = not said.number or await self._core.store.get(Chat, str(said.number)) is not None
             number = self._number(Chat, 0 if taken else said.number)
@@ -349,7 +354,7 @@ class _Mover:
             )
             await self._require(line.weight)
             await self._core.commit(AGENT, Put(line))
-            self._count("chat")
+            self._report.count("chat")
 
     async def _all(self, kind: type[Any], key: str) -> AsyncIterator[Any]:
         after: str | None = None
@@ -360,14 +365,6 @@ class _Mover:
             after = page.after
             if after is None:
                 return
-
-    # -- files -------------------------------------------------------------------------------------------------------
-
-    async def files(self, database: OldDatabase, folder: Path) -> None:
-        """Bring the files; those that never completed stay behind."""
-        for kind, count in (("files", database.count("file_transfers")), ("photos", database.count("photos"))):
-            if count:
-                self._report.left.append(Left(f"{count} {kind}", "the import of files is not there yet"))
 
 
 def _digest(content: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_both_languages_have_the_same_commands_texts_and_codes() -> None:
 
 def test_the_texts_that_it_names_are_those_of_the_bridge() -> None:
     skill = (ROOT / LANGUAGES["en"]).read_text("utf-8")
-    heads = {
+    heads: dict[str, dict[str, Any]] = {
         "[主人消息]": {"type": "owner_message", "content": "x", "message_id": 1},
         "[Agent P2P] 新消息来自 NAME(Agent): ": {"type": "new_message", "from_name": "NAME", "content": "x"},
         "[Agent P2P] 新留言: ": {"type": "new_guest_message", "content": "x", "message_id": 1},
