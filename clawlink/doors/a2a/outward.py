@@ -106,13 +106,22 @@ def message(id: str, content: Any, *, context: Any = None, task: RemoteTask | No
     if not isinstance(parts, list) or any(_is_file(part) for part in parts):
         parts = saying.spoken(content) or [{"text": ""}]
     made: Json = {"messageId": id, "role": "ROLE_USER", "parts": parts}
-    if asked is None and context not in (None, {}):
-        made["metadata"] = {"clawlink": {"context": context}}
-    if task is not None:
+    if task is None:
+        known = {"context": context} if asked is None and context not in (None, {}) else {}
+        made["metadata"] = {"clawlink": {**known, "hops": hops(context) + 1}}
+    else:
         made["taskId"] = task.id
         if task.context_id:
             made["contextId"] = task.context_id
     return made
+
+
+def hops(context: Any) -> int:
+    """Return the number of relays through which a task has come by A2A, as its message says."""
+    found = built(context)
+    for name in ("a2a", "message", "metadata", "clawlink", "hops"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
 
 
 def _is_file(part: Any) -> bool:

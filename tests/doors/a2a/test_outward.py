@@ -84,8 +84,12 @@ def test_a_message_says_what_the_task_says() -> None:
         made = outward.message("t", content, context=context)
         assert (made["messageId"], made["role"], made["parts"]) == ("t", "ROLE_USER", parts), context
     made = outward.message("t", "hi", context={"lang": "en"})
-    assert made["metadata"] == {"clawlink": {"context": {"lang": "en"}}}
+    assert made["metadata"] == {"clawlink": {"context": {"lang": "en"}, "hops": 1}}
+    for told, counted in ((3, 4), (None, 1), (True, 1), (-5, 1), ("3", 1), ([], 1)):
+        through = {"a2a": {"message": {"parts": [{"text": "hi"}], "metadata": {"clawlink": {"hops": told}}}}}
+        assert outward.message("t", "hi", context=through)["metadata"] == {"clawlink": {"hops": counted}}, told
     made = outward.message("t2", "more", task=outward.known("r", "c"))
+    assert "metadata" not in made
     assert (made["taskId"], made["contextId"]) == ("r", "c")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,21 @@ async def test_two_relays_have_each_others_agents(serve_a2a: ServeA2A, tmp_path:
 
     await eventually(answered)
     assert (await asker.task(id, "completed"))["result"] == "there"
+
+
+async def test_remote_agents_that_lead_to_each_other_end(serve_a2a: ServeA2A, tmp_path: Path) -> None:
+    near, far = tmp_path / "near.json", tmp_path / "far.json"
+    one = await serve_a2a(agents=str(near), limits={"max_hops": 3})
+    other = await serve_a2a(agents=str(far), limits={"max_hops": 3})
+    for file, relay in ((near, other), (far, one)):
+        url = f"{relay.url}/a2a/poet"
+        add_remote(file, Remote(name="poet", url=url, interface=url, binding="JSONRPC", streaming=True))
+    for relay in (one, other):
+        await eventually(partial(registered, relay, "poet"))
+    asker = Asker(one)
+    await one.register("al", agent_id="al")
+    done = await asker.task(await asker.delegate("hi", to_agent="poet"), "failed")
+    assert "came through 3 relays" in str(done["result"] or done["note"])
 
 
 async def test_a_hostile_remote_agent_ends_its_task_and_nothing_else(

@@ -158,6 +158,12 @@ class Errand:
         away = await self._core.store.get(Away, self._id)
         if away is not None:
             return outward.known(away.remote_id, away.remote_context)
+        hops, most = outward.hops(self._job.context), self._relay.limits.max_hops
+        if hops >= most:
+            raise BadRequest(
+                f"the task came through {hops} relays, and may through {most}: remote agents that lead to each other "
+                "go in circles; remove one of them"
+            )
         sent = await self._again(self._send_with_files if self._job.attachments else lambda: self._send([]))
         if sent.task is None:
             if sent.message is None:
