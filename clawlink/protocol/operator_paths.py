@@ -25,6 +25,7 @@ DELEGATE_AS = Endpoint(
     replies.Delegated,
     body=operating.OperatorTask,
     admin=True,
+    keyless=True,
     use="operator.delegate",
     audited="message_id",
 )
@@ -36,6 +37,7 @@ SEND_AS = Endpoint(
     replies.Sent,
     body=operating.OperatorMessage,
     admin=True,
+    keyless=True,
     use="operator.send",
     audited="message_id",
 )
@@ -47,6 +49,7 @@ BROADCAST_AS = Endpoint(
     replies.BroadcastSent,
     body=operating.OperatorBroadcast,
     admin=True,
+    keyless=True,
     use="operator.broadcast",
     audited="message_id",
 )
@@ -58,6 +61,7 @@ ANSWER_AS = Endpoint(
     replies.Answered,
     body=operating.OperatorAnswer,
     admin=True,
+    keyless=True,
     use="operator.answer",
     audited="task_id",
 )
@@ -69,6 +73,7 @@ CANCEL_AS = Endpoint(
     replies.Cancelled,
     body=operating.OperatorCancel,
     admin=True,
+    keyless=True,
     use="operator.cancel",
     audited="task_id",
 )
@@ -80,6 +85,7 @@ RESPOND_AS = Endpoint(
     replies.ResponseSent,
     body=operating.OperatorReport,
     admin=True,
+    keyless=True,
     use="operator.respond",
     audited="message_id",
 )
@@ -91,6 +97,7 @@ REDRIVE_ALL = Endpoint(
     operating.RedrivenAll,
     body=operating.RedriveAll,
     admin=True,
+    keyless=True,
     use="operator.redrive_all",
     audited="status",
 )
@@ -102,6 +109,7 @@ UNLOCK_AS = Endpoint(
     file_replies.FileUnlocked,
     body=operating.Unlock,
     admin=True,
+    keyless=True,
     use="operator.unlock",
     audited="file_key",
 )
@@ -113,6 +121,7 @@ INBOX = Endpoint(
     operating.Inbox,
     query=operating.InboxQuery,
     admin=True,
+    keyless=True,
     use="operator.inbox",
 )
 PUT_AWAY = Endpoint(
@@ -123,6 +132,7 @@ PUT_AWAY = Endpoint(
     operating.IsPutAway,
     body=operating.PutAway,
     admin=True,
+    keyless=True,
     use="operator.put_away",
     audited="status",
 )

@@ -159,9 +159,9 @@ class App:
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""
         config = self._config
+        await self.relay.stops.load()
         if self._data is not None:
             self._tell_stop(self._data.store)
-            await self.relay.stops.load()
             await self.relay.came_back(self._away)
             if isinstance(self._clock, RelayTime):
                 self._data.store.keep_time(self._clock, self._clock.uptime)

@@ -146,7 +146,9 @@ async def test_nobody_else_is_the_operator(serve: Serve) -> None:
     ):
         await refused(relay.post("/register", fields), 403, "not_allowed")
         await refused(relay.post("/register", fields, headers=BOSS), 403, "not_allowed")
-    await act(relay, "send", to_agent="a", content="x")
+    body = {"to_agent": "a", "content": "x"}
+    await ok(relay.post("/admin/send", body))  # on loopback without a token, as `clawlink kick`
+    await refused(relay.post("/admin/send", body, headers=with_key("k" * 43)), 403, "not_allowed")
     for headers in ({}, with_key("k" * 43), BOSS):
         await refused(relay.get(f"/poll/{OPERATOR}", headers=headers), 403, "not_allowed")
         body = {"from_agent": OPERATOR, "to_agent": "a", "content": "x"}
