@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from clawlink.config import ServerConfig
-from tests.page.watching import Watched, opened, post
+from tests.page.watching import BIDI, HOSTILE, Watched, opened, post
 from tests.system.threaded import relay_in_thread
 from tests.waiting import wait_until
 
@@ -61,6 +61,26 @@ def test_a_person_delegates_reads_the_answer_and_puts_it_away(acting: tuple[str,
     assert get(url, "/admin/inbox")["messages"] == []
     acts = [(entry["act"], entry["by"].partition(" ")[0]) for entry in get(url, "/admin/audit")["entries"]]
     assert acts == [("put_away", "session"), ("delegate_as_operator", "session"), ("make_link", "token")]
+
+
+def test_texts_to_the_person_are_only_ever_text(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    post(url, "/admin/send", {"to_agent": "ann", "content": "x"}, **BOSS)
+    for text in HOSTILE:
+        post(url, "/send", {"from_agent": "ann", "to_agent": "operator", "content": text + BIDI})
+        post(url, "/delegate", {"from_agent": "ann", "to_agent": "operator", "task": {text: text}})
+    shown = watched.show(url, "inbox")
+    for text in HOSTILE:
+        assert text in shown, text
+    assert BIDI not in shown
+    asks = get(url, "/admin/inbox?limit=100")["messages"]
+    task = next(letter["message_id"] for letter in asks if letter["task"])
+    watched.show(url, f"tasks/{task}")
+    watched.page.fill(".acts textarea", "<b>no</b>")
+    watched.page.click(".acts form button")
+    watched.page.wait_for_selector(".acts", state="detached")  # the task has its answer
+    assert get(url, f"/admin/tasks/{task}")["task"]["result"] == "<b>no</b>"
+    assert watched.page.evaluate("document.querySelectorAll('main script, main img, main iframe, main b').length") == 0
 
 
 def test_a_person_answers_a_question_and_cancels(acting: tuple[str, Watched]) -> None:
