@@ -200,7 +200,7 @@ def _facts(
     again: str | None,
     *more: tuple[str, str | None],
 ) -> None:
-    sender = named(message.from_name, message.from_agent)
+    sender = named(message.from_name, message.from_agent) + (", a person" if message.from_person is True else "")
     ctx.out.facts(("from", sender), *more, ("age", _age(ctx, message.queued_at)), ("attempt", again))
 
 

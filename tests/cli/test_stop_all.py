@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from tests.cli.conftest import Relays, Run
+from clawlink.client.sync import Client
+from tests.cli.conftest import COMMAND, Relays, Run
+from tests.processes import Popen
 
 
 def test_work_stops_and_goes_on(call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +33,28 @@ def test_work_stops_and_goes_on(call: Run, own_relay: Relays, monkeypatch: pytes
         "stop_all",
         "stop_all",
     ]
+
+
+def test_who_follows_a_mailbox_waits_for_work_to_go_on(
+    call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that polls on and on says why it waits, once, and has the next message when work goes on."""
+    url = own_relay("--admin-token", "boss")
+    monkeypatch.setenv("CLAWLINK_RELAY", url)
+    call("register", "--name", "bob").ok()
+    with Client(url, token="boss") as boss:
+        boss.stop_all()
+        process = Popen(
+            [*COMMAND, "poll", "--follow", "--as", "bob"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stderr is not None
+            assert process.stdout is not None
+            assert any("stopped" in line for line in process.stderr)
+            boss.resume_all()
+            boss.send_as_operator("bob", "go on")
+            said = next(line for line in process.stdout if "a person" in line)
+            assert '"operator"' in said
+        finally:
+            process.kill()
+            process.communicate()

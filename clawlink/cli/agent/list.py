@@ -46,7 +46,7 @@ def _show(ctx: Context, found: Discovered, *, filtered: bool) -> None:
         ("name", "id", "can do", "machine", "status", "load"),
         [
             (
-                cell(agent.name),
+                cell(agent.name) + (" (a person)" if agent.person is True else ""),
                 cell(agent.agent_id),
                 cell(", ".join(agent.capabilities)) or "-",
                 cell(agent.machine) or "-",

@@ -22,9 +22,9 @@ class Task:
     """A task to do. The handler's return value is its result.
 
     ``text`` is the task, as JSON if it was no text. ``context`` is a dict, or any value of a client of 1.0.x.
-    ``priority`` is low, normal, high or urgent, ``deadline`` a time in UTC or None. ``attempt`` counts the claims from
-    1; ``reported`` has the reports of earlier attempts. What a handler adds to ``attachments``, from ``Link.attach``,
-    goes with its result.
+    ``from_person`` is True if the relay's operator asks. ``priority`` is low, normal, high or urgent, ``deadline`` a
+    time in UTC or None. ``attempt`` counts the claims from 1; ``reported`` has the reports of earlier attempts. What a
+    handler adds to ``attachments``, from ``Link.attach``, goes with its result.
     """
 
     def __init__(self, message: TaskDelegation, in_flight: InFlight, dispatcher: Dispatcher) -> None:
@@ -34,6 +34,7 @@ class Task:
         self.context = message.context
         self.from_agent = message.from_agent
         self.from_name = message.from_name
+        self.from_person = message.from_person is True
         self.priority = message.priority.value
         at = message.deadline_at
         self.deadline = None if isinstance(at, msgspec.UnsetType) else datetime.fromisoformat(at)
@@ -79,7 +80,8 @@ class Task:
 class Received:
     """A plain message.
 
-    ``content`` is any JSON, ``thread`` the sender's name of the conversation, ``from_agent`` its id.
+    ``content`` is any JSON, ``thread`` the sender's name of the conversation, ``from_agent`` its id. ``from_person`` is
+    True if the relay's operator sent it.
     """
 
     def __init__(self, message: PlainMessage, send: Callable[..., Pending[replies.Sent]]) -> None:
@@ -88,6 +90,7 @@ class Received:
         self.content = message.content
         self.from_agent = message.from_agent
         self.from_name = message.from_name
+        self.from_person = message.from_person is True
         self.thread = message.thread
         self.in_reply_to = message.in_reply_to
         self._send = send
