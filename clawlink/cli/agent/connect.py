@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from clawlink.cli.context import Context
     from clawlink.client.programs.programs import Change, Program
 
 _NAMES = ("claude", "codex", "gemini", "cursor")
 _VERSION_SECONDS = 10.0
+_STATUS_SECONDS = 5.0
 
 
 def add(parser: ArgumentParser) -> None:
@@ -117,9 +120,10 @@ def _told(args: Namespace, ctx: Context, copies: list[str]) -> None:
 
 
 def _show(ctx: Context, home: Path) -> Exit:
-    """Show the programs: whether they are here, in which version, and where they are connected."""
+    """Show the programs: whether they are here, where they are connected, and whether their sessions can be woken."""
     from clawlink.client.programs.programs import PROGRAMS, is_found
 
+    watched = _watched(ctx)
     rows = []
     for program in PROGRAMS.values():
         found = is_found(program, home)
@@ -128,14 +132,48 @@ def _show(ctx: Context, home: Path) -> Exit:
             for word, root, project in (("user", home, False), ("project", Path.cwd(), True))
             if _is_connected(program, root, project=project)
         ]
-        rows.append(
-            (program.title, _version(program) or ("found" if found else "not found"), ", ".join(places) or "no")
-        )
+        version = _version(program) or ("found" if found else "not found")
+        wakeable, woken, why = _wakeable(program, watched, bool(places))
+        rows.append((program.title, version, ", ".join(places) or "no", wakeable, woken, why))
+    head = ("program", "version", "connected", "wakeable", "last woken", "why not")
     if ctx.json:
-        ctx.out.json([dict(zip(("program", "version", "connected"), row, strict=True)) for row in rows])
+        ctx.out.json([dict(zip((name.replace(" ", "_") for name in head), row, strict=True)) for row in rows])
     else:
-        ctx.out.table(("program", "version", "connected"), rows)
+        ctx.out.table(head, rows)
     return Exit.DONE
+
+
+def _watched(ctx: Context) -> list[dict[str, Any]] | None:
+    """Return the agents that the program watches which wakes them; None if it does not run."""
+    from clawlink.client.hooks import port
+    from clawlink.client.identity import home
+
+    try:
+        agents: list[dict[str, Any]] = port.ask(str(home(ctx.environ)), {"ask": "status"}, _STATUS_SECONDS)["agents"]
+    except OSError:
+        return None
+    return agents
+
+
+def _wakeable(program: Program, watched: list[dict[str, Any]] | None, connected: bool) -> tuple[str, str, str]:
+    """Return by which way a session of a program can be woken, when one was, and why none can be."""
+    import time
+
+    from clawlink.cli.render import duration
+    from clawlink.domain.terminal import cell
+
+    own = [agent for agent in watched or () if agent["host"] == program.name]
+    last = max((agent["last_woken"] for agent in own if agent["last_woken"] is not None), default=None)
+    woken = "never" if last is None else f"{duration(time.time() - last)} ago"
+    ways = sorted({name for agent in own for name, why in agent["ways"].items() if why is None})
+    if ways:
+        return cell(", ".join(ways)), woken, ""
+    if not connected:
+        return "no", woken, f"not connected: clawlink connect {program.name}"
+    if watched is None:
+        return "no", woken, "clawlink wake does not run"
+    closed = next((why for agent in own for why in agent["ways"].values() if why), "no session was begun")
+    return "no", woken, cell(closed)
 
 
 def _is_connected(program: Program, root: Path, *, project: bool) -> bool:
