@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from clawlink.client.aio import AsyncClient
 from clawlink.client.hooks.sessions import Session, Sessions
 from clawlink.errors import ClawLinkError
+from clawlink.wake.adapters import Closed
 from clawlink.wake.desk import BUSY, IDLE, Desk, Key
 from clawlink.wake.port import Asker
 from clawlink.wake.watcher import Watcher
@@ -125,8 +126,10 @@ def _shown(watcher: Watcher) -> dict[str, Any]:
         "name": saved.name,
         "agent_id": saved.agent_id,
         "relay": saved.relay,
+        "host": watcher.target.host,
         "unread": None if watcher.unread is None else len(watcher.unread),
         "ways": ways,
+        "hopeless": all(isinstance(adapter, Closed) for adapter in watcher.target.adapters),
         "why": watcher.why,
         "last_woken": kept.last_woken,
         "last_result": kept.last_result,

@@ -60,7 +60,7 @@ class Journal:
 
     def keep(self, kept: Kept) -> None:
         """Write the file of an agent. Raises OSError."""
-        private.write(self._path(kept.relay, kept.agent_id), msgspec.json.encode(kept))
+        _put(self._path(kept.relay, kept.agent_id), msgspec.json.encode(kept))
 
     def today(self) -> Today:
         """Return the wakes of the account; of a file that cannot be read, none."""
@@ -71,13 +71,19 @@ class Journal:
 
     def keep_today(self, today: Today) -> None:
         """Write the wakes of the account. Raises OSError."""
-        private.write(self.folder / _BUDGET, msgspec.json.encode(today))
+        _put(self.folder / _BUDGET, msgspec.json.encode(today))
 
     def _path(self, relay: str, agent_id: str) -> Path:
         digest = hashlib.sha256(f"{relay}\n{agent_id}".encode("utf-8", "surrogatepass")).hexdigest()
         return self.folder / f"{digest[:24]}.json"
 
 
-def is_here(home: Path) -> bool:
-    """Return True if the program has run on this account."""
-    return os.path.isdir(home / FOLDER)
+def _put(path: Path, data: bytes) -> None:
+    """Replace a file in one step. A kill loses nothing; only a loss of power may, and then wakes repeat."""
+    temporary = path.with_suffix(private.UNFINISHED)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        private.write_all(handle, data)
+    finally:
+        os.close(handle)
+    private.replace(temporary, path)

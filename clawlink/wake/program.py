@@ -185,7 +185,7 @@ class Program:
         target = Target(saved, self.settings.of(saved.name).policy, adapters)
         if session is not None:
             is_busy = partial(self._is_busy, session)
-            target = target._replace(told=lambda: self.current(session).told, is_busy=is_busy)
+            target = target._replace(told=lambda: self.current(session).told, is_busy=is_busy, host=session.host)
         watcher = Watcher(target, client, self)
         task = asyncio.get_running_loop().create_task(self._supervised(watcher))
         self._watched[_key(saved)] = _Watched(watcher, client, task, self._facts(saved, session))

@@ -61,7 +61,8 @@ class Around(Protocol):
 class Target(NamedTuple):
     """An agent to watch: its identity, its rules, its adapters, and how its own program tells of it.
 
-    ``told`` returns the messages of which a hook has told the session, ``is_busy`` whether it is in a turn.
+    ``host`` is the program of a session. ``told`` returns the messages of which a hook has told the session, and
+    ``is_busy`` returns True while it is in a turn.
     """
 
     saved: Saved
@@ -69,6 +70,7 @@ class Target(NamedTuple):
     adapters: Sequence[Adapter]
     told: Callable[[], Sequence[str]] = tuple
     is_busy: Callable[[], bool] = bool
+    host: str | None = None
 
 
 class Watcher:

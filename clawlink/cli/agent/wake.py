@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clawlink.service import Service
 
 
+PROGRAMS = ("claude", "codex", "openclaw", "cursor", "gemini", "opencode")
 _STATUS_SECONDS = 5.0
 
 
@@ -23,6 +24,13 @@ def add(parser: ArgumentParser) -> None:
     doing = parser.add_mutually_exclusive_group()
     doing.add_argument("--install", action="store_true", help="have the system start it with the account, and now")
     doing.add_argument("--uninstall", action="store_true", help="stop it, and start it no more")
+    doing.add_argument(
+        "--try",
+        dest="client",
+        choices=PROGRAMS,
+        metavar="CLIENT",
+        help="send a test message to an idle session of claude, codex, opencode, gemini or cursor, or to openclaw",
+    )
     doing.add_argument("--status", action="store_true", help="show whether it runs, and each agent that it watches")
 
 
@@ -31,6 +39,10 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.client.identity import home
 
     folder = home(ctx.environ)
+    if args.client:
+        from clawlink.cli.agent import trying
+
+        return trying.run(ctx, folder, args.client)
     if args.install or args.uninstall:
         return _serve(args, ctx)
     return _show(ctx, folder) if args.status else _wake(ctx, folder)

@@ -17,7 +17,8 @@ from clawlink.client.hooks import port, rules
 from clawlink.client.hooks.ask import Answer, Relay
 from clawlink.client.hooks.sessions import Session, Sessions
 
-_LOOK_SECONDS = 50.0
+# After each look the program that wakes agents is looked for.
+_LOOK_SECONDS = 10.0
 # An answer comes within this time after the wait of a look.
 _ANSWER_SECONDS = 15.0
 # Messages of one moment wake once; and what a hook of the same moment tells is no reason to wake.
