@@ -108,6 +108,7 @@ async def test_each_kind_of_news_wakes_in_its_own_way(bridged: Bridged) -> None:
     assert there.lines == [("[主人消息] what is new\n[chat-1]", "now")]
     assert all(not run.keys() & {"channel", "to"} for run in there.runs.values())
     await until(lambda: bridged.status["status"] == "connected")
+    await until(lambda: len(bridged.bridge._done) == 3 and not bridged.bridge._unconfirmed)
     await bridged.die()
     assert bridged.status["status"] == "stopped"
     assert set(bridged.status) == {"status", "message", "timestamp", "hub_url"}

@@ -85,6 +85,8 @@ class Bridge:
         self._kept: dict[str, Item] = {}
         self._done: OrderedDict[str, None] = OrderedDict()
         """What OpenClaw has: it may come again if its ack was lost."""
+        self._unconfirmed: set[str] = set()
+        """What OpenClaw has, and the portal has not confirmed to know of."""
         self._told: set[str] = set()
         self._mended = asyncio.Event()
         self._socket: Any = None
@@ -164,7 +166,10 @@ class Bridge:
                 if isinstance(one, dict):
                     await self._bring({**one, "message_type": one.get("type"), "type": "new_message"})
             return
-        await self._bring(frame)
+        if frame.get("type") == "ack_confirm":
+            self._unconfirmed.difference_update(one for one in frame.get("deliveries") or () if isinstance(one, str))
+        else:
+            await self._bring(frame)
 
     async def _bring(self, frame: dict[str, Any]) -> None:
         """Put a delivery into its line, unless it is there, or OpenClaw has it."""
@@ -196,6 +201,8 @@ class Bridge:
         frame: dict[str, Any] = {"type": "ack", "deliveries": [item.id]}
         if item.number is not None:
             frame = {"type": "ack", "message_ids": [item.number]}
+        else:
+            self._unconfirmed.add(item.id)
         if self._socket is not None:
             with contextlib.suppress(ConnectionError, RuntimeError):
                 await self._socket.send_json(frame)

@@ -1,6 +1,6 @@
 // The owner's chat with the agent, the keys, and the settings.
 import { html, useEffect, useRef, useState } from "./htm-preact.js";
-import { Ago, ask, Said, t, Table, Trouble, useData } from "./parts.js";
+import { Ago, ask, clean, language, Said, t, Table, Trouble, useData } from "./parts.js";
 import { Copy, Failed, field, useAct } from "./portal-parts.js";
 
 // -- chat -------------------------------------------------------------------------------------------------------------
@@ -48,6 +48,47 @@ export function Chat() {
     </form></article>`;
 }
 
+// -- files ------------------------------------------------------------------------------------------------------------
+
+const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte"];
+
+function Size({ bytes }) {
+  const step = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), UNITS.length - 1);
+  const options = { style: "unit", unit: UNITS[step], maximumFractionDigits: step ? 1 : 0 };
+  return html`<span>${new Intl.NumberFormat(language, options).format(bytes / 1000 ** step)}</span>`;
+}
+
+export function PortalFiles() {
+  const [again, set] = useState(0);
+  const [act, state] = useAct();
+  const found = useData(`api/portal/files?again=${again}`);
+  const remove = (file) => {
+    if (!confirm(t("portal.file.sure", { name: clean(file.filename) }))) return;
+    act(() => ask(`api/portal/files/${encodeURIComponent(file.file_id)}`, {}, "DELETE"), () => set(again + 1));
+  };
+  return html`<article><h1>${t("portal.files")}</h1>
+    <p>${t("portal.files.why")} <code>clawlink portal send-file</code></p>
+    <${Failed} state=${state} />
+    <${Trouble} state=${found} />
+    ${found.data &&
+    html`<${Table} empty=${t("portal.empty.files")}
+      heads=${[t("portal.file"), t("portal.contact"), t("portal.size"), t("portal.state"), t("portal.since"), t("portal.acts")]}
+      rows=${found.data.files.map(
+        (file) => html`<tr key=${file.file_id}>
+          <td>
+            ${file.status === "completed"
+              ? html`<a href=${`api/file/download/${encodeURIComponent(file.file_id)}`} download data-row><${Said} text=${file.filename} /></a>`
+              : html`<${Said} text=${file.filename} />`}
+          </td>
+          <td>${t(`portal.${file.type}`)} <${Said} text=${file.type === "received" ? file.from_portal : file.to_portal} /></td>
+          <td><${Size} bytes=${file.size} /></td>
+          <td>${t(`portal.file.${file.status}`)} ${file.detail && html`<${Said} text=${file.detail} />`}</td>
+          <td><${Ago} at=${file.created_at} /></td>
+          <td><button class="danger" disabled=${state.busy} onClick=${() => remove(file)}>${t("portal.remove")}</button></td>
+        </tr>`,
+      )} />`}</article>`;
+}
+
 // -- keys -------------------------------------------------------------------------------------------------------------
 
 export function Keys() {
@@ -82,7 +123,7 @@ export function Keys() {
     <${Trouble} state=${found} />
     ${found.data &&
     html`<${Table} empty=${t("portal.empty.keys")}
-      heads=${[t("portal.key.label"), t("portal.key"), t("portal.since"), t("portal.key.used"), ""]}
+      heads=${[t("portal.key.label"), t("portal.key"), t("portal.since"), t("portal.key.used"), t("portal.acts")]}
       rows=${found.data.api_keys.map(
         (key) => html`<tr key=${key.key_id}>
           <td><${Said} text=${key.agent_name} /></td>

@@ -18,6 +18,7 @@ export const views = (session) =>
         chat: { name: "portal.chat", load: own, list: "Chat" },
         contacts: { name: "portal.contacts", load: people, list: "Contacts", one: "Contact" },
         guests: { name: "portal.guests", load: people, list: "Guests" },
+        "portal-files": { name: "portal.files", load: own, list: "PortalFiles" },
         keys: { name: "portal.keys", load: own, list: "Keys" },
         portal: { name: "portal.settings", load: own, list: "Settings" },
       }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ __all__ = ["browser"]
 OWNER = "ap2p_the-key-of-an-owner-for-tests-000000000000"
 PASSWORD = "the password"
 K = "ap2p_" + "k" * 43
-VIEWS = ("chat", "contacts", "guests", "guests?all=yes", "keys", "portal", "overview", "agents")
+VIEWS = ("chat", "contacts", "guests", "guests?all=yes", "keys", "portal-files", "portal", "overview", "agents")
 
 
 @contextmanager
@@ -163,6 +165,31 @@ def test_the_owner_does_the_rest(browser: Browser, monkeypatch: pytest.MonkeyPat
             second.page.wait_for_selector("input[name=password]")
 
 
+def test_a_file_is_downloaded_and_deleted(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b"<script>alert(1)</script>"
+    names = "<img src=x onerror=alert(1)>.html"
+    with portal(monkeypatch) as url:
+        call(url, "POST", "/api/contacts", {"portal_url": "https://bob.example", "SHARED_KEY": K})
+        md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        begin = {"api_key": K, "filename": names, "size": len(body), "md5": md5, "chunks_total": 1, "to_portal": url}
+        begun = requests.post(url + "/api/file/initiate", json=begin, timeout=10).json()["file_id"]
+        part = {"api_key": K, "file_id": begun, "chunk_index": 0, "chunk_md5": md5, "data": b64encode(body).decode()}
+        assert requests.post(f"{url}/api/file/chunk/{begun}/0", json=part, timeout=10).status_code == 200
+        with opened(browser, url) as watched:
+            page = watched.page
+            watched.agrees = True
+            sign_in(watched, url)
+            page.wait_for_selector("main article")
+            watched.faults.clear()
+            assert "complete" in watched.show(url, "portal-files")
+            with page.expect_download() as waiting:
+                page.click("tbody a")
+            assert waiting.value.path().read_bytes() == body
+            page.click("tbody button.danger")
+            page.wait_for_selector("text=No file.")
+            assert watched.faults == []
+
+
 def test_texts_of_others_are_only_ever_text(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     with portal(monkeypatch, portal_guest_rate=1000) as url:
         for n, text in enumerate(HOSTILE):
@@ -243,7 +270,7 @@ def test_it_fits_a_phone_and_speaks_chinese(browser: Browser, monkeypatch: pytes
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
             sign_in(watched, url)
             page.wait_for_selector("main article")
-            for view in (*VIEWS[:6], "contacts/1"):
+            for view in (*VIEWS[:7], "contacts/1"):
                 text = watched.show(url, view)
                 assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
                 assert "portal." not in text.replace("portal.db", ""), view
