@@ -15,6 +15,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
+from clawlink.domain.standstill import Standstill
 from clawlink.errors import Draining, Stopped, StorageFull, StoreUnavailable
 from clawlink.relay.ids import Ids
 from clawlink.relay.limits.memory import Memory
@@ -76,8 +77,7 @@ class Core:
         self.signals = signals
         self.limits = limits
         self.time = StoppableTime(clock)
-        self.clock: Callable[[], float] = self.time
-        self.steady = clock
+        self.clock = self.steady = clock  # until the first stop they are the same
         self.ids = Ids()
         self.stats = Stats()
         self.talks = Talks(clock)
@@ -212,6 +212,11 @@ class Core:
         """Refuse new work while the relay shuts down."""
         if self.draining:
             raise Draining("the relay is shutting down; try again when it is back", retry_after=DRAIN_SECONDS)
+
+    def follow(self, known: Standstill) -> None:
+        """Have relay time stand still, or go on, as a record says."""
+        self.time.standstill = known
+        self.clock = self.time
 
     @property
     def stopped(self) -> bool:

@@ -113,7 +113,6 @@ class Relay:
         )
         self.readiness = Readiness(core)
         self.limits = limits
-        self.clock = core.clock
         self.steady = clock
         self.time = core.time
         self.doors: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {}
@@ -159,6 +158,11 @@ class Relay:
         self.janitor.keep(kind)
         if kind.history is not None:
             self.core.memory.history.append((kind.record, kind.history))
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Relay time, which stands still while the operator has stopped all work."""
+        return self.core.clock
 
     @property
     def stats(self) -> Stats:

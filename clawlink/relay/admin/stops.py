@@ -54,7 +54,7 @@ class Stops:
         before = core.time.standstill
         if known.version <= before.version:
             return
-        core.time.standstill = known
+        core.follow(known)
         core.commits += 1
         if known.since is not None:
             _log.warning("the operator has stopped all work", extra={"since": iso(known.since)})

@@ -126,7 +126,7 @@ class FileReads:
 
         Raises BeingRead, UnknownFile if it has gone meanwhile.
         """
-        now = self._core.clock
+        now = self._core.time
         with ExitStack() as stack:
             try:
                 body = stack.enter_context(self._quota.open(version.content))

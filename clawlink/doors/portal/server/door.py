@@ -159,7 +159,7 @@ class PortalServer(OpenDoor):
         )
         yield from Routes(parts).all()
         yield from FileRoutes(
-            self.url, self.keys, self.contacts, self.files, self.shelf, folder=self._folder, clock=self.relay.clock
+            self.url, self.keys, self.contacts, self.files, self.shelf, folder=self._folder, clock=self.relay.time
         ).all()
         yield calls.SOCKET, self._serve_socket
 
