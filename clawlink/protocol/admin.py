@@ -103,7 +103,8 @@ class NeedsYou(Struct, frozen=True, gc=False):
     ``questions`` are tasks in state input_required. ``expired`` are tasks that were not finished in time, as long as
     the relay keeps them. ``unserved_pools`` have work and no online agent that may claim it. ``unread_mailboxes`` hold
     messages, and their agents are stale. ``stuck_records`` are those that upkeep cannot settle. ``unwoken`` are the
-    agents whose last wake failed and that have not come since, 20 at most; ``unwoken_agents`` counts all.
+    agents whose last wake failed and that have not come since, 20 at most; ``unwoken_agents`` counts all. ``inbox``
+    counts the messages to the operator.
     """
 
     questions: int
@@ -115,6 +116,7 @@ class NeedsYou(Struct, frozen=True, gc=False):
     stuck_records: int
     unwoken_agents: int
     unwoken: list[UnwokenAgent]
+    inbox: int = 0
 
 
 class TrafficMinute(Struct, frozen=True, gc=False):

@@ -67,6 +67,7 @@ async def test_a_person_sends_and_broadcasts_and_is_answered(serve: Serve) -> No
         await ack(relay, "b", got.receipt)
     await send(relay, "b", OPERATOR, "hi", in_reply_to=sent["message_id"])
     (hi,) = await inbox(relay)
+    assert (await relay.app.relay.overviews.make()).needs_you.inbox == 1
     assert hi["message"]["content"] == "hi"
     shown = (await ok(relay.get("/discover?name=operator")))["agents"]
     assert [(one["agent_id"], one["person"], one["claimed"]) for one in shown] == [(OPERATOR, True, True)]

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from clawlink.config import ServerConfig
 from clawlink.protocol import operating, requests
 from clawlink.server.app import App
@@ -27,6 +29,7 @@ def switch(relay: Running, stopped: bool, **options: Any) -> Any:
     return relay.post("/admin/stop", {"stopped": stopped}, **options)
 
 
+@pytest.mark.both_loops
 async def test_work_waits_and_answers_go_on_over_http_and_websockets(serve: Serve) -> None:
     relay = await serve(admin_token="boss")
     await pair(relay)

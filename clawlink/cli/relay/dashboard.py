@@ -30,6 +30,7 @@ def facts(overview: Overview) -> list[str]:
     needs = overview.needs_you
     waits = (
         plural(needs.questions, "question") if needs.questions else None,
+        plural(needs.inbox, "message") + " for you" if needs.inbox else None,
         plural(needs.dead_letters, "dead letter") if needs.dead_letters else None,
         plural(needs.expired, "expired task") if needs.expired else None,
         plural(needs.unserved_pools, "pool without an agent", "pools without an agent")

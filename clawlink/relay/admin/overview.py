@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from clawlink.domain.agent import REGISTERED, Agent
+from clawlink.domain.agent import OPERATOR, REGISTERED, Agent
 from clawlink.domain.delivery import ALL_DEAD, Delivery
 from clawlink.domain.pool import POOLS, Pool
 from clawlink.domain.task import FINAL, OPEN, Task, TaskState, in_state
@@ -100,6 +100,7 @@ class Overviews:
                 stuck_records=self._stuck(),
                 unwoken_agents=len(unwoken),
                 unwoken=unwoken[:_SHOWN],
+                inbox=(await core.store.admission((OPERATOR,))).mailboxes[0].count,
             ),
             mailboxes=mailboxes,
             pools=pools,

@@ -149,6 +149,7 @@ export default {
   narrow: "These are the first {n}. Choose fewer.",
   "needs.dead_letters": "Dead letters",
   "needs.expired": "Expired tasks",
+  "needs.inbox": "Messages for you",
   "needs.questions": "Questions",
   "needs.stuck_records": "Stuck records",
   "needs.unread_mailboxes": "Mailboxes not read",

@@ -24,6 +24,7 @@ export function Overview() {
   const { needs_you: needs } = overview;
   const waits = [
     ["questions", address("tasks", { status: "input_required" })],
+    ["inbox", address("inbox")],
     ["dead_letters", address("dead-letters")],
     ["unserved_pools", "#pools"],
     ["expired", address("tasks", { status: "expired" })],

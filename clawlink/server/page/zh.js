@@ -149,6 +149,7 @@ export default {
   narrow: "这是前 {n} 条，请缩小范围。",
   "needs.dead_letters": "死信",
   "needs.expired": "过期任务",
+  "needs.inbox": "给您的消息",
   "needs.questions": "待回答的问题",
   "needs.stuck_records": "卡住的记录",
   "needs.unread_mailboxes": "无人读取的信箱",
