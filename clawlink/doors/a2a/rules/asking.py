@@ -40,12 +40,12 @@ def work(to: str, context_id: str, ask: SendMessage, parts: Sequence[Json]) -> W
     """Return the work that a message asks for. ``parts`` are the message's, with files in place of raw bytes."""
     modes = ask.configuration.accepted_output_modes
     asked = Asked(to, context_id, as_sent(ask.message, parts), ask.metadata, modes or UNSET)
-    return Work(plain(parts), {"a2a": msgspec.to_builtins(asked)})
+    return Work(plain(parts), {"a2a": json_of(asked)})
 
 
 def as_sent(message: Message, parts: Sequence[Json]) -> Json:
     """Return a message as it is kept, with these parts."""
-    sent: Json = msgspec.to_builtins(message)
+    sent = json_of(message)
     for name in ("contextId", "taskId"):
         sent.pop(name, None)
     return {**sent, "parts": list(parts)}

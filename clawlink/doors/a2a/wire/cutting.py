@@ -6,7 +6,6 @@ puts a short mark in the place of such a string, and keeps the string in the pie
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +16,6 @@ LONG = 64 * 1024
 """A string of more bytes is cut out."""
 STEP = 16 * 1024
 """The bytes that a step looks at, at most."""
-_SPECIAL = re.compile(rb'["\\]')
 
 
 class Cutter:
@@ -30,7 +28,7 @@ class Cutter:
         self._string: list[bytes] | None = None  # the pieces of the string that has begun
         self._size = 0
         self._plain = True  # the string has no escapes so far
-        self._escaped = False  # its last byte was a backslash
+        self._escaped = False  # the last byte was a backslash that escapes the next
 
     def feed(self, piece: bytes) -> Iterator[None]:
         """Take a piece, in steps: the caller gives others their turn between them."""
@@ -51,39 +49,38 @@ class Cutter:
         return bytes(self.rest)
 
     def _step(self, piece: bytes) -> None:
+        quotes = self._without_escapes(piece)
         at = 0
-        while at < len(piece):
-            if self._string is None:
-                quote = piece.find(b'"', at)
-                if quote < 0:
-                    self.rest += piece[at:]
-                    return
-                self.rest += piece[at:quote]
-                self._string, self._size, self._plain, self._escaped = [], 0, True, False
-                at = quote + 1
-            elif self._escaped:
-                self._take(piece[at : at + 1])
-                self._escaped = False
-                at += 1
-            else:
-                found = _SPECIAL.search(piece, at)
-                end = len(piece) if found is None else found.start()
-                if end > at:
-                    self._take(piece[at:end])
-                at = end
-                if found is None:
-                    return
-                at += 1
-                if found[0] == b"\\":
-                    self._take(b"\\")
-                    self._plain, self._escaped = False, True
-                else:
-                    self._close(self._string)
+        if self._string is not None:
+            end = quotes.find(b'"')
+            if end < 0:
+                self._take(piece)
+                return
+            self._take(piece[:end])
+            self._close(self._string)
+            at = end + 1
+        # A string that begins and ends in one step is no long one.
+        begins = quotes.rfind(b'"') if quotes.count(b'"', at) % 2 else len(piece)
+        self.rest += piece[at:begins]
+        if begins < len(piece):
+            self._string, self._size, self._plain = [], 0, True
+            self._take(piece[begins + 1 :])
+
+    def _without_escapes(self, piece: bytes) -> bytes:
+        """Return a piece with other bytes in place of escaped quotes and backslashes."""
+        escaped = self._escaped
+        self._escaped = False
+        if not escaped and b"\\" not in piece:
+            return piece
+        rest = (piece[1:] if escaped else piece).replace(b"\\\\", b"..").replace(b'\\"', b"..")
+        self._escaped = rest.endswith(b"\\")
+        return b"." + rest if escaped else rest
 
     def _take(self, part: bytes) -> None:
-        if self._string is not None:
+        if self._string is not None and part:
             self._string.append(part)
             self._size += len(part)
+            self._plain = self._plain and b"\\" not in part
 
     def _close(self, string: list[bytes]) -> None:
         if self._plain and self._size > LONG:

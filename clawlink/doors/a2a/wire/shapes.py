@@ -56,10 +56,10 @@ class Part(Struct, frozen=True, rename="camel"):
             raise ValueError(f"a part has exactly one of text, raw, url and data, not {said}")
 
 
-def json_of(part: Part) -> Object:
-    """Return a part as JSON."""
-    made: Object = msgspec.to_builtins(part)
-    return made
+def json_of(struct: Struct) -> Object:
+    """Return a struct of JSON as an object, with the values that it has. Large values are not copied."""
+    names = zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True)
+    return {told: value for name, told in names if (value := getattr(struct, name)) is not UNSET}
 
 
 class Message(Struct, frozen=True, rename="camel"):
