@@ -48,14 +48,17 @@ class Journal:
 
 
 class Relay:
-    """Asks one of several relays, and the next one without an answer, until there is one."""
+    """Asks one of several relays, and the next one without an answer, until there is one.
+
+    That a relay is away (503) or its disk full (507) is no answer.
+    """
 
     def __init__(self, urls: list[str]) -> None:
         self._places = [urlsplit(url).netloc for url in urls]
         self._open: http.client.HTTPConnection | None = None
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Send a request word for word until it is answered; 503 is no answer."""
+        """Send a request word for word until it is answered."""
         data = None if body is None else json.dumps(body)
         while True:
             try:
@@ -64,7 +67,7 @@ class Relay:
                 self._open.request(method, path, data, {"Content-Type": "application/json"})
                 response = self._open.getresponse()
                 status, reply = response.status, json.loads(response.read())
-                if status != 503:
+                if status not in (503, 507):
                     return status, reply
             except (OSError, http.client.HTTPException, ValueError):
                 pass

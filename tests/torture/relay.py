@@ -5,6 +5,7 @@ processes of their own. The dice of seed and case choose what happens to them:
 
 - relays, senders and workers are killed (SIGKILL), and relays are stopped for a while (SIGSTOP) or drained;
 - the server of the store is killed, stopped or cut off, or fails over to its replica;
+- the disk below ``--data`` is full;
 - the network is cut, slow, or loses what comes back;
 - the clock of a relay is moved.
 
@@ -64,6 +65,7 @@ _UNSYNCED_SECONDS, _UNWRITTEN_SECONDS = 1.0, 2.5
 # An agent writes an answer down some time after it left.
 _LATE_SECONDS = 1.0
 _PEACE_SECONDS = 180.0
+_FULL_BYTES = 16384
 # Where answers may be lost, nobody waits for them as long.
 _LOSSY_SECONDS = 30.0
 _LEAST_PAUSE, _MOST_PAUSE = 0.02, 0.5
@@ -167,6 +169,8 @@ class Case:
             ("networks deaf", 1, lambda: self._network(DEAF)),
             ("clocks moved", 1, self._move_clock),
         ]
+        if self.store == DATA:
+            things += [("disks full", 2, self._fill_disk)]
         if self.server is not None:
             things += [("servers killed", 3, self._kill_server), ("servers stopped", 1, self._stop_server)]
             things += [("servers cut off", 1, self._cut_server)]
@@ -224,6 +228,17 @@ class Case:
         network.change(state)
         await self.pause()
         network.change(OPEN)
+
+    async def _fill_disk(self) -> None:
+        """Let the relay write the first bytes of its files alone for a moment, which it takes for a full disk."""
+        import resource
+
+        node = self._node()
+        assert node.process is not None
+        pid, kind = node.process.pid, resource.RLIMIT_FSIZE
+        before = resource.prlimit(pid, kind, (_FULL_BYTES, resource.RLIM_INFINITY))
+        await self.pause()
+        resource.prlimit(pid, kind, before)
 
     async def _move_clock(self) -> None:
         self._node().clock.write_text(f"{self.dice.uniform(-_CLOCK_SECONDS, _CLOCK_SECONDS):.3f}")
