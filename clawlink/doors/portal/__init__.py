@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from clawlink.doors.registry import Door, OpenDoor, Opening
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from clawlink.bench.scenarios import Row
     from clawlink.cli.verb import Verb
     from clawlink.config import ServerConfig
     from clawlink.domain.limits import Limits
@@ -30,6 +31,7 @@ class PortalDoor(Door):
 
     name = "portal"
     settings = Settings
+    scenarios = ("portal-messages", "portal-files", "portal-uploads")
 
     def check(self, settings: Settings, config: ServerConfig) -> None:
         if settings.url is None:
@@ -108,6 +110,11 @@ class PortalDoor(Door):
         from clawlink.doors.portal.server import moving_in
 
         return asyncio.run(moving_in.set_password(data, password, os.environ))
+
+    def measure(self, name: str, folder: str, *, say: Callable[[str], None]) -> list[Row]:
+        from clawlink.doors.portal.bench.scenarios import SCENARIOS
+
+        return SCENARIOS[name](folder, say=say)
 
     def verbs(self) -> Sequence[Verb]:
         from clawlink.cli.verb import Verb
