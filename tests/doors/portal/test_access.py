@@ -73,13 +73,18 @@ async def test_every_route_takes_the_keys_that_the_table_says(portals: Portals) 
     incoming = (await portal.ask("POST", "/api/file/initiate", file, key=""))[1]["file_id"]
     outgoing = (await portal.well("POST", "/api/portal/files", {**_BODIES["file_send"], "to": CONTACT_URL}))["file_id"]
     for who, (role, key) in all_keys.items():
-        for call in (*calls.CALLS, *FILE_CALLS):
+        for call in (*calls.CALLS, *FILE_CALLS, calls.CHAT_UPLOAD, calls.CHAT_FILE):
             if call.name == "logout_all" and role is Role.OWNER:
                 continue  # it would end the session of this table
             path = call.path.replace("{message_id}", "999").replace("{contact_id}", "999")
             id = outgoing if role in (Role.AGENT, Role.OWNER) and call.name == "file_part" else incoming
             id = "999" if call.name == "file_remove" else id
-            path = path.replace("{file_id}", id).replace("{chunk_index}", "0").replace("{task_id}", "none")
+            path = (
+                path.replace("{file_id}", id)
+                .replace("{chunk_index}", "0")
+                .replace("{task_id}", "none")
+                .replace("{name}", "none")
+            )
             body = _BODIES.get(call.name)
             in_body = "api_key" in (body or {})
             for way in ("header", "body") if in_body else ("header",):

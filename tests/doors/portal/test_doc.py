@@ -17,18 +17,18 @@ from clawlink.doors.portal.rules.access import RIGHTS, Role
 from clawlink.doors.portal.server import book, contacts, file_routes, files, keys, outbox, poster, socket
 from clawlink.doors.portal.settings import FILE_LIMITS, GIB, Settings
 from clawlink.doors.portal.transfers import FileState
-from clawlink.doors.portal.wire.calls import CALLS
+from clawlink.doors.portal.wire.calls import CALLS, CHAT_FILE, CHAT_UPLOAD
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from tests.cli.test_docs import require_described
 
 PAGE = (Path(__file__).parents[3] / "references" / "portal.md").read_text("utf-8")
 TEXT = " ".join(PAGE.split())
-ALL = (*CALLS, *FILE_CALLS)
+ALL = (*CALLS, *FILE_CALLS, CHAT_UPLOAD, CHAT_FILE)
 _ROLES = {Role.OWNER: "owner", Role.AGENT: "agent", Role.CONTACT: "contact"}
 
 
 def test_every_route_is_described_with_its_role_and_fields() -> None:
-    rows = dict(re.findall(r"^\| `([A-Z]+ /api/\S+)` \| (.*) \|$", PAGE, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([A-Z]+ /(?:api|static)/\S+)` \| (.*) \|$", PAGE, re.MULTILINE))
     assert set(rows) == {f"{call.method} {call.path}" for call in ALL}
     for call in ALL:
         role, _, told = rows[f"{call.method} {call.path}"].partition(" | ")

@@ -124,7 +124,9 @@ def test_the_owners_words_decide_and_no_others_do() -> None:
 
 
 def test_every_route_has_its_rights_and_none_else() -> None:
-    assert set(access.RIGHTS) == {call.name for call in (*calls.CALLS, *FILE_CALLS)} | {calls.SOCKET.name}
+    assert set(access.RIGHTS) == {
+        call.name for call in (*calls.CALLS, *FILE_CALLS, calls.CHAT_UPLOAD, calls.CHAT_FILE)
+    } | {calls.SOCKET.name}
     for route, role in product(access.RIGHTS, Role):
         if role in access.RIGHTS[route]:
             access.require(route, role)

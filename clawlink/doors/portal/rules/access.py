@@ -51,6 +51,8 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
     "chat_send": _OWNER,
     "chat_reply": _OURS,
     "chat_history": _OURS,
+    "chat_upload": _OWNER,
+    "chat_file": _OURS,
     "login": _ALL,
     "page_login": _ALL,
     "logout_all": _OWNER,

@@ -13,10 +13,11 @@ from aiohttp import web
 
 from clawlink.domain import networks
 from clawlink.domain.agent import Agent
-from clawlink.doors.portal.records import AGENT, CONTACTS, QUEUED, WAITING, Contact, Guest, Message, mailbox_of
+from clawlink.doors.portal.records import AGENT, CONTACTS, QUEUED, WAITING, Chat, Contact, Guest, Message, mailbox_of
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server import socket
 from clawlink.doors.portal.server.asking import key_of, refuse_socket
+from clawlink.doors.portal.server.attachments import Attachments
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.chat import OwnerChat
 from clawlink.doors.portal.server.contacts import Contacts
@@ -34,7 +35,7 @@ from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.server.routes import Parts, Routes
 from clawlink.doors.portal.server.shelf import Shelf
 from clawlink.doors.portal.settings import Settings
-from clawlink.doors.portal.wire import calls
+from clawlink.doors.portal.wire import calls, frames
 from clawlink.doors.registry import OpenDoor
 from clawlink.errors import RelayFull
 from clawlink.protocol.endpoint import Endpoint
@@ -69,6 +70,7 @@ class PortalServer(OpenDoor):
         self._folder = folder
         self._members = Members(relay)
         self._lines: set[socket.Line] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._addressed: dict[str, float] = {}
         """The contacts that agents of the relay wrote to lately, and when."""
         self._news: list[str] = []
@@ -118,6 +120,14 @@ class PortalServer(OpenDoor):
                 self.outbox.wake(contact)
                 break
 
+    def _replied(self, reply: Chat) -> None:
+        """Tell the owner's pages what the agent answers. A bridge is the agent's, and hears nothing of it."""
+        for line in list(self._lines):
+            if line.is_page:
+                task = asyncio.create_task(line.tell(frames.reply(reply)))
+                self._telling.add(task)
+                task.add_done_callback(self._telling.discard)
+
     def _wake_all(self, contact: str) -> None:
         self.outbox.wake(contact)
         self.file_outbox.wake(contact)
@@ -156,11 +166,13 @@ class PortalServer(OpenDoor):
             poster=self._poster,
             wake=self._wake_all,
             pages=self.pages,
+            replied=self._replied,
         )
         yield from Routes(parts).all()
         yield from FileRoutes(
             self.url, self.keys, self.contacts, self.files, self.shelf, folder=self._folder, clock=self.relay.time
         ).all()
+        yield from Attachments(self.relay, self.keys, self.contacts, self._members).all()
         yield calls.SOCKET, self._serve_socket
 
     async def _serve_socket(self, relay: Relay, request: Request) -> web.StreamResponse | Reply:

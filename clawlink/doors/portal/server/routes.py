@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clawlink.doors.portal.records import AGENT, Contact, Message
+from clawlink.doors.portal.records import AGENT, Chat, Contact, Message
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, decided, key_fault
 from clawlink.doors.portal.rules.words import stamp
@@ -64,6 +64,7 @@ class Parts(NamedTuple):
     poster: Poster
     wake: Callable[[str], None]
     pages: PageSessions | None
+    replied: Callable[[Chat], None]
 
 
 class Routes:
@@ -82,6 +83,7 @@ class Routes:
         self._poster = parts.poster
         self._wake = parts.wake
         self._pages = parts.pages
+        self._replied = parts.replied
 
     def all(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Give each route, also with two slashes: old peers add one to an address that ends in one."""
@@ -359,6 +361,7 @@ class Routes:
         if not text:
             return empty()
         line = await self._chat.say("agent", text)
+        self._replied(line)
         return {"success": True, "message_id": line.number}
 
     async def chat_history(self, ask: Ask) -> Any:

@@ -60,6 +60,7 @@ class Line:
         self._store = hub.relay.core.store
         self._websocket = websocket
         self._sees_keys = role is Role.OWNER
+        self._syncs = False
         self._agent = agent
         credit = FULL_CREDIT if acks_all else CREDIT
         self._consumer = hub.relay.consumer(self._agent, lease=LEASE_SECONDS, credit=credit)
@@ -169,6 +170,16 @@ class Line:
         told = told_of(body)
         return () if told is None else (frames.notice(told, delivery.stored_at),)
 
+    @property
+    def is_page(self) -> bool:
+        """Return True for a page of the owner: a bridge asks for a sync at once, and a page never does."""
+        return self._sees_keys and not self._syncs
+
+    async def tell(self, frame: str) -> None:
+        """Write a frame that is no delivery, if the peer is still there."""
+        with contextlib.suppress(ConnectionError):
+            await self._write(frame)
+
     async def _write(self, frame: str) -> None:
         await self._websocket.sender.text(frame.encode())
 
@@ -208,6 +219,7 @@ class Line:
         if frame.type == "ping":
             await self._write(frames.write("pong"))
         elif frame.type == "sync_request":
+            self._syncs = True
             # Waiting messages come as frames of their own: they have names, and one frame with all grew too large.
             await self._write(frames.write("sync_response", messages=[]))
         elif frame.type == "ack" and frame.message_ids:

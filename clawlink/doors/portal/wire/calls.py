@@ -212,3 +212,6 @@ CALLS = (
 SOCKET = Endpoint(
     "socket", "GET", "/ws/agent", "The websocket of the owner's agent.", None, open=True, text=True, stays=True
 )
+ATTACHMENTS = "/static/owner_files/"
+CHAT_UPLOAD = make_call("chat_upload", "POST", "/api/chat/owner/upload", "Keep an attachment of the chat.")
+CHAT_FILE = make_call("chat_file", "GET", ATTACHMENTS + "{name}", "Read an attachment of the chat.")

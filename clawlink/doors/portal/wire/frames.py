@@ -93,3 +93,8 @@ def notice(text: str, at: float) -> str:
 def file(text: str, at: float) -> str:
     """Return the frame of a file that is complete."""
     return write("file_transfer", content=text, timestamp=stamp(at))
+
+
+def reply(found: Chat) -> str:
+    """Return the frame of the agent's answer to its owner."""
+    return write("owner_reply", content=found.content, message_id=found.number, created_at=stamp(found.created_at))
