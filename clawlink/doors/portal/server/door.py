@@ -31,8 +31,9 @@ from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.outbox import Outbox, release
+from clawlink.doors.portal.server.parts import Parts
 from clawlink.doors.portal.server.poster import Poster
-from clawlink.doors.portal.server.routes import Parts, Routes
+from clawlink.doors.portal.server.routes import Routes
 from clawlink.doors.portal.server.shelf import Shelf
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.wire import calls, frames

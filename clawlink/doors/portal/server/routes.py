@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from clawlink.doors.portal.records import AGENT, Chat, Contact, Message
+from clawlink.doors.portal.records import AGENT, Contact, Message
 from clawlink.doors.portal.rules.access import Role
-from clawlink.doors.portal.rules.consent import Decision, decided, key_fault
+from clawlink.doors.portal.rules.consent import Decision, key_fault
 from clawlink.doors.portal.rules.words import stamp
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.asking import (
     Ask,
     Shown,
-    empty,
     handler_of,
-    key_of,
     require_own_portal,
 )
-from clawlink.doors.portal.server.chat import OwnerChat
-from clawlink.doors.portal.server.contacts import MAX_CONTACTS, Contacts
-from clawlink.doors.portal.server.errands import Errands
-from clawlink.doors.portal.server.files import Files
-from clawlink.doors.portal.server.guests import Guests
-from clawlink.doors.portal.server.keys import Keys
-from clawlink.doors.portal.server.mail import MOST_LISTED, MOST_SKIPPED, Mail
-from clawlink.doors.portal.server.poster import Offered, Poster
+from clawlink.doors.portal.server.contacts import MAX_CONTACTS
+from clawlink.doors.portal.server.mail import MOST_LISTED, MOST_SKIPPED
+from clawlink.doors.portal.server.owner_routes import OwnerRoutes
+from clawlink.doors.portal.server.parts import Parts
+from clawlink.doors.portal.server.poster import Offered
 from clawlink.doors.portal.wire import calls
-from clawlink.errors import BadRequest, ClawLinkError, NotAllowed, NotFound
+from clawlink.errors import BadRequest, NotAllowed
 from clawlink.protocol import requests
 from clawlink.protocol.endpoint import Endpoint
-from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
-from clawlink.server.page_sessions import PageSessions
 from clawlink.server.request import Handler, parameter
 from clawlink.server.response import Reply
-from clawlink.version import VERSION
 
 _log = logging.getLogger("clawlink.portal")
 _DECISIONS = {
@@ -47,24 +39,6 @@ _DECISIONS = {
     "approve": Decision.APPROVE,
     "deny": Decision.DENY,
 }
-
-
-class Parts(NamedTuple):
-    """The parts of a portal that its routes use."""
-
-    relay: Relay
-    url: str
-    keys: Keys
-    contacts: Contacts
-    guests: Guests
-    chat: OwnerChat
-    mail: Mail
-    files: Files
-    errands: Errands
-    poster: Poster
-    wake: Callable[[str], None]
-    pages: PageSessions | None
-    replied: Callable[[Chat], None]
 
 
 class Routes:
@@ -76,19 +50,18 @@ class Routes:
         self._keys = parts.keys
         self._contacts = parts.contacts
         self._guests = parts.guests
-        self._chat = parts.chat
         self._mail = parts.mail
         self._files = parts.files
         self._errands = parts.errands
         self._poster = parts.poster
         self._wake = parts.wake
-        self._pages = parts.pages
-        self._replied = parts.replied
+        self._owner = OwnerRoutes(parts)
 
     def all(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Give each route, also with two slashes: old peers add one to an address that ends in one."""
         for call in calls.CALLS:
-            handler = handler_of(self._keys, self._contacts.used, call, getattr(self, call.name))
+            use = getattr(self, call.name, None) or getattr(self._owner, call.name)
+            handler = handler_of(self._keys, self._contacts.used, call, use)
             yield call, handler
             yield replace(call, name=f"{call.name}_slash", path="/" + call.path), handler
 
@@ -334,85 +307,3 @@ class Routes:
         if isinstance(told, str):
             return message, f"the other portal does not tell more at this moment: {told}"
         return await self._mail.told(message.id, *told) or message, ""
-
-    # -- owner and agent ---------------------------------------------------------------------------------------------
-
-    async def chat_send(self, ask: Ask) -> Any:
-        text = ask.body.content.strip()
-        if not text:
-            return empty()
-        line = await self._chat.say("owner", text)
-        said = decided(text)
-        if said is not None:
-            await self._chat.say("agent", await self._outcome(*said))
-        return {"success": True, "message_id": line.number, "created_at": stamp(line.created_at)}
-
-    async def _outcome(self, decision: Decision, number: int) -> str:
-        """Do what the owner's words decide, and say what came of it."""
-        try:
-            guest, contact = await self._guests.decide(number, decision)
-        except ClawLinkError as error:
-            return error.message
-        made = "" if contact is None else f"; contact {contact.number}: {contact.url}"
-        return f"guest message {number} is {guest.status.value}{made}"
-
-    async def chat_reply(self, ask: Ask) -> Any:
-        text = ask.body.content.strip()
-        if not text:
-            return empty()
-        line = await self._chat.say("agent", text)
-        self._replied(line)
-        return {"success": True, "message_id": line.number}
-
-    async def chat_history(self, ask: Ask) -> Any:
-        shown = Shown()
-        for line in reversed(await self._chat.last(ask.count("limit", 50, MOST_LISTED) or 1)):
-            if not await shown.add(views.line(line)):
-                break
-        return {"messages": list(reversed(shown.all))}
-
-    async def login(self, ask: Ask) -> Any:
-        token, ends_at = await self._keys.login(ask.body.password, ask.request.block)
-        return {"token": token, "expiry": int(ends_at * 1000)}
-
-    async def page_login(self, ask: Ask) -> Any:
-        """Sign the owner in at the page."""
-        if self._pages is None:
-            raise NotFound("this portal shows no page: it was started with --page off")
-        await self._keys.require_password(ask.body.password, ask.request.block)
-        return self._pages.begin_as_owner(secure=self._url.startswith("https://"))
-
-    async def logout_all(self, ask: Ask) -> Any:
-        """End all logins of the owner, that of this request, too."""
-        ended = self._keys.end_sessions() + (0 if self._pages is None else self._pages.all.end_owners())
-        return {"status": "ended", "ended": ended}
-
-    async def password(self, ask: Ask) -> Any:
-        await self._keys.change_password(ask.body.old_password, ask.body.new_password, ask.request.block)
-        if self._pages is not None:
-            self._pages.all.end_owners()
-        return {"status": "success", "message": "the password is changed, and all sessions have ended"}
-
-    async def info(self, ask: Ask) -> Any:
-        key = key_of(ask.request) or ""
-        own = key if key.startswith("ap2p_") else None  # the relay keeps the hash alone
-        return {"url": self._url, "api_key": own, "openclaw_url": None, "openclaw_token": None}
-
-    async def about(self, ask: Ask) -> Any:
-        return {"portal": "clawlink", "version": VERSION, "url": self._url}
-
-    # -- agent keys --------------------------------------------------------------------------------------------------
-
-    async def key_create(self, ask: Ask) -> Any:
-        key = await self._keys.make(ask.body.agent_name or "agent")
-        told = "an agent key, shown this once: it reads messages, writes to contacts and answers the owner"
-        return {"status": "created", "api_key": key, "portal_url": self._url, "message": told}
-
-    async def key_list(self, ask: Ask) -> Any:
-        found = [views.key(key, self._url) for key in await self._keys.agent_keys()]
-        return {"api_keys": found, "total": len(found)}
-
-    async def key_revoke(self, ask: Ask) -> Any:
-        if not await self._keys.revoke(ask.query("api_key")):
-            raise NotFound("no agent key is this one; GET /api/key/list shows them", field="api_key")
-        return {"status": "revoked"}

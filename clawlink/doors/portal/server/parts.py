@@ -1,0 +1,36 @@
+"""The parts of a portal that its routes use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from clawlink.doors.portal.records import Chat
+from clawlink.doors.portal.server.chat import OwnerChat
+from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.errands import Errands
+from clawlink.doors.portal.server.files import Files
+from clawlink.doors.portal.server.guests import Guests
+from clawlink.doors.portal.server.keys import Keys
+from clawlink.doors.portal.server.mail import Mail
+from clawlink.doors.portal.server.poster import Poster
+from clawlink.relay.relay import Relay
+from clawlink.server.page_sessions import PageSessions
+
+
+class Parts(NamedTuple):
+    """The parts of a portal that its routes use."""
+
+    relay: Relay
+    url: str
+    keys: Keys
+    contacts: Contacts
+    guests: Guests
+    chat: OwnerChat
+    mail: Mail
+    files: Files
+    errands: Errands
+    poster: Poster
+    wake: Callable[[str], None]
+    pages: PageSessions | None
+    replied: Callable[[Chat], None]
