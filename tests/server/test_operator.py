@@ -13,6 +13,8 @@ from clawlink.protocol.paths import ENDPOINTS
 from tests.conftest import Running, Serve
 from tests.server.asks import ack, claim_one, delegate, ok, refused, respond, send, task_of, with_key
 
+pytestmark = pytest.mark.both_stores
+
 BOSS = {"Authorization": "Bearer boss"}
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from clawlink.domain.audit import ACTS, KEPT_SECONDS, MAX_ACTS, Act
 from clawlink.protocol.admin import AuditEntry, AuditList, PageQuery
-from clawlink.relay.core import Core
+from clawlink.relay.core import Core, retrying
 from clawlink.relay.timestamps import iso
 from clawlink.store.base import Conflict, Drop, Put
 
@@ -22,13 +22,18 @@ class Audit:
         core = self._core
         now = core.steady()
         kept = Act(core.ids.fresh(), 1, now, act, target, address, by, msgspec.json.encode(facts), now + KEPT_SECONDS)
-        await core.commit(ACTS, Put(kept, ends_work=True))
+        await self._keep(kept)
         if (await core.store.usage(Act, ACTS)).count > MAX_ACTS:
             for oldest in await core.store.first(Act, ACTS, 1):
                 try:
                     await core.commit(ACTS, Drop(oldest))
                 except Conflict:  # it has gone already
                     return
+
+    @retrying
+    async def _keep(self, act: Act) -> None:
+        if await self._core.store.get(Act, act.id) is None:
+            await self._core.commit(ACTS, Put(act, ends_work=True))
 
     async def list(self, ask: PageQuery) -> AuditList:
         """List the acts, the newest first."""
