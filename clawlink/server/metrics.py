@@ -33,5 +33,6 @@ async def render(relay: Relay, *, connections: int) -> str:
     metric("uploads", "gauge", "Resumable uploads that are known.", relay.uploads.count)
     metric("upkeep_stuck", "gauge", "Records that upkeep could not settle, and tries again.", relay.janitor.stuck)
     metric("connections", "gauge", "Connections that are open at this moment.", connections)
+    metric("stopped", "gauge", "1 while the operator has stopped all work.", int(relay.stopped))
     metric("waiting_polls", "gauge", "Polls and connections that wait for messages at this moment.", relay.waiting)
     return "\n".join(lines) + "\n"

@@ -57,6 +57,8 @@ async def test_work_waits_and_answers_go_on_over_http_and_websockets(serve: Serv
         assert told["count"] == 0
         await respond(relay, "b", held.message["message_id"])
         assert (await ok(relay.post("/heartbeat", {"agent_id": "b"})))["status"] == "ok"
+        async with relay.session.get(relay.url + "/metrics") as metrics:
+            assert "\nclawlink_stopped 1\n" in await metrics.text()
         shown = [await ok(relay.get(path)) for path in ("/", "/discover", "/admin/overview")]
         assert [one["stopped_at"] for one in shown] == [stopped["stopped_at"]] * 3
         assert [(await ok(relay.get(path)))["stopped"] for path in ("/healthz", "/readyz")] == [True, True]
