@@ -102,6 +102,9 @@ def test_keys_move_through_rows_search_and_help(browser: Browser, filled: Filled
         page.wait_for_selector("dialog[open]")
         page.keyboard.press("Escape")
         page.wait_for_selector("dialog", state="detached")
+        watched.show(filled.url, "load")
+        page.keyboard.press("/")
+        page.wait_for_selector('main[data-at="#/search"] input:focus')
         assert watched.faults == []
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -181,3 +183,57 @@ def test_a_hidden_page_asks_nothing(browser: Browser, url: str) -> None:
         page.evaluate("() => { window.away = false; document.dispatchEvent(new Event('visibilitychange')); }")
         page.wait_for_selector(".live.on")
         assert any("admin/events" in one for one in asked)
+
+
+_STEPS = """
+import asyncio, sys, time
+from clawlink.config import ServerConfig
+from clawlink.protocol import admin, admin_views as views
+from tests.page.crowd import crowd
+
+async def longest(work):
+    found, stop = [0.0], False
+    async def tick():
+        while not stop:
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            found[0] = max(found[0], time.thread_time() - began)
+    ticking = asyncio.create_task(tick())
+    await asyncio.sleep(0)
+    try:
+        await work
+    finally:
+        stop = True
+        await ticking
+    return 1000 * found[0]
+
+async def main(relay):
+    asks = {
+        "talk": lambda: relay.talk_views.talk(views.TalkQuery("agent-0001", limit=1000)),
+        "thread": lambda: relay.talk_views.talk(views.TalkQuery("agent-0007", "agent-0011", limit=1000)),
+        "pairs": lambda: relay.talk_views.pairs(views.TalksQuery(limit=1000)),
+        "children": lambda: relay.talk_views.children("%024x" % 1, views.ChildrenQuery()),
+        "broadcasts": lambda: relay.library_views.broadcasts(views.BroadcastsQuery(limit=1000)),
+        "files": lambda: relay.library_views.files(views.AllFilesQuery(limit=1000)),
+        "search": lambda: relay.search_views.search(views.SearchQuery("no such words", limit=1000)),
+        "hits": lambda: relay.search_views.search(views.SearchQuery("review", limit=1000)),
+        "load": lambda: relay.load_views.load(views.LoadQuery()),
+        "agents": lambda: relay.admin_lists.agents(admin.AgentsQuery(limit=1000)),
+        "tasks": lambda: relay.admin_lists.tasks(admin.AllTasksQuery(limit=1000)),
+        "overview": lambda: relay.overviews.make(),
+    }
+    for name, ask in asks.items():
+        print(name, min([await longest(ask()) for _ in range(5)]))
+
+with crowd(ServerConfig(port=0), agents=3000, tasks=50_000) as made:
+    made.run(main(made.app.relay))
+"""
+
+
+def test_no_view_holds_the_event_loop() -> None:
+    """Measure the longest step of each by the processor's time, the best of five: other work adds to it."""
+    done = subprocess.run([sys.executable, "-c", _STEPS], capture_output=True, text=True, timeout=300, check=True)
+    steps = {name: float(ms) for name, ms in (line.split() for line in done.stdout.splitlines())}
+    print(steps)
+    assert len(steps) == 12
+    assert {name: ms for name, ms in steps.items() if ms >= 5} == {}

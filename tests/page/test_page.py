@@ -165,3 +165,35 @@ def test_it_fits_a_phone_and_speaks_chinese(browser: Browser) -> None:
             watched.page.keyboard.press("j")
             assert watched.page.evaluate("document.activeElement.matches('[data-row]')")
         assert watched.faults == []
+
+
+# A PNG of one pixel.
+_PIXEL = (
+    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+    "1f15c4890000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082"
+)
+
+
+def test_an_image_is_loaded_on_a_click_alone_and_markup_of_a_file_is_text(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url:
+        post(url, "/register", {"agent_id": "a", "name": "Ann"})
+        for key, kind, content in (
+            ("shot.png", "image/png", bytes.fromhex(_PIXEL)),
+            ("evil.html", "text/html", b"<script>alert(1)</script>"),
+            ("evil.svg", "image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>"),
+        ):
+            headers = {"ClawLink-Agent": "a", "Content-Type": kind}
+            requests.put(f"{url}/blobs/{key}", data=content, headers=headers, timeout=10).raise_for_status()
+        with opened(browser, url) as watched:
+            asked: list[str] = []
+            watched.page.on("request", lambda request: asked.append(request.resource_type))
+            watched.show(url, "files/shot.png?version=1")
+            assert "image" not in asked
+            watched.page.click("text=Show the image")
+            watched.page.wait_for_selector("img.image")
+            watched.page.wait_for_timeout(100)
+            assert watched.page.evaluate("document.querySelector('img.image').naturalWidth") == 1
+            for key in ("evil.html", "evil.svg"):
+                assert "alert(1)" in watched.show(url, f"files/{key}?version=1")
+                assert watched.page.query_selector("main :is(img, script, svg)") is None
+            assert watched.faults == []

@@ -17,6 +17,8 @@ VIEWS = (
     "overview",
     "inbox",
     "write",
+    "inbox",
+    "write",
     "agents",
     "agents?status=stale",
     "tasks?status=open",

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.conftest import Running, Serve
 from tests.server.asks import ok, refused
+from tests.waiting import eventually
 
 
 async def put(relay: Running, key: str, content: bytes, agent: str = "a", **headers: str) -> None:
@@ -96,3 +97,35 @@ async def test_a_minute_counts_its_own_traffic_whether_anybody_looks_or_not(serv
         await asyncio.sleep(0.05)
     (minute,) = (await ok(relay.get("/admin/load")))["minutes"][-1:]
     assert minute["stored"] >= 1
+
+
+async def test_talk_children_and_search_come_from_each_store(serve: Serve) -> None:
+    relay = await serve()
+    for name in ("Ann", "Bob"):
+        await relay.register(name, agent_id=name.lower())
+    ask = {"from_agent": "ann", "to_agent": "bob", "task": "find the needle"}
+    id = (await ok(relay.post("/delegate", ask)))["message_id"]
+    await ok(relay.get("/poll/bob?lease=60"))
+    part = {"from_agent": "bob", "to_agent": "ann", "task": "a part of it", "parent_task": id}
+    child = (await ok(relay.post("/delegate", part)))["message_id"]
+    await ok(relay.post("/respond", {"from_agent": "bob", "message_id": id, "status": "completed", "result": "found"}))
+    await ok(relay.post("/send", {"from_agent": "ann", "to_agent": "bob", "content": "needle, thread"}))
+
+    async def talk() -> bool:
+        lines = (await ok(relay.get("/admin/talk?agent=ann&other=bob")))["lines"]
+        return [(line["kind"], line["text"]) for line in lines] == [
+            ("message", "needle, thread"),
+            ("answer", "found"),
+            ("task", "a part of it"),
+            ("task", "find the needle"),
+        ]
+
+    async def children() -> bool:
+        return [t["task_id"] for t in (await ok(relay.get(f"/admin/tasks/{id}/children")))["tasks"]] == [child]
+
+    async def search() -> bool:
+        hits = (await ok(relay.get("/admin/search?text=NEEDLE")))["hits"]
+        return [(hit["kind"], hit["status"]) for hit in hits] == [("task", "completed"), ("message", "pending")]
+
+    for look in (talk, children, search):
+        await eventually(look)

@@ -1,6 +1,6 @@
 // The page: signs in, follows the relay, and shows the view that the address names.
 import { html, render, useEffect, useRef, useState } from "./htm-preact.js";
-import { ask, choose, clean, language, Live, place, t, TEXTS, Trouble, trust } from "./parts.js";
+import { addTexts, ask, choose, clean, language, LANGUAGES, Live, place, t, Trouble, trust } from "./parts.js";
 import { Overview } from "./overview.js";
 import { StopBanner, StopButton } from "./stop.js";
 import doors from "./doors.js";
@@ -31,7 +31,7 @@ const DOORS = [];
 
 async function openDoors() {
   DOORS.push(...(await Promise.all(doors.map((name) => import(name)))));
-  for (const { texts } of DOORS) for (const name of Object.keys(TEXTS)) Object.assign(TEXTS[name], texts[name]);
+  for (const { texts } of DOORS) addTexts(texts);
 }
 
 const viewsFor = (session) => Object.assign({}, ...DOORS.map((door) => door.views(session)), VIEWS);
@@ -130,10 +130,9 @@ function keys(setHelp) {
       setHelp(true);
     } else if (event.key === "/") {
       const search = document.querySelector("[data-search]");
-      if (search) {
-        event.preventDefault();
-        search.focus();
-      }
+      event.preventDefault();
+      if (search) search.focus();
+      else location.hash = "#/search";
     } else if (event.key === "j" || event.key === "k") {
       const rows = [...document.querySelectorAll("[data-row]")];
       const at = rows.indexOf(document.activeElement);
@@ -240,8 +239,8 @@ function App({ first }) {
   }, []);
   const leave = () => ask("admin/logout", {}).then(() => end(), end);
   const turn = (event) => {
-    choose(event.target.value);
-    setName(event.target.value);
+    const wanted = event.target.value;
+    choose(wanted).then(() => setName(wanted), () => setName(name));
   };
   const door = DOORS.find((one) => one.Login);
   if (login) return html`<${door ? door.Login : Login} operator=${Login} onSession=${enter} said=${login.said} />`;
@@ -254,8 +253,8 @@ function App({ first }) {
       <span class="space"></span>
       <label class="language"><span class="hidden">${t("language")}</span>
         <select onChange=${turn}>
-          ${Object.entries(TEXTS).map(
-            ([key, texts]) => html`<option value=${key} selected=${key === name}>${texts.language_name}</option>`,
+          ${Object.entries(LANGUAGES).map(
+            ([key, text]) => html`<option value=${key} lang=${key} selected=${key === name}>${text}</option>`,
           )}
         </select>
       </label>

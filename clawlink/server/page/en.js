@@ -109,7 +109,6 @@ export default {
   "kind.task": "task",
   knowledge: "Knowledge",
   language: "Language",
-  language_name: "English",
   last_messages: "Last messages",
   last_one: "Last one",
   last_seen: "Last seen",

@@ -1,15 +1,30 @@
 // The first view: the relay at a glance, and what waits for a person.
-import { html, useContext } from "./htm-preact.js";
+import { html, useContext, useEffect, useState } from "./htm-preact.js";
 import { address, Ago, AgentLink, count, Live, OPEN, Said, t, Table } from "./parts.js";
-import { Plot } from "./plot.js";
 
 const Tile = ({ name, value, to, alarm }) =>
   html`<a class=${`tile${alarm && value ? " alarm" : ""}`} href=${to}><b>${count(value)}</b><span>${name}</span></a>`;
 
+// The plot comes after the numbers.
+let Plot = null;
+
 function Traffic({ minutes }) {
+  const [, ready] = useState(null);
+  useEffect(() => {
+    let gone = false;
+    if (!Plot) {
+      import("./plot.js").then((found) => {
+        Plot = found.Plot;
+        if (!gone) ready(found);
+      }, () => {});
+    }
+    return () => {
+      gone = true;
+    };
+  }, []);
   const sum = (field) => count(minutes.reduce((all, minute) => all + minute[field], 0));
   return html`<figure>
-    <${Plot} minutes=${minutes} fields=${["delegated", "answered", "failed"]} />
+    ${Plot ? html`<${Plot} minutes=${minutes} fields=${["delegated", "answered", "failed"]} />` : html`<div class="plot"></div>`}
     <figcaption>
       ${["delegated", "answered", "failed"].map(
         (field) => html`<span class=${`key ${field}`}>${t(`traffic.${field}`, { n: sum(field) })}</span> `,

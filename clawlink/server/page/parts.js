@@ -1,9 +1,9 @@
 // Parts that every view uses: requests, time, text of others made harmless, and small components.
 import { html, createContext, useContext, useEffect, useRef, useState } from "./htm-preact.js";
 import en from "./en.js";
-import zh from "./zh.js";
 
-export const TEXTS = { en, zh };
+export const LANGUAGES = { en: "English", zh: "中文" };
+const texts = { en }; // another language is loaded when it is chosen
 export const OPEN = ["input_required", "in_progress", "delivered", "queued"];
 export const ENDED = ["completed", "failed", "rejected", "cancelled", "expired", "returned"];
 
@@ -17,12 +17,29 @@ function chosen() {
     // A browser may keep nothing.
   }
   const wanted = [kept, ...navigator.languages].filter(Boolean).map((name) => name.slice(0, 2));
-  return wanted.find((name) => name in TEXTS) || "en";
+  return wanted.find((name) => name in LANGUAGES) || "en";
 }
 
 export let language = chosen();
 
-export function choose(name) {
+const added = [];
+
+async function load(name) {
+  if (!texts[name]) texts[name] = Object.assign({}, (await import(`./${name}.js`)).default, ...added.map((more) => more[name]));
+}
+
+// Add texts of a door, by language.
+export function addTexts(more) {
+  added.push(more);
+  for (const name of Object.keys(texts)) Object.assign(texts[name], more[name]);
+}
+
+await load(language).catch(() => {
+  language = "en";
+});
+
+export async function choose(name) {
+  await load(name);
   language = name;
   document.documentElement.lang = name;
   try {
@@ -33,7 +50,7 @@ export function choose(name) {
 }
 
 export function t(key, values = {}) {
-  const text = TEXTS[language][key] ?? en[key] ?? key;
+  const text = texts[language][key] ?? en[key] ?? key;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 

@@ -44,9 +44,13 @@ export function SearchAll({ query }) {
   const text = query.text || "";
   const [enough, more] = useState(ENOUGH);
   useEffect(() => more(ENOUGH), [text]);
+  const place = useRef(null);
+  useEffect(() => {
+    if (!text) place.current.querySelector("input").focus();
+  }, []);
   const { hits, next, busy, error } = useHits(text, enough);
   return html`<article><h1>${t("search")}</h1>
-    <div class="filters"><${Search} name=${t("search.all")} value=${text} onChange=${(wanted) => go("search", { text: wanted })} /></div>
+    <div class="filters" ref=${place}><${Search} name=${t("search.all")} value=${text} onChange=${(wanted) => go("search", { text: wanted })} /></div>
     ${error && html`<${Trouble} state=${{ data: null, error }} />`}
     ${hits.length > 0 &&
     html`<${Table} empty="" heads=${[t("found"), t("kind"), t("status"), t("agents"), t("stored")]}

@@ -109,7 +109,6 @@ export default {
   "kind.task": "任务",
   knowledge: "知识",
   language: "语言",
-  language_name: "中文",
   last_messages: "最近的消息",
   last_one: "最近一次",
   last_seen: "最近活动",
