@@ -14,8 +14,10 @@ import requests
 from clawlink.config import ServerConfig
 from clawlink.doors.portal import DOOR
 from clawlink.doors.portal.settings import Settings
+from tests.browser.programs import AXE_SCRIPT
 from tests.doors.portal.conftest import free_port
 from tests.page.conftest import browser
+from tests.page.test_for_everybody import found
 from tests.page.watching import BIDI, HOSTILE, Watched, opened
 from tests.system.threaded import relay_in_thread
 
@@ -163,6 +165,35 @@ def test_the_owner_does_the_rest(browser: Browser, monkeypatch: pytest.MonkeyPat
             page.wait_for_selector("input[name=password]")
             second.page.goto(url + "/?owner#/chat")
             second.page.wait_for_selector("input[name=password]")
+
+
+@pytest.mark.skipif(not AXE_SCRIPT.exists(), reason="axe-core is not under .cache: python -m tests.browser.programs")
+def test_axe_finds_nothing(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = AXE_SCRIPT.read_text(encoding="utf-8")
+    faults: dict[str, Any] = {}
+    with portal(monkeypatch) as url, opened(browser, url) as watched:
+        page = watched.page
+        call(url, "POST", "/api/contacts", {"portal_url": "https://bob.example", "SHARED_KEY": K})
+        call(url, "POST", "/api/message/receive", {"api_key": K, "from_portal": "https://bob.example", "content": "x"})
+        call(url, "POST", "/api/guest/leave-message", {"content": "I am nobody."})
+        call(url, "POST", "/api/chat/owner/send", {"content": "hello"})
+        call(url, "POST", "/api/key/create", {"agent_name": "bot"})
+        page.goto(url)
+        page.wait_for_selector("#leave")
+        page.evaluate(script)
+        faults["front"] = found(page)
+        page.goto(url + "/?owner")
+        page.wait_for_selector("main.login")
+        page.evaluate(script)
+        faults["login"] = found(page)
+        sign_in(watched, url)
+        page.wait_for_selector("main article")
+        page.evaluate(script)
+        for view in (*VIEWS[:7], "contacts/1"):
+            page.evaluate("view => { location.hash = '#/' + view; }", view)
+            watched.settle(view)
+            faults[view] = found(page)
+    assert [f"{view}: {fault}" for view, fault in faults.items() if fault] == []
 
 
 def test_a_file_is_downloaded_and_deleted(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
