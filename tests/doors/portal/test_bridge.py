@@ -260,6 +260,44 @@ async def test_a_message_that_nobody_holds_counts_its_attempts(bridged: Bridged)
     await socket.close()
 
 
+async def test_it_serves_at_a_portal_of_agent_p2p_too(bridged: Bridged) -> None:
+    """There it acks messages by their numbers, and once OpenClaw has them."""
+    acked: list[tuple[list[int], int]] = []
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        assert (await socket.receive_json())["type"] == "sync_request"
+        old = {"id": 3, "from": A, "content": "synced", "type": "text", "created_at": "x"}
+        await socket.send_json({"type": "sync_response", "messages": [old]})
+        await socket.send_str("no JSON")
+        await socket.send_json([1])
+        new = {"type": "new_message", "id": 4, "from": B, "from_name": "bob", "content": "live", "created_at": "x"}
+        for frame in (new, {"type": "owner_message", "message_id": 1, "content": "words", "created_at": "x"}):
+            await socket.send_json(frame)
+        async for received in socket:
+            told = received.json()
+            if told["type"] == "ack":
+                acked.append((told["message_ids"], len(bridged.openclaw.runs)))
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/ws/agent", serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    task = asyncio.create_task(Bridge(Place(url, OWNER), bridged.find, Status(bridged.folder, url)).run())
+    bridged.tasks.append(task)
+    await until(lambda: len(acked) == 2 and len(bridged.openclaw.lines) == 1)
+    assert sorted(numbers for numbers, _ in acked) == [[3], [4]]
+    assert all(runs >= place for place, (_, runs) in enumerate(acked, 1)), "OpenClaw had each before its ack"
+    assert sorted(bridged.runs) == ["live", "synced"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await runner.cleanup()
+
+
 def test_words_of_others_are_never_trusted_and_long_ones_are_cut() -> None:
     for frame in (
         {"type": "new_message", "from": A, "from_name": "x", "content": "y", "id": 1},

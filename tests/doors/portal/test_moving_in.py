@@ -15,10 +15,12 @@ import pytest
 from clawlink.cli.main import main
 from clawlink.domain.delivery import PENDING, Delivery
 from clawlink.domain.file import SharedFile
-from clawlink.doors.portal.records import Contact, Portal
+from clawlink.doors.portal.records import Contact, Message, Portal
 from clawlink.doors.portal.rules.consent import WELL_KNOWN_KEY
 from clawlink.doors.portal.rules.moving import DEFAULT_PASSWORD
+from clawlink.doors.portal.server import moving_in
 from clawlink.doors.portal.transfers import FileState, Transfer
+from clawlink.errors import BadRequest
 from clawlink.store.sqlite.folder import DataFolder
 from tests.conftest import Start
 from tests.doors.portal.conftest import Bridges, Peers
@@ -253,6 +255,32 @@ def test_files_and_photos_come(bring: Import, tmp_path: Path) -> None:
     assert ".." not in transfers[len(body)].file_key
     assert {"portal/photos/a b.png", "portal/owner_files/x.html", transfers[len(body)].file_key} <= kept
     assert waiting == [], "the agent heard of them long ago"
+
+
+def test_a_second_run_goes_on_where_the_first_broke_off(
+    bring: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [{"from_portal": "https://b.example", "to_portal": OWN, "content": f"m{n}"} for n in range(20)]
+    path = make(tmp_path / "portal.db", "0.9", messages=messages)
+    folder = tmp_path / "data"
+    original = moving_in._Mover._put
+    put: list[str] = []
+
+    async def breaks_off(self: Any, message: Any, *, waits: bool) -> None:
+        if len(put) == 9:
+            raise BadRequest("the machine stops")
+        put.append(message.content)
+        await original(self, message, waits=waits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving_in._Mover, "_put", breaks_off)
+        assert bring(path, "--data", folder)[0] != 0
+    code, report = bring(path, "--data", folder)
+    assert (code, report["there"]["messages"], report["came"]["messages"]) == (0, 9, 12), report
+    data = DataFolder(folder)
+    kept = sorted((one.number, one.content) for one in data.store.all(Message))
+    data.close()
+    assert kept == [(1, "hi"), *((n + 2, f"m{n}") for n in range(20))]
 
 
 def test_databases_that_are_none_are_refused_and_stay(bring: Import, tmp_path: Path) -> None:
