@@ -64,3 +64,20 @@ def test_what_cannot_be_cut_out_is_counted_as_it_comes() -> None:
     cutter = cut(b'{"a": "\\n' + b"x" * 500_000, 4096)
     assert cutter.kept > 500_000
     assert cut(b'{"a": "' + b"x" * 500_000, 4096).kept < cutting.STEP
+
+
+def test_a_string_of_escapes_takes_few_pieces() -> None:
+    taken = 0
+
+    class Counting(Cutter):
+        def _take(self, part: bytes) -> None:
+            nonlocal taken
+            taken += 1
+            super()._take(part)
+
+    body = b'{"a": "' + b'\\"' * 100_000 + b'"}'
+    cutter = Counting()
+    for _ in cutter.feed(body):
+        pass
+    assert cutter.end() == body
+    assert taken <= len(body) // STEP + 2

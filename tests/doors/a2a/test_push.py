@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -137,6 +139,22 @@ async def test_a_deleted_webhook_hears_no_more(rest: Rest) -> None:
         status, answer = await rest.post(base, {"url": hook.url})
         assert (status, reason(answer)) == (400, "UNSUPPORTED_OPERATION")
         assert (await rest.post(base, {"url": hook.url, "id": "0"}))[0] == 200, "it replaces the one of its id"
+
+
+async def test_a_webhook_that_waits_holds_no_task_in_memory(rest: Rest) -> None:
+    size, tasks, hooks = 200_000, 4, push.MAX_OF_TASK
+    ids = [(await rest.send("x" * size))["id"] for _ in range(tasks)]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for id in ids:
+            for n in range(hooks):
+                body = {"id": str(n), "url": "http://127.0.0.1:9/"}
+                assert (await rest.post(f"/tasks/{id}/pushNotificationConfigs", body))[0] == 200
+        assert (await rest.relay.get("/"))[1]["doors"]["a2a"]["webhooks"] == tasks * hooks
+        await until(lambda: bool(gc.collect() + 1) and tracemalloc.get_traced_memory()[0] < tasks * hooks * size // 4)
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_webhook_in_a_private_network_is_refused(serve_a2a: ServeA2A, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def url_of(key: str) -> str:
 def told_states(before: TaskView, now: TaskView) -> list[str]:
     """Return what the updates tell: states, and ids of artifacts."""
     told = []
-    for update in updates.updates(before, now, url_of):
+    for update in updates.updates(updates.told(before), now, url_of):
         state = updates.ends(update)
         told.append(update["artifactUpdate"]["artifact"]["artifactId"] if state is None else state[11:])
     return told
@@ -211,7 +211,7 @@ def test_updates_lead_from_one_view_to_the_next() -> None:
         assert told_states(view(*before), view(*kept, *after)) == told, told
     done = view(event(1, "delivered"), event(2, "completed"), result="done")
     assert told_states(view(), done) == ["WORKING", "result", "COMPLETED"]
-    assert updates.updates(view(), done, url_of)[1]["artifactUpdate"]["lastChunk"] is True
+    assert updates.updates(updates.told(view()), done, url_of)[1]["artifactUpdate"]["lastChunk"] is True
     # Entries that were folded away are counted, so that nothing is told twice.
     folded = replace(done, history=[done.history[0], done.history[-1]], history_folded=1)
     assert told_states(view(event(1, "delivered")), folded) == ["result", "COMPLETED"]
@@ -224,7 +224,7 @@ def test_chunks_make_one_artifact() -> None:
     ]
     task = tasks.task(view(*chunks), url_of)
     assert task["artifacts"] == [{"artifactId": "result", "parts": [{"text": "1"}, {"text": "2"}, {"text": "3"}]}]
-    told = updates.updates(view(), view(*chunks), url_of)
+    told = updates.updates(updates.told(view()), view(*chunks), url_of)
     assert [u["artifactUpdate"].get("append") for u in told if "artifactUpdate" in u] == [None, True, True]
 
 

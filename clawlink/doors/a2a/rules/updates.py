@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from clawlink.doors.a2a.rules.states import WORKING, Json, UrlOf
 from clawlink.doors.a2a.rules.tasks import Step, context_id, count, state, status, steps
 from clawlink.protocol.replies import TaskView
 
 
-def updates(before: TaskView, now: TaskView, url_of: UrlOf) -> list[Json]:
-    """Return the events that lead from one view of a task to a later one, in their order."""
-    told = count(before)
+class Told(NamedTuple):
+    """All that a follower of a task has to keep: the version that it was told of, its entries, and its state."""
+
+    version: int
+    entries: int
+    state: str
+
+
+def told(view: TaskView) -> Told:
+    """Return a view of a task as its follower keeps it."""
+    return Told(view.version, count(view), state(view))
+
+
+def updates(before: Told, now: TaskView, url_of: UrlOf) -> list[Json]:
+    """Return the events that lead from an earlier view of a task to this one, in their order."""
     done = list(steps(now, url_of))
-    shown = state(before)
+    shown = before.state
     events: list[Json] = []
     for step in done:
-        if step.number < told:
+        if step.number < before.entries:
             continue
         only_artifacts = bool(step.artifacts) and step.message is None and step.state == WORKING
         if only_artifacts and shown != WORKING:

@@ -65,13 +65,13 @@ class Calls:
             raise _unknown(task_id)
         return view
 
-    async def next(self, caller: Agent, view: TaskView, wait: float = _WAIT_SECONDS) -> TaskView:
-        """Return a task once it has changed; the same view if it has not in time. Raises A2AError if it is gone."""
-        ask = requests.TaskQuery(wait=min(wait, _WAIT_SECONDS), since=view.version)
+    async def next(self, caller: Agent, task_id: str, version: int, wait: float) -> TaskView:
+        """Return a task once it is later than a version, or after ``wait`` seconds. Raises A2AError if it is gone."""
+        ask = requests.TaskQuery(wait=wait, since=version)
         try:
-            return await self._relay.task_views.get(caller, view.task_id, ask)
+            return await self._relay.task_views.get(caller, task_id, ask)
         except (UnknownTask, NotAllowed):
-            raise _unknown(view.task_id) from None
+            raise _unknown(task_id) from None
 
     async def settled(self, caller: Agent, task_id: str) -> TaskView:
         """Return a task once it has ended or asks for something, or as it is when the time is over. Raises A2AError."""

@@ -21,7 +21,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.record import text_bytes
 from clawlink.domain.shares import Origin, holder
-from clawlink.doors.a2a.rules import tasks
+from clawlink.doors.a2a.rules import tasks, updates
 from clawlink.doors.a2a.rules.states import FINAL, Json, UrlOf
 from clawlink.doors.a2a.server import streams
 from clawlink.doors.a2a.server.calls import Calls, Target
@@ -45,7 +45,7 @@ ATTEMPTS = 5
 POST_SECONDS = 15.0
 _FIRST_SECONDS = 1.0
 _MOST_SECONDS = 30.0
-_WAIT_SECONDS = 60.0
+_WAIT_SECONDS = 600.0
 _PAGE = 200
 _RECORD_BYTES = 400
 _MEDIA_TYPE = "application/a2a+json"
@@ -277,12 +277,15 @@ class Push:
             if view is None:
                 view = await self._calls.own(caller, target, webhook.task_id)
                 await self._tell(webhook, view, url_of, [{"task": tasks.task(view, url_of)}])
-            if tasks.state(view) not in FINAL:
+            known = updates.told(view)
+            del view
+            if known.state not in FINAL:
                 following = streams.events(
-                    self._relay, self._calls, caller, view, url_of, wait=_WAIT_SECONDS, last=FINAL
+                    self._relay, self._calls, caller, webhook.task_id, known, url_of, wait=_WAIT_SECONDS, last=FINAL
                 )
                 async for change in following:
                     await self._tell(webhook, change.view, url_of, change.events)
+                    del change
             if not self._relay.draining:
                 await self._end(webhook.id)
         except A2AError:  # the task is forgotten

@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from clawlink.domain.agent import Agent
 from clawlink.doors.a2a.rules import tasks, updates
 from clawlink.doors.a2a.rules.states import FINAL, INTERRUPTED, Json, UrlOf
+from clawlink.doors.a2a.rules.updates import Told
 from clawlink.doors.a2a.server.calls import Calls
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.protocol.replies import TaskView
@@ -34,23 +35,33 @@ class Change(NamedTuple):
 
 
 async def events(
-    relay: Relay, calls: Calls, caller: Agent, view: TaskView, url_of: UrlOf, *, wait: float, last: frozenset[str]
+    relay: Relay,
+    calls: Calls,
+    caller: Agent,
+    task_id: str,
+    known: Told,
+    url_of: UrlOf,
+    *,
+    wait: float,
+    last: frozenset[str],
 ) -> AsyncGenerator[Change, None]:
-    """Give the changes after this view of a task, one without events after ``wait`` seconds without any.
+    """Give the changes after ``known`` of a task, one without events after ``wait`` seconds without any.
 
-    It ends behind the first state of ``last``, once the task is forgotten, and when the relay shuts down.
+    It ends behind the first state of ``last``, once the task is forgotten, and when the relay shuts down. A follower
+    waits for long, and tasks may be large. So no view of the task is kept while it waits.
     """
     while not relay.draining:
         try:
-            now = await calls.next(caller, view, wait)
+            now = await calls.next(caller, task_id, known.version, wait)
         except A2AError:
             return
-        found = updates.updates(view, now, url_of)
-        view = now
+        found = updates.updates(known, now, url_of)
+        known = updates.told(now)
         over = next((at for at, event in enumerate(found, 1) if updates.ends(event) in last), None)
-        yield Change(view, found if over is None else found[:over])
+        yield Change(now, found if over is None else found[:over])
         if over is not None:
             return
+        del now, found
 
 
 async def serve(
@@ -66,16 +77,19 @@ async def serve(
 ) -> web.StreamResponse:
     """Stream a task until it ends; without ``through_questions`` also until it asks for something."""
     last = FINAL if through_questions else FINAL | INTERRUPTED
-    first = tasks.task(view, url_of)
+    id, known = view.task_id, updates.told(view)
+    first = _frame(wrap({"task": tasks.task(view, url_of)}))
     response = await begin(request)
     with contextlib.suppress(ConnectionError):
-        await _write(request, response, _frame(wrap({"task": first})))
-        if first["status"]["state"] not in last:
-            following = events(relay, calls, caller, view, url_of, wait=_COMMENT_SECONDS, last=last)
+        await _write(request, response, first)
+        del view, first
+        if known.state not in last:
+            following = events(relay, calls, caller, id, known, url_of, wait=_COMMENT_SECONDS, last=last)
             async with contextlib.aclosing(following):
                 async for change in following:
                     frames = b"".join(_frame(wrap(event)) for event in change.events)
                     await _write(request, response, frames or b":\n\n")
+                    del change, frames
         await response.write_eof()
     return response
 
