@@ -19,8 +19,10 @@ from clawlink.store.valkey.primary import NoPrimary, Primary
 from clawlink.store.valkey.store import ValkeyStore
 from clawlink.store.valkey.wire import Wire
 from tests.store.contract import NOW, delivery, due, put
-from tests.valkey import ALL_SLOTS, Server, cluster_node, running
+from tests.valkey import ALL_SLOTS, Server, cluster_node, program, running
 from tests.waiting import until, wait_until
+
+pytestmark = pytest.mark.skipif(program() is None, reason="there is no valkey-server here")
 
 CERT = Path(__file__).parents[1] / "data" / "tls-cert.pem"
 

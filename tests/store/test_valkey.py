@@ -20,8 +20,10 @@ from clawlink.store.memory import MemoryStore
 from clawlink.store.valkey.store import ValkeyStore
 from clawlink.store.valkey.wire import Wire
 from tests.store.contract import NOW, StoreContract, ack, delivery, drop, due, lease, put, task
-from tests.valkey import Server, running
+from tests.valkey import Server, program, running
 from tests.waiting import until
+
+pytestmark = pytest.mark.skipif(program() is None, reason="there is no valkey-server here")
 
 _meshes = count()
 

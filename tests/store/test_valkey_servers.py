@@ -11,8 +11,10 @@ from clawlink.store.base import Store
 from clawlink.store.valkey.store import ValkeyStore
 from clawlink.store.valkey.wire import Wire
 from tests.store.contract import StoreContract
-from tests.valkey import ALL_SLOTS, cluster, cluster_node, redis_program, running
+from tests.valkey import ALL_SLOTS, cluster, cluster_node, program, redis_program, running
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.skipif(program() is None, reason="there is no valkey-server here")
 
 _tags = count()
 
@@ -36,19 +38,19 @@ def one_node() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def redis_itself() -> Iterator[str]:
-    program = redis_program()
-    if program is None:
+    redis = redis_program()
+    if redis is None:
         pytest.skip("there is no redis-server here (python -m tests.binaries redis-server)")
-    with running(program=program) as server:
+    with running(program=redis) as server:
         yield server.url
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])
 def whole_cluster(request: pytest.FixtureRequest) -> Iterator[str]:
-    program = redis_program() if request.param == "redis" else None
-    if request.param == "redis" and program is None:
+    redis = redis_program() if request.param == "redis" else None
+    if request.param == "redis" and redis is None:
         pytest.skip("there is no redis-server here (python -m tests.binaries redis-server)")
-    with cluster(program=program) as found:
+    with cluster(program=redis) as found:
         yield found.url
 
 

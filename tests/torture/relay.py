@@ -169,7 +169,7 @@ class Case:
             ("networks deaf", 1, lambda: self._network(DEAF)),
             ("clocks moved", 1, self._move_clock),
         ]
-        if self.store == DATA:
+        if self.store == DATA and sys.version_info >= (3, 11):  # before, a full disk of this kind ends the relay
             things += [("disks full", 2, self._fill_disk)]
         if self.server is not None:
             things += [("servers killed", 3, self._kill_server), ("servers stopped", 1, self._stop_server)]
