@@ -80,12 +80,14 @@ class Portal(Kept, frozen=True, gc=False, kw_only=True):
     """The settings of the portal, once: the hash of the owner key, and the owner's password by scrypt.
 
     ``highest`` has the highest number of each kind of record at the last removal, so that no number comes again.
+    ``sessions`` has the ends of the owner's logins, by the hashes of their tokens.
     """
 
     url: str
     owner_hash: str
     password: str
     highest: dict[str, int] = {}
+    sessions: dict[str, float] = {}
 
 
 class Contact(Kept, frozen=True, gc=False, kw_only=True):

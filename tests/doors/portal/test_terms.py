@@ -9,13 +9,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
 from clawlink.doors.portal.records import Contact
 from clawlink.doors.portal.rules.posting import Outcome
-from clawlink.doors.portal.server import outbox
+from clawlink.doors.portal.server import outbox, poster
 from clawlink.doors.portal.server.poster import Poster
 from tests.doors.portal.conftest import OWNER, Own, Peers, Portals
 from tests.doors.portal.test_files import give, pair, status_of
@@ -182,12 +183,12 @@ async def test_a_pinned_certificate_stands_for_an_authority_and_no_other_one_doe
     end = "-----END CERTIFICATE-----\n"
     pem = ssl.PEM_cert_to_DER_cert(text.partition(end)[0] + end)
     right = hashlib.sha256(pem).hexdigest()
-    poster = Poster(peer.from_portal, ca=authority.ca, allowed=())
+    sender = Poster(peer.from_portal, ca=authority.ca, allowed=())
     for pin, outcome in ((right, Outcome.STORED), ("0" * 64, Outcome.NOT_STORED), (None, Outcome.STORED)):
-        posted = await poster.post(replace(contact_at(peer.url), pin=pin), MESSAGE)
+        posted = await sender.post(replace(contact_at(peer.url), pin=pin), MESSAGE)
         assert posted.outcome is outcome, (pin, posted.detail)
         assert (pin != "0" * 64) or right in posted.detail, "the owner can compare it, and pin it"
-    await poster.close()
+    await sender.close()
     unknown = Poster(peer.from_portal, ca=None, allowed=())
     posted = await unknown.post(replace(contact_at(peer.url), pin=right), MESSAGE)
     await unknown.close()
@@ -220,6 +221,21 @@ async def test_a_peer_that_is_slow_huge_or_lies_loses_no_message(
         peer.answer = None
         told = await portal.state(number, "sent", "unknown")
         assert len(peer.stored) <= 1, (name, told)
+    monkeypatch.setattr(poster, "_TIMEOUT", aiohttp.ClientTimeout(total=0.3))
+    slow = await old_portals("0.9")
+    slow.key, slow.from_portal = await portal.befriend(slow.url), portal.url
+    slow.pause = asyncio.Event()
+    number = await send(portal, slow.url, "x")
+
+    async def lost() -> bool:
+        return "the answer was lost" in (await portal.state(number, "sending", "unknown"))["detail"]
+
+    await eventually(lost)
+    slow.pause.set()
+    await portal.state(number, "sent", "unknown")
+    assert len(slow.stored) <= 2, "an old portal gets a message twice at most"
+    monkeypatch.undo()
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 0.05)
     location = {"Location": portal.url + "/api/contacts"}
     peer = await old_portals("0.9")
     peer.key, peer.from_portal = await portal.befriend(peer.url), portal.url

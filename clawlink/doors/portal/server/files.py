@@ -37,6 +37,8 @@ MAX_APART = 256
 _OCTETS = "application/octet-stream"
 _PAGE = 200
 _READ_BYTES = 256 * 1024
+_NOTED_SECONDS = 600.0
+"""A file counts as under way this long after the last note of it, so not every part needs a commit."""
 
 
 class Offer(NamedTuple):
@@ -275,7 +277,8 @@ class Files:
                     await self._append(transfer, agent, came, version.content.size, partial(_read, opened), skip=0)
                 await self._relay.files.delete(agent, key, None, force=True)
             waiting.remove(index)
-        await self._moved(id, apart=tuple(waiting))
+        if tuple(waiting) != transfer.apart or self._core.clock() - transfer.moved_at > _NOTED_SECONDS:
+            await self._moved(id, apart=tuple(waiting))
         if came == transfer.size:
             if transfer.size and await self._shelf.written(transfer) is None:
                 await self._relay.uploads.complete(self._relay.uploads.get(transfer.upload), agent)

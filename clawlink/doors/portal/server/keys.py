@@ -56,7 +56,6 @@ class Keys:
         self._relay = relay
         self._core = relay.core
         self._url = url
-        self._sessions: dict[str, float] = {}
         self._logins = Buckets(1 / LOGIN_SECONDS, LOGINS_AT_ONCE)
         self._all_logins = Buckets(_ALL_TIMES / LOGIN_SECONDS, LOGINS_AT_ONCE * _ALL_TIMES)
         self._hashing = asyncio.Semaphore(1)
@@ -91,6 +90,7 @@ class Keys:
             owner_hash=owner_hash,
             password=stored,
             highest={} if old is None else old.highest,
+            sessions=old.sessions if old is not None and stored == old.password else {},
         )
         if old is None or replace(new, version=old.version) != old:
             await self._core.commit(new.partition_key, Put(new))
@@ -121,12 +121,11 @@ class Keys:
         if hmac.compare_digest(key.encode("utf-8", "surrogatepass"), PAGE.encode()):
             return Caller(Role.OWNER)
         hashed = hash_key(key)
-        ends_at = self._sessions.get(hashed)
-        if ends_at is not None and ends_at > self._core.clock():
-            return Caller(Role.OWNER)
         store = self._core.store
         portal = await store.get(Portal, PORTAL_ID)
         if portal is not None and hmac.compare_digest(portal.owner_hash, hashed):
+            return Caller(Role.OWNER)
+        if portal is not None and portal.sessions.get(hashed, 0.0) > self._core.clock():
             return Caller(Role.OWNER)
         own = await store.get(AgentKey, hashed)
         if own is not None:
@@ -188,23 +187,31 @@ class Keys:
     async def login(self, password: str, address: str | None) -> tuple[str, float]:
         """Return a new session and its end. Raises NotAuthenticated, and RateLimited after many wrong passwords."""
         await self._require_right(password, address)
-        now = self._core.clock()
         token = secrets.token_hex(32)
-        self._sessions = {one: end for one, end in self._sessions.items() if end > now}
-        while len(self._sessions) >= _MOST_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
-        self._sessions[hash_key(token)] = now + SESSION_SECONDS
-        return token, now + SESSION_SECONDS
+        return token, await self._begin_session(hash_key(token))
+
+    @retrying
+    async def _begin_session(self, hashed: str) -> float:
+        now = self._core.clock()
+        portal = await self._core.store.get(Portal, PORTAL_ID)
+        if portal is not None:
+            sessions = [(one, end) for one, end in portal.sessions.items() if end > now][-_MOST_SESSIONS + 1 :]
+            begun = {**dict(sessions), hashed: now + SESSION_SECONDS}
+            await self._core.commit(AGENT, Put(replace(portal, version=portal.version + 1, sessions=begun)))
+        return now + SESSION_SECONDS
 
     async def require_password(self, password: str, address: str | None) -> None:
         """Refuse all but the owner's password. Raises NotAuthenticated, and RateLimited after many wrong ones."""
         await self._require_right(password, address)
 
-    def end_sessions(self) -> int:
+    @retrying
+    async def end_sessions(self) -> int:
         """End all logins. Return how many there were."""
-        ended = len(self._sessions)
-        self._sessions.clear()
-        return ended
+        portal = await self._core.store.get(Portal, PORTAL_ID)
+        if portal is None or not portal.sessions:
+            return 0
+        await self._core.commit(AGENT, Put(replace(portal, version=portal.version + 1, sessions={})))
+        return len(portal.sessions)
 
     async def change_password(self, old: str, new: str, address: str | None) -> None:
         """Change the password, and end all sessions. Raises BadRequest for a wrong old one."""
@@ -214,21 +221,19 @@ class Keys:
         except NotAuthenticated as error:
             raise BadRequest(error.message, field="old_password") from None
         await self._set_password(await self._hashed(new))
-        self._sessions.clear()
 
     async def set_password(self, new: str | None) -> str:
         """Set another password without the old one, for the operator of the machine. None makes one. Return it."""
         new = secrets.token_urlsafe(12) if new is None else new
         _require_password(new, field="password")
         await self._set_password(await self._hashed(new))
-        self._sessions.clear()
         return new
 
     @retrying
     async def _set_password(self, stored: str) -> None:
         portal = await self._core.store.get(Portal, PORTAL_ID)
         if portal is not None:
-            new = replace(portal, version=portal.version + 1, password=stored)
+            new = replace(portal, version=portal.version + 1, password=stored, sessions={})
             await self._core.commit(new.partition_key, Put(new))
 
     async def _require_right(self, password: str, address: str | None) -> None:

@@ -73,7 +73,7 @@ class OwnerRoutes:
 
     async def logout_all(self, ask: Ask) -> Any:
         """End all logins of the owner, that of this request, too."""
-        ended = self._keys.end_sessions() + (0 if self._pages is None else self._pages.all.end_owners())
+        ended = await self._keys.end_sessions() + (0 if self._pages is None else self._pages.all.end_owners())
         return {"status": "ended", "ended": ended}
 
     async def password(self, ask: Ask) -> Any:
