@@ -14,7 +14,7 @@ from tests.system.threaded import relay_in_thread
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 BOSS = {"Authorization": "Bearer boss"}
 
@@ -36,7 +36,7 @@ def acting(browser: Browser) -> Iterator[tuple[str, Watched]]:
     """Sign in at a relay with two agents."""
     with relay_in_thread(ServerConfig(port=0, admin_token="boss")) as url:
         for name in ("ann", "bob"):
-            post(url, "/register", {"agent_id": name, "name": name})
+            post(url, "/register", {"agent_id": name, "name": name, "notices": False})
         with opened(browser, url, viewport={"width": 1280, "height": 800}) as watched:
             watched.page.goto(url + post(url, "/admin/links", {}, **BOSS)["path"])
             watched.page.wait_for_selector("article")
@@ -61,6 +61,58 @@ def test_a_person_delegates_reads_the_answer_and_puts_it_away(acting: tuple[str,
     assert get(url, "/admin/inbox")["messages"] == []
     acts = [(entry["act"], entry["by"].partition(" ")[0]) for entry in get(url, "/admin/audit")["entries"]]
     assert acts == [("put_away", "session"), ("delegate_as_operator", "session"), ("make_link", "token")]
+
+
+def test_a_form_that_is_sent_again_after_a_lost_reply_does_nothing_twice(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    page = watched.page
+    lost: list[int] = []
+
+    def lose(route: Route) -> None:
+        """Let the relay have the first request, and the page none of its reply."""
+        if lost:
+            route.continue_()
+        else:
+            lost.append(route.fetch().status)
+            route.abort()
+
+    page.route("**/admin/send", lose)
+    watched.show(url, "write?kind=message&to=bob")
+    page.fill("textarea[name=text]", "once")
+    page.click("form.compose button")
+    page.wait_for_selector(".trouble")
+    assert lost == [200]
+    page.click("form.compose button")
+    page.wait_for_selector(".done")
+    assert only(url, "bob")["content"] == "once"
+    page.select_option("form.compose select", "broadcast")
+    page.fill("textarea[name=text]", "to all")
+    page.click("form.compose button")
+    page.wait_for_selector("text=for 2 agents")
+    assert only(url, "ann")["content"] == "to all"
+    watched.faults[:] = [fault for fault in watched.faults if "ERR_FAILED" not in fault]
+
+
+def test_dead_letters_of_all_come_back_and_a_lock_ends(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    page = watched.page
+    watched.agrees = True
+    post(url, "/files", {"file_key": "k", "content": "c", "agent_id": "ann"})
+    post(url, "/locks", {"file_key": "k", "agent_id": "ann", "seconds": 600})
+    watched.show(url, "files/k")
+    page.click("dd button")
+    page.wait_for_selector("dd button", state="detached")
+    assert get(url, "/admin/files/k")["file"]["lock"] is None
+    for to in ("ann", "bob"):
+        post(url, "/send", {"from_agent": "ann", "to_agent": to, "content": "x"})
+        for _ in range(5):  # as often as a message is handed out
+            held = get(url, f"/poll/{to}?lease=60&wait=5")["deliveries"]
+            post(url, "/nack", {"agent_id": to, "receipts": [one["receipt"] for one in held]})
+        assert get(url, f"/poll/{to}?lease=60")["count"] == 0
+    watched.show(url, "dead-letters")
+    page.click("text=Put all back")
+    page.wait_for_selector("text=2 put back, 0 left.")
+    assert [only(url, to)["content"] for to in ("ann", "bob")] == ["x", "x"]
 
 
 def test_texts_to_the_person_are_only_ever_text(acting: tuple[str, Watched]) -> None:
