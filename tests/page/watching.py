@@ -17,8 +17,6 @@ VIEWS = (
     "overview",
     "inbox",
     "write",
-    "inbox",
-    "write",
     "agents",
     "agents?status=stale",
     "tasks?status=open",

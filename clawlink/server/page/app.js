@@ -204,7 +204,8 @@ async function begin() {
   const code = takeCode();
   const opened = openDoors();
   const session = code ? ask("admin/sessions", { code }) : ask("admin/session");
-  const overview = code ? session.then(() => ask("admin/overview")) : ask("admin/overview");
+  // With a code the page was refused the overview, which index.html asks for, as it had no session yet.
+  const overview = code ? null : ask("admin/overview");
   const [found, read] = await Promise.allSettled([session, overview, opened]);
   if (found.status === "rejected") {
     const { status } = found.reason;
