@@ -231,7 +231,7 @@ def test_files_and_photos_come(bring: Import, tmp_path: Path) -> None:
             *chunks("wrong", 0, 1, 2),
         ],
     )
-    for name, content in (("photos/a b.png", b"photo"), ("owner_files/x.html", b"<script>")):
+    for name, content in (("photos/a b.png", b"photo"), ("owner_files/a1b2c3d4e5f6.html", b"<script>")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     folder = tmp_path / "data"
@@ -253,7 +253,7 @@ def test_files_and_photos_come(bring: Import, tmp_path: Path) -> None:
         data.close()
     assert transfers[len(body)].state is FileState.COMPLETED
     assert ".." not in transfers[len(body)].file_key
-    assert {"portal/photos/a b.png", "portal/owner_files/x.html", transfers[len(body)].file_key} <= kept
+    assert {"portal/photos/a b.png", "portal/chat/a1b2c3d4e5f6.html", transfers[len(body)].file_key} <= kept
     assert waiting == [], "the agent heard of them long ago"
 
 

@@ -7,6 +7,8 @@ export default {
   "portal.again": "The new password again",
   "portal.agent_name": "Name of the agent",
   "portal.approve": "Approve",
+  "portal.attach": "Attachment, up to 10 MiB",
+  "portal.attachment": "Attachment:",
   "portal.block": "Block",
   "portal.bridge": "The bridge beside OpenClaw",
   "portal.bridge.why": "It wakes your agent for new messages. Run this on the machine of OpenClaw:",

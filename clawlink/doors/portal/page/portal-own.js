@@ -5,7 +5,26 @@ import { Copy, Failed, field, useAct } from "./portal-parts.js";
 
 // -- chat -------------------------------------------------------------------------------------------------------------
 
-export function Chat() {
+// An attachment stands in the chat as Agent P2P writes it. Its address is one of this portal, and is only downloaded.
+const ATTACHED = /^\[文件\] ([^\n]*)\n(\/static\/owner_files\/[\w.-]+)$/;
+
+function Line({ text }) {
+  const [, name, url] = text.match(ATTACHED) || [];
+  if (!url) return html`<${Said} text=${text} block />`;
+  return html`<p class="attached"><a href=${url} download=${clean(name)}>${t("portal.attachment")} <${Said} text=${name} /></a></p>`;
+}
+
+async function upload(file, session) {
+  const body = new FormData();
+  body.append("file", file);
+  const headers = { "ClawLink-CSRF": session.csrf };
+  const response = await fetch("api/chat/owner/upload", { method: "POST", body, headers, credentials: "same-origin" });
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(String(answer.detail || response.status));
+  return `[文件] ${answer.filename.replace(/\s+/g, " ")}\n${answer.url}`;
+}
+
+export function Chat({ session }) {
   const [again, set] = useState(0);
   const [limit, more] = useState(50);
   const state = useData(`api/chat/owner/history?limit=${limit}&again=${again}`);
@@ -19,9 +38,13 @@ export function Chat() {
   const say = (event) => {
     event.preventDefault();
     const content = event.target.elements.content.value;
-    if (!content.trim()) return;
+    const [file] = event.target.elements.file.files;
+    if (!content.trim() && !file) return;
     act(
-      () => ask("api/chat/owner/send", { content }),
+      async () => {
+        if (file) await ask("api/chat/owner/send", { content: await upload(file, session) });
+        if (content.trim()) await ask("api/chat/owner/send", { content });
+      },
       () => {
         event.target.reset();
         set(again + 1);
@@ -37,12 +60,13 @@ export function Chat() {
       ${lines.map(
         (line) => html`<li key=${line.id} class=${line.role === "owner" ? "sent" : "received"}>
           <p class="head"><b>${t(`portal.role.${line.role}`)}</b> <${Ago} at=${line.created_at} /></p>
-          <${Said} text=${line.content} block />
+          <${Line} text=${line.content} />
         </li>`,
       )}
     </ol>
     <form class="write" onSubmit=${say} ref=${end}>
-      <label>${t("portal.say")} <textarea name="content" rows="3" required></textarea></label>
+      <label>${t("portal.say")} <textarea name="content" rows="3"></textarea></label>
+      <label>${t("portal.attach")} <input name="file" type="file" /></label>
       <button disabled=${sent.busy}>${t("portal.send")}</button>
       <${Failed} state=${sent} />
     </form></article>`;

@@ -7,6 +7,8 @@ export default {
   "portal.again": "再次输入新密码",
   "portal.agent_name": "智能体名称",
   "portal.approve": "同意",
+  "portal.attach": "附件（不超过 10 MiB）",
+  "portal.attachment": "附件：",
   "portal.block": "屏蔽",
   "portal.bridge": "OpenClaw 旁的桥",
   "portal.bridge.why": "有新消息时，它会唤醒您的智能体。请在 OpenClaw 所在的机器上运行：",

@@ -28,7 +28,10 @@ MAX_ATTACHMENT_BYTES = 10 * MIB
 _PIECE_BYTES = 64 * 1024
 _OCTETS = "application/octet-stream"
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,10}")
-_NAME = re.compile(r"[A-Za-z0-9_-]{22}(?:\.[A-Za-z0-9]{1,10})?")
+NAME = re.compile(r"[A-Za-z0-9_-]{8,64}(?:\.[A-Za-z0-9]{1,10})?")
+"""Names of attachments: those that are made here have 22 characters, and those of Agent P2P have others."""
+PLACE = "portal/chat/"
+"""The beginning of the keys of attachments among the relay's files."""
 
 
 class Attachments:
@@ -64,17 +67,17 @@ class Attachments:
         filename = cutting.harmless(part.filename or "file")
         ending = _ENDING.fullmatch("." + filename.rpartition(".")[2]) if "." in filename else None
         name = secrets.token_urlsafe(16) + ("" if ending is None else ending[0].lower())
-        write = Write(key=f"portal/chat/{name}", content_type=_OCTETS, readers=())
+        write = Write(key=PLACE + name, content_type=_OCTETS, readers=())
         await self._relay.files.put(await self._members.start(), write, _within(part), None, field="file")
         return {"status": "ok", "url": ATTACHMENTS + name, "filename": filename}
 
     async def chat_file(self, ask: Ask) -> Any:
         """Send an attachment. A browser opens none in the portal's name."""
         name = parameter(ask.request, "name")
-        if _NAME.fullmatch(name) is None:
+        if NAME.fullmatch(name) is None:
             raise UnknownFile("there is no such attachment", field="name")
         agent = await self._members.start()
-        file, version = await self._relay.file_reads.find(f"portal/chat/{name}", asker=agent)
+        file, version = await self._relay.file_reads.find(PLACE + name, asker=agent)
         all_of_them = headers_of(file, version, self._relay.core.time)
         headers = {n: value for n, value in all_of_them.items() if not n.startswith("ClawLink-")}
         span = span_of(ask.request.headers, version)

@@ -11,6 +11,7 @@ from clawlink.doors.portal.records import Contact
 from clawlink.doors.portal.rules import cutting, moving
 from clawlink.doors.portal.rules.moving import Left, Report
 from clawlink.doors.portal.rules.urls import normalised
+from clawlink.doors.portal.server.attachments import NAME, PLACE
 from clawlink.doors.portal.server.door import PortalServer
 from clawlink.doors.portal.server.files import Offer, Pieces
 from clawlink.doors.portal.server.old_database import OldDatabase
@@ -49,7 +50,9 @@ class FileMover:
         for name in ("photos", "owner_files"):
             for path in sorted((folder / name).glob("*")):
                 if path.is_file() and not path.is_symlink():
-                    await self._beside(path, f"portal/{name}/{cutting.harmless(path.name)}")
+                    of_chat = name == "owner_files" and NAME.fullmatch(path.name) is not None
+                    kept = PLACE if of_chat else f"portal/{name}/"  # links in the chat go on leading there
+                    await self._beside(path, kept + cutting.harmless(path.name))
 
     async def _file(self, database: OldDatabase, contact: Contact, row: Mapping[str, Any]) -> bool:
         """Bring a file in the parts that the old portal kept. Return False for one that was here before.

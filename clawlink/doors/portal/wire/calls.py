@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -213,5 +214,7 @@ SOCKET = Endpoint(
     "socket", "GET", "/ws/agent", "The websocket of the owner's agent.", None, open=True, text=True, stays=True
 )
 ATTACHMENTS = "/static/owner_files/"
-CHAT_UPLOAD = make_call("chat_upload", "POST", "/api/chat/owner/upload", "Keep an attachment of the chat.")
+CHAT_UPLOAD = replace(
+    make_call("chat_upload", "POST", "/api/chat/owner/upload", "Keep an attachment of the chat."), takes_bytes=True
+)
 CHAT_FILE = make_call("chat_file", "GET", ATTACHMENTS + "{name}", "Read an attachment of the chat.")
