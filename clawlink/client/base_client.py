@@ -354,6 +354,7 @@ class BaseClient:
     register = Method(endpoints.register)
     discover = Method(endpoints.discover)
     heartbeat = Method(endpoints.heartbeat)
+    sleep = Method(endpoints.sleep)
     leave = Method(endpoints.leave)
     kick = Method(endpoints.kick)
     redrive_for = Method(endpoints.redrive_for)

@@ -125,6 +125,15 @@ def heartbeat(me: Identity) -> Call[replies.Beat]:
     return simple_call(paths.HEARTBEAT, requests.Heartbeat(me.require()))
 
 
+def sleep(me: Identity, *, forget_after: float | None = None) -> Call[replies.Asleep]:
+    """Give back all tasks, and be stale until the next sign of life. The agent stays registered.
+
+    After ``forget_after`` seconds without a sign of life the relay may forget it, once no mail waits.
+    """
+    ask = {"agent_id": me.require(), "forget_after": forget_after}
+    return simple_call(paths.SLEEP, checked(ask, requests.Sleep))
+
+
 def leave(me: Identity) -> Call[replies.Left]:
     """Leave the relay. Messages still in the mailbox expire; tasks wait a while for the agent to come back."""
     return simple_call(paths.LEAVE, agent_id=me.require(), repeatable=False)

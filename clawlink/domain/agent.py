@@ -43,7 +43,8 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     registration, ``beat_at`` its last heartbeat since. A heartbeat, unlike other signs of life, says that the agent
     works on its tasks. ``notices`` is True if it asked for notices of agents and files, and None if it gave no choice.
     ``address`` is the address of its last registration, None if that is not known. ``person`` is True for the relay's
-    operator. Times are seconds since the epoch.
+    operator. ``asleep`` is the time at which it went to sleep, and the time from which it may be forgotten. A later
+    sign of life ends the sleep. Times are seconds since the epoch.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     notices: bool | None = None
     address: str | None = None
     person: bool = False
+    asleep: tuple[float, float] | None = None
 
     @property
     def partition_key(self) -> str:
@@ -226,8 +228,18 @@ def is_same(agent: Agent, agent_id: str, key_hash: str | None, at: float) -> boo
 
 
 def presence(agent: Agent, now: float, limits: Limits) -> Presence:
-    """Tell whether the agent has shown a sign of life within ``stale_after`` seconds."""
-    return ONLINE if now - agent.last_heartbeat < limits.stale_after else STALE
+    """Tell whether the agent has shown a sign of life within ``stale_after`` seconds, and none of its end."""
+    return ONLINE if not is_asleep(agent) and now - agent.last_heartbeat < limits.stale_after else STALE
+
+
+def is_asleep(agent: Agent) -> bool:
+    """Return True if the agent said that it goes to sleep, and gave no sign of life since."""
+    return agent.asleep is not None and agent.last_heartbeat <= agent.asleep[0]
+
+
+def put_to_sleep(agent: Agent, now: float, forget_at: float) -> Agent:
+    """Record that the agent has ended for now: it is stale at once, and may come back."""
+    return replace(agent, version=agent.version + 1, asleep=(max(now, agent.last_heartbeat), forget_at))
 
 
 def seen(agent: Agent, now: float) -> Agent:
@@ -242,7 +254,7 @@ def beaten(agent: Agent, now: float) -> Agent:
 
 def unheard(agent: Agent, seconds: float, now: float) -> Agent:
     """Leave out of the agent's silence the seconds in which no relay was there to hear it."""
-    heard = min(agent.last_heartbeat + seconds, now)
+    heard = agent.last_heartbeat if is_asleep(agent) else min(agent.last_heartbeat + seconds, now)
     return replace(agent, version=agent.version + 1, last_heartbeat=max(heard, agent.last_heartbeat))
 
 
@@ -288,8 +300,11 @@ def hears_on_sockets(agent: Agent) -> bool:
 def forgettable(agent: Agent, now: float, limits: Limits, *, mail: int) -> bool:
     """Return True if the relay may forget the agent: it has been silent long enough, and no mail waits.
 
-    A claimed agent keeps its name longer. After that a stranger may take it.
+    A claimed agent keeps its name longer. After that a stranger may take it. An agent that went to sleep has named the
+    time itself.
     """
+    if agent.asleep is not None and is_asleep(agent):
+        return mail == 0 and now >= agent.asleep[1]
     after = limits.forget_after if agent.key_hash is None else limits.forget_claimed_after
     return mail == 0 and now - agent.last_heartbeat >= after
 

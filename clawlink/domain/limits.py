@@ -61,6 +61,8 @@ MAX_NOTE_LENGTH = 1000
 SESSION_SECONDS = 12 * 3600.0
 MIN_SESSION_SECONDS, MAX_SESSION_SECONDS = 60.0, 30 * 24 * 3600.0
 MAX_SECRET_LENGTH = 1024
+# An agent that sleeps may say when it may be forgotten.
+MIN_FORGET_SECONDS, MAX_FORGET_SECONDS = 60.0, 30 * 24 * 3600.0
 # A message keeps the last wakes for it.
 MAX_WAKES = 8
 MAX_WAKE_NOTE_LENGTH = 256

@@ -9,7 +9,7 @@ import math
 
 from msgspec.structs import replace
 
-from clawlink.domain.agent import Agent
+from clawlink.domain.agent import Agent, is_asleep
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import is_pool
 from clawlink.domain.task import (
@@ -54,10 +54,10 @@ def held_until(t: Task, owner: Agent | None, *, stale_after: float) -> float:
     """Return the time until which the owner keeps the task without a further sign of life.
 
     Heartbeats since the claim lengthen a lease, and after the ack any sign of life does. This ends when the owner
-    registers again, until its next report: a restarted process does not know its earlier tasks. An owner that left
-    holds nothing.
+    registers again, until its next report: a restarted process does not know its earlier tasks. An owner that left or
+    sleeps holds nothing.
     """
-    if owner is None or t.delivered_at is None:
+    if owner is None or t.delivered_at is None or is_asleep(owner):
         return 0.0
     if t.held_until is None:
         return math.inf

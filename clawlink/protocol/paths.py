@@ -28,6 +28,17 @@ DISCOVER = Endpoint("discover", "GET", "/discover", "List agents.", replies.Disc
 HEARTBEAT = Endpoint(
     "heartbeat", "POST", "/heartbeat", "Show a sign of life.", replies.Beat, body=requests.Heartbeat, acts=True
 )
+SLEEP = Endpoint(
+    "sleep",
+    "POST",
+    "/sleep",
+    "Give back all tasks, and be stale until the next sign of life.",
+    replies.Asleep,
+    body=requests.Sleep,
+    acts=True,
+    use="deregistration.sleep",
+    by="agent_id",
+)
 LEAVE = Endpoint(
     "leave",
     "DELETE",

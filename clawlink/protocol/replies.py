@@ -327,6 +327,14 @@ class FoundIds(Struct, frozen=True):
     more: bool
 
 
+class Asleep(Struct, frozen=True):
+    """The agent sleeps. ``tasks`` are the ids of those that it held, and that wait for it or for others now."""
+
+    status: str
+    agent_id: str
+    tasks: list[str]
+
+
 class Left(Struct, frozen=True):
     """The agent has left. ``dropped`` messages were still in its mailbox; ``waiting`` tasks wait for its name."""
 

@@ -356,6 +356,13 @@ class MessageQuery(Struct, frozen=True, gc=False):
     until: Literal["delivered", "acked", "answered"] = "acked"
 
 
+class Sleep(Struct, frozen=True, gc=False):
+    """The agent ends for now: its tasks go back, and it is stale until its next sign of life."""
+
+    agent_id: AgentId
+    forget_after: Annotated[float, Meta(ge=limits.MIN_FORGET_SECONDS, le=limits.MAX_FORGET_SECONDS)] | None = None
+
+
 class UnreadQuery(Struct, frozen=True, gc=False):
     """The look at a mailbox: ``wait`` waits for a message newer than ``since``, the ``latest`` of the reply before."""
 

@@ -302,6 +302,7 @@ VALID: dict[str, dict[str, Any]] = {
     "/admin/logout": {"all": False},
     "/tickets": {"agent_id": "a"},
     "/heartbeat": {"agent_id": "a"},
+    "/sleep": {"agent_id": "a", "forget_after": 3600},
     "/delegate": {"from_agent": "a", "to_agent": "b", "task": "t", "context": {}, "priority": "low", "deadline": 60},
     "/respond": {
         "from_agent": "a",

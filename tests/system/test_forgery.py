@@ -104,6 +104,7 @@ def asks(stage: Stage) -> dict[str, Ask]:
     in_json: dict[str, tuple[str, Any]] = {
         "heartbeat": ("/heartbeat", {"agent_id": "alice"}),
         "tickets": ("/tickets", {"agent_id": "alice"}),
+        "sleep": ("/sleep", {"agent_id": "alice"}),
         "leave": ("/agents/alice", None),
         "delegate": ("/delegate", {"from_agent": "alice", "to_agent": "bob", "task": "pay mallory"}),
         "respond": ("/respond", {"from_agent": "alice", "message_id": stage.task, "result": "forged"}),

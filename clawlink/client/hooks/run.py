@@ -105,10 +105,16 @@ class Hook:
         return session
 
     def _ended(self, session: Session | None) -> None:
-        """Mark the session. Its agent stays: a session that is resumed finds its mail."""
-        if session is not None:
-            self._sessions.disarm(session)
-            self._sessions.keep(session._replace(ended=True, seen_at=self._now, host_process=None))
+        """Mark the session, and have its agent sleep: its tasks go back, and a session that is resumed finds its mail.
+
+        A relay that does not hear of it waits for the leases to end.
+        """
+        if session is None:
+            return
+        self._sessions.disarm(session)
+        self._sessions.keep(session._replace(ended=True, seen_at=self._now, host_process=None))
+        if session.agent_id is not None:
+            _of(self._ask(session, "POST", "/sleep", {"agent_id": session.agent_id, "forget_after": FORGET_SECONDS}))
 
     def _forget_one(self) -> None:
         """Forget a session that was not resumed for long. Its agent leaves the relay, unless that is away."""

@@ -340,6 +340,21 @@ class Agents(AgentLookup):
         if agent is not None and now - agent.last_heartbeat >= _TOUCH_SECONDS:
             await self._core.commit(agent.id, Put(rules.seen(agent, now)), quiet=True)
 
+    @retrying
+    async def put_to_sleep(self, agent_id: str, forget_after: float | None) -> Agent | None:
+        """Record that an agent sleeps. Return its record, None if it has left meanwhile."""
+        core = self._core
+        agent = await core.store.get(Agent, agent_id)
+        if agent is None:
+            return None
+        now = core.clock()
+        longest = core.limits.forget_after if agent.key_hash is None else core.limits.forget_claimed_after
+        after = longest if forget_after is None else min(forget_after, longest)
+        sleeper = rules.put_to_sleep(agent, now, now + after)
+        await core.commit(agent.id, Put(sleeper), quiet=True)
+        core.relist(agent.id)
+        return sleeper
+
     async def heartbeat(self, agent: Agent, ask: requests.Heartbeat) -> Beat:
         """Record a sign of life."""
         await self.beat(agent.id)

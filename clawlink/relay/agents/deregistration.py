@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.message import AgentLeft
-from clawlink.protocol.replies import Left
-from clawlink.protocol.requests import Kick
+from clawlink.protocol.replies import Asleep, Left
+from clawlink.protocol.requests import Kick, Sleep
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.files.write import Files
@@ -43,6 +43,14 @@ class Deregistration:
         """Remove the agent. Its messages expire; its tasks go on to others, or wait for its name."""
         gone = await self._core.finish(self._leave(agent.id))
         return Left("left", agent.id, gone.dropped, gone.waiting)
+
+    async def sleep(self, agent: Agent, ask: Sleep) -> Asleep:
+        """Take back the agent's tasks, and show it as stale until its next sign of life. It stays registered."""
+        return await self._core.finish(self._sleep(agent.id, ask.forget_after))
+
+    async def _sleep(self, agent_id: str, forget_after: float | None) -> Asleep:
+        agent = await self._agents.put_to_sleep(agent_id, forget_after)
+        return Asleep("asleep", agent_id, [] if agent is None else await self._lifecycle.owner_sleeps(agent))
 
     async def kick(self, ask: Kick) -> Left:
         """Remove an agent in its place, as the operator. Raises UnknownAgent, AmbiguousName."""

@@ -8,7 +8,7 @@ from time import monotonic
 
 import msgspec
 
-from clawlink.domain.agent import REGISTERED, Agent, Presence
+from clawlink.domain.agent import REGISTERED, Agent, Presence, is_asleep
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import AgentCard, of_person
 from clawlink.domain.task import Task, by_owner
@@ -155,7 +155,7 @@ class Directory:
                 if agent_id not in core.changed:  # else it has registered again meanwhile
                     self.remove(agent_id)
             elif encoded is not None and agent_id in core.listed:  # else it has left meanwhile
-                self._listings[agent_id] = (current.last_heartbeat, encoded)
+                self._listings[agent_id] = (0.0 if is_asleep(current) else current.last_heartbeat, encoded)
             done += 1
             if done % _SLICE == 0:
                 await asyncio.sleep(0)

@@ -82,6 +82,6 @@ class AgentLookup:
         """Return what a sender is told about the recipient."""
         core = self._core
         age = core.clock() - agent.last_heartbeat
-        status = "online" if age < core.limits.stale_after else "stale"
+        status = self.presence(agent).value
         seen = core.time.shown(agent.last_heartbeat)
         return RecipientInfo(agent.id, agent.name, status, seen, int(age) if age > 0 else 0)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
 from clawlink.domain import task_steps
-from clawlink.domain.agent import Agent, Presence
+from clawlink.domain.agent import Agent, Presence, is_asleep
 from clawlink.domain.delivery import Delivery, Sender, State
 from clawlink.domain.message import Priority, TaskDelegation, TaskResponse, TaskUpdate, decode, encode, of_person
 from clawlink.domain.pool import Pool, pool_for, waiting_for
@@ -201,6 +201,8 @@ class TaskLifecycle:
         who = task.assignee if was is None else was.name
         if owner is None:
             note = f"{who} has left"
+        elif is_asleep(owner):
+            note = f"{who} has ended its session"
         elif silent and task.acked_at is not None:
             note = f"{who} has given no sign of life for {now - owner.last_heartbeat:.0f} s"
         else:
@@ -283,6 +285,32 @@ class TaskLifecycle:
             if d.is_task and d.id not in waiting:
                 await self._tell_of_leaving(d.id, agent)
                 waiting[d.id] = agent.id
+
+    async def owner_sleeps(self, agent: Agent) -> list[str]:
+        """Take back the tasks that the indexes show of an agent that has gone to sleep. Returns their ids."""
+        core = self._core
+        most = core.shares.bound(core.limits.max_open_tasks)
+        held = [d.id for d in await core.store.first(Delivery, by_owner(agent.id), most)]
+        held += [task.id for task in await core.store.first(Task, by_owner(agent.id), most)]
+        turns = Turns()
+        back = []
+        for id in dict.fromkeys(held):
+            if await self._let_go(id, agent.id):
+                back.append(id)
+            await turns.next()
+        return back
+
+    @retrying
+    async def _let_go(self, task_id: str, owner_id: str) -> bool:
+        """Take a task back from an agent that sleeps. Return True if it held the task."""
+        task, d = await read_task(self._core.store, task_id)
+        owner = await self._core.store.get(Agent, owner_id)
+        if task is None or task.assignee != owner_id or task.state in (*FINAL, QUEUED):
+            return False
+        if owner is None or not is_asleep(owner):  # it is back
+            return False
+        await self._take_back(task, d, owner, self._core.clock(), was=owner)
+        return True
 
     @retrying
     async def _forsake(self, task_id: str, left: Agent) -> str | None:

@@ -146,6 +146,31 @@ def test_a_session_that_is_not_resumed_is_forgotten_after_a_day(hook: Run, sessi
         gone.poll()
 
 
+def test_a_session_that_ends_gives_its_tasks_back_sleeps_and_is_resumed(hook: Run, sessions: Sessions) -> None:
+    # The relay of the other tests makes a dead letter of a task that was handed out once.
+    with relay_in_thread(ServerConfig(port=0)) as relay, Client(relay) as ann:
+        ann.register("ann-of-ends")
+        hook("SessionStart", at=relay)
+        me = only(sessions)
+        task = ann.delegate(me.name, "Add").message_id
+        with Client(relay, agent_id=me.agent_id, agent_key=me.agent_key) as agent:
+            agent.ack([held.receipt for held in agent.poll(lease=600)])
+            assert ann.task(task).status == "delivered"
+            assert hook("SessionEnd") is None
+            shown = ann.task(task)
+            assert shown.status == "queued"
+            assert "has ended its session" in str(shown.history[-1].note)
+            (there,) = [one for one in ann.discover(status="all").agents if one.agent_id == me.agent_id]
+            assert there.status == "stale"
+            assert only(sessions).ended
+            # Resumed, it is the same agent, and finds the task.
+            assert task in text_of(hook("SessionStart", at=relay))
+            assert only(sessions).agent_id == me.agent_id
+            (again,) = agent.poll(lease=60)
+            assert again.message_id == task
+    hook("SessionEnd", session_id="unknown")  # nothing to end
+
+
 def test_a_working_session_shows_signs_of_life(hook: Run, sessions: Sessions) -> None:
     hook("SessionStart")
     began = only(sessions).beat_at
