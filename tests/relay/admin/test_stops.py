@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import clawlink
 from clawlink.domain.task import TaskState
 from clawlink.errors import Stopped
 from clawlink.protocol import requests
@@ -177,3 +180,18 @@ async def test_a_restarted_relay_and_its_peers_follow_the_record() -> None:
     await peer.relay.finished()
     assert again.relay.clock() == peer.relay.clock() == first.now
     assert not again.relay.stopped
+
+
+def test_instants_of_relay_time_are_written_as_people_know_them() -> None:
+    """Only these write instants of the steady time, by ``iso`` alone. All others go by ``StoppableTime``."""
+    steady = {
+        *(f"relay/admin/{name}.py" for name in ("audit", "load", "overview", "stops", "talk")),
+        *("relay/relay.py", "server/page_sessions.py", "relay/timestamps.py"),
+    }
+    root = Path(clawlink.__file__).parent
+    found = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if re.search(r"(?<![\w.])iso(_or_none)?\(", path.read_text("utf-8"))
+    }
+    assert found == steady

@@ -15,7 +15,6 @@ from clawlink.protocol import requests
 from clawlink.protocol.reading import read_fields
 from clawlink.protocol.replies import TaskView
 from clawlink.relay.relay import Relay
-from clawlink.relay.timestamps import iso
 
 POLL_MS = 1_000
 _DECLINED = "The requester declines to answer."
@@ -28,7 +27,7 @@ _SCHEMA = {
 
 def created(relay: Relay, task_id: str) -> dict[str, Any]:
     """Return a task that was just delegated."""
-    now = iso(relay.clock())
+    now = relay.time.stamp()
     return {
         "taskId": task_id,
         "status": "working",
