@@ -16,6 +16,7 @@ SLEEPS = {
     "system/test_old_polls.py": "a client that resets its connection does so at a random moment",
     "system/test_sums.py": "workers in a storm take a random time, and a lease is let lapse in a relay of its own",
     "system/test_workers.py": "workers are killed at random moments",
+    "page/measure.py": "it sends messages at a steady rate, and measures for some seconds",
     "torture/agent.py": "it asks a relay that is away again after a moment",
     "torture/network.py": "a slow network is slow",
     "torture/nodes.py": "a relay whose store is away is started again after a moment",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +124,7 @@ def shoot(browser: Browser, url: str, folder: Path, views: list[str], name: str)
                     for view in views:
                         watched.page.goto(f"{url}/#/{view}")
                         watched.settle(view)
-                        time.sleep(0.2)  # for the plot, which comes last
+                        watched.page.wait_for_timeout(200)  # for the plot, which comes last
                         file = re.sub(r"[^\w.-]+", "-", view)[:60]
                         path = folder / f"{name}-{file}-{scheme}-{language}-{width}.png"
                         watched.page.screenshot(path=path, full_page=True)

@@ -50,8 +50,7 @@ def traffic(url: str, each_second: int) -> Iterator[list[int]]:
         while not stop.is_set():
             n = sent[0]
             wait = n / each_second - (time.monotonic() - began)
-            if wait > 0:
-                time.sleep(wait)
+            stop.wait(max(wait, 0))
             body = {
                 "from_agent": f"agent-{n % 2990:04}",
                 "to_agent": f"agent-{n * 7 % 2990:04}",
