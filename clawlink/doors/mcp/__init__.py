@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from clawlink.doors.registry import Door, OpenDoor, Opening
 
 if TYPE_CHECKING:
+    from clawlink.bench.scenarios import Row
     from clawlink.cli.verb import Verb
 
 
@@ -15,6 +16,7 @@ class McpDoor(Door):
     """The door of the Model Context Protocol, which is always open."""
 
     name = "mcp"
+    scenarios = ("mcp",)
 
     def open(self, opening: Opening) -> OpenDoor:
         from clawlink.doors.mcp.server.door import McpServer
@@ -32,6 +34,11 @@ class McpDoor(Door):
                 ("mcp --as bob",),
             ),
         )
+
+    def measure(self, name: str, folder: str, *, say: Callable[[str], None]) -> list[Row]:
+        from clawlink.doors.mcp.bench.scenarios import tools
+
+        return tools(say=say)
 
 
 DOOR = McpDoor()

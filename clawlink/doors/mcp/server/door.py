@@ -14,6 +14,7 @@ from msgspec import Raw
 from clawlink.domain.agent import Agent
 from clawlink.domain.dense_json import MAX_PARTS, read_object
 from clawlink.doors.mcp.server import resources, tasks
+from clawlink.doors.mcp.server.lists import Lists
 from clawlink.doors.mcp.server.tools import USE, Caller, Done
 from clawlink.doors.mcp.wire import rpc
 from clawlink.doors.mcp.wire.endpoint import MCP
@@ -51,6 +52,7 @@ class McpServer(OpenDoor):
     """The route of MCP."""
 
     def __init__(self) -> None:
+        self._lists = Lists()
         self._waits: dict[tuple[str, int | str], set[asyncio.Task[Done]]] = {}  # by agent and id of the request
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
@@ -74,10 +76,10 @@ class McpServer(OpenDoor):
             await self._cancel(relay, request, heard)
             return _reply(rpc.Answer(None, 202))
         if isinstance(heard, rpc.Query):
-            return _reply(rpc.Answer(await _answered(relay, request, heard)))
+            return _reply(rpc.Answer(await _answered(relay, request, heard, self._lists)))
         try:
             ask = await _arguments(heard)
-            caller = await _caller(relay, request)
+            caller = await _caller(relay, request, self._lists)
             use = USE[heard.tool.name]
             if getattr(ask, "wait_seconds", 0.0):
                 request.stay()
@@ -91,7 +93,7 @@ class McpServer(OpenDoor):
             return _reply(rpc.Answer(rpc.failure(heard.id, rpc.CANCELLED, "the client has cancelled this request")))
         if heard.can.tasks and heard.tool.name == "relay_delegate":
             return _reply(rpc.Answer(rpc.task_of(heard, tasks.created(relay, done.result["task_id"]))))
-        answer = rpc.result_of(heard, told(done.result), failed=False)
+        answer = rpc.result_of(heard, told(done.result) if done.text is None else done.text, failed=False)
         return Reply(msgspec.json.encode(answer), handover=done.handover)
 
     async def _wait(self, key: tuple[str, int | str], use: Coroutine[Any, Any, Done]) -> Done | None:
@@ -114,7 +116,7 @@ class McpServer(OpenDoor):
     async def _cancel(self, relay: Relay, request: Request, cancelled: rpc.Cancelled) -> None:
         """End a wait of the agent that asks. Two clients of one agent may use one id: then both waits end early."""
         with contextlib.suppress(ClawLinkError):
-            caller = await _caller(relay, request)
+            caller = await _caller(relay, request, self._lists)
             for task in self._waits.get((caller.agent.id, cancelled.id), ()):
                 task.cancel()
 
@@ -136,11 +138,11 @@ async def _arguments(call: rpc.ToolCall) -> Any:
     return read_fields(given, call.tool.arguments)
 
 
-async def _answered(relay: Relay, request: Request, query: rpc.Query) -> dict[str, Any]:
+async def _answered(relay: Relay, request: Request, query: rpc.Query, lists: Lists) -> dict[str, Any]:
     """Return the answer to a request about resources or tasks."""
     try:
         of_tasks = query.method in rpc.TASK_METHODS
-        caller = await _caller(relay, request) if of_tasks or _names_agent(request) else None
+        caller = await _caller(relay, request, lists) if of_tasks or _names_agent(request) else None
         try:
             return rpc.done(query, await _found(relay, caller, query))
         except (NotFound, NotAllowed, BadRequest) as error:
@@ -161,7 +163,7 @@ async def _found(relay: Relay, caller: Caller | None, query: rpc.Query) -> dict[
     return await resources.listed(relay, agent)
 
 
-async def _caller(relay: Relay, request: Request) -> Caller:
+async def _caller(relay: Relay, request: Request, lists: Lists) -> Caller:
     async def again() -> Agent:
         if request.bearer is not None:
             agent = await _by_bearer(relay, request, request.bearer)
@@ -169,7 +171,7 @@ async def _caller(relay: Relay, request: Request) -> Caller:
         return await asking(relay, request, None, place="")
 
     try:
-        return Caller(await again(), again, key_in_header(request))
+        return Caller(await again(), again, key_in_header(request), lists)
     except (BadRequest, NotAllowed, UnknownAgent) as error:
         raise type(error)(f"{error.message}; {_WHO}", field=error.field) from None
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from clawlink.domain.agent import Agent
+from clawlink.doors.mcp.server.lists import Lists, others
 from clawlink.doors.mcp.wire import tools
 from clawlink.doors.mcp.wire.quoting import (
     MAX_RESULT_BYTES,
@@ -18,7 +18,7 @@ from clawlink.doors.mcp.wire.quoting import (
     message,
     parted,
     quoted,
-    size,
+    told_list,
 )
 from clawlink.errors import BadRequest
 from clawlink.protocol import requests
@@ -33,13 +33,10 @@ from clawlink.server.handover import Handover
 # A model may think this long about a message before it gives the receipt back.
 LEASE_SECONDS = 300.0
 _LAST_STEPS = 5
-_KEPT_AGENTS = 1024
 # About the bytes of an entry of a list beside its texts, and of a task shown alone.
 _AGENT_BYTES, _LISTED_TASK_BYTES, _MESSAGE_BYTES = 300, 450, 500
 _TASK_BYTES = 4_000
 _LEAST_ROOM = 100
-T = TypeVar("T")
-V = TypeVar("V", dict[str, Any], Raw)
 _agent = msgspec.json.Decoder(ListedAgent)
 
 
@@ -49,13 +46,15 @@ class Caller(NamedTuple):
     agent: Agent
     again: Callable[[], Awaitable[Agent]]
     key: str | None
+    lists: Lists
 
 
 class Done(NamedTuple):
-    """A result, and what has to know whether its reply was read."""
+    """A result, and what has to know whether its reply was read. A long list is text in JSON already."""
 
     result: dict[str, Any]
     handover: Handover | None = None
+    text: Raw | None = None
 
 
 def _room(entries: int, beside: int) -> int:
@@ -63,19 +62,8 @@ def _room(entries: int, beside: int) -> int:
     return max(MAX_RESULT_BYTES // max(entries, 1) - beside, _LEAST_ROOM)
 
 
-async def _listed(items: Sequence[T], show: Callable[[T], V]) -> list[V]:
-    """Show items until a result is full, with turns for other requests in between."""
-    turns = Turns()
-    shown: list[V] = []
-    taken = 0
-    for item in items:
-        await turns.next()
-        entry = show(item)
-        taken += size(entry)
-        if shown and taken > MAX_RESULT_BYTES:
-            break
-        shown.append(entry)
-    return shown
+def _listed(task: TaskView, room: int) -> dict[str, Any]:
+    return _task_shown(task, 400, room, steps=0)
 
 
 async def agents(relay: Relay, caller: Caller, ask: tools.Agents) -> Done:
@@ -83,36 +71,26 @@ async def agents(relay: Relay, caller: Caller, ask: tools.Agents) -> Done:
         capability=ask.capability or None, status="all" if ask.include_offline else "online", limit=tools.MAX_AGENTS
     )
     found, after = await relay.agents.discover(query)
-    room = _room(len(found), _AGENT_BYTES)
-    me = msgspec.json.encode(caller.agent.id)
-    others = [one for one in found if me not in one or _agent.decode(one).agent_id != caller.agent.id]
-    shown = await _listed(others, lambda agent: _agent_shown(agent, room))
-    more = after or len(shown) < len(others)
-    return Done(
-        {
-            "you": {"agent_id": caller.agent.id, "name": caller.agent.name},
-            "agents": shown,
-            **({"more": "there are more agents; ask for a capability"} if more else {}),
-        }
-    )
+    lists, me = caller.lists, (caller.agent.id, caller.agent.name)
+    if (same := lists.same_agents(me, found, after is not None)) is not None:
+        return Done({}, text=same)
+    seen = others(found, me[0])
+    shown = await lists.agents.text(seen, _room(len(found), _AGENT_BYTES), _agent_shown)
+    you = {"you": {"agent_id": me[0], "name": me[1]}}
+    more = {"more": "there are more agents; ask for a capability"} if after or len(shown) < len(seen) else {}
+    return Done({}, text=lists.keep_agents(me, found, after is not None, told_list(you, "agents", shown, more)))
 
 
-@lru_cache(_KEPT_AGENTS)
-def _agent_shown(encoded: bytes, room: int) -> Raw:
-    """Return an agent of a list. Most have not changed since the call before."""
+def _agent_shown(encoded: bytes, room: int) -> dict[str, Any]:
     agent = _agent.decode(encoded)
     said = (("name", agent.name), ("capabilities", agent.capabilities), ("description", agent.description or None))
     plain, odd = parted({"agent_id": agent.agent_id})
-    return Raw(
-        msgspec.json.encode(
-            {
-                **plain,
-                "status": agent.status,
-                "open_tasks": agent.load.open_tasks,
-                "untrusted": odd | quoted(said, 1000, room),
-            }
-        )
-    )
+    return {
+        **plain,
+        "status": agent.status,
+        "open_tasks": agent.load.open_tasks,
+        "untrusted": odd | quoted(said, 1000, room),
+    }
 
 
 async def delegate(relay: Relay, caller: Caller, ask: tools.Delegate) -> Done:
@@ -139,10 +117,10 @@ async def tasks(relay: Relay, caller: Caller, ask: tools.Tasks) -> Done:
     if not ask.task_id:
         query = requests.TasksQuery(agent_id=caller.agent.id, status="open", limit=tools.MAX_TASKS)
         page = await relay.task_views.list(caller.agent, query)
-        room = _room(len(page.tasks), _LISTED_TASK_BYTES)
-        shown = await _listed(page.tasks, lambda task: _task_shown(task, 400, room, steps=0))
-        more = page.next or len(shown) < len(page.tasks)
-        return Done({"tasks": shown} | ({"more": "there are more; older ones are not listed"} if more else {}))
+        shown = await caller.lists.tasks.text(page.tasks, _room(len(page.tasks), _LISTED_TASK_BYTES), _listed)
+        left = page.next or len(shown) < len(page.tasks)
+        more = {"more": "there are more; older ones are not listed"} if left else {}
+        return Done({}, text=told_list({}, "tasks", shown, more))
     return Done(await task_of(relay, caller.agent, ask.task_id, ask.wait_seconds))
 
 
@@ -159,7 +137,7 @@ def shown_whole(task: TaskView) -> dict[str, Any]:
 
 def _task_shown(task: TaskView, most: int, room: int, *, steps: int) -> dict[str, Any]:
     plain, odd = parted({"task_id": task.task_id, "requester": task.requester, "assignee": task.assignee})
-    shown: dict[str, Any] = plain | {
+    facts = {
         "state": task.status,
         "owner_status": None if task.owner is None else task.owner.status,
         "progress": task.progress,
@@ -168,7 +146,7 @@ def _task_shown(task: TaskView, most: int, room: int, *, steps: int) -> dict[str
         "deadline_at": task.deadline_at,
         "woken": [{"at": wake.at, "result": wake.result} for wake in task.woken] or None,
     }
-    shown = {name: value for name, value in shown.items() if value is not None}
+    shown = plain | {name: value for name, value in facts.items() if value is not None}
     said: list[tuple[str, Any]] = [
         ("task", task.task),
         ("context", task.context),

@@ -26,9 +26,11 @@ MAX_RESULT_BYTES = 40_000
 _OWN = ("type", "deadline_at", "priority", "attempts", "version", "from_person", "by_person")
 # Ids. Agents choose theirs, so only a plain id stands beside the facts.
 _IDS = ("message_id", "task_id", "response_id", "from_agent", "by")
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _PLAIN_ID = re.compile(rb'"[A-Za-z0-9_.-]{1,40}"')
 # Facts that tell a model nothing.
 _LEFT_OUT = {*_OWN, *_IDS, "to_agent", "timestamp", "queued_at", "chain", "passed_on", "to_any_of", "capability"}
+_FIELDS = msgspec.json.Decoder(dict[str, Raw])
 _TEXT = msgspec.json.Decoder(str)
 
 
@@ -40,9 +42,26 @@ def told(result: Mapping[str, Any]) -> str:
     return escaped(text.decode("utf-8", "surrogatepass"))
 
 
+def within(entry: Mapping[str, Any]) -> tuple[bytes, int]:
+    """Return an entry of a list as it stands inside a text in JSON, and its bytes as a model is shown it."""
+    text = escaped(msgspec.json.encode(entry).decode("utf-8", "surrogatepass"))
+    return msgspec.json.encode(text)[1:-1], len(text.encode("utf-8", "surrogatepass"))
+
+
+def told_list(before: Mapping[str, Any], name: str, entries: Iterable[bytes], after: Mapping[str, Any]) -> Raw:
+    """Return a result with a list, whose entries are those of ``within``, as text in JSON."""
+    start = msgspec.json.encode(before)[:-1] + (b"," if before else b"") + msgspec.json.encode(name) + b":["
+    end = b"]" + (b"," if after else b"") + msgspec.json.encode(after)[1:]
+    joined = b",".join(entries)
+    if joined:
+        start = _NOTED + start[1:]
+    first, last = (msgspec.json.encode(escaped(part.decode("utf-8", "surrogatepass"))) for part in (start, end))
+    return Raw(first[:-1] + joined + last[1:])
+
+
 def message(body: bytes, most: int = MAX_TEXT_BYTES, room: int = MAX_RESULT_BYTES) -> dict[str, Any]:
     """Return a message for a model: facts of the relay first, then all that its sender wrote."""
-    fields: dict[str, Raw] = msgspec.json.decode(body, type=dict[str, Raw])
+    fields = _FIELDS.decode(body)
     shown: dict[str, Any] = {name: fields[name] for name in _OWN if name in fields and bytes(fields[name]) != b"null"}
     plain, odd = parted({name: fields[name] for name in _IDS if name in fields})
     said = quoted(((name, fields[name]) for name in fields if name not in _LEFT_OUT), most, room)
@@ -54,6 +73,9 @@ def parted(ids: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     plain: dict[str, Any] = {}
     odd: dict[str, Any] = {}
     for name, id in ids.items():
+        if isinstance(id, str):
+            (plain if _PLAIN_TEXT.fullmatch(id) else odd)[name] = id
+            continue
         said = _said(id)
         if said != b"null":
             (plain if _PLAIN_ID.fullmatch(said) else odd)[name] = id
@@ -73,6 +95,8 @@ def quoted(
     said = {}
     sizes = []
     for name, value in values:
+        if value is None:
+            continue
         if (body := _said(value)) not in (b"null", b"[]"):
             said[name] = value
             sizes.append(_size(body, most))
@@ -104,8 +128,6 @@ def _size(said: bytes, most: int) -> int:
 
 
 def _said(value: Any) -> bytes:
-    if value is None:
-        return b"null"
     return bytes(value) if isinstance(value, Raw) else msgspec.json.encode(value)
 
 

@@ -147,12 +147,12 @@ def failure(id: Any, code: int, message: str, data: Any = None) -> dict[str, Any
     return {"jsonrpc": "2.0", "id": id, "error": error}
 
 
-def result_of(call: ToolCall, text: str, *, failed: bool) -> dict[str, Any]:
+def result_of(call: ToolCall, text: str | Raw, *, failed: bool) -> dict[str, Any]:
     """Return the answer to a call of a tool. A model reads the text, also that of a failure."""
     return _done(call.id, content_of(text, failed=failed), modern=call.modern)
 
 
-def content_of(text: str, *, failed: bool) -> dict[str, Any]:
+def content_of(text: str | Raw, *, failed: bool) -> dict[str, Any]:
     """Return the result of a tool."""
     return {"content": [{"type": "text", "text": text}], "isError": failed}
 
