@@ -29,7 +29,7 @@ from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
 from clawlink.store.sqlite.folder import DataFolder
 from clawlink.store.valkey.mesh import Mesh
-from tests import shells, valkey, waiting
+from tests import mcp_programs, shells, valkey, waiting
 from tests.browser import programs
 from tests.effort import size
 from tests.processes import Popen
@@ -95,6 +95,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     absent = shells.left_out()
     if absent:
         terminalreporter.write_line(f"left out: {absent}")
+    if (no_client := mcp_programs.left_out()) is not None:
+        terminalreporter.write_line(f"left out: {no_client}")
     if (no_server := valkey.left_out()) is not None:
         terminalreporter.write_line(f"left out: {no_server}")
 
