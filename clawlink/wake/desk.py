@@ -73,8 +73,10 @@ class Desk:
     def is_alive(self, session: Session) -> bool | None:
         """Return True if the program of a session runs; None where that is not known."""
         process = session.host_process
-        if process is None or session.ended:
+        if session.ended:
             return False
+        if process is None:  # Windows does not tell it
+            return None
         at, alive = self._alive.get(process, (0.0, None))
         now = self._clock()
         if not 0 <= now - at < _ALIVE_SECONDS:
