@@ -160,6 +160,19 @@ def test_a_link_stays_a_link_with_the_rights_and_a_copy_of_its_file(account: Pat
     assert kept.stat().st_mode & 0o777 == 0o640
 
 
+def test_a_file_that_may_not_be_written_is_left_and_named(
+    call: Run, account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (account / ".cursor").mkdir()
+    settings = account / ".cursor" / "hooks.json"
+    settings.write_text('{"version": 1, "hooks": {}}\n')
+    # The system's own answer: an account of root may write each file.
+    monkeypatch.setattr("clawlink.client.programs.programs.os.access", lambda path, how: False)
+    assert "read-only" in call("connect", "cursor", "--yes").failed(1).err.splitlines()[-1]
+    assert settings.read_text() == '{"version": 1, "hooks": {}}\n'
+    assert [path.name for path in settings.parent.iterdir()] == ["hooks.json"], "not even a copy"
+
+
 def test_a_file_that_its_program_writes_at_the_same_moment_is_left(account: Path) -> None:
     file = account / ".claude.json"
     file.write_text("{}")

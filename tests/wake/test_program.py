@@ -226,6 +226,35 @@ async def test_ten_sessions_of_three_programs_are_ten_agents(house: House, ann: 
     assert "idle" in ways["gemini-s2"]["gemini hook"]
 
 
+async def test_sessions_at_two_relays_of_one_machine_are_told_apart(
+    house: House, serve: Serve, ann: AsyncClient, until: Until
+) -> None:
+    elsewhere = House(await serve(), house.home)
+    here, there = await house.session("s1"), await elsewhere.session("s2")
+    await house.begin()
+    said = {one.session_id: house.waits(one) for one in (here, there)}
+    await until(lambda: all(house.program.desk.waits(("claude", id)) for id in said))
+    async with AsyncClient(elsewhere.relay.url) as bea:
+        await bea.register("Bea")
+        id = (await bea.send(there.name, "hello")).message_id
+        await until(lambda: bool(said["s2"]))
+    assert id in str(said["s2"][0])
+    assert '"Bea"' in str(said["s2"][0])
+    assert said["s1"] == []
+    id = (await ann.send(here.name, "hello")).message_id
+    await until(lambda: bool(said["s1"]))
+    assert id in str(said["s1"][0])
+
+
+async def test_fifty_hooks_at_one_moment_are_all_answered(house: House, until: Until) -> None:
+    sessions = [await house.session(f"s{n}") for n in range(5)]
+    await house.begin()
+    for session in sessions:
+        await house.known(session)
+    answers = await asyncio.gather(*(house.ask(sessions[n % 5], "PostToolUse") for n in range(50)))
+    assert answers == [True] * 50
+
+
 async def test_agents_come_and_go_with_their_files_and_the_settings(
     house: House, ann: AsyncClient, until: Until
 ) -> None:
