@@ -66,6 +66,27 @@ def test_the_official_clients_for_typescript(start_relay: Start) -> None:
         assert kept.attempt == 1  # no cancelled wait has claimed it
 
 
+def test_the_official_client_of_the_extension_for_tasks(start_relay: Start) -> None:
+    relay = start_relay()
+    with Client(relay.url) as ann, Client(relay.url) as bob:
+        ann.register("Ann", claim=True)
+        bob.register("Bob", claim=True)
+        script = Path(__file__).with_name("tasks.mjs")
+        command = [str(programs.NODE), str(script), str(programs.MODULES), relay.url + "/mcp", str(ann.agent_key)]
+        with processes.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+            (task,) = bob.poll(wait=60)
+            bob.respond(task.message_id, 'In which base?"}', status="input_required")
+            (answer,) = bob.poll(wait=60)
+            assert answer.raw["content"] == "ten"
+            bob.respond(task.message_id, "4")
+            out, err = client.communicate(timeout=60)
+        assert client.returncode == 0, err.decode()
+        told = json.loads(out)
+        assert told["methods"][:3] == ["tools/call", "tasks/get", "tasks/update"]
+        assert ('In which base?\\"}' in told["asked"][0], len(told["asked"])) == (True, 1)
+        assert (told["error"], json.loads(told["text"])["untrusted"]["result"]) == (False, "4")
+
+
 def test_the_inspector(start_relay: Start, tmp_path: Path) -> None:
     relay = start_relay()
     env = environ(tmp_path / "home", relay.url)

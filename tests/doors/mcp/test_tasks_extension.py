@@ -76,6 +76,7 @@ async def test_a_task_is_followed_to_its_end(pair: Running) -> None:
     await report(pair, task_id, "completed", "4")
     shown = await get(pair, task_id)
     assert (shown["status"], shown["result"]["isError"]) == ("completed", False)
+    assert shown["result"]["resultType"] == "complete"
     told = json.loads(shown["result"]["content"][0]["text"])
     assert (told["state"], told["untrusted"]["result"]) == ("completed", "4")
 

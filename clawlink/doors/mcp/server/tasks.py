@@ -69,7 +69,8 @@ def _shown(view: TaskView, can: rpc.Can) -> dict[str, Any]:
         shown["status"] = "cancelled"
     elif view.finished_at is not None:
         shown["status"] = "completed"
-        shown["result"] = rpc.content_of(told(shown_whole(view)), failed=view.status != "completed")
+        result = rpc.content_of(told(shown_whole(view)), failed=view.status != "completed")
+        shown["result"] = {**result, "resultType": "complete"}
     elif view.status == "input_required" and can.elicit:
         shown["status"] = "input_required"
         shown["inputRequests"] = {_question(view): _asked(view)}
