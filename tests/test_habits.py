@@ -11,6 +11,9 @@ TESTS = Path(__file__).parent
 # Files that may sleep, and why.
 SLEEPS = {
     "waiting.py": "all waits for a condition are here",
+    "bench/wake.py": "a session is idle before it is woken, and that takes a moment",
+    "cli/acp_agent.py": "an agent's tool takes longer than the pause between two reports",
+    "doors/a2a/agent.py": "the conformance kit asks an agent that answers after a while",
     "virtual_time.py": "time is virtual there",
     "cli/test_file_transfers.py": "a process that blocks is known by the processor time that it does not take",
     "system/test_old_polls.py": "a client that resets its connection does so at a random moment",
@@ -43,7 +46,9 @@ PRIVATE = {
     "doors/agentlink/test_attacks.py": _TRANSPORT,
     "doors/agentlink/test_doc.py": "argparse has no other way to list its options",
     "doors/agentlink/test_store_failures.py": "a copy that nobody has read is in no reply",
+    "doors/portal/test_bridge.py": "texts that a bridge holds and cannot hand on show nowhere else",
     "relay/test_janitor.py": "steps of upkeep are made to fail one by one",
+    "server/test_operator.py": "an agent of an earlier version has an id that is kept now",
     "server/test_websocket.py": "how much waits in a transport shows nowhere else",
     "store/test_blobs.py": _DISK,
     "store/test_sqlite_contents.py": _DISK,
@@ -52,6 +57,9 @@ PRIVATE = {
     "store/test_signals.py": "an empty list of listeners is in no count",
     "system/test_consumers.py": "the relay's own sockets are made small",
     "system/test_file_storms.py": "contents of no bytes are in no sum",
+    "wake/test_adapters.py": "a program that was started without end is ended, and its end seen",
+    "wake/test_program.py": "a program that is killed says nothing",
+    "wake/test_watcher.py": "a watcher that is killed says nothing",
     "test_operations_doc.py": "argparse has no other way to list its options",
 }
 _PUBLIC = {"_replace", "_asdict", "_fields", "_exit"}  # of named tuples and of os

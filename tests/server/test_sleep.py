@@ -15,7 +15,7 @@ from tests.waiting import eventually
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
-async def sleep(relay: Running, agent_id: str, **fields: Any) -> Any:
+async def send_to_sleep(relay: Running, agent_id: str, **fields: Any) -> Any:
     return await ok(relay.post("/sleep", {"agent_id": agent_id, **fields}))
 
 
@@ -33,14 +33,14 @@ async def test_a_sleeping_agent_gives_back_what_it_holds_and_stays(pair: Running
     for _ in range(2):
         got = await claim_one(pair, "b", max=1)
         await ack(pair, "b", got.receipt)
-    slept = await sleep(pair, "b")
+    slept = await send_to_sleep(pair, "b")
     assert (slept["status"], slept["agent_id"], sorted(slept["tasks"])) == ("asleep", "b", sorted([own, pooled]))
     assert await status_of_agent(pair, "b") == "stale"
     for id in (own, pooled):
         task = await task_of(pair, "a", id)
         assert task["status"] == "queued"
         assert "Bob has ended its session" in task["history"][-1]["note"]
-    assert (await sleep(pair, "b"))["tasks"] == [], "a repeat is harmless"
+    assert (await send_to_sleep(pair, "b"))["tasks"] == [], "a repeat is harmless"
     # Another agent may do that of the pool; its own waits for it.
     await ok(pair.post("/register", {"agent_id": "c", "name": "c", "capabilities": ["python"]}))
     assert (await claim_one(pair, "c")).message["message_id"] == pooled

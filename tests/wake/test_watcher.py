@@ -12,6 +12,7 @@ from yarl import URL
 from clawlink.store.memory import MemoryStore
 from clawlink.wake.adapters import Result
 from clawlink.wake.rules import FAILED, STARTED
+from tests import waiting
 from tests.conftest import UNPACED, Serve
 from tests.system.raw import Clock
 from tests.virtual_time import pass_time, stand_still
@@ -30,11 +31,7 @@ async def scene(serve: Serve, tmp_path: Path) -> AsyncIterator[Scene]:
 
 async def until(happened: Callable[[], object], seconds: float = 600.0) -> None:
     """Let virtual time pass until something has happened."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    while not happened():
-        assert loop.time() < end, "it did not happen"
-        await asyncio.sleep(0.2)
+    await waiting.until(happened, seconds=seconds)
 
 
 async def test_mail_wakes_once_in_our_own_words_and_without_a_lease(scene: Scene) -> None:

@@ -103,7 +103,7 @@ async def test_a_task_is_cancelled_and_an_ended_one_stays(pair: Running) -> None
     for _ in range(2):
         assert await ask(pair, "a", "tasks/cancel", taskId=task_id) == (
             200,
-            {"resultType": "complete", "_meta": {rpc.META_SERVER: rpc._SERVER}},
+            {"resultType": "complete", "_meta": {rpc.META_SERVER: rpc.SERVER}},
         )
         assert (await get(pair, task_id))["status"] == "cancelled"
 

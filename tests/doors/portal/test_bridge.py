@@ -145,11 +145,10 @@ async def test_nothing_is_acked_before_openclaw_has_it(bridged: Bridged) -> None
 
 
 async def _until_unread(bridged: Bridged, wanted: dict[str, int]) -> None:
-    for _ in range(500):
-        if await bridged.unread() == wanted:
-            return
-        await asyncio.sleep(0.01)
-    assert await bridged.unread() == wanted
+    async def unread() -> bool:
+        return await bridged.unread() == wanted
+
+    await eventually(unread)
 
 
 async def test_a_death_between_wake_and_ack_makes_no_second_run(
@@ -210,11 +209,7 @@ async def test_a_refusal_for_good_is_kept_and_the_owner_told(bridged: Bridged) -
         await bridged.receive(A, text)
     await bridged.begin()
     await until(lambda: len(bridged.bridge._kept) == 2)
-    for _ in range(200):
-        if await said():
-            break
-        await asyncio.sleep(0.01)
-    (line,) = await said()
+    (line,) = await eventually(said)
     assert "OpenClaw answers 401" in line, "told once for both"
     assert await bridged.unread() == {A: 2, B: 0}
     bridged.gateway = right
@@ -227,7 +222,7 @@ async def test_a_refusal_for_good_is_kept_and_the_owner_told(bridged: Bridged) -
         await bridged.receive(B, f"after {status}")
         await until(lambda status=status: f"after {status}" in bridged.runs)  # type: ignore[misc]
         assert there.asked == asked + 2, "a text that is refused for good is not tried again"
-    assert await bridged.unread() == {A: 0, B: 3}
+    await _until_unread(bridged, {A: 0, B: 3})
     await until(lambda: len(bridged.bridge._told) == 3)
     assert len(await said()) == 4
     await bridged.die()

@@ -104,6 +104,6 @@ async def test_a_portal_asks_no_address_that_redirects_or_is_not_its_contacts(po
         assert (status, answer["field"]) == (400, "portal_url"), url
     poster = Poster("https://me.example", ca=None, allowed=())
     for host in ("127.0.0.1", "10.0.0.1", "[::1]", "169.254.169.254", "[::ffff:127.0.0.1]", "[fd00::1]", "0.0.0.0"):
-        fault = poster._faults["https"](host.strip("[]"))
+        fault = poster.faults["https"](host.strip("[]"))
         assert fault is not None, host
     await poster.close()

@@ -263,7 +263,7 @@ def test_a_second_run_goes_on_where_the_first_broke_off(
     messages = [{"from_portal": "https://b.example", "to_portal": OWN, "content": f"m{n}"} for n in range(20)]
     path = make(tmp_path / "portal.db", "0.9", messages=messages)
     folder = tmp_path / "data"
-    original = moving_in._Mover._put
+    original = moving_in.Mover.put
     put: list[str] = []
 
     async def breaks_off(self: Any, message: Any, *, waits: bool) -> None:
@@ -273,7 +273,7 @@ def test_a_second_run_goes_on_where_the_first_broke_off(
         await original(self, message, waits=waits)
 
     with monkeypatch.context() as patch:
-        patch.setattr(moving_in._Mover, "_put", breaks_off)
+        patch.setattr(moving_in.Mover, "put", breaks_off)
         assert bring(path, "--data", folder)[0] != 0
     code, report = bring(path, "--data", folder)
     assert (code, report["there"]["messages"], report["came"]["messages"]) == (0, 9, 12), report

@@ -37,7 +37,7 @@ MAX_ID_LENGTH = 256
 _MAX_ID = 2**63
 _TTL_MS = 3_600_000
 _CAPABILITIES: dict[str, Any] = {"tools": {}, "resources": {}, "prompts": {}}
-_SERVER = {"name": "clawlink", "version": VERSION}
+SERVER = {"name": "clawlink", "version": VERSION}
 # The parameter of a method that the header Mcp-Name repeats.
 _NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 # Methods of the extension for tasks. Clients may leave the header out there.
@@ -182,7 +182,7 @@ def headers_of(method: str, name: Any) -> dict[str, str]:
 
 def task_of(call: ToolCall, task: dict[str, Any]) -> dict[str, Any]:
     """Return a task as the answer to a call of a tool, for a client that declares the extension."""
-    result = {**task, "resultType": "task", "_meta": {META_SERVER: _SERVER}}
+    result = {**task, "resultType": "task", "_meta": {META_SERVER: SERVER}}
     return {"jsonrpc": "2.0", "id": call.id, "result": result}
 
 
@@ -305,7 +305,7 @@ def _unsupported(version: str) -> _Refused:
 
 def _done(id: int | str, result: dict[str, Any], *, modern: bool, listed: bool = False) -> dict[str, Any]:
     if modern:
-        result = {**result, "resultType": "complete", "_meta": {META_SERVER: _SERVER}}
+        result = {**result, "resultType": "complete", "_meta": {META_SERVER: SERVER}}
         if listed:
             result |= {"ttlMs": _TTL_MS, "cacheScope": "public"}
     return {"jsonrpc": "2.0", "id": id, "result": result}
@@ -316,7 +316,7 @@ def _initialized(params: dict[str, Any], tools: tuple[Tool, ...]) -> dict[str, A
     return {
         "protocolVersion": wanted if wanted in OLD else OLD[-1],
         "capabilities": _CAPABILITIES,
-        "serverInfo": _SERVER,
+        "serverInfo": SERVER,
         "instructions": INSTRUCTIONS,
     }
 

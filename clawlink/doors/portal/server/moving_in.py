@@ -136,7 +136,7 @@ async def move_in(path: Path, data: Path, own_url: str | None, choice: Choice, e
         folder = DataFolder(data, sync="normal")
         try:
             app = App(with_secrets(_config(data, settings), environ), data=folder)
-            mover = _Mover(cast("PortalServer", app.doors["portal"]), report)
+            mover = Mover(cast("PortalServer", app.doors["portal"]), report)
             await mover.all(found, owner, agents)
             await FileMover(mover.door, report, mover.contacts).all(database, database.folder)
             await app.relay.finished()
@@ -179,7 +179,7 @@ def _own(database: OldDatabase, given: str | None) -> str:
     raise BadRequest(f"say which address the portal has, so that contacts notice nothing; perhaps --at {guess}")
 
 
-class _Mover:
+class Mover:
     """Writes what comes, one commit after the other, in the order of the old portal."""
 
     def __init__(self, door: PortalServer, report: Report) -> None:
@@ -281,10 +281,10 @@ class _Mover:
                 state=state,
             )
             await self._require(message.weight)
-            await self._put(message, waits=waits)
+            await self.put(message, waits=waits)
             self._report.count("messages")
 
-    async def _put(self, message: Message, *, waits: bool) -> None:
+    async def put(self, message: Message, *, waits: bool) -> None:
         """Store a message; one that the old portal did not deliver waits for the owner's agent."""
         if not waits:
             await self._core.commit(message.partition_key, Put(message))

@@ -71,17 +71,18 @@ class Poster:
         if ca is not None:
             tls.load_verify_locations(ca)
         self._tls = tls
-        self._faults: dict[str, Fault] = {
+        self.faults: dict[str, Fault] = {
             scheme: partial(screening.fault, allowed=allowed, encrypted=scheme == "https")
             for scheme in ("http", "https")
         }
+        """Why no connection is made to an address, by the scheme of its URL."""
         self._sessions: dict[str, aiohttp.ClientSession] = {}
 
     def _session(self, scheme: str) -> aiohttp.ClientSession:
         if scheme not in self._sessions:
             # A kept connection that the peer has just closed would look like a lost answer.
             connector = aiohttp.TCPConnector(
-                resolver=ScreenedResolver(self._faults[scheme]), force_close=True, ssl=self._tls, use_dns_cache=False
+                resolver=ScreenedResolver(self.faults[scheme]), force_close=True, ssl=self._tls, use_dns_cache=False
             )
             self._sessions[scheme] = aiohttp.ClientSession(
                 connector=connector,
@@ -211,7 +212,7 @@ class Poster:
         """
         parts = urlsplit(contact.id)
         if parts.hostname is not None and networks.address(parts.hostname) is not None:  # aiohttp resolves no addresses
-            fault = self._faults[parts.scheme](parts.hostname)
+            fault = self.faults[parts.scheme](parts.hostname)
             if fault is not None:
                 raise Forbidden(fault)
         async with self._session(parts.scheme).request(
