@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from clawlink.domain.message import Attachment
 from clawlink.doors.a2a.rules.asking import asked, text_of
@@ -32,7 +33,7 @@ from clawlink.doors.a2a.wire.shapes import json_of
 from clawlink.protocol.replies import TaskEvent, TaskView
 
 
-class Step(NamedTuple):
+class Step(Struct, frozen=True):
     """An entry of a task's history in terms of A2A. ``number`` counts all entries, folded ones too."""
 
     number: int

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from clawlink.doors.a2a.rules.states import WORKING, Json, UrlOf
 from clawlink.doors.a2a.rules.tasks import Step, context_id, count, state, status, steps
 from clawlink.protocol.replies import TaskView
 
 
-class Told(NamedTuple):
+class Told(Struct, frozen=True):
     """All that a follower of a task has to keep: the version that it was told of, its entries, and its state."""
 
     version: int

@@ -5,9 +5,10 @@ from __future__ import annotations
 import heapq
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from clawlink.domain.agent import Agent, fold
 from clawlink.domain.limits import MAX_REPLY_BYTES
@@ -30,7 +31,7 @@ _THREAD_LENGTH = 128
 SETTLED = frozenset(state for state in TaskState if STATES[state.value] in FINAL | INTERRUPTED)
 
 
-class Target(NamedTuple):
+class Target(Struct, frozen=True):
     """An agent, or a pool of those with a capability; ``to`` names it in the context of its tasks."""
 
     to: str

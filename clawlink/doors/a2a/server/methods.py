@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
+from msgspec import Struct, field
 
 from clawlink.domain.agent import Agent
 from clawlink.doors.a2a.rules import tasks
@@ -30,7 +30,7 @@ OWN = "relay"
 T = TypeVar("T")
 
 
-class Call(NamedTuple):
+class Call(Struct, frozen=True):
     """A request on its way to a method: the client, the target and the parameters. ``old`` is for one of A2A 0.3."""
 
     request: Request
@@ -40,7 +40,7 @@ class Call(NamedTuple):
     fields: Any
     texts: bool
     wrap: Callable[[Json], Any]
-    cuts: Mapping[str, Pieces] = MappingProxyType({})
+    cuts: Mapping[str, Pieces] = field(default_factory=dict)
     old: bool = False
 
     def read(self, kind: type[T]) -> T:

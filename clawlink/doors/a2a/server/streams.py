@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from aiohttp import hdrs, web
+from msgspec import Struct
 
 from clawlink.domain.agent import Agent
 from clawlink.doors.a2a.rules import tasks, updates
@@ -27,7 +28,7 @@ _STUCK_SECONDS = 28.0
 _encode = msgspec.json.Encoder().encode
 
 
-class Change(NamedTuple):
+class Change(Struct, frozen=True):
     """A view of a task, and the events that lead to it."""
 
     view: TaskView

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from clawlink.errors import ClawLinkError
 
@@ -13,7 +15,7 @@ _BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
 _SERVER_ERROR = -32000
 
 
-class Kind(NamedTuple):
+class Kind(Struct, frozen=True):
     """The code of a reason in JSON-RPC, its status in HTTP, and its name as a google.rpc code."""
 
     rpc: int
@@ -65,7 +67,7 @@ class A2AError(Exception):
         self.field = field
 
 
-class Refusal(NamedTuple):
+class Refusal(Struct, frozen=True):
     """An error as both bindings tell it."""
 
     kind: Kind
