@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -146,6 +147,7 @@ async def test_parts_of_16_megabytes_become_files(serve_a2a: ServeA2A) -> None:
 
 
 @pytest.mark.storm
+@pytest.mark.skipif(find_spec("schemathesis") is None, reason="schemathesis wants Python 3.11")
 def test_no_request_that_fits_the_binding_is_answered_with_a_failure() -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "addopts=-q"]
     cases = "tests/doors/a2a/rest_operations.py"
