@@ -224,7 +224,16 @@ async def main(relay):
     for name, ask in asks.items():
         print(name, min([await longest(ask()) for _ in range(5)]))
 
+class Said:
+    id, stored_at = "x", 0.0
+
+def talk(relay):
+    for n in range(20_000):
+        Said.sender, Said.mailbox = f"a{n % 300}", f"b{n // 300}"
+        relay.core.talks.count(Said)
+
 with crowd(ServerConfig(port=0), agents=3000, tasks=50_000) as made:
+    talk(made.app.relay)
     made.run(main(made.app.relay))
 """
 

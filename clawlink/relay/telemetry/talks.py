@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from heapq import nlargest
-from itertools import chain
 from typing import NamedTuple
 
 from clawlink.domain.delivery import Delivery
@@ -77,13 +75,15 @@ class Talks:
             if self._sorted is None or self._sorted[0] < self._clock() - _FRESH_SECONDS:
                 self._sorted = self._clock(), await self._order()
             keys = self._sorted[1]
+        await asyncio.sleep(0)
         found = [Pair(*key, int(of[0]), of[1]) for key in keys if (of := self._pairs.get(key)) is not None]
-        return nlargest(limit, found, key=lambda pair: pair[2:])
+        return sorted(found, key=lambda pair: pair[2:], reverse=True)[:limit]
 
     async def _order(self) -> list[tuple[str, str]]:
         """Return the first of all pairs by their messages, and give other work its turn meanwhile."""
         best: list[tuple[float, float, tuple[str, str]]] = []
-        for some in parts(list(self._pairs.items()), _FEW):
-            best = nlargest(_FEW, chain(best, ((count, at, key) for key, (count, at) in some)))
+        for keys in parts(list(self._pairs), _FEW // 2):
+            some = [(of[0], of[1], key) for key in keys if (of := self._pairs.get(key)) is not None]
+            best = sorted([*best, *some], reverse=True)[:_FEW]
             await asyncio.sleep(0)
         return [key for _, _, key in best]
