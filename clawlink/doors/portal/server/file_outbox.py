@@ -137,18 +137,9 @@ class FileOutbox:
         return await self._send_parts(peer, transfer, begun, there)
 
     async def _send_parts(self, peer: Contact, transfer: Transfer, begun: Begun, there: There) -> Refusal | None:
-        for index in range(cutting.count(transfer.size, transfer.part_size)):
-            if index in there.received:
-                continue
-            length = cutting.length(index, transfer.size, transfer.part_size)
-            contents = partial(self._contents, transfer, index * transfer.part_size, length)
-            refused = await self._poster.part(peer, begun, index, length, contents)
-            if refused is not None and not refused.final:
-                return refused
-            if refused is not None:
-                break  # the other portal may have all of it, and says so below
-        else:
-            refused = None
+        refused = await self._send_missing(peer, transfer, begun, there)
+        if refused is not None and not refused.final:
+            return refused
         end = await self._poster.look(peer, begun.file_id)
         if isinstance(end, Refusal):
             return end
@@ -158,11 +149,41 @@ class FileOutbox:
         detail = refused.detail if refused is not None else f"the other portal says that the file is {end.status}"
         return Refusal(detail, final=self._failed[transfer.id] >= MOST_FAILED)
 
-    async def _contents(self, transfer: Transfer, start: int, length: int) -> AsyncIterator[bytes]:
+    async def _send_missing(self, peer: Contact, transfer: Transfer, begun: Begun, there: There) -> Refusal | None:
+        """Send parts until all are taken or one is refused.
+
+        Between two portals of ClawLink a part leaves while the other portal puts the one before on its disk.
+        """
+        refused: Refusal | None = None
+        under_way: list[asyncio.Task[Refusal | None]] = []
+        try:
+            for index in range(cutting.count(transfer.size, transfer.part_size)):
+                if index in there.received:
+                    continue
+                length = cutting.length(index, transfer.size, transfer.part_size)
+                gone = asyncio.Event()
+                contents = partial(self._contents, transfer, index * transfer.part_size, length, gone)
+                under_way.append(asyncio.create_task(self._poster.part(peer, begun, index, length, contents)))
+                await _either(gone, under_way[-1])
+                while refused is None and len(under_way) > (1 if begun.raw else 0):
+                    refused = await under_way.pop(0)
+                if refused is not None:
+                    return refused
+            while refused is None and under_way:
+                refused = await under_way.pop(0)
+            return refused
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _contents(self, transfer: Transfer, start: int, length: int, gone: asyncio.Event) -> AsyncIterator[bytes]:
+        """Give a part, and set ``gone`` once all of it has left."""
         async with self._shelf.opened(transfer, start) as (_, opened):
             while length > 0 and (piece := await opened.read(min(_READ_BYTES, length))):
                 length -= len(piece)
                 yield piece
+        gone.set()
 
     async def _settle(self, transfer: Transfer, state: FileState, detail: str) -> bool:
         """End a file, and tell the owner's agent if it did not arrive."""
@@ -172,3 +193,12 @@ class FileOutbox:
             text = f"File {transfer.filename} to {shown(transfer.contact)} is {state.value}: {detail}"
             await self._book.notice(transfer.id, text)
         return True
+
+
+async def _either(event: asyncio.Event, task: asyncio.Task[Refusal | None]) -> None:
+    """Wait until an event is set or a task is over."""
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait([waiting, task], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
