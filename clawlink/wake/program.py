@@ -128,7 +128,7 @@ class Program:
 
     def _facts(self, saved: Saved, session: Session | None) -> tuple[Any, ...]:
         """Return all that an agent's watcher is made from."""
-        lasting = None if session is None else (session.host, session.session_id, session.folder)
+        lasting = None if session is None else (session.host, session.session_id, session.folder, session.server)
         return saved, lasting, self.settings.of(saved.name)
 
     def _read(self) -> tuple[list[Saved], list[tuple[Saved, Session]], str | None]:
@@ -167,8 +167,9 @@ class Program:
                 return Codex(own.codex, session.session_id)
             return Closed("codex app-server", f"no endpoint is set: write codex into {settings.FILE}")
         if session.host == "opencode":
-            if own.opencode is not None:
-                return Opencode(self._http, own.opencode, session.session_id, own.opencode_password)
+            if (url := own.opencode or session.server) is not None and url.startswith(("http://", "https://")):
+                password = own.opencode_password or self._environ.get("OPENCODE_SERVER_PASSWORD")
+                return Opencode(self._http, url, session.session_id, password)
             return Closed("opencode server", f"no address is set: write opencode into {settings.FILE}")
         return Closed(f"{session.host} hook", "this program cannot be woken while it is idle")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 def test_all_programs_are_connected_and_undone(call: Run, account: Path) -> None:
     for program in PROGRAMS.values():
-        (account / program.folder).mkdir()
+        (account / program.folder).mkdir(parents=True)
     (account / ".claude.json").write_text('{"projects": {}}')
     (account / ".codex" / "config.toml").write_text("model = 'x'  # mine\n")
     before = everything(account)
@@ -41,16 +42,47 @@ def test_all_programs_are_connected_and_undone(call: Run, account: Path) -> None
     assert set(after) == {
         *(".claude.json", ".claude/settings.json", ".codex/config.toml", ".codex/hooks.json"),
         *(".gemini/settings.json", ".cursor/hooks.json", ".cursor/mcp.json"),
+        *(".config/opencode/opencode.json", ".config/opencode/plugins/clawlink.js"),
     }
     assert json.loads(after[".claude.json"])["projects"] == {}
     assert set(json.loads(after[".gemini/settings.json"])) == {"hooks", "mcpServers"}
     assert call("connect", "all", "--yes").ok().out == "Connected already.\n"
     rows = {row["program"]: row["connected"] for row in call("connect", "--json").ok().json}
-    assert rows == dict.fromkeys(("Claude Code", "Codex", "Gemini CLI", "Cursor"), "user")
+    assert rows == dict.fromkeys(("Claude Code", "Codex", "Gemini CLI", "Cursor", "opencode"), "user")
     assert "Undone." in call("connect", "all", "--undo", "--yes").ok().out
     assert everything(account) == before
     assert call("connect", "all", "--undo", "--yes").ok().out == "Nothing to undo.\n"
     assert {row["connected"] for row in call("connect", "--json").ok().json} == {"no"}
+
+
+def test_opencode_gets_a_plugin_and_a_local_server(call: Run, account: Path) -> None:
+    folder = account / ".config" / "opencode"
+    folder.mkdir(parents=True)
+    settings, plugin = folder / "opencode.json", folder / "plugins" / "clawlink.js"
+    before = '{\n  "model": "x/y",\n  "mcp": {"other": {"type": "local", "command": ["x"]}}\n}\n'
+    settings.write_text(before)
+    call("--relay", "http://10.0.0.1:9077", "connect", "opencode", "--yes").ok()
+    server = json.loads(settings.read_text())["mcp"]
+    words = [sys.executable, "-m", "clawlink", "mcp", "--relay", "http://10.0.0.1:9077"]
+    assert server["clawlink"] == {"enabled": True, "type": "local", "command": words}
+    assert server["other"] == {"type": "local", "command": ["x"]}
+    text = plugin.read_text()
+    assert f"const COMMAND = {json.dumps([sys.executable, '-m', 'clawlink'])}\n" in text
+    assert 'const FLAGS = ["--relay", "http://10.0.0.1:9077"]\n' in text
+    node = shutil.which("node")
+    if node is not None:
+        checked = subprocess.run([node, "--input-type=module", "--check"], input=text.encode(), check=False, timeout=60)
+        assert checked.returncode == 0
+    # The person's own choices stay, and the rest goes again.
+    settings.write_text(settings.read_text().replace('"enabled": true', '"enabled": false'))
+    call("connect", "opencode", "--yes").ok()
+    assert json.loads(settings.read_text())["mcp"]["clawlink"]["enabled"] is False
+    call("connect", "opencode", "--undo", "--yes").ok()
+    assert json.loads(settings.read_text()) == json.loads(before)
+    assert not plugin.exists()
+    plugin.write_text("export const Mine = 5\n")
+    assert "another plugin" in call("connect", "opencode", "--yes").err
+    assert plugin.read_text() == "export const Mine = 5\n"
 
 
 def test_a_project_has_settings_of_its_own(
@@ -118,6 +150,8 @@ def test_undo_deletes_only_a_file_that_connect_made(account: Path) -> None:
         change(program, undo=True)
         assert not any(path.exists() for path in made), program.name
         assert not list(account.rglob("*.made-by-clawlink")), program.name
+        if program.plugin:  # all of its file is ours, or none
+            continue
         change(program, undo=False)
         hooks.write_bytes(b"{}")  # by a person, in place of that of connect
         change(program, undo=False)

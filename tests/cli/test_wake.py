@@ -108,6 +108,7 @@ def test_the_table_of_programs_says_whether_their_sessions_can_be_woken_and_why_
         "Codex": ("no", "never", "no endpoint\u241b[2J is set"),
         "Gemini CLI": ("no", "never", "no session was begun"),
         "Cursor": ("no", "never", "not connected: clawlink connect cursor"),
+        "opencode": ("no", "never", "not connected: clawlink connect opencode"),
     }
     assert "WHY NOT" in call("connect").ok().out
 

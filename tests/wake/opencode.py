@@ -21,6 +21,7 @@ class OpencodeStandIn:
     def __init__(self, password: str | None = None) -> None:
         self.turns: list[str] = []
         self.busy = False
+        self.looks = 0
         self._auth = None if password is None else "Basic " + base64.b64encode(f"opencode:{password}".encode()).decode()
         app = web.Application()
         app.router.add_get("/session/status", self._status)
@@ -44,6 +45,7 @@ class OpencodeStandIn:
         return web.Response(status=401) if wrong else None
 
     async def _status(self, request: web.Request) -> web.Response:
+        self.looks += 1
         return self._refused(request) or web.json_response({"ses_1": {"type": "busy"}} if self.busy else {})
 
     async def _prompt(self, request: web.Request) -> web.Response:

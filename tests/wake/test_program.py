@@ -22,6 +22,7 @@ from clawlink.wake.program import Program
 from tests import waiting
 from tests.conftest import Running, Serve
 from tests.wake.openclaw import OpenClawStandIn
+from tests.wake.opencode import OpencodeStandIn
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -253,6 +254,22 @@ async def test_fifty_hooks_at_one_moment_are_all_answered(house: House, until: U
         await house.known(session)
     answers = await asyncio.gather(*(house.ask(sessions[n % 5], "PostToolUse") for n in range(50)))
     assert answers == [True] * 50
+
+
+async def test_a_session_of_opencode_is_woken_at_the_server_that_its_plugin_named(
+    house: House, ann: AsyncClient, until: Until
+) -> None:
+    async with OpencodeStandIn("pw") as opencode:
+        session = await house.session("ses_1", "opencode", server=opencode.url + "/")
+        await house.begin(OPENCODE_SERVER_PASSWORD="pw")
+        opencode.busy = True
+        id = (await ann.send(session.name, "hello")).message_id
+        await until(lambda: opencode.looks > 0)
+        assert opencode.turns == [], "a session in a turn gets no second one"
+        opencode.busy = False
+        house.program.desk.note(("opencode", "ses_1"), "idle")
+        await until(lambda: bool(opencode.turns))
+        assert id in opencode.turns[0]
 
 
 async def test_agents_come_and_go_with_their_files_and_the_settings(

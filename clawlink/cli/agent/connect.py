@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.client.programs.programs import Change, Program
 
-_NAMES = ("claude", "codex", "gemini", "cursor")
+_NAMES = ("claude", "codex", "gemini", "cursor", "opencode")
 _VERSION_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
 
@@ -26,7 +26,7 @@ def add(parser: ArgumentParser) -> None:
         nargs="?",
         metavar="PROGRAM",
         choices=(*_NAMES, "all"),
-        help="claude, codex, gemini, cursor, or all that are found; without one, show which are connected",
+        help="claude, codex, gemini, cursor, opencode, or all that are found; without one, show which are connected",
     )
     parser.add_argument("--project", action="store_true", help="for the project in this folder (default: all projects)")
     parser.add_argument("--dry-run", action="store_true", help="show the changes, and write nothing")

@@ -35,7 +35,9 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "event", metavar="EVENT", help="SessionStart, UserPromptSubmit, PostToolUse, Stop, SessionEnd or Wait"
     )
-    parser.add_argument("--host", default="claude", help="the program: claude (default), codex, gemini or cursor")
+    parser.add_argument(
+        "--host", default="claude", help="the program: claude (default), codex, gemini, cursor or opencode"
+    )
     parser.add_argument(
         "--seconds",
         type=float,

@@ -18,7 +18,10 @@ _SECONDS = 0.1
 _INPUT_SECONDS = 2.0
 _MAX_INPUT_BYTES = 16 * 2**20
 _EVENTS = ("UserPromptSubmit", "PostToolUse", "Stop")
-_SESSION_FIELDS = {"claude": "session_id", "codex": "session_id", "gemini": "session_id", "cursor": "conversation_id"}
+_SESSION_FIELDS = {
+    **dict.fromkeys(("claude", "codex", "gemini", "opencode"), "session_id"),
+    "cursor": "conversation_id",
+}
 
 
 def done(argv: Sequence[str]) -> bool:

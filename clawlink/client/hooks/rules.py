@@ -21,12 +21,16 @@ MAX_TOLD = 200
 
 
 class Host(NamedTuple):
-    """A program with hooks: the field that names a session, and how it takes a word at the end of a turn."""
+    """A program with hooks: the field that names a session, and how it takes a word at the end of a turn.
+
+    A ``mute`` host shows its model nothing of a hook: then a message is not told by it.
+    """
 
     name: str
     session_field: str = "session_id"
     block: str = "block"
     plain: bool = False  # it takes other fields than Claude Code's
+    mute: bool = False
 
 
 HOSTS = {
@@ -36,6 +40,7 @@ HOSTS = {
         Host("codex"),
         Host("gemini", block="deny"),
         Host("cursor", session_field="conversation_id", plain=True),
+        Host("opencode", mute=True),
     )
 }
 

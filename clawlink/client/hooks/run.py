@@ -81,7 +81,13 @@ class Hook:
         """Register the agent of a session, or resume it. The file comes first: the relay makes a key only once."""
         from clawlink.client.hooks.ancestors import ancestors, host_among
 
-        session = session._replace(ended=False, seen_at=self._now, host_process=host_among(ancestors()))
+        server = self._said.get("server")
+        session = session._replace(
+            ended=False,
+            seen_at=self._now,
+            host_process=host_among(ancestors()),
+            server=server if isinstance(server, str) else session.server,
+        )
         self._sessions.keep(session)
         name, number = session.name, 1
         while True:
@@ -133,7 +139,7 @@ class Hook:
         others = [agent for agent in found["agents"] if agent["agent_id"] != session.agent_id]
         text = rules.greeting(session.name, session.relay, others, found.get("next") is not None)
         unread = self._unread(session)
-        told = [message["message_id"] for message in unread["messages"]]
+        told = [] if self._host.mute else [message["message_id"] for message in unread["messages"]]
         if told:
             text += "\n" + rules.digest(session.name, unread["messages"], unread["count"])
         self._sessions.keep(session._replace(told=tuple(told), blocks=0, beat_at=self._now, seen_at=self._now))
@@ -151,7 +157,7 @@ class Hook:
             session = session._replace(beat_at=self._now, seen_at=self._now)
         if event == "UserPromptSubmit":
             session = session._replace(blocks=0)
-        unread = self._unread(session)
+        unread: Any = {"messages": [], "count": 0} if self._host.mute else self._unread(session)
         fresh = rules.unread_of(unread["messages"], session.told)
         said: dict[str, Any] | None = None
         if event == "Stop":

@@ -19,8 +19,8 @@ FORGET_SECONDS = 24 * 3600.0
 class Session(NamedTuple):
     """A session of a host. ``claim`` is the idempotency key of its registration, from which the relay makes its key.
 
-    ``host_process`` is the process id of the host and the time of its start, ``folder`` its working directory. Times
-    are seconds since the epoch.
+    ``host_process`` is the process id of the host and the time of its start, ``folder`` its working directory.
+    ``server`` is the address of the host's own server. Times are seconds since the epoch.
     """
 
     host: str
@@ -39,6 +39,7 @@ class Session(NamedTuple):
     told: tuple[str, ...] = ()
     ended: bool = False
     folder: str | None = None
+    server: str | None = None
 
 
 class Sessions:

@@ -88,6 +88,28 @@ def without_server(text: str) -> str | None:
     return _written(settings, text) if settings else None
 
 
+def with_local(text: str | None, words: Sequence[str]) -> str:
+    """Put the MCP server into ``mcp``, as opencode has it: a local one whose command is a list."""
+    settings = _read(text, {})
+    servers = _within(settings, "mcp")
+    if NAME in servers and not _is_our_local(servers[NAME]):
+        raise Unmergeable(f"mcp has another server that is called {NAME}")
+    servers[NAME] = {"enabled": True, **servers.get(NAME, {}), "type": "local", "command": list(words)}
+    return _written(settings, text)
+
+
+def without_local(text: str) -> str | None:
+    """Take the MCP server out of ``mcp``. Returns None if that leaves nothing."""
+    settings = _read(text, {})
+    servers = _within(settings, "mcp")
+    if NAME not in servers or not _is_our_local(servers[NAME]):
+        return text
+    del servers[NAME]
+    if not servers:
+        del settings["mcp"]
+    return _written(settings, text) if settings else None
+
+
 def with_table(text: str | None, command: str, args: Sequence[str]) -> str:
     """Put the MCP server into a file of TOML: new values in its table, or a new table at the end."""
     before = text or ""
@@ -265,6 +287,14 @@ def _is_our_server(server: Any) -> bool:
     if not isinstance(command, str) or not isinstance(args, list) or not all(isinstance(arg, str) for arg in args):
         return False
     return "mcp" in _arguments([command, *args])
+
+
+def _is_our_local(server: Any) -> bool:
+    """Return True for a local server of opencode that is ours."""
+    words = server.get("command") if isinstance(server, dict) else None
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        return False
+    return "mcp" in _arguments(words)
 
 
 # -- TOML --------------------------------------------------------------------------------------------------------------

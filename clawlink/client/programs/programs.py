@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from clawlink import private
 from clawlink.client.hooks.rules import WAIT
-from clawlink.client.programs import merging
+from clawlink.client.programs import merging, opencode
 from clawlink.client.programs.merging import Unmergeable
 from clawlink.errors import Conflicted
 
@@ -28,7 +28,8 @@ _CLAUDE = {event: event for event in ("SessionStart", "UserPromptSubmit", "PostT
 class Program(NamedTuple):
     """A program. Paths are below the home folder, or below a project where they differ there.
 
-    ``events`` maps its events to those of ``clawlink hook``.
+    ``events`` maps its events to those of ``clawlink hook``. A program with a ``plugin`` has no hooks in its settings:
+    the file of its hooks is a program of ours.
     """
 
     name: str
@@ -42,10 +43,13 @@ class Program(NamedTuple):
     flat: bool = False  # an entry of hooks is the command itself
     head: Mapping[str, Any] = {}
     waits: tuple[str, ...] = ()  # events after which a hook waits for mail, to wake the session
+    plugin: bool = False
+    project_hooks: str | None = None
 
     def files(self, root: Path, *, project: bool) -> tuple[Path, Path]:
         """Return the file with the hooks and that with the MCP servers."""
-        return root / self.hooks, root / (self.project_servers if project else self.servers)
+        hooks = self.project_hooks if project and self.project_hooks else self.hooks
+        return root / hooks, root / (self.project_servers if project else self.servers)
 
 
 PROGRAMS = {
@@ -100,6 +104,18 @@ PROGRAMS = {
             True,
             {"version": 1},
         ),
+        Program(
+            "opencode",
+            "opencode",
+            "opencode",
+            ".config/opencode",
+            ".config/opencode/plugins/clawlink.js",
+            ".config/opencode/opencode.json",
+            {},
+            "opencode.json",
+            plugin=True,
+            project_hooks=".opencode/plugins/clawlink.js",
+        ),
     )
 }
 
@@ -131,7 +147,8 @@ def plan(program: Program, root: Path, *, project: bool, flags: Sequence[str] = 
         except Unmergeable as why:
             raise Unmergeable(f"{path} is left as it is: {why}") from None
     for path, text in texts.items():
-        if text is None and before[path] is not None and not _mark(path).exists():
+        is_plugin = program.plugin and path == files[0]  # all of it is ours
+        if text is None and before[path] is not None and not is_plugin and not _mark(path).exists():
             texts[path] = (
                 "" if path.suffix == ".toml" else json.dumps(dict(program.head) if path == files[0] else {}) + "\n"
             )
@@ -144,6 +161,11 @@ def _step(
 ) -> str | None:
     if undo and text is None:
         return None
+    if program.plugin:
+        if is_hooks:
+            return opencode.without_plugin(text or "") if undo else opencode.with_plugin(text, _command(), flags)
+        words = [*_command(), "mcp", *flags]
+        return merging.without_local(text or "") if undo else merging.with_local(text, words)
     if is_hooks:
         if undo:
             return merging.without_hooks(text or "", program.head)

@@ -83,6 +83,19 @@ def test_a_session_is_told_once_of_each_message_and_kept_from_ending_a_few_times
         assert hook("Stop") is None
 
 
+def test_a_host_that_shows_its_model_nothing_tells_no_message(hook: Run, sessions: Sessions, relay: str) -> None:
+    with Client(relay) as ann:
+        ann.register("hook-ann-2")
+        hook("SessionStart", host="opencode", server="http://127.0.0.1:4096/")
+        me = only(sessions)
+        assert (me.server, me.folder) == ("http://127.0.0.1:4096/", "/x/shop")
+        ann.send(me.name, "hello")
+        for event in ("UserPromptSubmit", "Stop", "SessionStart"):
+            hook(event, host="opencode")
+        assert only(sessions).told == (), "so the program that wakes agents wakes it for this"
+        assert only(sessions).server == "http://127.0.0.1:4096/"
+
+
 def test_a_session_that_is_resumed_is_the_same_agent_and_finds_its_mail(
     hook: Run, sessions: Sessions, relay: str
 ) -> None:
