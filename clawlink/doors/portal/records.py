@@ -273,7 +273,7 @@ class Errand(Kept, frozen=True, gc=False, kw_only=True):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        return ERRANDS, errand_of(self.contact, self.peer_id)
+        return ERRANDS, errands_with(self.contact), errand_of(self.contact, self.peer_id)
 
     @property
     def ends_at(self) -> float | None:
@@ -291,6 +291,11 @@ class AgentKey(Kept, frozen=True, gc=False, kw_only=True):
     @property
     def index_keys(self) -> tuple[str, ...]:
         return (KEYS,)
+
+
+def errands_with(contact: str) -> str:
+    """Return the index key of the tasks that came from a contact."""
+    return " portal errands with " + contact
 
 
 def errand_of(contact: str, peer_id: str) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from clawlink.domain.agent import Agent
+from clawlink.doors.portal.records import ERRANDS, Errand, mailbox_of
 from clawlink.doors.portal.server import outbox
 from tests.doors.portal.conftest import Bridges, Own, Peers, Portals
 from tests.doors.portal.test_files import pair
@@ -122,3 +124,9 @@ async def test_a_contact_moves_no_task_but_its_own(portals: Portals, bridges: Br
         got, answer = await b.ask("POST", "/api/portal/tasks", {**wrong, **fields}, key="")
         assert got == status, (fields, answer)
     assert (await task_in(a, id, "delivered", "queued"))["status"]
+    contact = (await b.contact(a.url))["id"]
+    await b.well("DELETE", f"/api/portal/contacts/{contact}")
+    store = b.relay.app.relay.core.store
+    assert (await store.usage(Errand, ERRANDS)).count == 0
+    assert await store.get(Agent, mailbox_of(a.url)) is None, "no agent stands for a contact that was forgotten"
+    await b.contact("https://c.example")

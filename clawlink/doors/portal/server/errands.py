@@ -13,7 +13,7 @@ from typing import Any
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskResponse, TaskUpdate, decode
-from clawlink.doors.portal.records import AGENT, Contact, Errand, errand_of
+from clawlink.doors.portal.records import AGENT, Contact, Errand, errand_of, errands_with
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.rules.words import seconds
 from clawlink.doors.portal.server.contacts import Contacts
@@ -24,9 +24,10 @@ from clawlink.doors.portal.wire.calls import TaskNews
 from clawlink.errors import BadRequest, NotFound, Refused, StoreUnavailable, UnknownTask
 from clawlink.protocol import requests
 from clawlink.relay.relay import Relay
-from clawlink.store.base import Put
+from clawlink.store.base import Drop, Put
 
 SUFFIX = "@portal"
+_AT_ONCE = 100
 _CANCELLED = "cancelled"
 
 
@@ -192,6 +193,14 @@ class Errands:
         await self._relay.tasks.respond(await self._members.start(), ask)
         contact: str = errand.contact
         return contact
+
+    async def forget(self, contact: Contact) -> None:
+        """Forget which tasks came from a contact, and remove the agent that stands for it here."""
+        while found := await self._core.store.first(Errand, errands_with(contact.id), _AT_ONCE):
+            await self._core.commit(AGENT, *map(Drop, found))
+        agent = await self._core.store.get(Agent, contact.mailbox)
+        if agent is not None:
+            await self._relay.deregistration.leave(agent)
 
 
 def told_of(body: Any) -> str | None:

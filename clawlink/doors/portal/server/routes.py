@@ -201,12 +201,14 @@ class Routes:
     async def contact_forget(self, ask: Ask) -> Any:
         contact = await self._contacts.find(parameter(ask.request, "contact_id"))
         await self._contacts.remove(contact.number)
-        return {
+        done = {
             "forgotten": contact.url,
             "messages": await self._mail.forget(contact.id),
             "guests": await self._guests.forget(contact.id),
             "files": await self._files.forget(contact.id),
         }
+        await self._errands.forget(contact)
+        return done
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
