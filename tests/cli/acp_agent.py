@@ -55,10 +55,8 @@ class Example(Agent):  # type: ignore[misc]
     async def _plan(self, session: str, text: str, task: str) -> None:
         entries = [plan_entry("look", status="completed"), plan_entry("act", status="in_progress")]
         await self._client.session_update(session_id=session, update=update_plan(entries))
-        # The next report is at least a second later, so its tool takes as long.
         call = start_tool_call("c", "Build it", kind="execute", content=[tool_content(text_block("x"))])
         await self._client.session_update(session_id=session, update=call)
-        await asyncio.sleep(1.5)
         await self._say(session, text_block("built"))
 
     async def _ask(self, session: str, text: str, task: str) -> None:
