@@ -130,14 +130,14 @@ def _processor(pid: int) -> float:
 
 
 async def _page(session: aiohttp.ClientSession, url: str, view: str, updates: list[int]) -> None:
-    """Do what an open page does: follow the stream, and read its view again every two seconds while there is news."""
+    """Do what an open page does: follow the stream, and read its view again while there is news, at the pace of parts.js."""
     async with session.get(url + "/admin/events") as stream:
         next_at = 0.0
         async for line in stream.content:
             updates[0] += line.startswith(b"data")
             now = time.monotonic()
             if line.startswith(b"data") and now >= next_at:
-                next_at = now + 2
+                next_at = now + 2.5
                 async with session.get(url + view) as answer:
                     await answer.read()
 

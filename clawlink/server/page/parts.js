@@ -96,7 +96,7 @@ export const Live = createContext({ overview: null, open: false });
 
 // A page reads again at most once in this time, and for the twentieth part of its time at most: a relay that is busy
 // answers later, and is then asked less often.
-const PACE_MS = 2000;
+const PACE_MS = 2500;
 const PART = 20;
 
 // Call ``read`` at once for another ``key``, and again, at that pace, whenever something in the relay has changed.
