@@ -22,7 +22,7 @@ from clawlink.config import ServerConfig
 from tests.system.threaded import relay_in_thread
 from tests.wake.sessions import claude, waking
 
-WAKES = 15
+WAKES = 10
 HOOKS = 20
 
 
@@ -63,12 +63,13 @@ def measure(home: Path) -> None:
             sender.register("sender")
             times = []
             for _ in range(WAKES):
-                time.sleep(1.0)  # the session is idle, and waits
+                time.sleep(2.5)  # the hook that waits begins a second after the turn
                 sent = time.time()
                 sender.send(worker.name, "hello")
                 times.append(works.until("at") - sent)
                 works.until("idle")
             shown("from send to the woken turn", times)
+        time.sleep(1.0)
         hook("second")
         shown("hook by the program", [hook("second") for _ in range(HOOKS)])
         program.stop()
