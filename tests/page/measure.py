@@ -130,7 +130,7 @@ def _processor(pid: int) -> float:
 
 
 async def _page(session: aiohttp.ClientSession, url: str, view: str, updates: list[int]) -> None:
-    """Do what an open page does: follow the stream, and read its view again while there is news, at the pace of parts.js."""
+    """Do what an open page does: follow the stream, and read its view again at the pace of parts.js."""
     async with session.get(url + "/admin/events") as stream:
         next_at = 0.0
         async for line in stream.content:
