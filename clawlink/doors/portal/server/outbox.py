@@ -137,8 +137,9 @@ class Outbox:
     async def _something_waits(self, contact: str, agent: Agent) -> bool:
         if (await self._core.store.usage(Message, queued_for(contact))).count:
             return True
-        async for _ in self._relay.mailbox.pending(agent.id):  # a task, or news of one
-            return True
+        async for delivery in self._relay.mailbox.pending(agent.id):
+            if await self._core.store.get(Message, delivery.id) is None:  # a task, or news of one
+                return True
         return False
 
     async def _seen(self, agent: Agent) -> Agent | None:
