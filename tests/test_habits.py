@@ -12,7 +12,6 @@ TESTS = Path(__file__).parent
 SLEEPS = {
     "waiting.py": "all waits for a condition are here",
     "bench/wake.py": "a session is idle before it is woken, and that takes a moment",
-    "cli/acp_agent.py": "an agent's tool takes longer than the pause between two reports",
     "doors/a2a/agent.py": "the conformance kit asks an agent that answers after a while",
     "virtual_time.py": "time is virtual there",
     "cli/test_file_transfers.py": "a process that blocks is known by the processor time that it does not take",

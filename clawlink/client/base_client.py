@@ -384,6 +384,7 @@ class BaseClient:
     cancel_as_operator = Method(operator_endpoints.cancel_as_operator)
     respond_as_operator = Method(operator_endpoints.respond_as_operator)
     redrive_all = Method(operator_endpoints.redrive_all)
+    rename_agent = Method(operator_endpoints.rename_agent)
     unlock_as_operator = Method(operator_endpoints.unlock_as_operator)
     inbox = Method(operator_endpoints.inbox)
     put_away = Method(operator_endpoints.put_away)

@@ -109,6 +109,12 @@ def redrive_all(me: Identity, *, limit: int = MAX_LIST_LENGTH) -> Call[operating
     return simple_call(operator_paths.REDRIVE_ALL, checked({"limit": limit}, operating.RedriveAll))
 
 
+def rename_agent(me: Identity, agent: str, name: str) -> Call[operating.Renamed]:
+    """Give an agent another name. The agent has it until it registers under another name."""
+    ask = checked({"agent": agent, "name": name}, operating.Rename)
+    return simple_call(operator_paths.RENAME_AGENT, ask, repeatable=False)
+
+
 def unlock_as_operator(me: Identity, file_key: str) -> Call[file_replies.FileUnlocked]:
     """End the lock of a file, whoever holds it."""
     return simple_call(operator_paths.UNLOCK_AS, checked({"file_key": file_key}, operating.Unlock), repeatable=False)

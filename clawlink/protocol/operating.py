@@ -125,6 +125,22 @@ class Unlock(Struct, frozen=True, gc=False):
     file_key: FileKey
 
 
+class Rename(Struct, frozen=True, gc=False):
+    """Give an agent another name. ``agent`` is its id, or the name that it has."""
+
+    agent: Recipient
+    name: requests.Name
+
+
+class Renamed(Struct, frozen=True, gc=False):
+    """An agent has another name. ``before`` is the name that it had."""
+
+    status: str
+    agent_id: str
+    name: str
+    before: str
+
+
 class InboxQuery(Struct, frozen=True, gc=False):
     """The part of the operator's mailbox: ``limit`` messages, those of the highest priority and the oldest first."""
 

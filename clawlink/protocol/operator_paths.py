@@ -113,6 +113,18 @@ UNLOCK_AS = Endpoint(
     use="operator.unlock",
     audited="file_key",
 )
+RENAME_AGENT = Endpoint(
+    "rename_agent",
+    "POST",
+    "/admin/rename",
+    "Give an agent another name.",
+    operating.Renamed,
+    body=operating.Rename,
+    admin=True,
+    keyless=True,
+    use="operator.rename",
+    audited="agent_id",
+)
 INBOX = Endpoint(
     "inbox",
     "GET",

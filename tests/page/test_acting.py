@@ -44,6 +44,15 @@ def acting(browser: Browser) -> Iterator[tuple[str, Watched]]:
         assert watched.faults == []
 
 
+def test_a_person_renames_an_agent(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    watched.show(url, "agents/bob")
+    watched.words = "Robert <b>"
+    watched.page.click("button:has-text('Rename')")
+    watched.page.wait_for_selector("h1:has-text('Robert <b>')")
+    assert [one["name"] for one in get(url, "/discover")["agents"] if one["agent_id"] == "bob"] == ["Robert <b>"]
+
+
 def test_a_person_delegates_reads_the_answer_and_puts_it_away(acting: tuple[str, Watched]) -> None:
     url, watched = acting
     page = watched.page

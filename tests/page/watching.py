@@ -53,6 +53,7 @@ class Watched:
         self.page = page
         self.faults: list[str] = []
         self.agrees = False  # to the questions of the page itself
+        self.words: str | None = None  # for what the page itself asks for
         page.on("dialog", self._dialog)
         page.on("pageerror", lambda error: self.faults.append(f"error {error}"))
         page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
@@ -61,6 +62,8 @@ class Watched:
     def _dialog(self, dialog: Dialog) -> None:
         if self.agrees and dialog.type == "confirm":
             dialog.accept()
+        elif self.words is not None and dialog.type == "prompt":
+            dialog.accept(self.words)
         else:
             self.faults.append(f"dialog {dialog.message}")
             dialog.dismiss()

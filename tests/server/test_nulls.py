@@ -31,6 +31,7 @@ _GIVEN: dict[str, Any] = {
     "subscriptions": ["*"],
     "key_id": "0" * 64,
     "nonce": "0" * 16,
+    "name": "n",
 }
 
 

@@ -138,6 +138,29 @@ async def test_dead_letters_of_all_come_back_and_locks_end(serve: Serve) -> None
     await ok(relay.post("/locks", {"file_key": "k", "agent_id": "b", "seconds": 60}))
 
 
+async def test_an_agent_is_renamed(serve: Serve) -> None:
+    relay = await staffed(serve)
+    await relay.register("Dora", agent_id="d")
+    done = await act(relay, "rename", agent="Dora", name="Theodora")
+    assert done == {"status": "renamed", "agent_id": "d", "name": "Theodora", "before": "Dora"}
+    assert (await act(relay, "rename", agent="d", name="Theodora"))["before"] == "Theodora", "a repeat is harmless"
+    listed = (await ok(relay.get("/discover?status=all")))["agents"]
+    assert [one["name"] for one in listed if one["agent_id"] == "d"] == ["Theodora"]
+    await ok(relay.post("/register", {"name": "Dora", "agent_id": "e", "claim": True}))
+    for name, status, code in (
+        ("dora", 409, "name_taken"),
+        (OPERATOR, 403, "not_allowed"),
+        ("\u2800", 400, "bad_request"),
+        ("a\nb", 400, "bad_request"),
+    ):
+        await refused(relay.post("/admin/rename", {"agent": "d", "name": name}, headers=BOSS), status, code)
+    await refused(relay.post("/admin/rename", {"agent": "no", "name": "x"}, headers=BOSS), 404, "unknown_agent")
+    await act(relay, "send", to_agent="d", content="x")
+    await refused(relay.post("/admin/rename", {"agent": OPERATOR, "name": "x"}, headers=BOSS), 403, "not_allowed")
+    acts = (await ok(relay.get("/admin/audit", headers=BOSS)))["entries"]
+    assert ("rename_agent", "d") in [(one["act"], one["target"]) for one in acts]
+
+
 async def test_nobody_else_is_the_operator(serve: Serve) -> None:
     relay = await staffed(serve)
     for fields in (

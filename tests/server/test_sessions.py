@@ -27,6 +27,7 @@ WRITES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/admin/tasks/t/respond", {}),
     ("/admin/redrive-all", {}),
     ("/admin/unlock", {"file_key": "k"}),
+    ("/admin/rename", {"agent": "a", "name": "n"}),
     ("/admin/inbox", {"message_ids": ["m"]}),
     ("/admin/links", {}),
     ("/admin/logout", {"all": True}),

@@ -296,6 +296,7 @@ VALID: dict[str, dict[str, Any]] = {
     "/admin/tasks/{task_id}/respond": {"result": 1, "status": "failed", "note": "n", "idempotency_key": "k"},
     "/admin/redrive-all": {"limit": 5},
     "/admin/unlock": {"file_key": "k"},
+    "/admin/rename": {"agent": "nobody", "name": "n"},
     "/admin/inbox": {"message_ids": ["m"]},
     "/admin/links": {"read_only": True, "seconds": 60},
     "/admin/sessions": {"code": "c", "admin_token": "t"},

@@ -152,6 +152,12 @@ class Operator:
             raise UnknownFile("no file for everyone has this key and a lock", field="file_key")
         return await self._files.unlock(operator, ask.file_key, file_requests.UnlockQuery(force=True))
 
+    async def rename(self, ask: operating.Rename) -> operating.Renamed:
+        """Give an agent another name. Raises UnknownAgent, AmbiguousName, NameTaken, NotAllowed for a kept name."""
+        old = await self._agents.resolve(ask.agent, field="agent")
+        new = await self._agents.rename(old.id, ask.name)
+        return operating.Renamed("renamed", new.id, new.name, old.name)
+
     # -- the operator's mailbox --------------------------------------------------------------------------------------
 
     async def inbox(self, ask: operating.InboxQuery) -> operating.Inbox:

@@ -10,6 +10,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from clawlink.domain import access, looks
 from clawlink.domain import agent as rules
 from clawlink.domain.agent import (
@@ -210,6 +212,38 @@ class Agents(AgentLookup):
         if seen and old is not None and self.presence(old) is Presence.STALE:
             core.activity_log.note("came back", agent_name=name, agent_id=agent_id)
         return Registration(agent, old is not None, made, self._relay_key(agent, made or agent_key))
+
+    async def rename(self, agent_id: str, name: str) -> Agent:
+        """Give an agent another name, for the operator, and return it.
+
+        Raises UnknownAgent, NameTaken, BadRequest for a name that shows nothing, and NotAllowed for one that is kept.
+        """
+        return await self._core.finish(self._rename(agent_id, name.strip()))
+
+    @retrying
+    async def _rename(self, agent_id: str, name: str) -> Agent:
+        core, now = self._core, self._core.clock()
+        old = await core.store.get(Agent, agent_id)
+        if old is None:
+            raise UnknownAgent(f"no agent {agent_id!r} is registered here any more", field="agent")
+        if old.name == name:
+            return old
+        self._require_unreserved(old.id, None, field="agent")
+        self._require_unreserved(name, old.name, field="name")
+        _require_plain(name, field="name")
+        claimed, takes_name = old.key_hash is not None, fold(old.name) != fold(name)
+        if takes_name:
+            await self._names.require_free_name(name, agent_id, claimed=claimed)
+        agent = replace(old, version=old.version + 1, name=name)
+        await self._require_memory(old, agent)
+        await self._names.take(name, agent_id, now, claimed=claimed)
+        await core.commit(agent.partition_key, Put(agent))
+        if takes_name and not claimed:
+            await self._names.require_kept(agent, old, now)
+        if takes_name:
+            await self._names.give_up(old)
+        core.activity_log.note("renamed", agent_name=name, agent_id=agent_id, before=old.name)
+        return agent
 
     def _require_claimable(self, agent: Agent, address: str | None, now: float) -> None:
         if not rules.claimable(agent, address, now, self._core.limits):

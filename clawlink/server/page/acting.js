@@ -176,6 +176,15 @@ export function RedriveAll() {
     <${Refusal} error=${error} /></p>`;
 }
 
+export function Rename({ agent, onDone }) {
+  const { act, busy, error } = useAct();
+  const run = () => {
+    const name = prompt(t("rename.ask", { name: agent.name }), agent.name);
+    if (name) act("admin/rename", { agent: agent.agent_id, name }).then((done) => done && onDone());
+  };
+  return html`<button disabled=${busy} onClick=${run}>${t("rename")}</button><${Refusal} error=${error} />`;
+}
+
 export function Unlock({ file }) {
   const { act, busy, error } = useAct();
   const run = () => confirm(t("unlock.sure")) && act("admin/unlock", { file_key: file });

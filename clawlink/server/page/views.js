@@ -1,6 +1,6 @@
 // The views of agents, tasks, dead letters and the audit. Each reads its address of the relay's /admin, and shows it.
 import { html, useContext, useState } from "./htm-preact.js";
-import { RedriveAll, TaskActs } from "./acting.js";
+import { RedriveAll, Rename, TaskActs } from "./acting.js";
 import { AgentMore, Family, TASK_HEADS, taskRow } from "./related.js";
 import { asked, Choice, go, List, Search } from "./lists.js";
 import {
@@ -34,7 +34,8 @@ export function Agents({ query }) {
 }
 
 export function Agent({ id, session }) {
-  const state = useData(`admin/agents/${encodeURIComponent(id)}`);
+  const [turn, again] = useState(0);
+  const state = useData(`admin/agents/${encodeURIComponent(id)}${turn ? `#${turn}` : ""}`);
   const [trouble, complain] = useState(null);
   const found = state.data;
   const kick = () => {
@@ -80,6 +81,7 @@ export function Agent({ id, session }) {
       <${AgentMore} id=${found.agent.agent_id} />
       ${!session.read_only &&
       html`<p><a class="button" href=${address("write", { to: found.agent.agent_id })}>${t("write")}</a>${" "}
+        <${Rename} agent=${found.agent} onDone=${() => again(turn + 1)} />${" "}
         <button class="danger" onClick=${kick}>${t("kick")}</button></p>`}</div>`}</article>`;
 }
 
