@@ -161,7 +161,7 @@ def test_usage_is_the_words_that_are_needed() -> None:
         ("file put", "file put KEY PATH [flags]"),
         ("wait", "wait TASK ... [flags]"),
         ("redrive", "message redrive (--id ID | --all) [flags]"),
-        ("work", "work --exec COMMAND [flags]"),
+        ("work", "work (--exec COMMAND | --acp COMMAND) [flags]"),
         ("completion", "completion bash|zsh|fish|agents|identities|keys [BEGINNING] [flags]"),
         ("poll", "poll [flags]"),
     ):

@@ -10,7 +10,7 @@ from clawlink.domain.confusables import prototypes
 from clawlink.domain.pool import Pool, is_heir
 from clawlink.errors import NameTaken
 from clawlink.relay.core import Core, retrying
-from clawlink.store.base import Conflict, Drop, Put
+from clawlink.store.base import Drop, Put
 
 _NAMESAKES = 100
 
@@ -149,10 +149,8 @@ class Names:
                 current={"agent_id": holder.id, "last_heartbeat": holder.last_heartbeat},
             )
 
+    @retrying
     async def give_up(self, agent: Agent) -> None:
         hold = await self._core.store.get(NameHold, fold(agent.name))
-        if hold is not None and hold.agent_id == agent.id:
-            try:
-                await self._core.commit(hold.partition_key, Drop(hold))
-            except Conflict:  # another agent has taken the name at this moment, and keeps it
-                return
+        if hold is not None and hold.agent_id == agent.id:  # else another agent has taken the name, and keeps it
+            await self._core.commit(hold.partition_key, Drop(hold))
