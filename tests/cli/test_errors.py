@@ -27,6 +27,7 @@ CODES = {
     errors.RelayUnreachable: 3,
     errors.NotARelay: 3,
     errors.Draining: 3,
+    errors.Stopped: 3,
     errors.StoreUnavailable: 3,
     errors.NotAuthenticated: 4,
     errors.NotAllowed: 4,
