@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from clawlink.domain.agent import OPERATOR
+from clawlink.domain.dense_json import MAX_PARTS
 from clawlink.domain.message import Message
 from clawlink.protocol.paths import ENDPOINTS
 from tests.conftest import Running, Serve
@@ -136,6 +137,15 @@ async def test_dead_letters_of_all_come_back_and_locks_end(serve: Serve) -> None
     await act(relay, "unlock", file_key="k")
     await refused(relay.post("/admin/unlock", {"file_key": "k"}, headers=BOSS), 404, "unknown_file")
     await ok(relay.post("/locks", {"file_key": "k", "agent_id": "b", "seconds": 60}))
+
+
+async def test_the_inbox_shows_contents_of_very_many_parts(serve: Serve) -> None:
+    relay = await staffed(serve)
+    content: list[Any] = [[], {}] * MAX_PARTS
+    await act(relay, "send", to_agent="a", content="x")
+    await send(relay, "a", OPERATOR, content)
+    (message,) = await inbox(relay)
+    assert (message["message"]["content"] == content) is True
 
 
 async def test_an_agent_is_renamed(serve: Serve) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Any
 
 import msgspec
 
@@ -166,7 +165,7 @@ class Operator:
         messages = []
         for d in await core.store.due(OPERATOR, core.clock(), ask.limit):
             seen = glimpse(d.body, 0)
-            body = msgspec.json.decode(d.body, type=dict[str, Any]) if self._contents else None
+            body = msgspec.json.decode(d.body, type=dict[str, msgspec.Raw]) if self._contents else None
             at = core.time.iso(d.stored_at)
             messages.append(operating.InboxMessage(message_id(d), seen.type, seen.from_agent, at, d.is_task, body))
             await turns.next()
