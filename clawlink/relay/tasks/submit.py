@@ -90,7 +90,7 @@ class TaskSubmission:
         )
         self._admission.require_pace(sender.id, to.id)
         now = core.clock()
-        message = _delegation(id, sender, ask, to.id, chain, core.time)
+        message = _delegation(id, sender, ask, to.id, chain, core.time, now)
         route = core.sockets.route(to.id)
         stored = await self._store(message, sender, to, ask, now, own=own)
         if stored is not None and own_id is not None:  # somebody has taken the id at this moment
@@ -125,7 +125,7 @@ class TaskSubmission:
         chain = await self._admission.chain(sender, None, parent_task=ask.parent_task)
         self._admission.require_pace(sender.id, None)
         now = self._core.clock()
-        message = _delegation(id, sender, ask, None, chain, self._core.time, members=members)
+        message = _delegation(id, sender, ask, None, chain, self._core.time, now, members=members)
         pool = pool_for(capabilities_of(message), members, {agent.id: agent.key_hash for agent in agents})
         if members:  # one text for the mailboxes of all tasks of the pool
             pool = replace(pool, id=(await self._core.store.get(Pool, pool.id) or pool).id)
@@ -205,7 +205,8 @@ class TaskSubmission:
         """Answer as the first time. Raises KeyReused if that was another request."""
         members = first.to_any_of if isinstance(first.to_any_of, tuple) else ()
         now_asked = _delegation(
-            first.message_id, sender, ask, first.to_agent, first.chain, self._core.time, members=members
+            *(first.message_id, sender, ask, first.to_agent, first.chain, self._core.time, self._core.clock()),
+            members=members,
         )
         named = list(zip(ask.to_any_of or (), members, strict=False))
         if ask.to_agent is not None and first.to_agent is not None:
@@ -285,6 +286,7 @@ def _delegation(
     to: str | None,
     chain: chain_rules.Chain,
     time: StoppableTime,
+    now: float,
     *,
     members: Any = (),
 ) -> TaskDelegation:
@@ -304,6 +306,6 @@ def _delegation(
         chain=chain,
         capability=_UNSET if capability is None else capability if isinstance(capability, str) else tuple(capability),
         to_any_of=tuple(members) if members else _UNSET,
-        deadline_at=_UNSET if ask.deadline is None else time.iso(time() + ask.deadline),
+        deadline_at=_UNSET if ask.deadline is None else time.iso(now + ask.deadline),
         attachments=attached(ask.attachments),
     )
