@@ -273,7 +273,7 @@ class FileReads:
                 watch.signal,
                 read=news,
                 next_at=ends_at,
-                clock=core.clock,
+                clock=lambda: core.clock(),  # another one from the first stop on
                 wait=wait,
                 over=lambda: core.draining,
                 tick=_TICK_SECONDS,

@@ -72,7 +72,7 @@ class UnreadMail:
                 signal,
                 read=read,
                 next_at=next_at,
-                clock=core.clock,
+                clock=lambda: core.clock(),  # another one from the first stop on
                 wait=ask.wait,
                 over=lambda: core.draining,
                 tick=core.store.index_lag or _TICK_SECONDS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 import msgspec
@@ -24,7 +25,7 @@ from clawlink.domain.message import (
     of_person,
     says_the_same,
 )
-from clawlink.domain.task import ANSWERS, FAILURES, FINAL, INPUT_REQUIRED, QUEUED, Task, TaskState
+from clawlink.domain.task import ANSWERS, FAILURES, FINAL, INPUT_REQUIRED, QUEUED, Event, Task, TaskState
 from clawlink.errors import KeyReused, NotAllowed, TooLarge, UnknownTask, WrongState
 from clawlink.protocol import requests
 from clawlink.protocol.replies import Answered, Cancelled, RecipientInfo, ResponseSent
@@ -247,11 +248,11 @@ class TaskReports:
         core = self._core
         task, d = await self._find(task_id)
         _require_own(task, sender)
-        question = next((e for e in reversed(task.history) if e.status is INPUT_REQUIRED), None)
+        question = _moment(task, lambda event: event.status is INPUT_REQUIRED)
         now = core.clock()
         stamp = core.time.stamp()
         message = TaskAnswer(
-            message_id=derived("input", task.id, "" if question is None else repr(question.at)),
+            message_id=derived("input", task.id, "" if question is None else repr(question)),
             task_id=task.id,
             from_agent=sender.id,
             to_agent=task.assignee or "",
@@ -339,12 +340,24 @@ def _is_repeat(task: Task, moved: Task) -> bool:
     return replace(moved.history[-1], at=0.0) == replace(task.history[-1], at=0.0)
 
 
+def _moment(task: Task, is_it: Callable[[Event], bool]) -> float | tuple[float, int] | None:
+    """Return what tells the last such event from all earlier ones.
+
+    That is its instant, and its number if there are several: time stands still while the operator stops all work.
+    """
+    such = [event.at for event in task.history if is_it(event)]
+    if not such:
+        return None
+    earlier = such.count(such[-1]) - 1
+    return (such[-1], earlier) if earlier else such[-1]
+
+
 def _response_id(task: Task, state: TaskState, ask: requests.Respond, word: str) -> str:
     """Derive the response's id from its cause: one final answer a task; reports differ by their key or text."""
     if state in FINAL:
         return end_id(task.id)
     # Once it was answered, the same question is another one.
-    answered = next((event.at for event in reversed(task.history) if event.by in (task.requester, OPERATOR)), None)
+    answered = _moment(task, lambda event: event.by in (task.requester, OPERATOR))
     said = ask.idempotency_key or _digest([ask.result, ask.progress, ask.note, answered, ask.attachments, word])
     return derived("report", task.id, ask.from_agent, state.value, said)
 

@@ -68,7 +68,7 @@ class TaskViews:
             await wait_loop.first(
                 watch.signal,
                 read=read,
-                clock=core.clock,
+                clock=lambda: core.clock(),  # another one from the first stop on
                 wait=ask.wait,
                 over=lambda: core.draining,
                 tick=max(core.limits.stale_after / 2, 1.0),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import clawlink
+from clawlink.domain.message import TaskAnswer, TaskResponse
 from clawlink.domain.task import TaskState
 from clawlink.errors import Stopped
 from clawlink.protocol import requests
@@ -92,6 +93,48 @@ async def test_leases_deadlines_and_ages_stand_still_and_go_on() -> None:
     assert await scene.status(task) == TaskState.EXPIRED.value
     ended = await scene.view(task)
     assert (ended.created_at, ended.finished_at) == (iso(scene.now - 10_061), iso(scene.now))
+
+
+async def test_each_question_of_a_stop_gets_its_own_answer() -> None:
+    """Time stands still, so equal questions and answers differ in nothing else."""
+    scene = await working()
+    task = await scene.delegate(to_agent="w")
+    await scene.take("w")
+    await scene.relay.stops.switch(STOP)
+    for content in ("yes", "yes", "no"):
+        await scene.respond("w", task, "input_required", result="delete it?")
+        ask = requests.Answer(from_agent="req", content=content)
+        for _ in range(2):  # a repeat doubles nothing
+            await scene.relay.tasks.answer(await scene.agent("req"), task, ask)
+    await scene.relay.stops.switch(RESUME)
+    answers = [m.content for m in await scene.read("w") if isinstance(m, TaskAnswer)]
+    assert sorted(answers) == ["no", "yes", "yes"]
+    questions = [m for m in await scene.read("req") if isinstance(m, TaskResponse)]
+    assert len(questions) == 3
+
+
+@pytest.mark.virtual_time
+async def test_a_look_that_began_before_the_first_stop_reads_little_after_it() -> None:
+    scene = await working()
+    await scene.send("req", "w")
+    await scene.take("w", lease=5.0)
+    ask = requests.UnreadQuery(wait=50.0, since=2**60)
+    looking = asyncio.ensure_future(scene.relay.unread_mail.unread(await scene.agent("w"), ask))
+    await until(lambda: scene.relay.core.signals.listeners() > 0)
+    await scene.relay.stops.switch(STOP)
+    scene.now += 1000
+    await scene.relay.stops.switch(RESUME)
+    reads = 0
+    due = scene.store.next_due_at
+
+    async def counted(mailbox: str) -> float | None:
+        nonlocal reads
+        reads += 1
+        return await due(mailbox)
+
+    scene.store.next_due_at = counted  # type: ignore[method-assign]
+    await looking
+    assert reads < 20
 
 
 async def test_a_claim_that_waits_goes_on_when_work_does() -> None:

@@ -86,7 +86,9 @@ def _words(view: TaskView) -> str:
 
 def _question(view: TaskView) -> str:
     """Return the key of the question that waits: another question has another."""
-    return next((f"question-{event.at}" for event in reversed(view.history) if event.status == "input_required"), "")
+    asked = [event.at for event in view.history if event.status == "input_required"]
+    # Several have one instant if they came while the operator had stopped all work.
+    return f"question-{asked[-1]}-{asked.count(asked[-1])}" if asked else ""
 
 
 def _asked(view: TaskView) -> dict[str, Any]:
