@@ -62,7 +62,12 @@ def test_opencode_gets_a_plugin_and_a_local_server(call: Run, account: Path) -> 
     before = '{\n  "model": "x/y",\n  "mcp": {"other": {"type": "local", "command": ["x"]}}\n}\n'
     settings.write_text(before)
     call("--relay", "http://10.0.0.1:9077", "connect", "opencode", "--yes").ok()
-    server = json.loads(settings.read_text())["mcp"]
+
+    def servers() -> dict[str, Any]:
+        (found,) = [value for key, value in json.loads(settings.read_text()).items() if key != "model"]
+        return dict(found)
+
+    server = servers()
     words = [sys.executable, "-m", "clawlink", "mcp", "--relay", "http://10.0.0.1:9077"]
     assert server["clawlink"] == {"enabled": True, "type": "local", "command": words}
     assert server["other"] == {"type": "local", "command": ["x"]}
@@ -76,7 +81,7 @@ def test_opencode_gets_a_plugin_and_a_local_server(call: Run, account: Path) -> 
     # The person's own choices stay, and the rest goes again.
     settings.write_text(settings.read_text().replace('"enabled": true', '"enabled": false'))
     call("connect", "opencode", "--yes").ok()
-    assert json.loads(settings.read_text())["mcp"]["clawlink"]["enabled"] is False
+    assert servers()["clawlink"]["enabled"] is False
     call("connect", "opencode", "--undo", "--yes").ok()
     assert json.loads(settings.read_text()) == json.loads(before)
     assert not plugin.exists()
