@@ -14,6 +14,8 @@ from clawlink.domain.limits import Limits
 _FOLDER = ".clawlink"
 # The files of the secrets that a relay keeps.
 TOKEN, ADMIN_TOKEN, SECRET = "token", "admin-token", "secret"
+# The file that names the data folder of the relay that last used a port, where its secrets are.
+DATA_FOLDER = "data-folder"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9077
 # Longer than anybody waits for one answer, and as much as every system's clock can count to.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clawlink.cli.context import Context
     from clawlink.cli.settings import Where
 
@@ -26,16 +29,32 @@ def as_operator(args: Namespace, ctx: Context) -> tuple[Where, Where]:
 
 def _kept(where: Where, ctx: Context) -> str | None:
     """Return the admin token kept by this account's relay, if the relay that answers proves to be that one."""
-    import secrets
+    import os
+    from pathlib import Path
     from urllib.parse import urlsplit
 
+    from clawlink.config import DATA_FOLDER, DEFAULT_PORT, folder_of
+
+    try:
+        own = folder_of(urlsplit(where.relay.partition(",")[0]).port or DEFAULT_PORT, ctx.environ)
+    except (ValueError, RuntimeError):
+        return None
+    folders = [own]
+    with contextlib.suppress(OSError):  # there is none where no relay with a data folder has run
+        folders.insert(0, Path(os.fsdecode((own / DATA_FOLDER).read_bytes())))
+    return next((token for folder in folders if (token := _proven(folder, where, ctx)) is not None), None)
+
+
+def _proven(folder: Path, where: Where, ctx: Context) -> str | None:
+    """Return the admin token in a folder, if the relay that answers proves that it knows the secret there."""
+    import secrets
+
     from clawlink.client.proof import is_same_relay
-    from clawlink.config import ADMIN_TOKEN, DEFAULT_PORT, SECRET, folder_of
+    from clawlink.config import ADMIN_TOKEN, SECRET
     from clawlink.errors import ClawLinkError
     from clawlink.protocol.proof import key_id, relay_key
 
     try:
-        folder = folder_of(urlsplit(where.relay.partition(",")[0]).port or DEFAULT_PORT, ctx.environ)
         token, secret = ((folder / name).read_text("ascii").strip() for name in (ADMIN_TOKEN, SECRET))
         key = secrets.token_urlsafe()
         known_by = relay_key(secret.encode(), key_id(key))

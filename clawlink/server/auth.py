@@ -104,7 +104,8 @@ class Guard:
         if endpoint.admin and not self._operates(request, endpoint, session):
             raise NotAllowed(
                 "only the relay's operator may do this: send its admin token in place of the token (in the shell "
-                "--admin-token or CLAWLINK_ADMIN_TOKEN); the relay keeps it beside its token",
+                "--admin-token or CLAWLINK_ADMIN_TOKEN); a token that the relay made is in the file admin-token of its "
+                "--data folder, or else of ~/.clawlink/relays/PORT on its own account",
                 field="Authorization",
             )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from clawlink import private
-from clawlink.config import ADMIN_TOKEN, SECRET, TOKEN, ServerConfig, folder_of
+from clawlink.config import ADMIN_TOKEN, DATA_FOLDER, SECRET, TOKEN, ServerConfig, folder_of
 
 _BYTES = 24
 _log = logging.getLogger("clawlink.server")
@@ -34,6 +35,21 @@ def keep(folder: Path, name: str, *, anew: bool = False) -> str:
     return made
 
 
+def _note(data: Path, port: int, environ: Mapping[str, str]) -> None:
+    """Note in the account's own folder where a relay keeps its secrets, so that its operator's commands find them.
+
+    Without a home folder, or without room there, it notes nothing: the commands then ask for the admin token.
+    """
+    with contextlib.suppress(OSError, RuntimeError):
+        folder = folder_of(port, environ)
+        noted = os.fsencode(data.resolve())
+        with contextlib.suppress(FileNotFoundError):
+            if (folder / DATA_FOLDER).read_bytes() == noted:
+                return
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private.write(folder / DATA_FOLDER, noted)
+
+
 def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:
     """Return the configuration with all the secrets that its relay needs, kept from an earlier start or made.
 
@@ -54,6 +70,8 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
         admin_token = config.admin_token
         if admin_token is None and not config.operated_locally:
             admin_token = keep(folder, ADMIN_TOKEN, anew=config.new_token)
+            if config.data is not None:
+                _note(folder, config.port, environ)
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         if needs_token:

@@ -64,11 +64,19 @@ def test_what_lets_others_in_asks_for_the_admin_token(start_relay: Start, flags:
             nobody.kick("alice")
 
 
-def test_the_command_finds_the_admin_token_of_its_own_relay_alone(start_relay: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_data", [False, True])
+def test_the_command_finds_the_admin_token_of_its_own_relay_alone(
+    start_relay: Start, tmp_path: Path, *, with_data: bool
+) -> None:
     port = free_port()
-    relay = start_relay("--token", "t", "--port", port)
+    data = tmp_path / "data"
+    relay = start_relay("--token", "t", "--port", port, *(("--data", str(data)) if with_data else ()))
     home = tmp_path / "relay-home"
-    assert (home / "relays" / port / "admin-token").is_file()
+    noted = home / "relays" / port
+    assert ((data if with_data else noted) / "admin-token").is_file()
+    if with_data:  # the home folder has the place of the secrets, and none of them
+        assert [path.name for path in noted.iterdir()] == ["data-folder"]
+        assert os.name == "nt" or (noted / "data-folder").stat().st_mode & 0o777 == 0o600
 
     def kick(url: str, home: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "clawlink", "--relay", url, "--token", "t", "kick", "alice"]
