@@ -73,6 +73,7 @@ class Stage:
             self._until(words, "watching")
         elif verb.typed == "work":
             self._until(words, "done", self._task_for_shout)
+            assert self.bob.task(self._id).result == "LOUD WORDS"
         else:
             if "--wait" in words and verb.typed == "poll":
                 self.bob.send("alice", "hello")
@@ -84,7 +85,7 @@ class Stage:
 
     def _task_for_shout(self) -> None:
         wait_until(lambda: self.bob.discover(name="shout").agents)
-        self.bob.delegate("shout", "x")
+        self._id = self.bob.delegate("shout", "loud words").message_id
 
     def _until(self, words: list[str], said: str, meanwhile: object = None) -> None:
         """Start a command that stays, read what it prints up to a line that says this, and end it."""

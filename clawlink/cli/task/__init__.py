@@ -62,7 +62,10 @@ NOUN = Noun(
             "work",
             "Let a command do the incoming tasks.",
             "clawlink.cli.task.work",
-            ('work --name shout --caps shout --shell --exec "tr a-z A-Z"',),
+            (
+                'work --name shout --caps shout --exec "python3 -c '
+                '\'import json; print(json.loads(input())[\\"task\\"].upper())\'"',
+            ),
             ("work",),
             frequent=True,
         ),
