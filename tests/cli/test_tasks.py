@@ -62,10 +62,11 @@ def claim(client: Client) -> Claimed:
 def test_delegate_to_whoever_can(call: Run, run: Run, me: str, peer: Client, fresh: Fresh) -> None:
     skill, another = fresh("skill"), fresh("skill")
     told = call("delegate", "--capability", skill, "--task", "x", "--deadline", "10m")
-    assert f"Stored for the first agent that can {skill} and claims it: none of them is online now" in told.ok().out
+    assert f'Stored for the first agent with the capability "{skill}" that claims it: none of them' in told.ok().out
     peer.register(capabilities=[skill, "python", another])
     told = run("delegate", "--capability", f"{skill},python", "--task", "y", "--to-any-of", of(peer))
-    assert "; 1 agent online can." in told.ok().out
+    who = f'the first of the named agents with the capabilities "python" and "{skill}" that claims it'
+    assert f"Delegated to {who}; 1 agent online can." in told.ok().out
     assert claim(peer).raw["task"] in ("x", "y")
     seen = call("task", id_in(told), "--json").ok().json
     assert (seen["capability"], seen["to_any_of"]) == ([skill, "python"], [of(peer)])

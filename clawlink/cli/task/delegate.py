@@ -278,8 +278,11 @@ def _pooled(pool: Pooled) -> str:
     from clawlink.cli.render import plural
     from clawlink.domain.terminal import cell
 
-    who = "the first of the named agents that" if pool.to_any_of else "the first agent that"
-    who += f" can {' and '.join(pool.capability)} and claims it" if pool.capability else " claims it"
+    who = "the first of the named agents" if pool.to_any_of else "the first agent"
+    if pool.capability:
+        word = "capability" if len(pool.capability) == 1 else "capabilities"
+        who += f" with the {word} " + " and ".join(f'"{skill}"' for skill in pool.capability)
+    who += " that claims it"
     if not pool.online:
         return cell(f"Stored for {who}: none of them is online now, so it waits until one comes.")
     return cell(f"Delegated to {who}; {plural(pool.online, 'agent')} online can.")
