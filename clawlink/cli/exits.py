@@ -28,7 +28,7 @@ MEANING: dict[Exit, str] = {
     Exit.DONE: "done",
     Exit.FAILED: "refused or failed, or a task failed",
     Exit.USAGE: "the command is wrong or ambiguous",
-    Exit.UNREACHABLE: "no relay answers",
+    Exit.UNREACHABLE: "no relay answers, or all work is stopped",
     Exit.UNAUTHORISED: "token or agent key is missing or wrong",
     Exit.NOT_FOUND: "no such agent, task, message, file or identity",
     Exit.PENDING: "nothing yet: still pending",

@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             add(field.metadata["flag"], field.metadata["help"], field.default, metavar=field.metadata["metavar"])
     group = parser.add_argument_group("limits")
     for field in (*LIMIT_FIELDS, *(field for field in options if field.metadata["unit"] is not None)):
-        default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+        default = f"{field.default:.15g}" if isinstance(field.default, float) else str(field.default)
         group.add_argument(
             field.metadata["flag"],
             type=_kind_of(field),
