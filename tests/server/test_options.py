@@ -259,3 +259,11 @@ def test_a_data_folder_goes_with_sync_and_not_with_spool(tmp_path: Path) -> None
     ):
         with pytest.raises(ValueError, match=why):
             config(*argv, **environ)
+
+
+def test_the_help_shows_seconds_in_full() -> None:
+    parser = argparse.ArgumentParser()
+    options.add_arguments(parser)
+    shown = parser.format_help()
+    assert "2592000)" in shown
+    assert "e+0" not in shown
