@@ -25,8 +25,9 @@ SECRETS = ("secret", "token", "admin-token")
 UNFINISHED = NAME + ".unfinished"
 # A new disk has it.
 _IGNORED = {"lost+found"}
-# A file may be deleted between the copy of its record and that of its content: then both are copied again.
-_ROUNDS = 10
+# A file may be deleted between the copy of its record and that of its content: then both are copied again. A content
+# that is missing in two rounds is damaged.
+_ROUNDS = 50
 _PIECE_BYTES = 1 << 20
 
 
@@ -106,11 +107,13 @@ def _empty(target: Path, *, new: bool) -> None:
 def _copy(source: Path, target: Path) -> Copied:
     contents = target / CONTENTS
     contents.mkdir(mode=0o700)
+    before: set[str] = set()
     for _ in range(_ROUNDS):
         count, wanted = _copy_records(source / NAME, target / UNFINISHED)
         damaged = [name for name in wanted if not _copy_content(source / CONTENTS, contents, name)]
-        if not damaged:
+        if before.issuperset(damaged):
             break
+        before = set(damaged)
     for name in set(_names(contents)) - set(wanted):  # of a round before
         (contents / place_of(name)).unlink()
     for name in SECRETS:
