@@ -13,7 +13,7 @@ from tests.doors.portal.test_messages import pair, send
 async def test_messages_wait_until_work_goes_on(portals: Portals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(outbox, "MOST_PAUSE_SECONDS", 0.2)
-    monkeypatch.setattr(outbox, "_STOPPED_SECONDS", 0.05)
+    monkeypatch.setattr(outbox, "STOPPED_SECONDS", 0.05)
     a, b = await pair(portals)
     ours, theirs = a.relay.app.relay, b.relay.app.relay
     await theirs.stops.switch(StopAll(True))

@@ -7,15 +7,16 @@ have the same state in the end. A portal of Agent P2P gets the text of the task 
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+import msgspec
+
+from clawlink.domain import dense_json
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskResponse, TaskUpdate, decode
 from clawlink.doors.portal.records import AGENT, Contact, Errand, errand_of, errands_with
 from clawlink.doors.portal.rules.urls import shown
-from clawlink.doors.portal.rules.words import seconds
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
@@ -60,20 +61,22 @@ class Errands:
         """Take what waits for a contact to its portal. Return True once nothing more is to be done with it."""
         body = decode(delivery.body)
         if isinstance(body, TaskDelegation):
-            return await self._carry_task(peer, agent, body)
-        if peer is None or peer.shut(self._core.clock()) is not None:
+            return await self._carry_task(peer, agent, body, delivery.deadline_at)
+        if peer is None or peer.shut(self._core.steady()) is not None:
             return True
         if peer.paused:
             return False
         if isinstance(body, PlainMessage):
-            text = body.content if isinstance(body.content, str) else json.dumps(body.content, ensure_ascii=False)
+            text = dense_json.as_text(body.content)
             await self._mail.send(peer, f"{body.from_name}: {text}", "text", delivery.id, None)
             return True
         news = await self._news(body)
         return news is None or await self._poster.tell(peer, news) is not None
 
-    async def _carry_task(self, peer: Contact | None, agent: Agent, task: TaskDelegation) -> bool:
-        why = "removed" if peer is None else peer.shut(self._core.clock())
+    async def _carry_task(
+        self, peer: Contact | None, agent: Agent, task: TaskDelegation, deadline_at: float | None
+    ) -> bool:
+        why = "removed" if peer is None else peer.shut(self._core.steady())
         if peer is None or why is not None:
             return await self._reject(agent, task, f"the contact is {why}")
         if peer.paused:
@@ -84,15 +87,15 @@ class Errands:
                 return False
             peer = await self._contacts.learn(peer.id, ours=ours) or peer
         if not peer.ours:
-            text = task.task if isinstance(task.task, str) else json.dumps(task.task, ensure_ascii=False)
+            text = dense_json.as_text(task.task)
             sent = await self._mail.send(peer, text, "text", "task " + task.message_id, None)
             told = f"the portal {shown(peer.id)} knows no tasks; the text goes there as message {sent.number}"
             return await self._reject(agent, task, told)
         if task.attachments:
             return await self._reject(agent, task, "attachments do not cross portals; send the file by send-file")
         news = {"kind": "task", "task_id": task.message_id, "content": task.task, "context": task.context}
-        if isinstance(task.deadline_at, str):
-            news["deadline"] = max(seconds(task.deadline_at) - self._core.clock(), 1.0)
+        if deadline_at is not None:
+            news["deadline"] = max(deadline_at - self._core.clock(), 1.0)
         refused = await self._poster.tell(peer, news)
         return refused is not None and (not refused or await self._reject(agent, task, refused))
 
@@ -109,6 +112,17 @@ class Errands:
         if isinstance(body, TaskUpdate) and body.status == _CANCELLED:
             return {"kind": "cancel", "task_id": body.task_id, "note": body.note}
         return None
+
+    async def give_up(self, agent: Agent, delivery: Delivery, why: str) -> bool:
+        """Settle what cannot be carried: reject a task, and have the owner's agent hear of any other message."""
+        try:
+            body = decode(delivery.body)
+        except msgspec.MsgspecError:
+            body = None
+        if isinstance(body, TaskDelegation):
+            return await self._reject(agent, body, why)
+        await self._mail.notice(delivery.id, f"Message {delivery.id} to a contact was not sent: {why}")
+        return True
 
     async def _reject(self, agent: Agent, task: TaskDelegation, why: str) -> bool:
         """Answer a task that the contact does not get."""
@@ -163,7 +177,7 @@ class Errands:
         return id
 
     async def _begin(self, contact: Contact, agent: Agent, news: TaskNews) -> str:
-        self._mail.require_quota(contact, len(json.dumps(news.content)), self._core.clock())
+        self._mail.require_quota(contact, len(dense_json.as_text(news.content).encode("utf-8", "surrogatepass")))
         try:
             ask = requests.Delegate(
                 from_agent=agent.id,
@@ -206,10 +220,10 @@ class Errands:
 def told_of(body: Any) -> str | None:
     """Return what the owner's agent hears of a task; None for other messages."""
     if isinstance(body, TaskDelegation):
-        text = body.task if isinstance(body.task, str) else json.dumps(body.task, ensure_ascii=False)
+        text = dense_json.as_text(body.task)
         return f"Task {body.message_id}: {text}\nAnswer it with: clawlink portal answer {body.message_id} TEXT"
     if isinstance(body, TaskAnswer):
-        text = body.content if isinstance(body.content, str) else json.dumps(body.content, ensure_ascii=False)
+        text = dense_json.as_text(body.content)
         return f"The answer to your question about task {body.task_id}: {text}"
     if isinstance(body, TaskUpdate):
         return f"Task {body.task_id} is {body.status}" + (f": {body.note}" if body.note else "")

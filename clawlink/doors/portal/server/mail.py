@@ -79,7 +79,7 @@ class Mail:
             return old
         self._relay.admission.require_pace(contact.mailbox, AGENT)
         now = core.clock()
-        self.require_quota(contact, len(content.encode()), now)
+        self.require_quota(contact, len(content.encode()))
         name = words.contact_name(contact.agent_name, contact.user_name, contact.url)
         delivery = self._book.for_agent(id, content, sender=Sender(contact.mailbox), name=name, now=now)
         await self._relay.mailbox.require_room(delivery)
@@ -90,9 +90,9 @@ class Mail:
             await self._relay.mailbox.put(delivery, Put(message))
         return message
 
-    def require_quota(self, contact: Contact, size: int, now: float) -> None:
+    def require_quota(self, contact: Contact, size: int) -> None:
         """Count a message of a contact. Raises RateLimited."""
-        settings = self._settings
+        settings, now = self._settings, self._core.steady()
         for buckets, most, what in (
             (self._messages, settings.portal_contact_messages, "messages"),
             (self._bytes, settings.portal_contact_bytes, "bytes"),
@@ -132,6 +132,10 @@ class Mail:
             raise UnknownMessage("no message of this key was stored here", field="idempotency_key")
         return message
 
+    async def notice(self, cause: str, text: str) -> None:
+        """Tell the owner's agent something, once for each cause."""
+        await self._book.notice(cause, text)
+
     # -- to a contact ------------------------------------------------------------------------------------------------
 
     async def send(
@@ -143,7 +147,7 @@ class Mail:
         """
         self._core.require_working()
         _require_short(content, message_type, key)
-        shut = contact.shut(self._core.clock())
+        shut = contact.shut(self._core.steady())
         if shut is not None:
             then = "unblock it" if shut == "blocked" else "give it another end, or none,"
             raise WrongState(f"contact {contact.number} is {shut}; {then} first", field="to", current=shut)

@@ -21,19 +21,22 @@ from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.errands import Errands
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.errors import OverLimit, Refused, StorageFull, Unavailable, UnknownAgent
 from clawlink.relay.core import retrying
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
-from clawlink.store.base import Put
+from clawlink.store.base import Conflict, Failed, Put
 
 LEASE_SECONDS = 60.0
 _EXTEND_SECONDS = 20.0
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 1.0, 300.0
 _MISHAP_SECONDS = 5.0
 # While the operator has stopped all work, a message under way waits, and looks again after this time.
-_STOPPED_SECONDS = 5.0
+STOPPED_SECONDS = 5.0
 _FAREWELL_SECONDS = 2.0
 _PAGE = 500
+# These pass by themselves, or once the contact reads: the delivery waits.
+_PASSING = (Conflict, Failed, Unavailable, OverLimit, StorageFull, UnknownAgent)
 _log = logging.getLogger("clawlink.portal")
 
 
@@ -74,6 +77,10 @@ class Outbox:
         for contact in contacts:
             await release(self._relay, mailbox_of(contact))
             self.wake(contact)
+
+    def is_working_on(self, contact: str) -> bool:
+        """Return True while messages of a contact are being posted, or wait for another try."""
+        return contact in self._working
 
     def wake(self, contact: str) -> None:
         """Post what waits for a contact, at once if it waits for another try."""
@@ -169,8 +176,12 @@ class Outbox:
             message = await self._core.store.get(Message, delivery.id)
             now = self._core.clock()
             if message is None:
-                peer = await self._core.store.get(Contact, contact)
-                if await self._errands.carry(peer, agent, delivery):
+                if self._core.stopped:
+                    await self._pause(contact, agent, delivery, STOPPED_SECONDS)
+                    if self._ending:
+                        return False
+                    continue
+                if await self._carry(contact, agent, delivery):
                     return True
                 if self._ending:
                     return False
@@ -183,7 +194,7 @@ class Outbox:
                 await self._settle(message, lapsed)
                 return True
             if self._core.stopped:
-                await self._pause(contact, agent, delivery, _STOPPED_SECONDS)
+                await self._pause(contact, agent, delivery, STOPPED_SECONDS)
                 if self._ending:
                     return False
                 continue
@@ -199,10 +210,27 @@ class Outbox:
             left = pause if message.expires_at is None else message.expires_at - now
             await self._pause(contact, agent, delivery, min(pause, left))
 
+    async def _carry(self, contact: str, agent: Agent, delivery: Delivery) -> bool:
+        """Take what agents of the relay left for a contact to its portal; return True once it is settled.
+
+        What can never be carried is settled, too: everything behind it waits for it.
+        """
+        peer = await self._core.store.get(Contact, contact)
+        try:
+            return await self._errands.carry(peer, agent, delivery)
+        except _PASSING:
+            return False
+        except Refused as refused:
+            why = refused.message
+        except Exception:
+            _log.exception("a delivery cannot be carried", extra={"contact": contact, "delivery": delivery.id})
+            why = "the relay could not read it for the other portal; send it as plain text or as a file"
+        return await self._errands.give_up(agent, delivery, why)
+
     async def _try(self, contact: str, message: Message) -> bool:
         """Take one step with a message; return True once it is settled."""
         peer = await self._core.store.get(Contact, contact)
-        why = "removed" if peer is None else peer.shut(self._core.clock())
+        why = "removed" if peer is None else peer.shut(self._core.steady())
         if peer is None or why is not None:
             gone = posting.settled(message, State.REFUSED, f"the contact was {why} before the message was sent")
             await self._settle(message, gone)

@@ -17,6 +17,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
+from clawlink.domain.dense_json import as_text
 from clawlink.domain.message import PlainMessage, decode
 from clawlink.doors.portal.records import AGENT, Chat, Contact, Guest, Message, State
 from clawlink.doors.portal.rules.access import Role
@@ -130,7 +131,7 @@ class Line:
                 self._receipts[found.number] = given
                 await self._write(frame)
                 continue
-            about = await self._about(delivery)
+            about = await self._readable(delivery)
             if self._acks_all and about:
                 await self._bring_one(delivery.id, given, about[0])
                 continue
@@ -153,6 +154,17 @@ class Line:
         await self._relay.agents.touch(AGENT)
         return None
 
+    async def _readable(self, delivery: Delivery) -> Sequence[str]:
+        """Return the frames for what is no message of a contact. One that cannot be read holds up no other."""
+        try:
+            return await self._about(delivery)
+        except (Failed, StoreUnavailable):
+            raise
+        except Exception:
+            _log.exception("a delivery cannot be shown", extra={"delivery": delivery.id})
+            told = f"Message {delivery.id} cannot be shown here; ask its sender for it as plain text or as a file"
+            return (frames.notice(told, delivery.stored_at),)
+
     async def _about(self, delivery: Delivery) -> Sequence[str]:
         """Return the frames for what is no message of a contact."""
         kind, _, number = delivery.id.partition("-")
@@ -165,8 +177,8 @@ class Line:
         body = decode(delivery.body)
         if kind == "file" and isinstance(body, PlainMessage):
             return (frames.file(str(body.content), delivery.stored_at),)
-        if isinstance(body, PlainMessage) and isinstance(body.content, str):
-            return (frames.notice(body.content, delivery.stored_at),)
+        if isinstance(body, PlainMessage):
+            return (frames.notice(as_text(body.content), delivery.stored_at),)
         told = told_of(body)
         return () if told is None else (frames.notice(told, delivery.stored_at),)
 
