@@ -117,6 +117,8 @@ class PortalServer(OpenDoor):
                 continue
             self._addressed[contact] = at  # now it is the last
             await self.relay.agents.touch(mailbox_of(contact))  # it is here: what it was given is not taken back
+            if self.outbox.is_working_on(contact):
+                continue  # a wake would end its pause after a failure
             async for _ in self.relay.mailbox.pending(mailbox_of(contact)):
                 self.outbox.wake(contact)
                 break
@@ -171,7 +173,7 @@ class PortalServer(OpenDoor):
         )
         yield from Routes(parts).all()
         yield from FileRoutes(
-            self.url, self.keys, self.contacts, self.files, self.shelf, folder=self._folder, clock=self.relay.time
+            self.url, self.keys, self.contacts, self.files, self.shelf, folder=self._folder, clock=self.relay.steady
         ).all()
         yield from Attachments(self.relay, self.keys, self.contacts, self._members).all()
         yield calls.SOCKET, self._serve_socket

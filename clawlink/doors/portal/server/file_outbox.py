@@ -69,6 +69,9 @@ class FileOutbox:
         try:
             while waiting := await self._shelf.waiting(contact):
                 self._hurry[contact].clear()
+                if self._core.stopped:
+                    await self._wait(contact, outbox.STOPPED_SECONDS)
+                    continue
                 try:
                     async with self._at_once:
                         done = await self._send(waiting[0])
@@ -88,6 +91,9 @@ class FileOutbox:
         )
         if transfer.expires_at is not None:
             pause = min(pause, max(transfer.expires_at - self._core.clock(), 0.0))
+        await self._wait(contact, pause)
+
+    async def _wait(self, contact: str, pause: float) -> None:
         waiting = asyncio.ensure_future(self._hurry[contact].wait())
         try:
             await asyncio.wait([waiting], timeout=pause)
@@ -97,7 +103,7 @@ class FileOutbox:
     async def _send(self, transfer: Transfer) -> bool:
         """Take a file as far as it goes; return True once it is settled."""
         peer = await self._core.store.get(Contact, transfer.contact)
-        why = "removed" if peer is None else peer.shut(self._core.clock())
+        why = "removed" if peer is None else peer.shut(self._core.steady())
         if peer is None or why is not None:
             return await self._settle(transfer, FileState.REFUSED, f"the contact was {why} before the file was sent")
         if transfer.expires_at is not None and transfer.expires_at <= self._core.clock():
@@ -160,6 +166,8 @@ class FileOutbox:
             for index in range(cutting.count(transfer.size, transfer.part_size)):
                 if index in there.received:
                     continue
+                if self._core.stopped:
+                    return Refusal("the operator has stopped all work here; it goes on once work is resumed", False)
                 length = cutting.length(index, transfer.size, transfer.part_size)
                 gone = asyncio.Event()
                 contents = partial(self._contents, transfer, index * transfer.part_size, length, gone)

@@ -49,8 +49,8 @@ class Guests:
                 limit=settings.portal_guest_bytes,
                 actual=size,
             )
-        now = core.clock()
-        wait = 0.0 if address is None else self._pace.wait(address, now)
+        steady = core.steady()
+        wait = 0.0 if address is None else self._pace.wait(address, steady)
         if wait:
             raise RateLimited(
                 f"an address may leave {settings.portal_guest_rate} messages within an hour; try again in {wait:.0f} s",
@@ -67,8 +67,8 @@ class Guests:
                 retry_after=HOUR,
             )
         if address is not None:
-            self._pace.take(address, now)
-        return await core.finish(self._leave(text, address, now))
+            self._pace.take(address, steady)
+        return await core.finish(self._leave(text, address, core.clock()))
 
     @retrying
     async def _leave(self, text: str, address: str | None, now: float) -> Guest:

@@ -237,7 +237,7 @@ class Keys:
             await self._core.commit(new.partition_key, Put(new))
 
     async def _require_right(self, password: str, address: str | None) -> None:
-        now = self._core.clock()
+        now = self._core.steady()
         wait = max(self._all_logins.wait(_ALL, now), 0.0 if address is None else self._logins.wait(address, now))
         if wait:
             raise RateLimited(

@@ -180,7 +180,7 @@ class Routes:
 
     async def key_renew(self, ask: Ask) -> Any:
         """Take the key that a contact offers, once the portal at its address says that the offer is its own."""
-        require_own_portal(ask, self._relay.clock())
+        require_own_portal(ask, self._relay.steady())
         fault = key_fault(ask.body.new_key)
         if fault is not None:
             raise BadRequest(fault, field="new_key")
@@ -193,7 +193,7 @@ class Routes:
 
     async def key_confirm(self, ask: Ask) -> Any:
         """Tell a contact that the key which it shows is the one that this portal offers."""
-        require_own_portal(ask, self._relay.clock())
+        require_own_portal(ask, self._relay.steady())
         if ask.caller.key not in (ask.contact.next_key, ask.contact.key):
             raise NotAllowed("this portal offers no such key")
         return {"status": "confirmed"}
@@ -213,7 +213,7 @@ class Routes:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     async def message_receive(self, ask: Ask) -> Any:
-        require_own_portal(ask, self._relay.clock())
+        require_own_portal(ask, self._relay.steady())
         body = ask.body
         message = await self._mail.receive(
             ask.contact, body.content, body.message_type, body.idempotency_key, body.in_reply_to
@@ -222,7 +222,7 @@ class Routes:
         return answer if body.idempotency_key is None else answer | {"idempotency_key": body.idempotency_key}
 
     async def message_status(self, ask: Ask) -> Any:
-        require_own_portal(ask, self._relay.clock())
+        require_own_portal(ask, self._relay.steady())
         message = await self._mail.received(ask.contact, ask.body.idempotency_key)
         return {
             "stored_at": stamp(message.created_at),
@@ -231,7 +231,7 @@ class Routes:
         }
 
     async def task_news(self, ask: Ask) -> Any:
-        require_own_portal(ask, self._relay.clock())
+        require_own_portal(ask, self._relay.steady())
         return {"status": "taken", "task_id": await self._errands.take(ask.contact, ask.body)}
 
     async def task_answer(self, ask: Ask) -> Any:

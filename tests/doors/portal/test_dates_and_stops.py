@@ -1,0 +1,144 @@
+"""Dates, paces and posts of a portal whose operator has stopped all work, or had stopped it before."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.standstill import Past, Standstill
+from clawlink.doors.portal.records import ERRANDS, Errand
+from clawlink.doors.portal.server import keys, outbox
+from clawlink.doors.portal.server.file_outbox import FileOutbox
+from clawlink.doors.portal.server.outbox import Outbox
+from clawlink.doors.portal.server.poster import Poster
+from clawlink.protocol.operating import StopAll
+from tests.doors.portal.conftest import Own, Portals
+from tests.doors.portal.test_errands import delegate, task_in, well
+from tests.doors.portal.test_files import give, pair, status_of
+from tests.doors.portal.test_messages import send
+from tests.waiting import eventually, until
+
+HOUR = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again soon."""
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(outbox, "MOST_PAUSE_SECONDS", 0.2)
+
+
+def had_stopped(own: Own) -> None:
+    """Have relay time of a portal be an hour behind the calendar."""
+    own.relay.app.relay.core.follow(Standstill(version=1, past=(Past(time.time() - 2 * HOUR, HOUR),)))
+
+
+async def test_a_contact_ends_at_its_date_though_work_was_stopped(portals: Portals) -> None:
+    a, b = await pair(portals)
+    for own in (a, b):
+        had_stopped(own)
+    over = (datetime.now(timezone.utc) - timedelta(minutes=1)).isoformat()
+    await a.state(await send(a, b.url, "in time"), "sent")
+    contact = (await b.contact(a.url))["id"]
+    key = (await b.contact(a.url))["SHARED_KEY"]
+    await b.well("POST", f"/api/portal/contacts/{contact}", {"until": over})
+    body = {"api_key": key, "from_portal": a.url, "content": "late"}
+    for path, more in (("/api/message/receive", {}), ("/api/portal/tasks", {"kind": "task", "task_id": "1"})):
+        status, answer = await b.ask("POST", path, body | more, key="")
+        assert (status, "takes nothing from you" in answer["detail"]) == (403, True), (path, answer)
+    status, answer = await b.ask("POST", "/api/portal/send", {"to": a.url, "content": "late"})
+    assert (status, "is ended" in answer["detail"]) == (409, True), answer
+    assert "is ended" in (await task_in(b, await delegate(b, "A-bot@portal", "late"), "rejected"))["result"]
+
+
+async def test_a_deadline_goes_over_as_the_seconds_that_are_left(portals: Portals) -> None:
+    a, b = await pair(portals)
+    had_stopped(a)
+    await well(a, "POST", "/register", {"agent_id": "ann", "name": "Ann"})
+    ask = {"from_agent": "ann", "to_agent": "B-bot@portal", "task": "soon", "deadline": 600}
+    id = (await well(a, "POST", "/delegate", ask))["message_id"]
+    core = b.relay.app.relay.core
+
+    async def there() -> Any:
+        return (await core.store.page(Errand, ERRANDS)).records
+
+    (errand,) = await eventually(there)
+    delivery = await core.store.get(Delivery, errand.id)
+    assert delivery is not None
+    assert errand.peer_id == id
+    assert delivery.deadline_at is not None
+    assert 0 < delivery.deadline_at - core.clock() <= 600
+
+
+async def test_logins_and_quotas_fill_up_again_in_a_stop(portals: Portals, monkeypatch: pytest.MonkeyPatch) -> None:
+    portal = await portals()
+    core = portal.relay.app.relay.core
+    now = [time.time()]
+    monkeypatch.setattr(core, "steady", lambda: now[0])
+    await portal.relay.app.relay.stops.switch(StopAll(True))
+    wrong = {"password": "wrong"}
+    for _ in range(keys.LOGINS_AT_ONCE):
+        assert (await portal.ask("POST", "/api/admin/login", wrong, key=""))[0] == 401
+    assert (await portal.ask("POST", "/api/admin/login", wrong, key=""))[0] == 429
+    now[0] += HOUR
+    assert (await portal.ask("POST", "/api/admin/login", wrong, key=""))[0] == 401
+
+
+async def test_nothing_that_waits_is_posted_in_a_stop(portals: Portals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "STOPPED_SECONDS", 0.02)
+    a, b = await pair(portals)
+    await b.well("POST", "/api/portal/contacts/A-bot", {"paused": True})
+    posts, looks = [], {"task": 0, "file": 0}
+    request, pause, wait = Poster.request, Outbox._pause, FileOutbox._wait
+
+    async def counted(self: Poster, contact: Any, method: str, path: str, *rest: Any, **more: Any) -> Any:
+        posts.append(path)
+        return await request(self, contact, method, path, *rest, **more)
+
+    async def seen(self: Outbox, contact: str, agent: Any, delivery: Any, seconds: float) -> None:
+        looks["task"] += seconds == outbox.STOPPED_SECONDS
+        await pause(self, contact, agent, delivery, seconds)
+
+    async def seen_too(self: FileOutbox, contact: str, seconds: float) -> None:
+        looks["file"] += seconds == outbox.STOPPED_SECONDS
+        await wait(self, contact, seconds)
+
+    monkeypatch.setattr(Poster, "request", counted)
+    monkeypatch.setattr(Outbox, "_pause", seen)
+    monkeypatch.setattr(FileOutbox, "_wait", seen_too)
+    task, file = await delegate(a, "B-bot@portal", "wait"), await give(a, b.url, "x.bin", b"x")
+    await until(lambda: "/api/portal/tasks" in posts and "/api/file/initiate" in posts)
+    await a.relay.app.relay.stops.switch(StopAll(True))
+    await until(lambda: min(looks.values()) > 0)
+    before = list(posts)
+    await b.well("POST", "/api/portal/contacts/A-bot", {"paused": False})
+    looks.update(task=0, file=0)
+    await until(lambda: min(looks.values()) > 2)
+    assert posts == before
+    await a.relay.app.relay.stops.switch(StopAll(False))
+    await task_in(a, task, "delivered")
+    await status_of(a, file, "sent")
+    await until(lambda: "/api/portal/tasks" in posts[len(before) :])
+
+
+async def test_upkeep_ends_no_pause_after_a_failure(portals: Portals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(outbox, "MOST_PAUSE_SECONDS", 3600.0)
+    a, b = await pair(portals)
+    await b.well("POST", "/api/portal/contacts/A-bot", {"paused": True})
+    door: Any = a.relay.app.doors["portal"]
+    await delegate(a, "B-bot@portal", "wait")
+    for _ in range(3):
+        await door.upkeep(0.0)
+    await until(lambda: b.url in door.outbox._hurry)
+    hurry = door.outbox._hurry[b.url]
+    hurry.clear()
+    await door.upkeep(0.0)
+    assert not hurry.is_set()
+    await b.well("POST", "/api/portal/contacts/A-bot", {"paused": False})
+    await send(a, b.url, "a new message does")
+    assert hurry.is_set()
