@@ -55,6 +55,26 @@ def test_all_programs_are_connected_and_undone(call: Run, account: Path) -> None
     assert {row["connected"] for row in call("connect", "--json").ok().json} == {"no"}
 
 
+def test_undo_on_an_account_without_programs_leaves_no_trace(
+    call: Run, account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    before = sorted(account.rglob("*"))
+    assert "clawlink connect claude" in call("connect", "all").ok().out
+    for program in PROGRAMS.values():
+        said = call("connect", program.name, "--yes").ok().out
+        assert f"{program.title} is not installed here: it counts once it is." in said
+        undone = call("connect", program.name, "--yes", "--undo").ok().out
+        assert undone.splitlines()[-1] == "Undone.", "no copy of a file that was made here"
+        assert sorted(account.rglob("*")) == before, program.name
+    rows = call("connect", "--json").ok().json
+    assert {(row["version"], row["why_not"]) for row in rows} == {("not found", "not installed here")}
+    call("connect", "codex", "--yes").ok()
+    (account / ".codex" / "auth.json").write_text("{}")  # what somebody else has put there stays
+    call("connect", "codex", "--yes", "--undo").ok()
+    assert list(everything(account)) == [".codex/auth.json"]
+
+
 def test_opencode_gets_a_plugin_and_a_local_server(call: Run, account: Path) -> None:
     folder = account / ".config" / "opencode"
     folder.mkdir(parents=True)

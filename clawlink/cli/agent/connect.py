@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _NAMES = ("claude", "codex", "gemini", "cursor", "opencode")
 _VERSION_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
+_NONE_FOUND = "No program is found. Install one, or name it to connect it before: clawlink connect claude"
 
 
 def add(parser: ArgumentParser) -> None:
@@ -50,14 +51,15 @@ def run(args: Namespace, ctx: Context) -> Exit:
     for why in left:
         ctx.warn(why)
     wanted = changes if changes and not args.dry_run and _agreed(args, ctx) else []
-    copies = _write(wanted)
+    # Undone in turn: a folder can go with the last file in it.
+    copies = _write(wanted[::-1] if args.undo else wanted)
     if ctx.json:
         files = [{"path": str(change.path), "written": change in wanted} for change in changes]
         ctx.out.json({"files": files, "copies": copies, "left": left})
     elif not changes and not left:
-        ctx.out.line("Nothing to undo." if args.undo else "Connected already." if chosen else "No program is found.")
+        ctx.out.line("Nothing to undo." if args.undo else "Connected already." if chosen else _NONE_FOUND)
     elif wanted:
-        _told(args, ctx, copies)
+        _told(args, ctx, copies, [program.title for program in chosen if program not in found])
     return Exit.FAILED if left or (changes and not wanted and not args.dry_run) else Exit.DONE
 
 
@@ -112,10 +114,16 @@ def _write(changes: list[Change]) -> list[str]:
     return [str(copy) for change in changes if (copy := apply(change, backup)) is not None]
 
 
-def _told(args: Namespace, ctx: Context, copies: list[str]) -> None:
+def _told(args: Namespace, ctx: Context, copies: list[str], missing: list[str]) -> None:
     from clawlink.domain.terminal import cell
 
-    ctx.out.line("Undone." if args.undo else "Connected. It counts for sessions that begin from now on.", style="bold")
+    if args.undo:
+        said = "Undone."
+    elif missing:
+        said = f"Connected. {' and '.join(missing)} is not installed here: it counts once it is."
+    else:
+        said = "Connected. It counts for sessions that begin from now on."
+    ctx.out.line(said, style="bold")
     ctx.out.facts(*(("as before", cell(copy)) for copy in copies))
 
 
@@ -133,7 +141,7 @@ def _show(ctx: Context, home: Path) -> Exit:
             if _is_connected(program, root, project=project)
         ]
         version = _version(program) or ("found" if found else "not found")
-        wakeable, woken, why = _wakeable(program, watched, bool(places))
+        wakeable, woken, why = _wakeable(program, watched, bool(places), found)
         rows.append((program.title, version, ", ".join(places) or "no", wakeable, woken, why))
     head = ("program", "version", "connected", "wakeable", "last woken", "why not")
     if ctx.json:
@@ -155,7 +163,9 @@ def _watched(ctx: Context) -> list[dict[str, Any]] | None:
     return agents
 
 
-def _wakeable(program: Program, watched: list[dict[str, Any]] | None, connected: bool) -> tuple[str, str, str]:
+def _wakeable(
+    program: Program, watched: list[dict[str, Any]] | None, connected: bool, found: bool
+) -> tuple[str, str, str]:
     """Return by which way a session of a program can be woken, when one was, and why none can be."""
     import time
 
@@ -168,6 +178,8 @@ def _wakeable(program: Program, watched: list[dict[str, Any]] | None, connected:
     ways = sorted({name for agent in own for name, why in agent["ways"].items() if why is None})
     if ways:
         return cell(", ".join(ways)), woken, ""
+    if not connected and not found:
+        return "no", woken, "not installed here"
     if not connected:
         return "no", woken, f"not connected: clawlink connect {program.name}"
     if watched is None:

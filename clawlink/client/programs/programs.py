@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -20,7 +21,8 @@ from clawlink.errors import Conflicted
 
 # In seconds: a little more than the hook waits.
 _WAIT_TIMEOUT = 21_600
-# The end of the name of an empty file that stands beside a settings file that connect made.
+# The end of the name of a file that stands beside a settings file that connect made. It has the number of folders that
+# connect made for it.
 _MADE = ".made-by-clawlink"
 _CLAUDE = {event: event for event in ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")}
 
@@ -234,7 +236,8 @@ def apply(change: Change, backup: str) -> Path | None:
     """Write a change, and return the copy of the file before. Raises Conflicted if the file has changed meanwhile.
 
     A link stays a link: the file that it leads to is written. ``backup`` is the end of the copy's
-    name. Beside a file that was not there before, an empty file marks that.
+    name. Beside a file that was not there before, a small file marks that. Such a file goes without a copy, and so do
+    the folders that were made for it, where they are empty.
     """
     path = Path(os.path.realpath(change.path))
     if _bytes(path) != change.before:
@@ -243,18 +246,33 @@ def apply(change: Change, backup: str) -> Path | None:
     if change.before is not None:
         if not os.access(path, os.W_OK):
             raise PermissionError(13, "it is read-only; nothing was changed", str(change.path))
-        kept = path.with_name(path.name + backup)
-        private.write(kept, change.before)
+        if change.after is not None or not _mark(path).exists():
+            kept = path.with_name(path.name + backup)
+            private.write(kept, change.before)
     if change.after is None:
         path.unlink()
-        _mark(path).unlink(missing_ok=True)
+        _unmake(path)
         return kept
     mode = path.stat().st_mode & 0o777 if change.before is not None else 0o600
+    missing = sum(not folder.exists() for folder in path.parents)
     path.parent.mkdir(parents=True, exist_ok=True)
     if change.before is None:
-        private.write(_mark(path), b"")
+        private.write(_mark(path), str(missing).encode())
     elif not all(merging.NAME.encode() in data for data in (change.before, change.after)):
         _mark(path).unlink(missing_ok=True)  # another file has its place, or all that is left is of others
     private.write(path, change.after)
     path.chmod(mode)
     return kept
+
+
+def _unmake(path: Path) -> None:
+    """Remove the mark of a file that is gone, and the folders that were made for it, where they are empty."""
+    mark = _mark(path)
+    try:
+        made = int(mark.read_bytes() or 0)
+    except (FileNotFoundError, ValueError):
+        made = 0
+    mark.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else is in a folder: it stays, and so do those above
+        for folder in path.parents[: max(made, 0)]:
+            folder.rmdir()
