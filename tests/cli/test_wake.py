@@ -73,6 +73,10 @@ def test_waking_is_proved_on_a_session_within_a_minute(
 
 
 def test_a_session_that_cannot_be_woken_says_why(call: Run, begin: Begin) -> None:
+    for program in ("gemini", "cursor"):  # at once: the time of the test would not do for a minute
+        told = call("wake", "--try", program, "--json", "--timeout", "3600")
+        assert told.code == 1
+        assert f"{program} cannot be woken while it is idle" in told.json["why"]
     name = begin("gemini")
     tried = call("wake", "--try", "gemini", "--json", "--timeout", "2")
     assert (tried.code, tried.json["agent"], tried.json["works"]) == (1, name, False)
@@ -96,6 +100,8 @@ def test_the_table_of_programs_says_whether_their_sessions_can_be_woken_and_why_
     for name in ("claude", "codex", "gemini"):
         (account / f".{name}").mkdir()
         call("connect", name, "--yes").ok()
+    for folder in (".cursor", ".config/opencode"):
+        (account / folder).mkdir(parents=True)
     assert rows()["Claude Code"] == ("no", "never", "clawlink wake does not run")
     agents = [
         row("claude", ways={"claude hook": "no idle session waits here"}, last_woken=time.time() - 600),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 _ASK_SECONDS = 5.0
+# Programs whose sessions nothing wakes while they are idle, unless wake.toml has another way.
+_NEVER_WOKEN = ("gemini", "cursor")
 _TEXT = "This is a test of waking, sent by `clawlink wake --try`. Read it; no answer is needed."
 
 
@@ -28,7 +30,7 @@ def run(ctx: Context, folder: Path, program: str) -> Exit:
         until = time.monotonic() + (ctx.args.timeout or SECONDS)
         agent = _found(ctx, folder, program, until)
         if agent is None:
-            return _said(ctx, {"works": False, "why": _none(program)})
+            return _said(ctx, {"works": False, "why": _none(program, folder)})
         ways = [name for name, why in agent["ways"].items() if why is None]
         if not ways:
             closed = "; ".join(f"{name}: {why}" for name, why in agent["ways"].items())
@@ -49,15 +51,35 @@ def _found(ctx: Context, folder: Path, program: str, until: float) -> dict[str, 
             found = next((one for one in fits if None in one["ways"].values()), fits[-1] if fits else None)
             if found is not None and (None in found["ways"].values() or found["hopeless"]):
                 return found
+            if found is None and not _can_be_woken(program, folder):
+                return None
         if not asked:
             asked = True
-            ctx.err.line(f"Waiting for an idle session. {_none(program)}")
+            ctx.err.line(f"Waiting for an idle session. {_none(program, folder)}")
             ctx.err.flush()
         time.sleep(_LOOK_SECONDS * 10)
     return found
 
 
-def _none(program: str) -> str:
+def _can_be_woken(program: str, folder: Path) -> bool:
+    """Return True if a session of the program may be woken while it is idle, as far as the settings tell."""
+    from clawlink.wake import settings
+
+    if program not in _NEVER_WOKEN:
+        return True
+    try:
+        own = settings.load(folder)
+    except (OSError, settings.BadSettings):
+        return True
+    return any(set(agent.chain or ()) - {settings.SESSION} for agent in (own.general, *dict(own.patterns).values()))
+
+
+def _none(program: str, folder: Path) -> str:
+    if not _can_be_woken(program, folder):
+        return (
+            f"{program} cannot be woken while it is idle: its sessions notice mail at the end of a turn. Another way "
+            "is a chain in wake.toml."
+        )
     if program == "openclaw":
         return 'No agent has openclaw in its chain: set it in wake.toml, as [agents.NAME] chain = ["openclaw"].'
     return f"Connect it (clawlink connect {program}), begin a session, and leave it at its prompt."

@@ -29,7 +29,8 @@ def add(parser: ArgumentParser) -> None:
         dest="client",
         choices=PROGRAMS,
         metavar="CLIENT",
-        help="send a test message to an idle session of claude, codex, opencode, gemini or cursor, or to openclaw",
+        help="send a test message to an idle session of claude, codex, opencode, gemini or cursor, or to openclaw; "
+        "it has 60 s, or --timeout",
     )
     doing.add_argument("--status", action="store_true", help="show whether it runs, and each agent that it watches")
 
