@@ -27,7 +27,9 @@ def test_work_stops_and_goes_on(call: Run, own_relay: Relays, monkeypatch: pytes
     told = call("resume-all", "--admin-token", "boss", "--json").ok().json
     assert (told["status"], told["stopped_at"]) == ("running", None)
     call("delegate", "bob", "x", "--as", "ann").ok()
-    assert "goes on" in call("resume-all", "--admin-token", "boss").ok().out
+    assert "was not stopped" in call("resume-all", "--admin-token", "boss").ok().out
+    shown = call("audit", "--admin-token", "boss").ok().out
+    assert (shown.count("resume_all"), shown.count("stop_all")) == (2, 1)
     assert [row["act"] for row in call("audit", "--admin-token", "boss", "--json").ok().json["entries"]] == [
         "stop_all",
         "stop_all",

@@ -11,6 +11,7 @@ from clawlink.cli.values import count
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
+    from clawlink.protocol.admin import AuditEntry
 
 
 def add(parser: ArgumentParser) -> None:
@@ -32,6 +33,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.render import ago
     from clawlink.domain.terminal import cell
 
-    rows = [(ago(e.at, ctx.now), e.act, cell(e.target), cell(e.address or "-"), cell(e.by)) for e in found.entries]
+    rows = [(ago(e.at, ctx.now), _act(e), cell(e.target), cell(e.address or "-"), cell(e.by)) for e in found.entries]
     ctx.out.table(("when", "act", "target", "from", "right"), rows)
     return Exit.DONE
+
+
+def _act(entry: AuditEntry) -> str:
+    """Return the act by the name of its command: one route stops all work and resumes it."""
+    return "resume_all" if (entry.act, entry.target) == ("stop_all", "running") else entry.act

@@ -22,9 +22,14 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.render import duration
 
     where, operating = as_operator(args, ctx)
-    done = ctx.connect(operating).resume_all()
+    client = ctx.connect(operating)
+    was_stopped = client.info().stopped_at is not None
+    done = client.resume_all()
     if ctx.json:
         ctx.out.json(done)
+        return Exit.DONE
+    if not was_stopped:
+        ctx.out.line(f"Work at {where.relay} was not stopped; it goes on.")
         return Exit.DONE
     lasted = "" if done.lasted is None else f"; the last stop took {duration(done.lasted)}"
     ctx.out.line(f"Work at {where.relay} goes on{lasted}.")
