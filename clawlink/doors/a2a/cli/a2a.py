@@ -30,6 +30,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "words",
         nargs="*",
+        default=[],  # without it argparse calls the words required
         metavar="WORD",
         help="client: add NAME, list, or remove NAME; add: the URL of a remote agent; remove: its name here; "
         "card: the id or name of an agent, or nothing for the relay's own",
@@ -145,7 +146,7 @@ def _fetched(url: str, credential: str | None, ctx: Context) -> bytes:
     """Return a card. Raises RelayUnreachable, BadRequest."""
     import requests
 
-    from clawlink.errors import BadRequest, RelayUnreachable
+    from clawlink.errors import BadRequest, NotAuthenticated, RelayUnreachable
 
     headers = {"Accept": "application/json"} | ({} if credential is None else {"Authorization": f"Bearer {credential}"})
     try:
@@ -154,6 +155,9 @@ def _fetched(url: str, credential: str | None, ctx: Context) -> bytes:
             status = got.status_code
     except (requests.RequestException, OSError) as error:
         raise RelayUnreachable(f"the card at {url} cannot be had: {type(error).__name__}") from None
+    if status == 401:
+        then = "give --credential" if credential is None else "it does not take this --credential"
+        raise NotAuthenticated(f"{url} answered with HTTP 401 instead of a card; {then}", field="credential")
     if status != 200:
         raise BadRequest(f"{url} answered with HTTP {status} instead of a card", field="url")
     if len(body) > _MAX_CARD_BYTES:

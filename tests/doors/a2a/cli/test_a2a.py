@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import json
 import os
 import shlex
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,30 @@ def test_clients_come_and_go(call: Run, tmp_path: Path) -> None:
         call("a2a", *wrong, *where).failed(2)
     file.write_text('{"clients": 5}')
     assert str(file) in call("a2a", "client", "list", *where).failed(2).err
+
+
+def test_a_card_behind_a_token_asks_for_the_credential(call: Run, tmp_path: Path) -> None:
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    where = ("--file", str(tmp_path / "agents.json"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/a2a/bob"
+            assert "give --credential" in call("a2a", "add", url, *where).failed(4).err
+            assert "does not take" in call("a2a", "add", url, "--credential", "c", *where).failed(4).err
+        finally:
+            server.shutdown()
+            thread.join()
+    alone = call("a2a").failed(2).err
+    assert "action" in alone
+    assert "WORD" not in alone
 
 
 def test_remote_agents_come_and_go(call: Run, start_relay: Start, tmp_path: Path) -> None:
