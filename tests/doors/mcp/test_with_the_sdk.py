@@ -195,6 +195,8 @@ async def test_an_id_with_punctuation_is_data_and_the_tools_take_it(pair: Runnin
         assert ("from_agent" in heard, heard["untrusted"]["from_agent"]) == (False, odd)
         await ann.call("relay_tell", to=odd, text="hello")
         await pair.register("Eve", agent_id="eve2")
+        nobody = await ann.refused("relay_tell", to="nobody", text="hello")
+        assert "list the agents with relay_agents" in nobody["error"]
         several = await ann.refused("relay_tell", to="Eve", text="hello")
         assert (several["code"], odd in several["error"]) == ("ambiguous_name", False)
         assert sorted(several["untrusted"]["ids"]) == sorted([odd, "eve2"])

@@ -199,6 +199,8 @@ def _refused(error: ClawLinkError) -> dict[str, Any]:
     """Return a refusal for a model, with the next step in its sentence."""
     said = {"code": error.code, "error": error.message, "field": error.field, "retry_after": error.retry_after}
     shown: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    if isinstance(error, UnknownAgent):  # a model has tools, and no commands
+        shown["error"] = error.message.replace("with discover", "with relay_agents")
     if isinstance(error, AmbiguousName) and isinstance(error.current, list):  # its sentence has ids of other agents
         shown["error"] = f"{len(error.current)} agents have this name; address one by its id, under untrusted.ids"
         shown["untrusted"] = {"ids": error.current[:_MOST_IDS]}
