@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from clawlink.cli.exits import Exit, LocalFailure
+from clawlink.cli.exits import Exit
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.cli.telling import done
 from clawlink.doors.portal.client.files import get_file, send_file, until_settled
@@ -22,10 +22,7 @@ _FILE_SECONDS = 60.0
 
 def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     patience = args.timeout if args.timeout is not None else _FILE_SECONDS
-    try:
-        sent = send_file(portal, args.words[0], Path(args.words[1]), key=args.idempotency_key)
-    except OSError as error:
-        raise LocalFailure(str(error)) from None
+    sent = send_file(portal, args.words[0], Path(args.words[1]), key=args.idempotency_key)
     sent = until_settled(portal, sent, patience)
     detail = f": {cell(sent['detail'])}" if sent["detail"] else ""
     done(ctx, sent, f"{_file(sent)} is {sent['status']}{detail}.")
@@ -49,10 +46,7 @@ def _list(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 def _get(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     folder = args.words[1] if len(args.words) > 1 else "."
-    try:
-        path = get_file(portal, args.words[0], Path(folder))
-    except OSError as error:
-        raise LocalFailure(str(error)) from None
+    path = get_file(portal, args.words[0], Path(folder))
     return done(ctx, {"path": str(path)}, f"Wrote {cell(str(path))}.")
 
 

@@ -153,13 +153,22 @@ def _guests(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 def _ask(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     """Add a contact, and leave the offer of its key at its portal."""
     from clawlink.doors.portal.rules.urls import normalised, same
+    from clawlink.errors import ClawLinkError
 
     url = normalised(args.words[0])
     portal.ask("POST", "/api/contacts", {"portal_url": url, "agent_name": args.name})
     contact = next(c for c in portal.contacts() if same(c["portal_url"], url))
     own = portal.ask("GET", "/api/portal/about")["url"]
     said = args.words[1] if len(args.words) > 1 else "I would like to become a contact."
-    number = portal.leave(url, f"{said}\nMy portal: {own}\nKey for our messages: {contact['SHARED_KEY']}")
+    try:
+        number = portal.leave(url, f"{said}\nMy portal: {own}\nKey for our messages: {contact['SHARED_KEY']}")
+    except ClawLinkError as error:
+        id = contact["id"]
+        raise type(error)(
+            f"{error.message}; contact {id} stays here: ask again, or take it away with: clawlink portal remove {id}",
+            field=error.field,
+            retry_after=error.retry_after,
+        ) from None
     if ctx.json:
         ctx.out.json({"contact": contact["id"], "portal_url": url, "guest_message_id": number})
         return Exit.DONE

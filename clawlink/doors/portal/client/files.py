@@ -13,7 +13,7 @@ from urllib.parse import quote
 import requests
 
 from clawlink.client.files.safe_paths import safe_name
-from clawlink.doors.portal.client.portal import Portal
+from clawlink.doors.portal.client.portal import Portal, reason
 from clawlink.errors import BadRequest, ClawLinkError, DigestMismatch, RelayUnreachable
 
 OPEN_FILE = ("transferring", "queued")
@@ -169,7 +169,9 @@ def _read_on(portal: Portal, id: str, part: Path, size: int) -> None:
             for piece in answer.iter_content(_READ_BYTES):
                 file.write(piece)
         except requests.RequestException as error:
-            raise RelayUnreachable(f"the portal {portal.url} broke off: {error}") from None
+            raise RelayUnreachable(
+                f"the portal {portal.url} broke off: {reason(error)}; run the command again, and it goes on there"
+            ) from None
 
 
 def _placed(part: Path, folder: Path, name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -129,7 +130,7 @@ class Portal:
 
     def _silent(self, error: Exception) -> RelayUnreachable:
         return RelayUnreachable(
-            f"the portal {self.url} does not answer: {error}; is it running, and is AGENTP2P_HUB_URL right?"
+            f"the portal {self.url} does not answer: {reason(error)}; is it running, and is AGENTP2P_HUB_URL right?"
         )
 
     def contacts(self) -> list[dict[str, Any]]:
@@ -168,9 +169,25 @@ class Portal:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            raise RelayUnreachable(f"the portal {url} does not answer: {error}") from None
+            raise RelayUnreachable(
+                f"the portal {url} does not answer: {reason(error)}; see whether the address is right, and it runs"
+            ) from None
         number: int = _answer(url, answer).get("message_id", 0)
         return number
+
+
+def reason(error: BaseException) -> str:
+    """Return why no answer came, without the words of requests and urllib3 around it."""
+    if isinstance(error, requests.Timeout):
+        return "no answer came in time"
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({inner.verify_message}); name its authority with --ca"
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return "the connection broke" if isinstance(error, requests.ConnectionError) else str(error)
 
 
 def _answer(url: str, answer: requests.Response) -> Any:

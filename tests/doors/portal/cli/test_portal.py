@@ -16,10 +16,10 @@ from clawlink import portal as functions
 from clawlink.cli.main import main
 from clawlink.doors.portal import DOOR
 from clawlink.doors.portal.client import scripts
-from clawlink.doors.portal.client.portal import gateway, place
+from clawlink.doors.portal.client.portal import Portal, gateway, place
 from clawlink.doors.portal.server import outbox
-from clawlink.errors import BadRequest
-from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals
+from clawlink.errors import BadRequest, RelayUnreachable
+from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals, free_port
 from tests.waiting import until
 
 B_KEY = "ap2p_the-key-of-another-owner-000000000000000000"
@@ -159,6 +159,26 @@ async def test_an_exit_code_is_true(
     assert (code, json.loads(out)["state"]) == (6, "queued"), out
     code, _, err = await clawlink(Own(portal.relay, "ap2p_wrong"), "contacts")
     assert (code, "Invalid API Key" in err) == (4, True), err
+
+
+async def test_an_error_is_a_sentence_with_the_next_step(portals: Portals, clawlink: Any, tmp_path: Path) -> None:
+    portal = await portals()
+    nobody = f"http://127.0.0.1:{free_port()}"
+    code, _, err = await clawlink(portal, "ask", nobody, "hi")
+    assert (code, "see whether the address is right" in err) == (3, True), err
+    assert "clawlink portal remove 1" in err
+    assert "ConnectionPool" not in err
+    assert (await clawlink(portal, "remove", "1"))[0] == 0
+    await portal.befriend(nobody, agent_name="bob")
+    path = tmp_path / "nothing"
+    code, _, err = await clawlink(portal, "send-file", "bob", str(path))
+    assert (code, "see whether the path is right" in err) == (1, True), err
+    assert "Errno" not in err
+    away = Own(portal.relay)
+    code = await asyncio.to_thread(main, ["portal", "contacts", "--at", nobody, "--key", away.key])
+    assert code == 3
+    with pytest.raises(RelayUnreachable, match=r"does not answer: [^()]+; is it running"):
+        await asyncio.to_thread(Portal(nobody, "k").contacts)
 
 
 async def test_the_functions_use_the_portal_of_the_environment(
