@@ -45,6 +45,7 @@ PRIVATE = {
     "doors/agentlink/test_attacks.py": _TRANSPORT,
     "doors/agentlink/test_doc.py": "argparse has no other way to list its options",
     "doors/agentlink/test_store_failures.py": "a copy that nobody has read is in no reply",
+    "doors/portal/test_dates_and_stops.py": "a pause between two posts shows nowhere else",
     "doors/portal/test_bridge.py": "texts that a bridge holds and cannot hand on show nowhere else",
     "relay/test_janitor.py": "steps of upkeep are made to fail one by one",
     "server/test_operator.py": "an agent of an earlier version has an id that is kept now",
