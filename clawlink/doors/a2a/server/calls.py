@@ -198,7 +198,7 @@ class Calls:
                 known.to == target.to
                 and (not ask.context_id or known.context_id == ask.context_id)
                 and (not wanted or tasks.state(view) == wanted)
-                and (not since or tasks.changed_at(view) > since)
+                and (not since or tasks.changed_at(view) >= since)
             )
 
         first, total = await self._newest(caller, matches, after, ask.page_size + 1)
