@@ -277,10 +277,16 @@ def says_the_same(one: Message, other: Message) -> bool:
 
 
 def _in_one_form(one: Any, other: Any) -> tuple[Any, Any]:
-    """Return two contents to compare. If one stayed ``msgspec.Raw`` and the other is built, both are built."""
-    if isinstance(one, msgspec.Raw) != isinstance(other, msgspec.Raw):
-        return dense_json.built(one), dense_json.built(other)
-    return one, other
+    """Return two contents to compare. If one stayed ``msgspec.Raw`` and the other is built, both are built.
+
+    A built value of few parts is another one anyway, and building a dense one takes long.
+    """
+    if isinstance(one, msgspec.Raw) == isinstance(other, msgspec.Raw):
+        return one, other
+    made = other if isinstance(one, msgspec.Raw) else one
+    if not dense_json.is_dense(msgspec.json.encode(made)):
+        return one, other
+    return dense_json.built(one), dense_json.built(other)
 
 
 def _as_json(values: Iterable[Any]) -> bytes:

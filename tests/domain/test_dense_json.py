@@ -92,6 +92,19 @@ def test_a_number_passes_if_a_reader_can_build_it(digits: int, exponent: int, re
         dense_json.require_sound(msgspec.Raw(b"[1,-%b]" % number), "field")
 
 
+def test_a_dense_content_is_not_built_to_be_told_from_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields: dict[str, Any] = {"message_id": "m", "from_agent": "a", "to_agent": "b", "timestamp": "t", "queued_at": "q"}
+    fields |= {"in_reply_to": None, "thread": None, "from_name": "A", "chain": chain.Chain(None, 0, ())}
+    raw: Any = msgspec.Raw(dense(b"1"))
+    kept = message.PlainMessage(**fields, content=raw)
+    assert message.says_the_same(kept, message.PlainMessage(**fields, content=json.loads(bytes(raw))))
+    monkeypatch.setattr(dense_json, "built", lambda value: pytest.fail("it is built"))
+    others: tuple[Any, ...] = (1, None, "x", [[]])
+    for content in others:
+        assert not message.says_the_same(kept, message.PlainMessage(**fields, content=content))
+        assert not message.says_the_same(message.PlainMessage(**fields, content=content), kept)
+
+
 def test_a_message_keeps_its_dense_contents_over_encoding_and_decoding() -> None:
     content: Any = msgspec.Raw(dense(b"1.50"))
     fields: dict[str, Any] = {"message_id": "m", "from_agent": "a", "to_agent": "b", "timestamp": "t", "queued_at": "q"}
