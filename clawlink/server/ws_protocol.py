@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.dense_json import read_object
+from clawlink.domain.dense_json import is_dense, read_object
 from clawlink.domain.limits import MAX_ID_LENGTH
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed
 from clawlink.protocol import failure, mailbox_replies, paths, requests
@@ -60,6 +60,7 @@ def read_frame(text: str, agent_id: str) -> Frame:
     try:
         body = text.encode("utf-8", "surrogatepass")
         require_shallow(body)
+        dense = is_dense(body)
         fields = read_object(body)
     except msgspec.ValidationError as error:
         large = "out of range" in str(error)
@@ -87,10 +88,8 @@ def read_frame(text: str, agent_id: str) -> Frame:
     if fields.setdefault(row.by, agent_id) != agent_id:
         raise BadFrame(NotAllowed(f"this connection speaks for {agent_id!r} alone", field=row.by), id)
     try:
-        fields = {
-            name: passed_on(value, name, row.body) if isinstance(value, msgspec.Raw) else value
-            for name, value in fields.items()
-        }
+        if dense:
+            fields |= {n: passed_on(v, n, row.body) for n, v in fields.items() if isinstance(v, msgspec.Raw)}
         ask = read_fields(fields, row.body)
     except BadRequest as error:
         raise BadFrame(error, id) from None
