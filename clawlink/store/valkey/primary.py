@@ -59,7 +59,7 @@ class Primary:
         self.place = self._given[0]
         """Where it was found last."""
         self.facts: dict[str, str] = {}
-        """What the server said of itself when it was found."""
+        """The facts that the server told when it was found."""
         try:
             self.connection()
         except TypeError as error:

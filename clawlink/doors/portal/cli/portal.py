@@ -78,7 +78,9 @@ def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     parser.add_argument("action", choices=tuple(ACTIONS), help="one of these actions")
     told = "; ".join(f"{name} {words.usage}".strip() for name, words in ACTIONS.items())
-    parser.add_argument("words", nargs="*", metavar="WORD", help=f"{told}. CONTACT is a number, name or address")
+    parser.add_argument(
+        "words", nargs="*", default=[], metavar="WORD", help=f"{told}. CONTACT is a number, name or address"
+    )
     parser.add_argument("--at", metavar="URL", help="the portal (default AGENTP2P_HUB_URL, or ~/.openclaw/gateway.env)")
     parser.add_argument("--key", metavar="KEY", help="the owner key or an agent key (default AGENTP2P_API_KEY)")
     parser.add_argument("--url", metavar="URL", help="approve: the guest's portal, where its text is not clear")

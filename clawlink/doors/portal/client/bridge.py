@@ -84,9 +84,9 @@ class Bridge:
         """All that OpenClaw does not have yet, by delivery: in a line, or kept."""
         self._kept: dict[str, Item] = {}
         self._done: OrderedDict[str, None] = OrderedDict()
-        """What OpenClaw has: it may come again if its ack was lost."""
+        """Deliveries that OpenClaw has: each may come again if its ack was lost."""
         self._unconfirmed: set[str] = set()
-        """What OpenClaw has, and the portal has not confirmed to know of."""
+        """Deliveries that OpenClaw has, and whose acks the portal has not confirmed."""
         self._told: set[str] = set()
         self._mended = asyncio.Event()
         self._socket: Any = None
