@@ -196,7 +196,7 @@ class Janitor:
     async def _oldest(self, kind: type[Any], key: str, count: int) -> list[Record]:
         """Return the oldest records under a key, without those that could not be settled."""
         aside = self._retry_later[kind]
-        found: Sequence[Record] = await self._core.store.first(kind, key, count + len(aside))
+        found: Sequence[Record] = (await self._core.store.page(kind, key, limit=count + len(aside))).records
         return [record for record in found if record.id not in aside][:count]
 
     async def _evict_from_partitions(self, kind: type[Any], partitions: Iterable[Sequence[Record]]) -> int:

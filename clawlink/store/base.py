@@ -2,7 +2,7 @@
 
 A store decides nothing. It reads records and commits batches of versioned changes, all or none, or raises ``Conflict``;
 the relay then rereads and tries again. An answer from an index is a hint that may be out of date: that of ``ids``,
-``page``, ``first``, ``first_of``, ``usage``, ``admission``, ``usage_from``, ``load_from``, ``memory_from``, ``due``,
+``page``, ``first_of``, ``usage``, ``admission``, ``usage_from``, ``load_from``, ``memory_from``, ``due``,
 ``pending``, ``next_due_at``, ``ending``, and what the rule of a ``claim`` is called with. What ``get``, ``get_many``,
 ``commit`` and ``commit_many`` say is the truth.
 
@@ -158,9 +158,6 @@ class Store(Protocol):
         ``after`` is what the page before returned, opaque to all but the store; anything else starts at the beginning.
         A record that changes its keys meanwhile may be missed or repeated, no other one.
         """
-
-    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
-        """Return the first ``limit`` records that carry index ``key``, for those who will not go on after them."""
 
     async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
         """Return the first record under each of these index keys, in this order."""

@@ -9,7 +9,7 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Container, Sequence
 from heapq import heappop, heappush
-from itertools import chain, islice
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -92,11 +92,6 @@ class MemoryStore:
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
     ) -> Page[R]:
         return self._kind(kind).page(key, after, limit, newest=newest)
-
-    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
-        found = self._kind(kind)
-        index = found.indexes.get(key)
-        return () if index is None else [found.records[id] for id in islice(index, limit)]
 
     async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
         found = self._kind(kind)

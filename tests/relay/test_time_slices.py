@@ -43,11 +43,6 @@ class Touched(MemoryStore):
         self.touched += len(found.records)
         return found
 
-    async def first(self, kind: type[Any], key: str, limit: int) -> Sequence[Any]:
-        found = await super().first(kind, key, limit)
-        self.touched += len(found)
-        return found
-
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         found = await super().due(mailbox, now, limit)
         self.touched += 1 + len(found)

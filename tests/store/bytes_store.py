@@ -53,9 +53,6 @@ class BytesStore(MemoryStore):
         page = await super().page(kind, key, after, limit, newest=newest)
         return Page(self._read(page.records), page.after)
 
-    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
-        return self._read(await super().first(kind, key, limit))
-
     async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
         return self._read(await super().first_of(kind, keys))
 

@@ -10,7 +10,7 @@ run behind this one too. It wraps any store and injects, each with its own proba
                 A commit that is cancelled while it yields may have taken effect or not.
 ``failures``    a commit raises ``Failed``, and nothing took effect.
 ``lost``        a commit raises ``Failed``, and it did take effect.
-``stale``       an index answers a question (``ids``, ``due``, ``pending``, ``next_due_at``, ``page``, ``first``,
+``stale``       an index answers a question (``ids``, ``due``, ``pending``, ``next_due_at``, ``page``,
                 ``usage``, each number of ``admission``, ``usage_from``, ``load_from``, ``ending``; the same arguments
                 but for ``now``) as it would have at an earlier moment, no more than ``index_lag`` seconds ago.
 
@@ -146,14 +146,8 @@ class FaultyStore:
         await self._pause()
         return found
 
-    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
-        await self._pause()
-        found = self._recall(("first", kind, key, limit), await self.inner.first(kind, key, limit))
-        await self._pause()
-        return found
-
     async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
-        return [next(iter(await self.first(kind, key, 1)), None) for key in keys]
+        return [next(iter((await self.page(kind, key, limit=1)).records), None) for key in keys]
 
     async def usage(self, kind: type[R], key: str) -> Usage:
         await self._pause()

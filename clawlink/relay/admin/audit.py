@@ -24,7 +24,7 @@ class Audit:
         kept = Act(core.ids.fresh(), 1, now, act, target, address, by, msgspec.json.encode(facts), now + KEPT_SECONDS)
         await self._keep(kept)
         if (await core.store.usage(Act, ACTS)).count > MAX_ACTS:
-            for oldest in await core.store.first(Act, ACTS, 1):
+            for oldest in (await core.store.page(Act, ACTS, limit=1)).records:
                 try:
                     await core.commit(ACTS, Drop(oldest))
                 except Conflict:  # it has gone already

@@ -103,7 +103,7 @@ class AdminLists:
         tasks, alone = read.indexes
         current = None
         if tasks.count:
-            own = await self._core.store.first(Task, key, _OWN_TASKS)
+            own = (await self._core.store.page(Task, key, limit=_OWN_TASKS)).records
             current = next((t for t in own if t.assignee == agent.id and t.state in _WORKED_ON), None)
         return AgentRow(
             agent_id=agent.id,

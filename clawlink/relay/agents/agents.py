@@ -334,7 +334,7 @@ class Agents(AgentLookup):
 
     async def with_key(self, agent_key: str) -> Agent | None:
         """Return the agent that holds a key; None if none does. It is no sign of life."""
-        found = await self._core.store.first(Agent, by_key(access.hash_key(agent_key)), 1)
+        found = (await self._core.store.page(Agent, by_key(access.hash_key(agent_key)), limit=1)).records
         return found[0] if found else None
 
     async def acting_anyway(
@@ -357,7 +357,7 @@ class Agents(AgentLookup):
         except UnknownAgent as unknown:
             if agent_key is not None or self.keys_required or agent_id in self._left:
                 raise
-            if await self._core.store.first(Agent, by_name(agent_id), 1):
+            if (await self._core.store.page(Agent, by_name(agent_id), limit=1)).records:
                 raise
             try:
                 ask = read_fields({"agent_id": agent_id}, requests.Register)

@@ -43,9 +43,9 @@ class AgentLookup:
         agent = await store.get(Agent, recipient)
         if agent is not None:
             return agent
-        named = list(await store.first(Agent, by_id(recipient), _NAMESAKES))
+        named = list((await store.page(Agent, by_id(recipient), limit=_NAMESAKES)).records)
         if not named:
-            named = list(await store.first(Agent, by_name(recipient), _NAMESAKES))
+            named = list((await store.page(Agent, by_name(recipient), limit=_NAMESAKES)).records)
         if len(named) > 1:
             claimed = [a for a in named if a.key_hash is not None]
             named = claimed or [a for a in named if self.presence(a) is Presence.ONLINE] or named

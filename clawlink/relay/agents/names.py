@@ -77,7 +77,7 @@ class Names:
     async def _listed(self, key: str, *ids: str) -> list[Agent]:
         """Return the agents that have an index key now, of those that the index shows and of these ids: it may lag."""
         store = self._core.store
-        found = dict.fromkeys([*(agent.id for agent in await store.first(Agent, key, _NAMESAKES)), *ids])
+        found = dict.fromkeys([*(agent.id for agent in (await store.page(Agent, key, limit=_NAMESAKES)).records), *ids])
         agents = [await store.get(Agent, id) for id in found]
         return [agent for agent in agents if agent is not None and key in agent.index_keys]
 

@@ -30,7 +30,7 @@ class AgentNotices:
         registered = await core.store.usage(Agent, REGISTERED)
         if registered.count > PRESENCE_AUDIENCE:
             return
-        audience = await core.store.first(Agent, REGISTERED, PRESENCE_AUDIENCE)
+        audience = (await core.store.page(Agent, REGISTERED, limit=PRESENCE_AUDIENCE)).records
         id = core.ids.fresh()
         shown = card(agent, Presence.ONLINE if kind is AgentJoined else Presence.STALE, core.time)
         stamp = core.time.stamp()

@@ -146,7 +146,7 @@ class Broadcasts:
                     then="wait until some have expired",
                 )
             except RelayFull:
-                own = await store.first(Knowledge, by_author(new.author), 1)
+                own = (await store.page(Knowledge, by_author(new.author), limit=1)).records
                 if not own:
                     return False
                 with contextlib.suppress(Conflict):  # it has gone at this moment

@@ -149,9 +149,11 @@ class FileQuota:
         of_address, of_agent = address.bytes, agent.bytes
         but_id = None if replaced is None else replaced.id
         if origin.address is not None:
-            for file in await self._core.store.first(SharedFile, by_heir_address(origin.address), _MOST_INHERITED):
+            for file in (
+                await self._core.store.page(SharedFile, by_heir_address(origin.address), limit=_MOST_INHERITED)
+            ).records:
                 of_address -= file.of_others[0] * (file.id != but_id)
-        for file in await self._core.store.first(SharedFile, by_heir(origin.agent), _MOST_INHERITED):
+        for file in (await self._core.store.page(SharedFile, by_heir(origin.agent), limit=_MOST_INHERITED)).records:
             of_agent -= file.of_others[1] * (file.id != but_id and file.address == origin.address)
         for other in self._coming:
             if other is not but:

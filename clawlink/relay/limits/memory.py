@@ -181,7 +181,7 @@ class Memory:
         usages = [(kind, key, await self._store.usage(kind, key)) for kind, key in self.history]
         kind, key, _ = max(usages, key=lambda found: _estimate(found[2]))
         forgotten = 0
-        for record in await self._store.first(kind, key, _AT_ONCE):
+        for record in (await self._store.page(kind, key, limit=_AT_ONCE)).records:
             with contextlib.suppress(Conflict):  # it has changed at this moment
                 await self._store.commit(record.partition_key, Drop(record))
                 forgotten += 1

@@ -92,7 +92,9 @@ class Acks:
         except LeaseLost as error:
             return Outcome(task_id, None, None, error)
         changes = [] if new is d else [Put(new)]
-        for progress in await core.store.first(Delivery, rules.by_merge(requester, merge_of(task_id)), 1):
+        for progress in (
+            await core.store.page(Delivery, rules.by_merge(requester, merge_of(task_id)), limit=1)
+        ).records:
             if rules.due(progress, now):
                 changes.append(Put(rules.ack_unread(progress, now=now, keep=keep)))
         if changes:

@@ -228,7 +228,7 @@ class Mailbox:
         answers = purpose is Purpose.ANSWER
         if delivery.merge is not None:
             key = rules.by_merge(delivery.mailbox, delivery.merge)
-            for unread in await core.store.first(Delivery, key, 1):
+            for unread in (await core.store.page(Delivery, key, limit=1)).records:
                 newer = rules.supersede(unread, delivery.body, now=delivery.stored_at, ttl=core.limits.message_ttl)
                 if newer is not None:
                     changes: tuple[Put | Drop, ...] = (Put(newer),)

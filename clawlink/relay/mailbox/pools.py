@@ -141,7 +141,7 @@ class Pools:
         found: dict[str, Pool] = {}
         skills = skills_of(agent)
         for key in keys_of(agent):
-            for pool in await store.first(Pool, key, self._most):
+            for pool in (await store.page(Pool, key, limit=self._most)).records:
                 if eligible(pool, agent, skills) and not await self._owned(pool):
                     found[pool.id] = pool
         return list(found.values())
@@ -212,7 +212,7 @@ class Pools:
         """Forget one pool that has no work, however short that is; return False if all have work."""
         lag = self._core.store.index_lag
         turns = Turns()
-        for pool in await self._core.store.first(Pool, OF_CAPABILITIES, self._most):
+        for pool in (await self._core.store.page(Pool, OF_CAPABILITIES, limit=self._most)).records:
             try:
                 if await self.drop_if_empty(pool, unused_for=2 * lag):
                     return True

@@ -265,7 +265,7 @@ class TaskLifecycle:
         core = self._core
         most = core.shares.bound(core.limits.max_mailbox_messages)
         open_tasks = core.shares.bound(core.limits.max_open_tasks)
-        held = [d.id for d in await core.store.first(Delivery, by_owner(agent.id), open_tasks)]
+        held = [d.id for d in (await core.store.page(Delivery, by_owner(agent.id), limit=open_tasks)).records]
         after: str | None = None
         turns = Turns()
         while True:
@@ -290,8 +290,8 @@ class TaskLifecycle:
         """Take back the tasks that the indexes show of an agent that has gone to sleep. Returns their ids."""
         core = self._core
         most = core.shares.bound(core.limits.max_open_tasks)
-        held = [d.id for d in await core.store.first(Delivery, by_owner(agent.id), most)]
-        held += [task.id for task in await core.store.first(Task, by_owner(agent.id), most)]
+        held = [d.id for d in (await core.store.page(Delivery, by_owner(agent.id), limit=most)).records]
+        held += [task.id for task in (await core.store.page(Task, by_owner(agent.id), limit=most)).records]
         turns = Turns()
         back = []
         for id in dict.fromkeys(held):

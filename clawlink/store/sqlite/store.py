@@ -204,14 +204,10 @@ class SqliteStore:
         listed = await self._reading.load(kind, [Hint(*row[:4]) for row in found[:limit]])
         return Page(listed, str(found[limit - 1][4]) if len(found) > limit > 0 else None)
 
-    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
-        found = self._reading.read(f"{_LISTED} ORDER BY e.number LIMIT ?", (self._kind(kind), key, limit))
-        return await self._reading.load(kind, [Hint(*row[:4]) for row in found])
-
     async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
         firsts: list[R | None] = []
         for key in keys:
-            found = await self.first(kind, key, 1)
+            found = (await self.page(kind, key, limit=1)).records
             firsts.append(found[0] if found else None)
         return firsts
 

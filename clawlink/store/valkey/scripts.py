@@ -186,17 +186,35 @@ return redis.call('ZRANGE', base .. ':l:' .. mailbox, 0, 0, 'WITHSCORES')[2] or 
 """,
 )
 
-# ARGV: the kind, how many, then index keys. Returns the bytes of the first records under each.
+# ARGV: the kind, then index keys. Returns the bytes of the first record under each, nil where there is none.
 FIRST = _script(
     "no-writes",
     """
 local base, kind, found = KEYS[1], ARGV[1], {}
-for n = 3, #ARGV do
-  local ids = redis.call('ZRANGE', base .. ':i:' .. kind .. ':' .. ARGV[n], 0, ARGV[2] - 1)
-  local some = {}
-  for i, id in ipairs(ids) do some[i] = redis.call('HGET', base .. ':r:' .. kind, id) end
-  found[n - 2] = some
+for n = 2, #ARGV do
+  local id = redis.call('ZRANGE', base .. ':i:' .. kind .. ':' .. ARGV[n], 0, 0)[1]
+  found[n - 1] = id and redis.call('HGET', base .. ':r:' .. kind, id) or false
 end
+return found
+""",
+)
+
+# ARGV: the kind, the index key, the number to start from, newest or oldest, and how many. Returns the number of the
+# last record if there are more, else nil, then the bytes of the records.
+PAGE = _script(
+    "no-writes",
+    """
+local base, kind, limit = KEYS[1], ARGV[1], tonumber(ARGV[5])
+local index = base .. ':i:' .. kind .. ':' .. ARGV[2]
+local ids
+if ARGV[4] == 'newest' then
+  ids = redis.call('ZRANGE', index, ARGV[3], '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, limit + 1)
+else
+  ids = redis.call('ZRANGE', index, ARGV[3], '+inf', 'BYSCORE', 'LIMIT', 0, limit + 1)
+end
+local found = {false}
+if ids[limit + 1] then found[1] = redis.call('ZSCORE', index, ids[limit]) end
+for n = 1, math.min(limit, #ids) do found[n + 1] = redis.call('HGET', base .. ':r:' .. kind, ids[n]) end
 return found
 """,
 )

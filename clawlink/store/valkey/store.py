@@ -75,10 +75,15 @@ class ValkeyStore:
     async def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
     ) -> Page[R]:
-        index = f"{self.base}:i:{self._kind(kind)}:{key}"
         beyond = None
         if after is not None and after.isdecimal():
             beyond = f"({min(int(after[:20]), _MOST_NUMBER)}"
+        if 0 < limit <= _SLICE:
+            start = beyond or ("+inf" if newest else "-inf")
+            words = (self._kind(kind), key, start, "newest" if newest else "oldest", limit)
+            number, *data = await self._wire.run(scripts.PAGE, 1, self.base, *words)
+            return Page([_decoded(one) for one in data], None if number is None else str(int(number)))
+        index = f"{self.base}:i:{self._kind(kind)}:{key}"
         span: tuple[str, ...]
         if newest:
             span = ("ZRANGE", index, beyond or "+inf", "-inf", "BYSCORE", "REV")
@@ -89,19 +94,11 @@ class ValkeyStore:
         listed = await self._load(kind, ids[:limit])
         return Page(listed, str(int(numbers[limit - 1])) if len(ids) > limit > 0 else None)
 
-    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
-        if limit > _SLICE:
-            return await self._load(
-                kind, await self._wire.call("ZRANGE", f"{self.base}:i:{self._kind(kind)}:{key}", 0, limit - 1)
-            )
-        ((*found,),) = await self._wire.run(scripts.FIRST, 1, self.base, self._kind(kind), limit, key)
-        return [_decoded(data) for data in found]
-
     async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
         if not keys:
             return []
-        found = await self._wire.run(scripts.FIRST, 1, self.base, self._kind(kind), 1, *keys)
-        return [_decoded(some[0]) if some else None for some in found]
+        found = await self._wire.run(scripts.FIRST, 1, self.base, self._kind(kind), *keys)
+        return [None if data is None else _decoded(data) for data in found]
 
     async def _counts(self, *scopes: str) -> list[Usage]:
         counts = self._wire.begin("HMGET", f"{self.base}:n", *scopes, again=True)

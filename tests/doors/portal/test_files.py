@@ -150,7 +150,7 @@ async def test_between_two_of_ours_a_file_of_any_name_arrives_whole(portals: Por
         await until(lambda text=text: any(frame.get("content") == text for frame in bridge.frames))  # type: ignore[misc]
     assert [f["type"] for f in bridge.frames if "content" in f] == ["file_transfer"] * 8
     assert await contents_held(a) == 0, "what arrived is not kept at its sender's"
-    keys = [file.id for file in await b.relay.app.relay.core.store.first(SharedFile, RESTRICTED, 20)]
+    keys = [file.id for file in (await b.relay.app.relay.core.store.page(SharedFile, RESTRICTED, limit=20)).records]
     assert sorted(keys)[0] == f"portal/{a.url.partition('://')[2]}/1/report.pdf"
     part = await download(b, (await b.well("GET", "/api/portal/files"))["files"][-1]["file_id"], Range="bytes=10-19")
     assert (part[0], len(part[1])) == (206, 10)

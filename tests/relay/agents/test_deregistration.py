@@ -184,7 +184,7 @@ async def test_tasks_of_a_claimed_agent_wait_for_its_key_and_are_then_returned(s
     with pytest.raises(WrongState):
         await scene.respond("c2", second)
     await scene.let_pass(120)  # nothing is left that waits
-    assert not await scene.store.first(Pool, POOLS, 10)
+    assert not (await scene.store.page(Pool, POOLS, limit=10)).records
 
 
 async def test_an_agent_that_comes_back_to_its_id_has_its_tasks_for_good(scene: Scene) -> None:

@@ -141,7 +141,7 @@ class Push:
             self._leads = self._relay.leads
             await (self._take_all() if self._leads else self._stop())
         elif self._leads and self._core.peers is not None:
-            for webhook in await self._core.store.first(Webhook, NEW, _TAKEN_AT_ONCE):
+            for webhook in (await self._core.store.page(Webhook, NEW, limit=_TAKEN_AT_ONCE)).records:
                 await self._take(webhook.id)
 
     @retrying
@@ -251,7 +251,7 @@ class Push:
                     following.cancel()
 
     async def _of(self, task_id: str) -> list[Webhook]:
-        return list(await self._core.store.first(Webhook, of_task(task_id), MAX_OF_TASK + 1))
+        return list((await self._core.store.page(Webhook, of_task(task_id), limit=MAX_OF_TASK + 1)).records)
 
     # -- delivery ----------------------------------------------------------------------------------------------------
 

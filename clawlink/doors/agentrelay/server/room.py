@@ -34,7 +34,7 @@ class EventRoom:
         try:
             await self._require_share(origin, growth, count)
         except (RelayFull, StorageFull):
-            sent = await self._core.store.first(Pointer, rules.sent_by(sender_id), _SLICE)
+            sent = (await self._core.store.page(Pointer, rules.sent_by(sender_id), limit=_SLICE)).records
             over = [pointer for pointer in sent if not pointer.event.present]
             if not over:
                 raise
@@ -71,7 +71,7 @@ class EventRoom:
 
     async def _make_room(self) -> bool:
         """Forget the events that have been over for longest; return False if there are none."""
-        over = await self._core.store.first(Pointer, OVER, _SLICE)
+        over = (await self._core.store.page(Pointer, OVER, limit=_SLICE)).records
         for pointer in over:
             await self.forget(pointer.id)
         return bool(over)

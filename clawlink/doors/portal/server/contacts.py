@@ -44,7 +44,7 @@ class Contacts:
 
     async def numbered(self, number: int) -> Contact:
         """Return the contact with this number. Raises NotFound."""
-        found = await self._core.store.first(Contact, records.contact_by_number(number), 1)
+        found = (await self._core.store.page(Contact, records.contact_by_number(number), limit=1)).records
         if not found:
             raise NotFound(f"there is no contact {number}; 'clawlink portal contacts' lists them", field="contact_id")
         return found[0]
@@ -57,7 +57,9 @@ class Contacts:
             contact = await self._core.store.get(Contact, normalised(to, field="to"))
             found = [] if contact is None else [contact]
         else:
-            found = list(await self._core.store.first(Contact, records.contact_by_name(fold(to)), _NAMESAKES))
+            found = list(
+                (await self._core.store.page(Contact, records.contact_by_name(fold(to)), limit=_NAMESAKES)).records
+            )
         if not found:
             raise NotFound(f"there is no contact {to[:80]!r}; 'clawlink portal contacts' lists them", field="to")
         if len(found) > 1:
@@ -85,7 +87,7 @@ class Contacts:
             fault = consent.key_fault(key)
             if fault is not None:
                 raise BadRequest(fault, field="SHARED_KEY")
-            for other in await self._core.store.first(Contact, records.contact_by_key(hash_key(key)), 2):
+            for other in (await self._core.store.page(Contact, records.contact_by_key(hash_key(key)), limit=2)).records:
                 if other.id != id:
                     raise WrongState(
                         f"contact {other.number} has this key already, and each contact needs its own",

@@ -163,7 +163,7 @@ class Errands:
             )
             await self._relay.tasks.respond(agent, ask)
             return news.task_id
-        found = await self._core.store.first(Errand, errand_of(contact.id, news.task_id), 1)
+        found = (await self._core.store.page(Errand, errand_of(contact.id, news.task_id), limit=1)).records
         if not found:
             raise UnknownTask("no task of this id came from your portal", field="task_id")
         id = found[0].id
@@ -210,7 +210,7 @@ class Errands:
 
     async def forget(self, contact: Contact) -> None:
         """Forget which tasks came from a contact, and remove the agent that stands for it here."""
-        while found := await self._core.store.first(Errand, errands_with(contact.id), _AT_ONCE):
+        while found := (await self._core.store.page(Errand, errands_with(contact.id), limit=_AT_ONCE)).records:
             await self._core.commit(AGENT, *map(Drop, found))
         agent = await self._core.store.get(Agent, contact.mailbox)
         if agent is not None:

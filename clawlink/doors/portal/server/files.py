@@ -165,7 +165,7 @@ class Files:
                 actual=kept.bytes + offer.size,
             )
         under_way = 0
-        for one in await self._core.store.first(Transfer, transfers.files_with(contact.id), _PAGE):
+        for one in (await self._core.store.page(Transfer, transfers.files_with(contact.id), limit=_PAGE)).records:
             under_way += one.state is FileState.TRANSFERRING and one.inbound == inbound
         if under_way >= MAX_UNFINISHED:
             raise RateLimited(

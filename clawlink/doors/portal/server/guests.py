@@ -108,7 +108,7 @@ class Guests:
         contact = await self._contacts.changed(id, url, old, key, (display_name, agent_name, user_name))
         changes = [Put(contact)]
         turns = Turns()
-        for guest in await self._core.store.first(Guest, WAITING, self._settings.portal_guests):
+        for guest in (await self._core.store.page(Guest, WAITING, limit=self._settings.portal_guests)).records:
             await turns.next()
             if consent.offered(guest.content, self._book.url).url == id:
                 changes.append(Put(_decided(guest, Decision.APPROVE, id)))

@@ -131,7 +131,7 @@ class Keys:
         if own is not None:
             await self._note_use(own)
             return Caller(Role.AGENT)
-        for contact in await store.first(Contact, contact_by_key(hashed), 1):
+        for contact in (await store.page(Contact, contact_by_key(hashed), limit=1)).records:
             if any(hmac.compare_digest(hash_key(known), hashed) for known in contact.keys):
                 return Caller(Role.CONTACT, contact, key)
         return Caller(Role.NONE)

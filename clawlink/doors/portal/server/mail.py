@@ -249,7 +249,9 @@ class Mail:
     async def _forget(self, contact: str) -> int:
         forgotten = 0
         turns = Turns()
-        while found := await self._core.store.first(Message, records.messages_with(contact), _FORGOTTEN_AT_ONCE):
+        while found := (
+            await self._core.store.page(Message, records.messages_with(contact), limit=_FORGOTTEN_AT_ONCE)
+        ).records:
             for message in found:
                 await self._relay.mailbox.expire(message.id)
                 await self._drop(message.id)
@@ -267,7 +269,7 @@ class Mail:
 
     async def numbered(self, number: int) -> Message:
         """Return the message with this number. Raises UnknownMessage."""
-        found = await self._core.store.first(Message, records.message_by_number(number), 1)
+        found = (await self._core.store.page(Message, records.message_by_number(number), limit=1)).records
         if not found:
             raise UnknownMessage(f"there is no message {number}", field="message_id")
         return found[0]

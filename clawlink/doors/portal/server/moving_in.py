@@ -227,10 +227,12 @@ class Mover:
             self.contacts[person.id] = old
             self._report.count("contacts", came=False)
             return
-        if await store.first(Contact, records.contact_by_key(hash_key(person.key)), 1):
+        if (await store.page(Contact, records.contact_by_key(hash_key(person.key)), limit=1)).records:
             self._report.left.append(Left(f"contact {person.number} ({person.url})", "another contact has its key"))
             return
-        taken = not person.number or await store.first(Contact, records.contact_by_number(person.number), 1)
+        taken = (
+            not person.number or (await store.page(Contact, records.contact_by_number(person.number), limit=1)).records
+        )
         contact = Contact(
             id=person.id,
             version=1,
@@ -266,7 +268,10 @@ class Mover:
             if await store.get(Message, id) is not None:
                 self._report.count("messages", came=False)
                 continue
-            taken = not letter.number or await store.first(Message, records.message_by_number(letter.number), 1)
+            taken = (
+                not letter.number
+                or (await store.page(Message, records.message_by_number(letter.number), limit=1)).records
+            )
             waits = letter.inbound and not letter.delivered
             state = (State.RECEIVED if waits else State.ACKNOWLEDGED) if letter.inbound else State.REPORTED
             message = Message(

@@ -156,7 +156,7 @@ class Outbox:
     async def _expire(self, contact: str) -> bool:
         """End the messages whose time is over, and tell the owner's agent; return True if there were any."""
         now, expired = self._core.clock(), False
-        for hint in await self._core.store.first(Message, queued_for(contact), _PAGE):
+        for hint in (await self._core.store.page(Message, queued_for(contact), limit=_PAGE)).records:
             if posting.lapse(hint, now) is hint:
                 continue
             message = await self._core.store.get(Message, hint.id)  # the index may be late

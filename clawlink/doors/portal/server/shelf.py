@@ -111,7 +111,7 @@ class Shelf:
         """Delete all files from and to a contact, and return how many there were."""
         forgotten = 0
         turns = Turns()
-        while found := await self._core.store.first(Transfer, transfers.files_with(contact), _PAGE):
+        while found := (await self._core.store.page(Transfer, transfers.files_with(contact), limit=_PAGE)).records:
             for transfer in found:
                 await self.remove(transfer.id)
                 forgotten += 1
