@@ -204,7 +204,8 @@ class Store(Protocol):
     async def next_due_at(self, mailbox: str) -> float | None:
         """Return when the next delivery is due, in the past if one is already; None if none is pending.
 
-        The time may be too early if leases were settled before they lapsed. The caller looks then, and asks again.
+        So a time says that the mailbox has work, which may be held. The time may be too early if leases were settled
+        before they lapsed. The caller looks then, and asks again.
         """
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:

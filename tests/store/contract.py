@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -1118,6 +1119,21 @@ class IndexContract:
             assert set(ids(await store.ending(Delivery, NOW + TTL + 1, limit, but))) == expected, but
         assert len(await store.pending("mia", 3, {"d0", "d1"})) == 3
         assert len(await store.ending(Delivery, NOW + TTL + 1, 3, {"d0", "d1"})) == 3
+
+    async def test_a_mailbox_without_a_next_due_time_has_no_work_whatever_else_it_holds(self, store: Store) -> None:
+        held = replace(delivery("held"), version=1, visible_at=math.inf)
+        for record, works in (
+            (delivery("d"), True),
+            (delivery("later", delay=50), True),
+            (held, True),
+            (rules.bury(replace(delivery("dead"), version=0), now=NOW, keep=KEEP), False),
+            (replace(ack(lease(delivery("done"))), version=1), False),
+        ):
+            await put(store, record)
+            assert (await store.next_due_at("mia") is not None) is works, record
+            assert bool(await store.pending("mia", 1)) is works, record
+            await drop(store, record)
+        assert await store.next_due_at("mia") is None
 
     async def test_nothing_is_pending_in_an_unknown_mailbox(self, store: Store) -> None:
         assert list(await store.pending("mia", 10)) == []

@@ -226,7 +226,7 @@ class Pools:
         store = self._core.store
         lent = by_lender(pool.id)
         read = await store.admission((pool.id,), ((Delivery, lent), (Task, lent)))
-        if read.mailboxes[0].count and await store.pending(pool.id, 1):
+        if read.mailboxes[0].count and await store.next_due_at(pool.id) is not None:  # dead letters are no work
             return True
         return pool.name is not None and any(usage.count for usage in read.indexes)
 
