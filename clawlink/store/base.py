@@ -184,12 +184,12 @@ class Store(Protocol):
         """
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
-        """Return up to ``limit`` deliveries that are due, the lowest rank first."""
+        """Return up to ``limit`` deliveries that are due, the lowest sort key first."""
 
     async def claim(
         self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
     ) -> float | None:
-        """Commit what ``rule`` returns for up to ``limit`` deliveries that are due, the lowest rank first.
+        """Commit what ``rule`` returns for up to ``limit`` deliveries that are due, the lowest sort key first.
 
         No other claim of this process comes between the read and the commit, so two that meet get different
         deliveries. The rule is pure, quick and may be called again with other deliveries; the last call counts. It

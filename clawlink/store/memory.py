@@ -35,7 +35,7 @@ _CONSTANT = (Delivery, Task)
 
 
 class _Mailbox:
-    """The messages of a mailbox: those that are due sorted by rank, the others in heaps by the time they are due.
+    """The messages of a mailbox: those that are due by their sort keys, the others in heaps by the time they are due.
 
     ``older`` is a heap that had too many stale entries. Its entries move to ``later``, some at each commit.
     """

@@ -91,8 +91,14 @@ def _index_tasks(db: sqlite3.Connection) -> None:
         last = rows[-1][0]
 
 
+def _rename_columns(db: sqlite3.Connection) -> None:
+    """Give the columns of a record the names of its fields. No row is written for that."""
+    db.execute("ALTER TABLE record RENAME COLUMN home TO partition_key")
+    db.execute("ALTER TABLE record RENAME COLUMN rank TO sort_key")
+
+
 # The step to each version from the version before. A released step never changes.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _index_tasks)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _index_tasks, _rename_columns)
 VERSION = len(MIGRATIONS)
 
 

@@ -37,26 +37,28 @@ _CLAIM_TRIES = 4
 _FEW = 500
 _IDS = "SELECT DISTINCT id FROM record INDEXED BY record_id WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
 _READY = (
-    "SELECT row, id, version, cost, rank FROM record INDEXED BY record_ready "
-    "WHERE home = ? AND ready_at IS NOT NULL ORDER BY rank LIMIT ?"
+    "SELECT row, id, version, cost, sort_key FROM record INDEXED BY record_ready "
+    "WHERE partition_key = ? AND ready_at IS NOT NULL ORDER BY sort_key LIMIT ?"
 )
 _LAPSED = (
-    "SELECT row, id, version, cost, rank, later FROM record INDEXED BY record_later "
-    "WHERE home = ? AND later <= ? AND (later, row) > (?, ?) ORDER BY later, row LIMIT ?"
+    "SELECT row, id, version, cost, sort_key, later FROM record INDEXED BY record_later "
+    "WHERE partition_key = ? AND later <= ? AND (later, row) > (?, ?) ORDER BY later, row LIMIT ?"
 )
 _FIRST_READY = (
-    "SELECT ready_at FROM record INDEXED BY record_ready WHERE home = ? AND ready_at IS NOT NULL ORDER BY rank LIMIT 1"
+    "SELECT ready_at FROM record INDEXED BY record_ready "
+    "WHERE partition_key = ? AND ready_at IS NOT NULL ORDER BY sort_key LIMIT 1"
 )
 _FIRST_LATER = (
-    "SELECT later FROM record INDEXED BY record_later WHERE home = ? AND later IS NOT NULL ORDER BY later LIMIT 1"
+    "SELECT later FROM record INDEXED BY record_later "
+    "WHERE partition_key = ? AND later IS NOT NULL ORDER BY later LIMIT 1"
 )
 _WAITING = (
     "SELECT row, id, version, cost FROM record INDEXED BY record_later "
-    "WHERE home = ? AND later IS NOT NULL ORDER BY later"
+    "WHERE partition_key = ? AND later IS NOT NULL ORDER BY later"
 )
 _ALL_READY = (
     "SELECT row, id, version, cost FROM record INDEXED BY record_ready "
-    "WHERE home = ? AND ready_at IS NOT NULL ORDER BY rank"
+    "WHERE partition_key = ? AND ready_at IS NOT NULL ORDER BY sort_key"
 )
 _ENDING = (
     "SELECT row, id, version, cost FROM record INDEXED BY record_ends WHERE kind = ? AND ends_at <= ? ORDER BY ends_at"
@@ -71,8 +73,8 @@ _COUNT_FEW = (
 )
 _ORIGINS_OF_MAILBOX = (
     "SELECT address, agent, count(*), sum(held) FROM record WHERE row IN ("
-    "SELECT row FROM record WHERE home = :partition_key AND ready_at IS NOT NULL "
-    "UNION SELECT row FROM record WHERE home = :partition_key AND later IS NOT NULL "
+    "SELECT row FROM record WHERE partition_key = :partition_key AND ready_at IS NOT NULL "
+    "UNION SELECT row FROM record WHERE partition_key = :partition_key AND later IS NOT NULL "
     "UNION SELECT row FROM entry WHERE kind = :kind AND key = :dead"
     ") GROUP BY address, agent"
 )
@@ -81,7 +83,7 @@ _ORIGINS_OF_INDEX = (
     "WHERE e.kind = ? AND e.key = ? GROUP BY r.address, r.agent"
 )
 # Python counts them in half the time that SQLite needs to sort and group them.
-_HELD = "SELECT home, address, agent, held, cost FROM record"
+_HELD = "SELECT partition_key, address, agent, held, cost FROM record"
 
 
 class SqliteStore:

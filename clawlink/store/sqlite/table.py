@@ -15,16 +15,16 @@ _MOST_KNOWN = 5000
 _NUMBERS_AT_ONCE = 1 << 20
 
 _OLD = (
-    "SELECT row, version, home, held, address, agent, weight, cost, ends_at, entries FROM record "
+    "SELECT row, version, partition_key, held, address, agent, weight, cost, ends_at, entries FROM record "
     "WHERE id = ? AND kind = ?"
 )
 _INSERT = (
-    "INSERT INTO record (kind, id, version, home, ends_at, rank, ready_at, later, held, address, agent, weight, cost, "
-    "entries, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO record (kind, id, version, partition_key, ends_at, sort_key, ready_at, later, held, address, agent, "
+    "weight, cost, entries, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _UPDATE = (
-    "UPDATE record SET version = ?, rank = ?, ready_at = ?, later = ?, held = ?, address = ?, agent = ?, weight = ?, "
-    "cost = ?, entries = ?, data = ? WHERE row = ?"
+    "UPDATE record SET version = ?, sort_key = ?, ready_at = ?, later = ?, held = ?, address = ?, agent = ?, "
+    "weight = ?, cost = ?, entries = ?, data = ? WHERE row = ?"
 )
 _UPDATE_WITH_END = _UPDATE.replace(" WHERE", ", ends_at = ? WHERE")
 _DELETE = "DELETE FROM record WHERE row = ?"

@@ -5,7 +5,7 @@ f:KIND            hash, the facts of each record (``clawlink.store.valkey.facts`
 o:KIND            sorted set, all ids by their bytes
 i:KIND:KEY        sorted set, the ids under an index key by the number of their arrival
 e:KIND            sorted set, ids by the time at which they end
-q:MAILBOX         sorted set, pending deliveries that are due, by rank
+q:MAILBOX         sorted set, pending deliveries that are due, by sort key
 l:MAILBOX         sorted set, the other pending deliveries by the time at which they are due
 n, b              hashes, counts of records and of bytes
 arrivals          the last number of an arrival
@@ -39,7 +39,7 @@ def _script(flags: str, body: str) -> Script:
 # ARGV: the partition, then for each change its letter (P put, D drop, A absent), kind, id and the version that must be
 # stored (0 for none); for a put its facts and its bytes, too. Returns 0, or the number of the change that conflicts.
 _COMMIT = """
-local base, home = KEYS[1], ARGV[1]
+local base, partition = KEYS[1], ARGV[1]
 local changes, at = {}, 2
 while at <= #ARGV do
   local c = {ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])}
@@ -56,7 +56,7 @@ for n, c in ipairs(changes) do
     if raw then return n end
   elseif raw then
     local old = cmsgpack.unpack(raw)
-    if old[1] ~= c[4] or old[2] ~= home then return n end
+    if old[1] ~= c[4] or old[2] ~= partition then return n end
     c.old = old
   elseif c[4] ~= 0 then
     return n
@@ -77,7 +77,7 @@ end
 local function count(kind, f, sign)
   for _, key in ipairs(f[3]) do add('i' .. kind .. ':' .. key, f, sign, sign * f[4]) end
   if f[5] then
-    add('m' .. home, f, sign, sign * f[5])
+    add('m' .. partition, f, sign, sign * f[5])
     add('t', f, sign, sign * f[5])
   end
   add('c', f, sign, sign * f[8])
@@ -117,7 +117,7 @@ for _, c in ipairs(changes) do
       redis.call('ZREM', base .. ':e:' .. kind, id)
     end
     local was, is = old and old[10], new and new[10]
-    local ready, later = base .. ':q:' .. home, base .. ':l:' .. home
+    local ready, later = base .. ':q:' .. partition, base .. ':l:' .. partition
     if is and new[12] then
       redis.call('ZADD', ready, is, id)
     elseif is then
@@ -146,7 +146,7 @@ CREATE = _script("", _COMMIT)
 CHANGE = _script("allow-oom", _COMMIT)
 
 # ARGV: the mailbox, the time, and how many. Returns when the next delivery is due if none is, then the bytes of those
-# that are. Deliveries whose time has come take their places by rank first. Of 512 it returns MORE alone: others may
+# that are. Deliveries whose time has come take their places by sort key first. Of 512 it returns MORE alone: others may
 # have their turn, and then it is asked again.
 MORE = b"more"
 DUE = _script(
