@@ -66,33 +66,37 @@ class FolderDraft:
             self._gathered_bytes += len(data)
             if len(self._gathered) >= 64:  # the list itself must not take more than its bytes
                 self._gathered = [b"".join(self._gathered)]
-            self._count(data)
+            self._hash.update(data)
+            self._count(len(data))
         else:
             await unbroken(self._write_to_disk(data))
 
     async def _write_to_disk(self, data: bytes) -> None:
         await asyncio.to_thread(self._spill, data)
-        self._count(data)
+        self._count(len(data))
 
-    def _count(self, data: bytes) -> None:
+    def _count(self, size: int) -> None:
         self._synced = False
-        self._hash.update(data)
-        self.size += len(data)
-        self._blobs.grow(len(data))
+        self.size += size
+        self._blobs.grow(size)
 
     def _require_intact(self) -> None:
         if self._lost is not None:
             raise LostWrites(self._lost.errno, self._lost.strerror)
 
     def _spill(self, data: bytes = b"") -> None:
-        """Write the gathered bytes, and more, to the file, all or nothing."""
+        """Write the gathered bytes to the file, then more, which are hashed here: large ones would hold the loop."""
         self._require_intact()
         self._blobs.require_room()
         if self._body is None:
             self._body = OnDisk(_new_file(self._path))
             self._blobs.opened(self, is_open=True)
-        self._body.write(b"".join((*self._gathered, data)))
-        self._gathered, self._gathered_bytes = [], 0
+        if self._gathered:
+            self._body.write(b"".join(self._gathered))
+            self._gathered, self._gathered_bytes = [], 0
+        if data:
+            self._body.write(data)
+            self._hash.update(data)
 
     def mark(self) -> _Mark:
         """Return a mark for ``back_to``."""
