@@ -11,7 +11,7 @@ import binascii
 import hashlib
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import IO, Any, NamedTuple, TypeVar
 
@@ -181,3 +181,20 @@ async def on_disk(request: Request, limit: int, folder: str | None) -> AsyncIter
         yield body
     finally:
         await asyncio.shield(asyncio.to_thread(file.close))
+
+
+async def ahead(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Give pieces, and fetch the next one while the taker is busy with the one before."""
+    fetching = asyncio.create_task(_next(pieces))
+    try:
+        while (piece := await fetching) is not None:
+            fetching = asyncio.create_task(_next(pieces))
+            yield piece
+    finally:
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+        await pieces.aclose()
+
+
+async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:
+    return await anext(pieces, None)

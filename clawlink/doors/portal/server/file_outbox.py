@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 
 from clawlink.domain.backoff import backoff, spread
@@ -185,7 +185,9 @@ class FileOutbox:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _contents(self, transfer: Transfer, start: int, length: int, gone: asyncio.Event) -> AsyncIterator[bytes]:
+    async def _contents(
+        self, transfer: Transfer, start: int, length: int, gone: asyncio.Event
+    ) -> AsyncGenerator[bytes, None]:
         """Give a part, and set ``gone`` once all of it has left."""
         async with self._shelf.opened(transfer, start) as (_, opened):
             while length > 0 and (piece := await opened.read(min(_READ_BYTES, length))):

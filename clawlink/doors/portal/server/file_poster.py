@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ import msgspec
 
 from clawlink.doors.portal.records import Contact
 from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.server.bodies import ahead
 from clawlink.doors.portal.server.poster import (
     CONNECT_SECONDS,
     FAILURES,
@@ -30,7 +31,7 @@ _GONE = 404
 _DOUBTFUL_FROM = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=PART_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=PART_ANSWER_SECONDS)
 
-Bytes = Callable[[], AsyncIterator[bytes]]
+Bytes = Callable[[], AsyncGenerator[bytes, None]]
 
 
 class Begun(NamedTuple):
@@ -101,13 +102,13 @@ class FilePoster:
                 "Content-Type": "application/octet-stream",
                 "Content-Length": str(length),
             }
-            path, method, data = f"/api/portal/files/{id}/{index}", "PUT", contents()
+            path, method, data = f"/api/portal/files/{id}/{index}", "PUT", ahead(contents())
         else:
             head = {"api_key": contact.send_key or contact.key, "file_id": begun.file_id, "chunk_index": index}
             before = msgspec.json.encode(head)[:-1] + b',"data":"'
             size = len(before) + 4 * -(-length // 3) + len(_ending(""))
             headers = {"Content-Type": "application/json", "Content-Length": str(size)}
-            path, method, data = f"/api/file/chunk/{id}/{index}", "POST", _as_json(before, contents())
+            path, method, data = f"/api/file/chunk/{id}/{index}", "POST", _as_json(before, ahead(contents()))
         answer = await self._ask(contact, method, path, data, headers)
         if isinstance(answer, Refusal):
             return answer
@@ -140,7 +141,7 @@ def _ending(md5: str) -> bytes:
     return b'","chunk_md5":"' + (md5 or "0" * 32).encode() + b'"}'
 
 
-async def _as_json(before: bytes, contents: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _as_json(before: bytes, contents: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Give the body of a part in base64, piece by piece. The MD5 stands behind the bytes that it is of."""
     sum = hashlib.md5(usedforsecurity=False)
     yield before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.asking import Ask, Invalid, handler_of, key_of, refuse_shut, require_open
-from clawlink.doors.portal.server.bodies import on_disk
+from clawlink.doors.portal.server.bodies import ahead, on_disk
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.files import Files, Offer
 from clawlink.doors.portal.server.keys import Caller, Keys
@@ -115,7 +115,7 @@ class FileRoutes:
             raise BadRequest(
                 f"part {index} has {length} bytes, and {ask.request.content_length} are announced", limit=length
             )
-        new = await self._files.take(transfer.id, index, lambda skip, sum: _after(parts(ask.request), skip, sum))
+        new = await self._files.take(transfer.id, index, lambda skip, sum: ahead(_after(parts(ask.request), skip, sum)))
         return await self._taken(transfer.id, index, new)
 
     async def _taken(self, id: str, index: int, new: bool) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class FileRoutes:
         return {"status": "deleted", "file_id": id}
 
 
-async def _after(pieces: AsyncIterator[bytes], skip: int, sum: Any) -> AsyncIterator[bytes]:
+async def _after(pieces: AsyncIterator[bytes], skip: int, sum: Any) -> AsyncGenerator[bytes, None]:
     """Give a body without its first bytes, in blocks: each takes a thread on its way to the disk."""
     gathered: list[bytes] = []
     size = 0
