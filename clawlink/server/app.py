@@ -18,7 +18,7 @@ from clawlink.doors.registry import OpenDoor, Opening, doors, limit_fields, sett
 from clawlink.errors import ClawLinkError
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
-from clawlink.relay.timestamps import RelayTime
+from clawlink.relay.timestamps import RelayTime, steady_clock
 from clawlink.server.accepting import Acceptor
 from clawlink.server.address import Addresses, network
 from clawlink.server.auth import Guard
@@ -96,7 +96,7 @@ class App:
         self._tickets = Tickets(time.monotonic)
         self.events = EventStreams(self._tickets)
         self._live = Live()
-        self._sessions = None if config.page == OFF else Sessions(time.monotonic)
+        self._sessions = None if config.page == OFF else Sessions(steady_clock())
         self._cookie_name = f"clawlink-{self.relay.id[:8]}"
         self._pages = None if self._sessions is None else self._page_sessions(self._sessions)
         self.doors = dict(self._opened(wall=clock or time.time))

@@ -277,6 +277,11 @@ class OldBridge:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
+    @property
+    def closed(self) -> bool:
+        """Return True once the connection is over."""
+        return self._task is not None and self._task.done()
+
     async def _read(self, socket: Any) -> None:
         async for received in socket:
             if received.type is not aiohttp.WSMsgType.TEXT:

@@ -12,7 +12,7 @@ from clawlink.doors.portal.wire import calls
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.errors import ClawLinkError
 from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 CONTACT_URL, OTHER_URL = "https://b.example", "https://c.example"
 _BODIES: dict[str, Any] = {
@@ -147,6 +147,28 @@ async def test_an_agent_key_sees_no_keys(portals: Portals, bridges: Bridges) -> 
     assert (await portal.well("GET", "/api/key/list"))["total"] == 1
     await portal.well("POST", "/api/key/revoke", params={"api_key": agent})
     assert (await portal.ask("GET", "/api/contacts", key=agent))[0] == 401
+
+
+async def test_a_key_that_ends_closes_its_sockets(portals: Portals, bridges: Bridges) -> None:
+    portal = await portals()
+    agent = (await portal.well("POST", "/api/key/create", {"agent_name": "a"}))["api_key"]
+    login = {"password": PASSWORD}
+
+    async def ended(key: str, path: str, body: Any = None, **query: Any) -> None:
+        bridge, stays = await bridges(portal, key=key), await bridges(portal)
+        await portal.well("POST", path, body, **query)
+        await until(lambda: bridge.closed)
+        await portal.well("POST", "/api/chat/owner/send", {"content": f"after {path}"})
+        await until(lambda: f"[主人消息] after {path}" in stays.texts)
+        assert not bridge.texts
+        await stays.close()
+
+    await ended(agent, "/api/key/revoke", params={"api_key": agent})
+    session = (await portal.well("POST", "/api/admin/login", login, key=""))["token"]
+    await ended(session, "/api/portal/logout-all")
+    session = (await portal.well("POST", "/api/admin/login", login, key=""))["token"]
+    change = {"old_password": PASSWORD, "new_password": "another"}
+    await ended(session, "/api/auth/change-password", change)
 
 
 async def test_the_relays_own_routes_ask_for_its_token_and_know_the_portals_ids(portals: Portals) -> None:

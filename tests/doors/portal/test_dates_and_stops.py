@@ -11,12 +11,13 @@ import pytest
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.standstill import Past, Standstill
 from clawlink.doors.portal.records import ERRANDS, Errand
+from clawlink.doors.portal.rules.words import seconds
 from clawlink.doors.portal.server import keys, outbox
 from clawlink.doors.portal.server.file_outbox import FileOutbox
 from clawlink.doors.portal.server.outbox import Outbox
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.protocol.operating import StopAll
-from tests.doors.portal.conftest import Own, Portals
+from tests.doors.portal.conftest import PASSWORD, Bridges, Own, Portals
 from tests.doors.portal.test_errands import delegate, task_in, well
 from tests.doors.portal.test_files import give, pair, status_of
 from tests.doors.portal.test_messages import send
@@ -86,6 +87,43 @@ async def test_logins_and_quotas_fill_up_again_in_a_stop(portals: Portals, monke
     assert (await portal.ask("POST", "/api/admin/login", wrong, key=""))[0] == 429
     now[0] += HOUR
     assert (await portal.ask("POST", "/api/admin/login", wrong, key=""))[0] == 401
+
+
+async def test_a_login_ends_by_the_calendar_in_a_stop(portals: Portals, monkeypatch: pytest.MonkeyPatch) -> None:
+    portal = await portals()
+    core = portal.relay.app.relay.core
+    now = [time.time()]
+    monkeypatch.setattr(core, "steady", lambda: now[0])
+    await portal.relay.app.relay.stops.switch(StopAll(True))
+    login = await portal.well("POST", "/api/admin/login", {"password": PASSWORD}, key="")
+    assert login["expiry"] == int((now[0] + keys.SESSION_SECONDS) * 1000)
+    now[0] += keys.SESSION_SECONDS - 1
+    await portal.well("GET", "/api/contacts", key=login["token"])
+    now[0] += 2
+    assert (await portal.ask("GET", "/api/contacts", key=login["token"]))[0] == 401
+
+
+async def test_times_are_those_of_the_calendar_after_a_stop(portals: Portals, bridges: Bridges) -> None:
+    a, b = await pair(portals)
+    for own in (a, b):
+        had_stopped(own)
+    begun = time.time()
+    number = await send(a, b.url, "hello")
+    sent = await a.state(number, "sent")
+    (listed,) = (await b.well("GET", "/api/messages", params={"contact_portal": a.url}))["messages"]
+    bridge = await bridges(b, key=b.key)
+    await a.state(number, "acknowledged")
+    door: Any = b.relay.app.doors["portal"]
+    await door.book.notice("x", "a notice")
+    await until(lambda: any(frame["type"] == "notice" for frame in bridge.frames))
+    told = await a.well("GET", f"/api/portal/messages/{number}")
+    await a.well("POST", "/api/chat/owner/send", {"content": "a line"})
+    (line,) = (await a.well("GET", "/api/chat/owner/history"))["messages"]
+    times = [sent["stored_at"], sent["sent_at"], told["acknowledged_at"], listed["created_at"], line["created_at"]]
+    times += [frame.get("created_at") or frame["timestamp"] for frame in bridge.frames if "content" in frame]
+    for text in times:
+        assert begun - 1 < seconds(text) < begun + 60, times
+    assert begun + 71 * HOUR < seconds(sent["expires_at"]) < begun + 73 * HOUR
 
 
 async def test_nothing_that_waits_is_posted_in_a_stop(portals: Portals, monkeypatch: pytest.MonkeyPatch) -> None:

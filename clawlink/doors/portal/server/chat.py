@@ -26,7 +26,7 @@ class OwnerChat:
         require_short(text)
         now = self._core.clock()
         number = self._book.number(Chat)
-        line = Chat(id=str(number), version=1, number=number, role=role, content=text, created_at=now)
+        line = Chat(id=str(number), version=1, number=number, role=role, content=text, created_at=self._core.steady())
         await self._book.require_memory(line.weight, Origin(None, OPERATOR))
         if role == "owner" and consent.decided(text) is None:
             delivery = self._book.for_agent(f"chat-{number}", text, sender=Sender(OPERATOR), name="owner", now=now)

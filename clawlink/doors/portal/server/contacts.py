@@ -120,7 +120,7 @@ class Contacts:
             number=self._book.number(Contact),
             url=url.strip(),
             key=key or new_key(),
-            created_at=self._core.clock(),
+            created_at=self._core.steady(),
             display_name=display_name,
             agent_name=agent_name,
             user_name=user_name,

@@ -131,6 +131,10 @@ class PortalServer(OpenDoor):
                 self._telling.add(task)
                 task.add_done_callback(self._telling.discard)
 
+    async def _keys_ended(self) -> None:
+        """Close the sockets whose keys count no more."""
+        await asyncio.gather(*(line.check_key() for line in list(self._lines)))
+
     def _wake_all(self, contact: str) -> None:
         self.outbox.wake(contact)
         self.file_outbox.wake(contact)
@@ -170,6 +174,7 @@ class PortalServer(OpenDoor):
             wake=self._wake_all,
             pages=self.pages,
             replied=self._replied,
+            keys_ended=self._keys_ended,
         )
         yield from Routes(parts).all()
         yield from FileRoutes(
@@ -181,7 +186,8 @@ class PortalServer(OpenDoor):
     async def _serve_socket(self, relay: Relay, request: Request) -> web.StreamResponse | Reply:
         try:
             relay.require_working()
-            caller = await self.keys.require("socket", request.query.get("api_key") or key_of(request))
+            key = request.query.get("api_key") or key_of(request) or ""
+            caller = await self.keys.require("socket", key)
             if len(self._lines) >= socket.MAX_SOCKETS:
                 raise RelayFull(
                     f"the portal has {len(self._lines)} websockets and may have no more",
@@ -190,7 +196,7 @@ class PortalServer(OpenDoor):
                 )
         except Exception as failure:
             return await refuse_socket(relay, failure)
-        return await socket.serve(self, request, caller.role, self._lines)
+        return await socket.serve(self, request, key, caller.role, self._lines)
 
     async def close(self) -> None:
         await asyncio.gather(*(line.goodbye() for line in list(self._lines)))

@@ -135,7 +135,7 @@ class Files:
             size=offer.size,
             part_size=offer.part_size,
             file_key=file_key,
-            created_at=now,
+            created_at=core.steady(),
             moved_at=now,
             md5=offer.md5,
             sha256=offer.sha256,

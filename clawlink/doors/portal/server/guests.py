@@ -68,12 +68,13 @@ class Guests:
             )
         if address is not None:
             self._pace.take(address, steady)
-        return await core.finish(self._leave(text, address, core.clock()))
+        return await core.finish(self._leave(text, address))
 
     @retrying
-    async def _leave(self, text: str, address: str | None, now: float) -> Guest:
-        number = self._book.number(Guest)
-        guest = Guest(id=str(number), version=1, number=number, content=text, created_at=now, address=address)
+    async def _leave(self, text: str, address: str | None) -> Guest:
+        core = self._core
+        number, now = self._book.number(Guest), core.clock()
+        guest = Guest(id=str(number), version=1, number=number, content=text, created_at=core.steady(), address=address)
         sender = Sender(_GUEST, address)
         told = words.guest_notice(number, text)
         delivery = self._book.for_agent(f"guest-{number}", told, sender=sender, name=_GUEST, now=now)

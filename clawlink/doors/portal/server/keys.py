@@ -125,7 +125,7 @@ class Keys:
         portal = await store.get(Portal, PORTAL_ID)
         if portal is not None and hmac.compare_digest(portal.owner_hash, hashed):
             return Caller(Role.OWNER)
-        if portal is not None and portal.sessions.get(hashed, 0.0) > self._core.clock():
+        if portal is not None and portal.sessions.get(hashed, 0.0) > self._core.steady():
             return Caller(Role.OWNER)
         own = await store.get(AgentKey, hashed)
         if own is not None:
@@ -138,7 +138,7 @@ class Keys:
 
     async def _note_use(self, key: AgentKey) -> None:
         """Note that a key is in use, once an hour. Another request may have done it, and no request fails for it."""
-        now = self._core.clock()
+        now = self._core.steady()
         if key.used_at is None or now - key.used_at > _USE_SECONDS:
             with contextlib.suppress(Conflict, Failed, ClawLinkError):
                 await self._core.commit(AGENT, Put(replace(key, version=key.version + 1, used_at=now)))
@@ -164,7 +164,7 @@ class Keys:
             version=1,
             label=label[:MAX_LABEL_LENGTH],
             shown=key[:_SHOWN_KEY] + "...",
-            created_at=self._core.clock(),
+            created_at=self._core.steady(),
         )
         await self._core.commit(made.partition_key, Put(made))
         return key
@@ -192,7 +192,7 @@ class Keys:
 
     @retrying
     async def _begin_session(self, hashed: str) -> float:
-        now = self._core.clock()
+        now = self._core.steady()
         portal = await self._core.store.get(Portal, PORTAL_ID)
         if portal is not None:
             sessions = [(one, end) for one, end in portal.sessions.items() if end > now][-_MOST_SESSIONS + 1 :]

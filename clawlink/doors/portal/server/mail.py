@@ -61,7 +61,7 @@ class Mail:
         self._core.require_working()
         _require_short(content, message_type, key)
         message = await self._core.finish(self._receive(contact, content, message_type, key, in_reply_to))
-        self._book.reach.heard(contact.id, self._core.clock())
+        self._book.reach.heard(contact.id, self._core.steady())
         if in_reply_to is not None:
             await self._mark_answered(in_reply_to, contact)
         return message
@@ -83,7 +83,7 @@ class Mail:
         name = words.contact_name(contact.agent_name, contact.user_name, contact.url)
         delivery = self._book.for_agent(id, content, sender=Sender(contact.mailbox), name=name, now=now)
         await self._relay.mailbox.require_room(delivery)
-        message = self._new(id, contact.id, content, message_type, now, State.RECEIVED)
+        message = self._new(id, contact.id, content, message_type, State.RECEIVED)
         message = replace(message, inbound=True, key=key, in_reply_to=in_reply_to)
         await self._book.require_memory(message.weight, Origin(None, contact.mailbox))
         with self._directory.changing(contact.id):
@@ -113,7 +113,7 @@ class Mail:
         message = await self._core.store.get(Message, id)
         if message is None or message.inbound or message.contact != contact.id or message.answered_at is not None:
             return
-        answered = replace(message, version=message.version + 1, answered_at=self._core.clock())
+        answered = replace(message, version=message.version + 1, answered_at=self._core.steady())
         await self._core.commit(answered.partition_key, Put(answered))
 
     @retrying
@@ -121,7 +121,9 @@ class Mail:
         """Note that the owner's agent has acknowledged a message of a contact."""
         message = await self._core.store.get(Message, id)
         if message is not None and message.state is State.RECEIVED:
-            acked = replace(message, version=message.version + 1, state=State.ACKNOWLEDGED, acked_at=self._core.clock())
+            acked = replace(
+                message, version=message.version + 1, state=State.ACKNOWLEDGED, acked_at=self._core.steady()
+            )
             with self._directory.changing(message.contact):
                 await self._core.commit(AGENT, Put(acked))
 
@@ -193,7 +195,7 @@ class Mail:
             ends_at=now + self._settings.portal_ttl,
         )
         await self._relay.mailbox.require_room(delivery)
-        message = self._new(id, contact.id, content, message_type, now, State.QUEUED)
+        message = self._new(id, contact.id, content, message_type, State.QUEUED)
         key_there = None if answers is None else answers.key
         message = replace(message, expires_at=delivery.expires_at, in_reply_to=key_there)
         await self._book.require_memory(message.weight, Origin(None, AGENT))
@@ -205,13 +207,13 @@ class Mail:
         self._core.require_working()
         _require_short(content, message_type, None)
         contact = normalised(to_portal, field="to_portal")
-        id, now = self._core.ids.fresh(), self._core.clock()
-        message = self._new(id, contact, content, message_type, now, State.REPORTED)
+        id = self._core.ids.fresh()
+        message = self._new(id, contact, content, message_type, State.REPORTED)
         await self._book.require_memory(message.weight, Origin(None, AGENT))
         await self._core.commit(message.partition_key, Put(message))
         return message
 
-    def _new(self, id: str, contact: str, content: str, message_type: str, now: float, state: State) -> Message:
+    def _new(self, id: str, contact: str, content: str, message_type: str, state: State) -> Message:
         return Message(
             id=id,
             version=1,
@@ -220,7 +222,7 @@ class Mail:
             contact=contact,
             content=content,
             message_type=message_type,
-            created_at=now,
+            created_at=self._core.steady(),
             state=state,
         )
 

@@ -252,12 +252,12 @@ class Outbox:
         if posted.renewed:
             await self._contacts.renewed(contact)
         if posted.outcome in (Outcome.STORED, Outcome.REFUSED):
-            self._book.reach.heard(contact, self._core.clock())
+            self._book.reach.heard(contact, self._core.steady())
         else:
             self._book.reach.missed(contact)
         if posted.outcome is Outcome.STORED:
             await self._contacts.learn(contact, ours=posted.ours)
-        await self._settle(begun, posting.after(begun, posted.outcome, posted.detail, self._core.clock()))
+        await self._settle(begun, posting.after(begun, posted.outcome, posted.detail, self._core.steady()))
         return posted.outcome in (Outcome.STORED, Outcome.REFUSED)
 
     async def _settle(self, before: Message, after: Message) -> None:

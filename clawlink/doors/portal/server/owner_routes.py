@@ -25,6 +25,7 @@ class OwnerRoutes:
         self._chat = parts.chat
         self._pages = parts.pages
         self._replied = parts.replied
+        self._keys_ended = parts.keys_ended
 
     async def chat_send(self, ask: Ask) -> Any:
         text = ask.body.content.strip()
@@ -74,12 +75,14 @@ class OwnerRoutes:
     async def logout_all(self, ask: Ask) -> Any:
         """End all logins of the owner, that of this request, too."""
         ended = await self._keys.end_sessions() + (0 if self._pages is None else self._pages.all.end_owners())
+        await self._keys_ended()
         return {"status": "ended", "ended": ended}
 
     async def password(self, ask: Ask) -> Any:
         await self._keys.change_password(ask.body.old_password, ask.body.new_password, ask.request.block)
         if self._pages is not None:
             self._pages.all.end_owners()
+        await self._keys_ended()
         return {"status": "success", "message": "the password is changed, and all sessions have ended"}
 
     async def info(self, ask: Ask) -> Any:
@@ -104,4 +107,5 @@ class OwnerRoutes:
     async def key_revoke(self, ask: Ask) -> Any:
         if not await self._keys.revoke(ask.query("api_key")):
             raise NotFound("no agent key is this one; GET /api/key/list shows them", field="api_key")
+        await self._keys_ended()
         return {"status": "revoked"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from clawlink.doors.portal.records import Chat
@@ -34,3 +34,4 @@ class Parts(NamedTuple):
     wake: Callable[[str], None]
     pages: PageSessions | None
     replied: Callable[[Chat], None]
+    keys_ended: Callable[[], Awaitable[None]]

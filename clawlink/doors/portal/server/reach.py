@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Seen(NamedTuple):
-    """The last sign of a contact's portal in relay time, None for none, and whether the last try to reach it failed."""
+    """The last sign of a contact's portal, None for none, and whether the last try to reach it failed."""
 
     heard_at: float | None = None
     away: bool = False

@@ -290,13 +290,17 @@ class Routes:
         message = await self._mail.send(
             contact, body.content, body.message_type, body.idempotency_key, body.in_reply_to
         )
-        return views.sent(message)
+        return self._sent(message)
 
     async def sent_status(self, ask: Ask) -> Any:
         message = await self._mail.numbered(ask.number("message_id"))
         if ask.request.query.get("ask") == "no":
-            return views.sent(message)
-        return views.sent(*await self._refreshed(message))
+            return self._sent(message)
+        return self._sent(*await self._refreshed(message))
+
+    def _sent(self, message: Message, hint: str = "") -> Any:
+        ends_at = message.expires_at
+        return views.sent(message, hint, None if ends_at is None else self._relay.core.time.shown(ends_at))
 
     async def _refreshed(self, message: Message) -> tuple[Message, str]:
         """Return a message with what the other portal tells of it now, and why it tells nothing."""

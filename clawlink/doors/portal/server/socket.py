@@ -22,6 +22,7 @@ from clawlink.domain.message import PlainMessage, decode
 from clawlink.doors.portal.records import AGENT, Chat, Contact, Guest, Message, State
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.server.errands import told_of
+from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.wire import frames
 from clawlink.errors import BadRequest, StoreUnavailable, UnknownAgent
@@ -47,6 +48,7 @@ class Hub(Protocol):
     relay: Relay
     websockets: Websockets
     mail: Mail
+    keys: Keys
     url: str
 
     async def agent(self) -> Agent: ...
@@ -55,8 +57,10 @@ class Hub(Protocol):
 class Line:
     """A websocket of the owner's agent: one task brings messages, another reads the peer's frames."""
 
-    def __init__(self, hub: Hub, agent: Agent, websocket: Websocket, role: Role, *, acks_all: bool) -> None:
+    def __init__(self, hub: Hub, agent: Agent, websocket: Websocket, key: str, role: Role, *, acks_all: bool) -> None:
         self._hub = hub
+        self._key = key
+        self._role = role
         self._relay = hub.relay
         self._store = hub.relay.core.store
         self._websocket = websocket
@@ -98,6 +102,12 @@ class Line:
         self._websocket.end(WSCloseCode.GOING_AWAY, "the portal is shutting down; come back in a moment")
         if self._websocket.ending is not None:
             await self._websocket.ending
+
+    async def check_key(self) -> None:
+        """Close the connection if its key was revoked, or its login has ended."""
+        with contextlib.suppress(Failed, StoreUnavailable):  # the next check tells
+            if (await self._hub.keys.caller(self._key)).role is not self._role:
+                self._websocket.end(WSCloseCode.POLICY_VIOLATION, "the key counts no more: it was revoked or has ended")
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
@@ -163,7 +173,7 @@ class Line:
         except Exception:
             _log.exception("a delivery cannot be shown", extra={"delivery": delivery.id})
             told = f"Message {delivery.id} cannot be shown here; ask its sender for it as plain text or as a file"
-            return (frames.notice(told, delivery.stored_at),)
+            return (frames.notice(told, self._stored_at(delivery)),)
 
     async def _about(self, delivery: Delivery) -> Sequence[str]:
         """Return the frames for what is no message of a contact."""
@@ -176,11 +186,14 @@ class Line:
             return () if line is None else (frames.owner(line, self._hub.url),)
         body = decode(delivery.body)
         if kind == "file" and isinstance(body, PlainMessage):
-            return (frames.file(str(body.content), delivery.stored_at),)
+            return (frames.file(str(body.content), self._stored_at(delivery)),)
         if isinstance(body, PlainMessage):
-            return (frames.notice(as_text(body.content), delivery.stored_at),)
+            return (frames.notice(as_text(body.content), self._stored_at(delivery)),)
         told = told_of(body)
-        return () if told is None else (frames.notice(told, delivery.stored_at),)
+        return () if told is None else (frames.notice(told, self._stored_at(delivery)),)
+
+    def _stored_at(self, delivery: Delivery) -> float:
+        return self._relay.core.time.shown(delivery.stored_at)
 
     @property
     def is_page(self) -> bool:
@@ -198,6 +211,7 @@ class Line:
     async def _ping(self) -> None:
         while True:
             await asyncio.sleep(PING_SECONDS)
+            await self.check_key()
             with contextlib.suppress(ConnectionError):
                 await self._write(frames.write("ping"))
 
@@ -291,12 +305,12 @@ class Line:
             await self._settle([given for batch in read for given in self._told.pop(batch)])
 
 
-async def serve(hub: Hub, request: Request, role: Role, lines: set[Line]) -> web.StreamResponse:
+async def serve(hub: Hub, request: Request, key: str, role: Role, lines: set[Line]) -> web.StreamResponse:
     """Shake hands, and stay until the connection ends. The caller has looked at the key."""
     request.stay()
     agent = await hub.agent()
     websocket = await hub.websockets.accept(request)
-    line = Line(hub, agent, websocket, role, acks_all=request.query.get("acks") == "all")
+    line = Line(hub, agent, websocket, key, role, acks_all=request.query.get("acks") == "all")
     lines.add(line)
     try:
         await line.run()

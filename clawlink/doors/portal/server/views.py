@@ -78,8 +78,11 @@ def state(found: Message) -> str:
     return value
 
 
-def sent(found: Message, hint: str = "") -> dict[str, Any]:
-    """Return how far a message came, with the time of each fact, and what hinders it."""
+def sent(found: Message, hint: str, expires_at: float | None) -> dict[str, Any]:
+    """Return how far a message came, with the time of each fact, and what hinders it.
+
+    ``expires_at`` is the end of its time to live, as people have it: that of the record is in relay time.
+    """
     return {
         "id": found.number,
         "message_id": found.id,
@@ -89,7 +92,7 @@ def sent(found: Message, hint: str = "") -> dict[str, Any]:
         "sent_at": time(found.sent_at),
         "acknowledged_at": time(found.acked_at),
         "answered_at": time(found.answered_at),
-        "expires_at": time(found.expires_at),
+        "expires_at": time(expires_at),
         "detail": found.detail or hint,
     }
 
