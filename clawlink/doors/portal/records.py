@@ -31,6 +31,7 @@ SETTLED_MESSAGES = " portal messages settled"
 CHAT = " portal chat"
 KEYS = " portal keys"
 ERRANDS = " portal errands"
+PHOTOS = " portal photos"
 
 ERRAND_SECONDS = 30 * 24 * 3600.0
 
@@ -80,7 +81,8 @@ class Portal(Kept, frozen=True, gc=False, kw_only=True):
     """The settings of the portal, once: the hash of the owner key, and the owner's password by scrypt.
 
     ``highest`` has the highest number of each kind of record at the last removal, so that no number comes again.
-    ``sessions`` has the ends of the owner's logins, by the hashes of their tokens.
+    ``sessions`` has the ends of the owner's logins, by the hashes of their tokens. ``openclaw_url`` and
+    ``openclaw_token`` are what the owner has noted of OpenClaw, for the owner alone.
     """
 
     url: str
@@ -88,6 +90,8 @@ class Portal(Kept, frozen=True, gc=False, kw_only=True):
     password: str
     highest: dict[str, int] = {}
     sessions: dict[str, float] = {}
+    openclaw_url: str | None = None
+    openclaw_token: str | None = None
 
 
 class Contact(Kept, frozen=True, gc=False, kw_only=True):
@@ -278,6 +282,16 @@ class Errand(Kept, frozen=True, gc=False, kw_only=True):
     @property
     def ends_at(self) -> float | None:
         return self.created_at + ERRAND_SECONDS
+
+
+class Photo(Kept, frozen=True, gc=False, kw_only=True):
+    """A photo of the front page. Its id is its name, and its content is one of the relay's files."""
+
+    created_at: float
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return (PHOTOS,)
 
 
 class AgentKey(Kept, frozen=True, gc=False, kw_only=True):

@@ -10,6 +10,7 @@ import pytest
 from clawlink.doors.portal.rules.access import RIGHTS, Role
 from clawlink.doors.portal.wire import calls
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
+from clawlink.doors.portal.wire.old_calls import OLD_CALLS, PHOTO_CALLS
 from clawlink.errors import ClawLinkError
 from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
 from tests.waiting import eventually, until
@@ -39,6 +40,9 @@ _BODIES: dict[str, Any] = {
     "send": {"to": 999, "content": "hi"},
     "file_initiate": {"api_key": "", "filename": "x", "size": 1, "md5": "0" * 32, "chunks_total": 1},
     "file_chunk": {"api_key": "", "file_id": "", "chunk_index": 0, "chunk_md5": "0" * 32, "data": "eA=="},
+    "old_send": {"contact_id": 999, "content": "hi"},
+    "openclaw": {"url": "http://127.0.0.1:18789", "token": "x"},
+    "file_confirm": {"api_key": "", "file_id": "none", "accept": True},
     "file_send": {"to": 999, "filename": "x", "size": 1, "md5": "0" * 32, "sha256": "0" * 64},
 }
 _QUERIES = {
@@ -73,7 +77,7 @@ async def test_every_route_takes_the_keys_that_the_table_says(portals: Portals) 
     incoming = (await portal.ask("POST", "/api/file/initiate", file, key=""))[1]["file_id"]
     outgoing = (await portal.well("POST", "/api/portal/files", {**_BODIES["file_send"], "to": CONTACT_URL}))["file_id"]
     for who, (role, key) in all_keys.items():
-        for call in (*calls.CALLS, *FILE_CALLS, calls.CHAT_UPLOAD, calls.CHAT_FILE):
+        for call in (*calls.CALLS, *FILE_CALLS, calls.CHAT_UPLOAD, calls.CHAT_FILE, *OLD_CALLS, *PHOTO_CALLS):
             if call.name == "logout_all" and role is Role.OWNER:
                 continue  # it would end the session of this table
             path = call.path.replace("{message_id}", "999").replace("{contact_id}", "999")

@@ -14,16 +14,17 @@ from clawlink.doors.portal.cli.portal import ACTIONS
 from clawlink.doors.portal.records import State
 from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.access import RIGHTS, Role
-from clawlink.doors.portal.server import book, contacts, file_routes, files, keys, outbox, poster, socket
+from clawlink.doors.portal.server import book, contacts, file_routes, files, keys, outbox, photos, poster, socket
 from clawlink.doors.portal.settings import FILE_LIMITS, GIB, Settings
 from clawlink.doors.portal.transfers import FileState
 from clawlink.doors.portal.wire.calls import CALLS, CHAT_FILE, CHAT_UPLOAD
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
+from clawlink.doors.portal.wire.old_calls import OLD_CALLS, PHOTO_CALLS
 from tests.cli.test_docs import require_described
 
 PAGE = (Path(__file__).parents[3] / "references" / "portal.md").read_text("utf-8")
 TEXT = " ".join(PAGE.split())
-ALL = (*CALLS, *FILE_CALLS, CHAT_UPLOAD, CHAT_FILE)
+ALL = (*CALLS, *FILE_CALLS, CHAT_UPLOAD, CHAT_FILE, *OLD_CALLS, *PHOTO_CALLS)
 _ROLES = {Role.OWNER: "owner", Role.AGENT: "agent", Role.CONTACT: "contact"}
 
 
@@ -64,6 +65,8 @@ def test_flags_limits_and_states_are_those_of_the_code() -> None:
         (FILE_LIMITS["max_files_bytes"] / GIB, "{:.0f} GiB of files in all"),
         (FILE_LIMITS["max_data"] / GIB, "and {:.0f} GiB of data"),
         (contacts.MAX_CONTACTS, "| contacts | {:,} |"),
+        (photos.MAX_PHOTOS, "| photos of the front page | {:,} |"),
+        (photos.MAX_PHOTO_BYTES, "| a photo | {:,} bytes"),
         (keys.MAX_AGENT_KEYS, "| agent keys | {:,} |"),
         (socket.MAX_SOCKETS, "| sockets of agents | {:,} |"),
         (socket.MAX_SOCKETS, "up to {} sockets"),

@@ -15,7 +15,7 @@ import pytest
 from clawlink.cli.main import main
 from clawlink.domain.delivery import PENDING, Delivery
 from clawlink.domain.file import SharedFile
-from clawlink.doors.portal.records import Contact, Message, Portal
+from clawlink.doors.portal.records import Contact, Message, Photo, Portal
 from clawlink.doors.portal.rules.consent import WELL_KNOWN_KEY
 from clawlink.doors.portal.rules.moving import DEFAULT_PASSWORD
 from clawlink.doors.portal.server import moving_in
@@ -248,11 +248,13 @@ def test_files_and_photos_come(bring: Import, tmp_path: Path) -> None:
     try:
         transfers = {one.size: one for one in data.store.all(Transfer)}
         kept = {one.id for one in data.store.all(SharedFile) if one.versions}
+        photos = [one.id for one in data.store.all(Photo)]
         waiting = [one.id for one in data.store.all(Delivery) if one.id.startswith("file-") and one.state is PENDING]
     finally:
         data.close()
     assert transfers[len(body)].state is FileState.COMPLETED
     assert ".." not in transfers[len(body)].file_key
+    assert photos == ["a b.png"], "the front page shows them"
     assert {"portal/photos/a b.png", "portal/chat/a1b2c3d4e5f6.html", transfers[len(body)].file_key} <= kept
     assert waiting == [], "the agent heard of them long ago"
 

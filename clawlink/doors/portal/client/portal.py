@@ -128,6 +128,16 @@ class Portal:
                 _answer(self.url, answer)
             yield answer
 
+    def upload(self, path: str, part: str, name: str, data: bytes) -> Any:
+        """Send a form with one file. Raises the error that the portal tells."""
+        try:
+            answer = self._session.post(
+                self.url + path, files={part: (name, data)}, timeout=self._timeout, allow_redirects=False
+            )
+        except requests.RequestException as error:
+            raise self._silent(error) from None
+        return _answer(self.url, answer)
+
     def _silent(self, error: Exception) -> RelayUnreachable:
         return RelayUnreachable(
             f"the portal {self.url} does not answer: {reason(error)}; is it running, and is AGENTP2P_HUB_URL right?"

@@ -73,6 +73,15 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
     "file_send": _OURS,
     "file_list": _OURS,
     "file_remove": _OWNER,
+    "old_send": _OURS,
+    "openclaw": _OWNER,
+    "file_confirm": frozenset({CONTACT, AGENT, OWNER}),
+    "notifications": _OURS,
+    "key_exchange": _OURS,
+    "photo_upload": _OWNER,
+    "photo_list": _ALL,
+    "photo": _ALL,
+    "photo_remove": _OWNER,
     "socket": _OURS,
 }
 """The roles that may use each route. A route that is not here does not exist."""
@@ -97,6 +106,14 @@ def require(route: str, role: Role) -> None:
 HINTS: Mapping[str, str] = {
     "chat_reply": "; send.py --to-owner of 0.9 sends no key: answer with 'clawlink portal reply' in its place, or send "
     "the header 'Authorization: Bearer <AGENTP2P_API_KEY>'",
+    "old_send": "; show an agent key as 'Authorization: Bearer KEY', or use 'clawlink portal send'",
+    "file_confirm": "; files need no confirmation: read a complete one by GET /api/file/download/ID, or by 'clawlink "
+    "portal get-file'",
+    "notifications": "; news come over the websocket /ws/agent, which 'clawlink portal bridge' reads; 'clawlink portal "
+    "list' shows guests, and 'clawlink portal history CONTACT' messages",
+    "key_exchange": "; no key is exchanged by this call: offer one in a guest message, as 'clawlink portal ask URL' "
+    "does, and the owner takes it over by the approval",
+    "photo_upload": "; give the owner key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
     "message_receive": "; ask the owner of this portal to approve you as a contact",
 }
 """The next step in a refusal, for routes that old peers call without a key."""

@@ -31,6 +31,8 @@ _SCHEME = "Bearer "
 SELF_CHECKED = frozenset({"file_chunk"})
 KEY_IN_QUERY = frozenset({"file_status", "file_download"})
 """The routes whose key old scripts write into the address."""
+KEY_IN_HEADER = frozenset({"photo_upload"})
+"""The routes whose key old scripts write into a header of its own."""
 
 Use = Callable[["Ask"], Awaitable[Any]]
 Used = Callable[[Contact, str], Awaitable[None]]
@@ -183,8 +185,10 @@ def handler_of(keys: Keys, used: Used, call: Endpoint, use: Use) -> Handler:
             body = None if call.body is None else await body_of(request, call.body)
             caller = Caller(Role.NONE)
             if call.name not in SELF_CHECKED:
-                in_query = request.query.get("api_key") if call.name in KEY_IN_QUERY else None
-                caller = await keys.require(call.name, key_of(request, body) or in_query)
+                elsewhere = request.query.get("api_key") if call.name in KEY_IN_QUERY else None
+                if call.name in KEY_IN_HEADER:
+                    elsewhere = request.headers.get("X-API-Key")
+                caller = await keys.require(call.name, key_of(request, body) or elsewhere)
                 if caller.contact is not None and call.name != "key_confirm":
                     await used(caller.contact, caller.key)
             answer = await use(Ask(request, caller, body))

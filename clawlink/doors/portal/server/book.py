@@ -25,6 +25,7 @@ from clawlink.doors.portal.records import (
     Errand,
     Guest,
     Message,
+    Photo,
     Portal,
 )
 from clawlink.doors.portal.rules import posting
@@ -53,6 +54,7 @@ for _kind, _name in (
     (AgentKey, "portal_agent_key"),
     (Transfer, "portal_file"),
     (Errand, "portal_errand"),
+    (Photo, "portal_photo"),
 ):
     register(_kind, _name)
 
@@ -79,6 +81,7 @@ class Book:
             (Portal, _stays, None),
             (Contact, _stays, None),
             (AgentKey, _stays, None),
+            (Photo, _stays, None),
             (Guest, _stays, DECIDED),
             (Chat, _stays, CHAT),
             (Message, posting.lapse, SETTLED_MESSAGES),

@@ -32,6 +32,7 @@ from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.outbox import Outbox, release
 from clawlink.doors.portal.server.parts import Parts
+from clawlink.doors.portal.server.photos import Photos
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.server.routes import Routes
 from clawlink.doors.portal.server.shelf import Shelf
@@ -70,6 +71,7 @@ class PortalServer(OpenDoor):
         self.mail = Mail(relay, self.book, self.contacts.directory, settings, self._wake)
         self._folder = folder
         self._members = Members(relay)
+        self.photos = Photos(relay, self.keys, self.contacts, self._members)
         self._lines: set[socket.Line] = set()
         self._telling: set[asyncio.Task[None]] = set()
         self._addressed: dict[str, float] = {}
@@ -181,6 +183,7 @@ class PortalServer(OpenDoor):
             self.url, self.keys, self.contacts, self.files, self.shelf, folder=self._folder, clock=self.relay.steady
         ).all()
         yield from Attachments(self.relay, self.keys, self.contacts, self._members).all()
+        yield from self.photos.all()
         yield calls.SOCKET, self._serve_socket
 
     async def _serve_socket(self, relay: Relay, request: Request) -> web.StreamResponse | Reply:

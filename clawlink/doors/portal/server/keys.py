@@ -83,15 +83,18 @@ class Keys:
         stored = "" if old is None else old.password
         if password is not None and not stored:
             stored = await self._hashed(password)
-        new = Portal(
-            id=PORTAL_ID,
-            version=1 if old is None else old.version + 1,
-            url=self._url,
-            owner_hash=owner_hash,
-            password=stored,
-            highest={} if old is None else old.highest,
-            sessions=old.sessions if old is not None and stored == old.password else {},
-        )
+        if old is None:
+            new = Portal(id=PORTAL_ID, version=1, url=self._url, owner_hash=owner_hash, password=stored)
+        else:
+            sessions = old.sessions if stored == old.password else {}
+            new = replace(
+                old,
+                version=old.version + 1,
+                url=self._url,
+                owner_hash=owner_hash,
+                password=stored,
+                sessions=sessions,
+            )
         if old is None or replace(new, version=old.version) != old:
             await self._core.commit(new.partition_key, Put(new))
         return told

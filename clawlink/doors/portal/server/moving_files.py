@@ -52,7 +52,10 @@ class FileMover:
                 if path.is_file() and not path.is_symlink():
                     of_chat = name == "owner_files" and NAME.fullmatch(path.name) is not None
                     kept = PLACE if of_chat else f"portal/{name}/"  # links in the chat go on leading there
-                    await self._beside(path, kept + cutting.harmless(path.name))
+                    harmless = cutting.harmless(path.name)
+                    await self._beside(path, kept + harmless)
+                    if name == "photos":
+                        await self._door.photos.note(harmless)
 
     async def _file(self, database: OldDatabase, contact: Contact, row: Mapping[str, Any]) -> bool:
         """Bring a file in the parts that the old portal kept. Return False for one that was here before.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from clawlink.doors.portal.records import Portal
 from clawlink.doors.portal.rules.consent import Decision, decided
 from clawlink.doors.portal.rules.words import stamp
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.asking import Ask, Shown, empty, key_of
+from clawlink.doors.portal.server.keys import PORTAL_ID
 from clawlink.doors.portal.server.mail import MOST_LISTED
 from clawlink.doors.portal.server.parts import Parts
 from clawlink.errors import ClawLinkError, NotFound
@@ -88,7 +90,9 @@ class OwnerRoutes:
     async def info(self, ask: Ask) -> Any:
         key = key_of(ask.request) or ""
         own = key if key.startswith("ap2p_") else None  # the relay keeps the hash alone
-        return {"url": self._url, "api_key": own, "openclaw_url": None, "openclaw_token": None}
+        portal = await self._relay.core.store.get(Portal, PORTAL_ID)
+        place = (None, None) if portal is None else (portal.openclaw_url, portal.openclaw_token)
+        return {"url": self._url, "api_key": own, "openclaw_url": place[0], "openclaw_token": place[1]}
 
     async def about(self, ask: Ask) -> Any:
         return {"portal": "clawlink", "version": VERSION, "url": self._url}

@@ -22,10 +22,12 @@ from clawlink.doors.portal.server.asking import (
 )
 from clawlink.doors.portal.server.contacts import MAX_CONTACTS
 from clawlink.doors.portal.server.mail import MOST_LISTED, MOST_SKIPPED
+from clawlink.doors.portal.server.old_routes import OldRoutes
 from clawlink.doors.portal.server.owner_routes import OwnerRoutes
 from clawlink.doors.portal.server.parts import Parts
 from clawlink.doors.portal.server.poster import Offered
 from clawlink.doors.portal.wire import calls
+from clawlink.doors.portal.wire.old_calls import OLD_CALLS
 from clawlink.errors import BadRequest, NotAllowed
 from clawlink.protocol import requests
 from clawlink.protocol.endpoint import Endpoint
@@ -56,11 +58,12 @@ class Routes:
         self._poster = parts.poster
         self._wake = parts.wake
         self._owner = OwnerRoutes(parts)
+        self._old = OldRoutes(parts)
 
     def all(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Give each route, also with two slashes: old peers add one to an address that ends in one."""
-        for call in calls.CALLS:
-            use = getattr(self, call.name, None) or getattr(self._owner, call.name)
+        for call in (*calls.CALLS, *OLD_CALLS):
+            use = next(getattr(one, call.name) for one in (self, self._owner, self._old) if hasattr(one, call.name))
             handler = handler_of(self._keys, self._contacts.used, call, use)
             yield call, handler
             yield replace(call, name=f"{call.name}_slash", path="/" + call.path), handler

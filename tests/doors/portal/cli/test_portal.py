@@ -145,6 +145,21 @@ async def test_files_go_and_come_by_commands_functions_and_scripts(
     assert (code, "no such file" in err) == (5, True), err
 
 
+async def test_photos_are_added_and_removed_by_commands(portals: Portals, clawlink: Any, tmp_path: Path) -> None:
+    portal, path = await portals(), tmp_path / "me.png"
+    assert "add-photo FILE" in (await clawlink(portal, "photos"))[1]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n of me")
+    assert (await clawlink(portal, "add-photo", str(path)))[0] == 0
+    code, name, _ = await clawlink(portal, "photos")
+    assert (code, name.strip()[-4:]) == (0, ".png")
+    assert (await clawlink(portal, "remove-photo", name.strip()))[0] == 0
+    code, _, err = await clawlink(portal, "remove-photo", name.strip())
+    assert (code, "no such photo" in err) == (5, True), err
+    path.write_text("no picture")
+    code, _, err = await clawlink(portal, "add-photo", str(path))
+    assert (code, "jpg, png, gif or webp" in err) == (1, True), err
+
+
 async def test_an_exit_code_is_true(
     portals: Portals, old_portals: Peers, clawlink: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

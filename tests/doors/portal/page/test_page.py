@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ __all__ = ["browser"]
 OWNER = "ap2p_the-key-of-an-owner-for-tests-000000000000"
 PASSWORD = "the password"
 K = "ap2p_" + "k" * 43
+GIF = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+"""A picture of one pixel."""
 VIEWS = ("chat", "contacts", "guests", "guests?all=yes", "keys", "portal-files", "portal", "overview", "agents")
 
 
@@ -62,7 +64,13 @@ def test_a_stranger_leaves_a_message_and_the_owner_approves_it(
     with portal(monkeypatch) as url:
         with opened(browser, url) as stranger:
             page = stranger.page
+            photo = {"photo": ("x", b64decode(GIF))}
+            added = requests.post(url + "/api/photos/upload", files=photo, headers={"X-API-Key": OWNER}, timeout=10)
+            assert added.status_code == 200
             page.goto(url)
+            page.wait_for_function(
+                "[...document.querySelectorAll('#photos img')].some((one) => one.naturalWidth === 1)"
+            )
             assert page.inner_text("h1") == "127.0.0.1"
             page.fill("#content", f"I am Bob.\nMy portal: https://bob.example\nKey: {K}")
             page.click("#send")
