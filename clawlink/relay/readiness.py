@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from clawlink.domain.agent import NameHold
 from clawlink.errors import StoreUnavailable
 from clawlink.relay.core import Core
-from clawlink.store.base import Absent, Failed
 
 # A store that has not answered by then does not answer.
 _PATIENCE_SECONDS = 2.0
 _RETRY_SECONDS = 1.0
-# No name has this form.
-_PROBE = " ready"
 
 
 class Readiness:
-    """Asks the store for a commit that changes nothing. All who ask at one moment share it."""
+    """Asks the store for its health. All who ask at one moment share the answer."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -27,7 +23,7 @@ class Readiness:
         """Return if the relay takes work and its store reads and commits. Raises Draining, StoreUnavailable."""
         self._core.require_working()
         if self._asked is None or self._asked.done():
-            self._asked = self._core.begin(self._ask())
+            self._asked = self._core.begin(self._core.store.health())
         done, _ = await asyncio.wait({self._asked}, timeout=_PATIENCE_SECONDS)
         why = self._asked.result() if done else f"it has not answered within {_PATIENCE_SECONDS:g} s"
         if why is not None:
@@ -35,12 +31,3 @@ class Readiness:
                 f"the store of this relay reads or writes nothing at this moment ({why}); try again",
                 retry_after=_RETRY_SECONDS,
             )
-
-    async def _ask(self) -> str | None:
-        """Return the reason why the store does not answer; None if it does."""
-        try:
-            await self._core.store.get(NameHold, _PROBE)
-            await self._core.store.commit(_PROBE, Absent(NameHold, _PROBE))
-        except Failed as failed:
-            return str(failed)
-        return None

@@ -192,6 +192,11 @@ class App:
         return port
 
     @property
+    def store(self) -> Store:
+        """The store of the records, which the caller opens and closes if it gave it."""
+        return self.relay.core.store
+
+    @property
     def connections(self) -> int:
         """How many clients are connected at this moment."""
         return 0 if self._server is None else len(self._server.connections)

@@ -13,8 +13,8 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clawlink.config import SECRET, TOKEN, ServerConfig
 from clawlink.doors.registry import doors, settings_of
@@ -23,6 +23,7 @@ from clawlink.relay.timestamps import steady_clock
 from clawlink.server.app import App
 from clawlink.server.keys import with_secrets
 from clawlink.server.logs import set_up
+from clawlink.store.base import Store
 from clawlink.version import VERSION, former_distribution
 
 if TYPE_CHECKING:
@@ -34,11 +35,15 @@ _log = logging.getLogger("clawlink.server")
 _GRACE_SECONDS = 2.0
 _GRACE_STEP_SECONDS = 0.05
 _CLOSE_SECONDS = 1.0
-# How often the relay looks whether its data folder can still be written.
+# How often the relay looks whether its store can still be written.
 _LOOK_SECONDS = 1.0
 # On an earlier uvloop a reply to an old poll counts as read though its reader died: the message is lost.
 _LEAST_UVLOOP = (0, 23)
 _GC_THRESHOLD = 50_000
+
+
+class _Refused(Exception):
+    """The relay cannot start. The first argument is the exit code, the second a sentence."""
 
 
 def run(config: ServerConfig) -> int:
@@ -47,48 +52,6 @@ def run(config: ServerConfig) -> int:
     if (former := former_distribution()) is not None:
         _log.warning(former)
     _allow_many_connections()
-    try:
-        data = _data(config)
-    except ClawLinkError as error:
-        print(f"clawlink: {error.message}", file=sys.stderr)
-        return 1
-    try:
-        return _run(config, data)
-    finally:
-        if data is not None:
-            data.close()
-
-
-def _data(config: ServerConfig) -> DataFolder | None:
-    """Open the folder of ``--data``. Raises ClawLinkError."""
-    if config.data is None:
-        return None
-    from clawlink.store.sqlite.database import DataFolderError
-    from clawlink.store.sqlite.folder import DataFolder
-
-    data = DataFolder(config.data, sync=config.sync)
-    secret = data.path / SECRET
-    if data.store.last_alive is not None and not (secret.is_file() and secret.stat().st_size):
-        data.close()
-        raise DataFolderError(
-            f"{secret} is missing or empty, and {data.path} has records: agents would meet another relay, and their "
-            "keys would be wrong; restore the file from a backup, or write a new secret into it if it is lost"
-        )
-    return data
-
-
-def _run(config: ServerConfig, data: DataFolder | None) -> int:
-    try:
-        config = with_secrets(config, os.environ)
-    except ValueError as error:
-        print(f"clawlink: {error}", file=sys.stderr)
-        return 2
-    try:
-        tls = _tls(config)
-    except OSError as error:
-        files = f"{config.tls_cert} with the key {config.tls_key}"
-        print(f"clawlink: cannot use the certificate {files}: {error.strerror or error}", file=sys.stderr)
-        return 1
     try:
         run_loop = _runner(config.loop)
     except ImportError:
@@ -99,12 +62,16 @@ def _run(config: ServerConfig, data: DataFolder | None) -> int:
         )
         return 1
     try:
-        run_loop(_serve(config, tls, data))
+        run_loop(_serve(config))
+    except _Refused as refused:
+        code, why = refused.args
+        print(f"clawlink: {why}", file=sys.stderr)
+        return int(code)
     except OSError as error:
         where = f"{config.host} port {config.port}"
         print(f"clawlink: cannot listen on {where}: {error.strerror or error}{_way_on(error)}", file=sys.stderr)
         return 1
-    except ClawLinkError as error:  # a door that cannot open
+    except ClawLinkError as error:  # of a store, or of a door that cannot open
         print(f"clawlink: {error.message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -150,10 +117,48 @@ def _runner(loop: str) -> Callable[[Coroutine[Any, Any, None]], None]:
     return run_with_uvloop
 
 
-async def _mesh(config: ServerConfig) -> Mesh | None:
-    """Join the mesh of ``--store``. Raises ClawLinkError."""
-    if config.store is None:
-        return None
+class _Kept(NamedTuple):
+    """The folder of ``--data`` or the server of ``--store``, if the relay has either."""
+
+    data: DataFolder | None = None
+    mesh: Mesh | None = None
+
+
+@contextlib.asynccontextmanager
+async def _kept(config: ServerConfig) -> AsyncIterator[_Kept]:
+    """Open what keeps the records, and close it at the end. Raises ClawLinkError."""
+    if config.data is not None:
+        data = _data_folder(config.data, config.sync)
+        try:
+            yield _Kept(data=data)
+        finally:
+            data.close()
+    elif config.store is not None:
+        mesh = await _mesh(config, config.store)
+        try:
+            yield _Kept(mesh=mesh)
+        finally:
+            await mesh.close()
+    else:
+        yield _Kept()
+
+
+def _data_folder(path: str, sync: str) -> DataFolder:
+    from clawlink.store.sqlite.database import DataFolderError
+    from clawlink.store.sqlite.folder import DataFolder
+
+    data = DataFolder(path, sync=sync)
+    secret = data.path / SECRET
+    if data.store.last_alive is not None and not (secret.is_file() and secret.stat().st_size):
+        data.close()
+        raise DataFolderError(
+            f"{secret} is missing or empty, and {data.path} has records: agents would meet another relay, and their "
+            "keys would be wrong; restore the file from a backup, or write a new secret into it if it is lost"
+        )
+    return data
+
+
+async def _mesh(config: ServerConfig, url: str) -> Mesh:
     try:
         from clawlink.store.valkey.mesh import Mesh
     except ImportError:
@@ -161,7 +166,7 @@ async def _mesh(config: ServerConfig) -> Mesh | None:
             "--store needs the package redis; in a checkout of ClawLink: pip install '.[redis]'"
         ) from None
     return await Mesh.open(
-        config.store,
+        url,
         prefix=config.store_prefix,
         blobs=config.blobs,
         steady=steady_clock(),
@@ -169,18 +174,22 @@ async def _mesh(config: ServerConfig) -> Mesh | None:
     )
 
 
-async def _serve(config: ServerConfig, tls: ssl.SSLContext | None, data: DataFolder | None) -> None:
-    mesh = await _mesh(config)
-    try:
-        await _serve_until_told(config, tls, data, mesh)
-    finally:
-        if mesh is not None:
-            await mesh.close()
+async def _serve(config: ServerConfig) -> None:
+    async with _kept(config) as kept:
+        try:
+            config = with_secrets(config, os.environ)
+        except ValueError as error:
+            raise _Refused(2, str(error)) from None
+        try:
+            tls = _tls(config)
+        except OSError as error:
+            files = f"{config.tls_cert} with the key {config.tls_key}"
+            raise _Refused(1, f"cannot use the certificate {files}: {error.strerror or error}") from None
+        await _serve_until_told(config, tls, kept)
 
 
-async def _serve_until_told(
-    config: ServerConfig, tls: ssl.SSLContext | None, data: DataFolder | None, mesh: Mesh | None
-) -> None:
+async def _serve_until_told(config: ServerConfig, tls: ssl.SSLContext | None, kept: _Kept) -> None:
+    data, mesh = kept
     stop = asyncio.Event()
     _on_signals(stop)
     app = App(config, data=data, mesh=mesh)
@@ -205,25 +214,24 @@ async def _serve_until_told(
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     async with _announced(config, port):
-        broken = await _told_to_stop(stop, data)
+        broken = await _told_to_stop(stop, app.store)
     _log.info("draining")
     await app.relay.drain()
     await _grace(app)
     await app.stop()
     _log.info("stopped")
     if broken is not None:  # a service manager starts the relay again, and it reads what the disk has
-        raise ClawLinkError(f"the relay has stopped, because it cannot write to {config.data}: {broken}")
+        raise ClawLinkError(f"the relay has stopped, because it cannot write to {config.data or 'its store'}: {broken}")
 
 
-async def _told_to_stop(stop: asyncio.Event, data: DataFolder | None) -> str | None:
-    """Wait until the relay is to stop. Return the reason if nothing can be written below ``--data`` any more."""
-    while data is not None and not stop.is_set():
-        if (broken := data.store.broken) is not None:
-            _log.critical("nothing can be written to the data folder", extra={"reason": broken})
+async def _told_to_stop(stop: asyncio.Event, store: Store) -> str | None:
+    """Wait until the relay is to stop. Return the reason if its store can commit nothing any more."""
+    while not stop.is_set():
+        if (broken := store.broken) is not None:
+            _log.critical("nothing can be written to the store", extra={"reason": broken})
             return broken
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
-    await stop.wait()
     return None
 
 

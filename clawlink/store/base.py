@@ -6,10 +6,14 @@ the relay then rereads and tries again. An answer from an index is a hint that m
 ``pending``, ``next_due_at``, ``ending``, and what the rule of a ``claim`` is called with. What ``get``, ``get_many``,
 ``commit`` and ``commit_many`` say is the truth.
 
+Whoever makes a store opens it before all else and closes it at the end, each once. In between the relay asks ``health``
+for ``/readyz``, and ends when ``broken`` has a reason.
+
 A store raises ``Conflict``, ``Failed`` and, for a mistake of its caller, ValueError; it turns the errors of its engine
-into ``Failed``. A cancelled read did nothing. A cancelled commit took effect wholly or not at all, and nobody knows
-which: the caller reads again, or repeats it and meets a ``Conflict``. It is decided when the call raises, so that the
-caller can undo it. For ``commit_many`` this is so of each partition.
+into ``Failed``. ``open`` and ``migrate`` raise a ``ClawLinkError`` with a sentence for the operator. A cancelled read
+did nothing. A cancelled commit took effect wholly or not at all, and nobody knows which: the caller reads again, or
+repeats it and meets a ``Conflict``. It is decided when the call raises, so that the caller can undo it. For
+``commit_many`` this is so of each partition.
 
 ``get`` takes no partition, because callers often have an id alone: that of a receipt, or a task a client asks about. A
 store that spreads partitions over nodes keeps a directory from id to partition, written with a record's first version.
@@ -136,6 +140,35 @@ class Store(Protocol):
         """The most partitions that a caller may pass to ``commit_many``.
 
         They hold the event loop for under 5 ms.
+        """
+
+    @property
+    def broken(self) -> str | None:
+        """The reason why this process can commit nothing any more; None if it can. A later start may mend it."""
+
+    async def open(self) -> None:
+        """Reach what is kept, made if need be, and ``migrate`` it. Raises ClawLinkError, and has changed nothing then.
+
+        It may hold the event loop, which serves nobody yet.
+        """
+
+    async def migrate(self) -> int:
+        """Bring what an earlier ClawLink left to the form of this version. Return the number of steps, 0 for none.
+
+        ``open`` does so. Each step takes effect wholly or not at all. Raises ClawLinkError for what a later ClawLink
+        left.
+        """
+
+    async def health(self) -> str | None:
+        """Return the reason why nothing can be read or committed at this moment; None if both can.
+
+        It asks the engine and changes nothing. It raises nothing.
+        """
+
+    async def close(self) -> None:
+        """Decide the commits that were begun, and let go of what was opened. A second call does nothing.
+
+        A store that did not open may be closed, too. A closed one is asked nothing more.
         """
 
     async def get(self, kind: type[R], id: str) -> R | None:

@@ -56,6 +56,7 @@ class MemoryStore:
 
     index_lag = 0.0
     partitions_at_once = 32  # a fraction of a millisecond
+    broken: str | None = None
 
     def __init__(self) -> None:
         self._deliveries = Table()
@@ -72,6 +73,20 @@ class MemoryStore:
         if found is None:
             found = self._kinds[kind] = Table()
         return found
+
+    # -- lifecycle ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Do nothing: a store in memory is there once it is made."""
+
+    async def migrate(self) -> int:
+        return 0
+
+    async def health(self) -> str | None:
+        return None
+
+    async def close(self) -> None:
+        """Do nothing: the records go with this process."""
 
     # -- read --------------------------------------------------------------------------------------------------------
 

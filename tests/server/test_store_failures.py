@@ -258,10 +258,10 @@ async def test_the_janitor_goes_on_after_a_failure(
 class Unplugged(FaultyStore):
     """A store behind a connection of its own, which may be broken."""
 
-    broken = False
+    unplugged = False
 
     async def _pause(self) -> None:
-        if self.broken:
+        if self.unplugged:
             raise ConnectionResetError("the store's connection was reset")
 
 
@@ -283,12 +283,12 @@ async def test_a_broken_connection_of_the_store_is_not_taken_for_a_client_that_h
             await send(relay, "a", id, "before")
         assert "before" in await read_until(lambda: text(ws), "before")
         assert "before" in await read_until(lambda: line(events), "before")
-        store.broken = True
+        store.unplugged = True
         await refused(relay.post("/send", {"from_agent": "a", "to_agent": "b", "content": 1}), 500, "internal_error")
         relay.app.relay.look_again()
         for route in ("/send", "/ws/{agent_id}", "/events/{agent_id}"):
             await eventually(partial(logged, caplog, route))
-        store.broken = False
+        store.unplugged = False
         for id in ("b", "c"):
             await send(relay, "a", id, "after")
         assert "after" in await read_until(lambda: text(ws), "after")

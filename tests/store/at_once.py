@@ -13,6 +13,7 @@ class AtOnce:
     def __init__(self, store: Any) -> None:
         self.store = store
         self.loop = asyncio.new_event_loop()
+        self.loop.run_until_complete(store.open())
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         async def call(*args: Any, **options: Any) -> Any:
@@ -21,6 +22,6 @@ class AtOnce:
         return call
 
     def close(self) -> None:
-        """End the loop and close the store."""
+        """Close the store and end the loop."""
+        self.loop.run_until_complete(self.store.close())
         self.loop.close()
-        self.store.close()

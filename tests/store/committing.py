@@ -35,6 +35,7 @@ async def commit(store: SqliteStore, run: str, writer: int) -> None:
 async def main(path: str, run: str) -> None:
     """Commit until killed."""
     store = SqliteStore(Path(path))
+    await store.open()
     await asyncio.gather(*(commit(store, run, writer) for writer in range(WRITERS)))
 
 

@@ -1,4 +1,6 @@
-"""The duties of every store: subclass ``StoreContract`` and give it a ``store`` fixture.
+"""The duties of every store: subclass ``StoreContract`` and give it a ``store`` fixture that makes one.
+
+The suite opens and closes it.
 
 ``TruthContract`` is what holds even while the indexes are out of date: it asks only ``get`` and ``commit``.
 ``IndexContract`` is what the indexes say once they have caught up.
@@ -10,7 +12,7 @@ import asyncio
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -157,12 +159,34 @@ async def due(store: Store, now: float, mailbox: str = "mia", limit: int = 100) 
     return ids(await store.due(mailbox, now, limit))
 
 
-class TruthContract:
-    """The promises of ``get`` and ``commit``."""
+class _Opened:
+    """Open the store before each test, and close it after."""
 
     @pytest.fixture
     def store(self) -> Store:
         raise NotImplementedError("a store's own test class gives this fixture")
+
+    @pytest.fixture(autouse=True)
+    async def opened(self, store: Store) -> AsyncIterator[None]:
+        await store.open()
+        yield
+        await store.close()
+
+
+class TruthContract(_Opened):
+    """The promises of ``get`` and ``commit``, and of the life of a store."""
+
+    async def test_an_open_store_is_well_and_has_nothing_to_migrate(self, store: Store) -> None:
+        await put(store, delivery("d"))
+        for _ in range(2):
+            assert (await store.migrate(), await store.health(), store.broken) == (0, None, None)
+        assert await store.get(Delivery, "d") == delivery("d")
+        await put(store, lease(delivery("d")))
+
+    async def test_a_store_is_closed_once_and_again(self, store: Store) -> None:
+        await put(store, delivery("d"))
+        await store.close()
+        await store.close()
 
     async def test_what_was_never_stored_is_not_there(self, store: Store) -> None:
         assert await store.get(Delivery, "d") is None
@@ -403,12 +427,13 @@ class TruthContract:
         assert await store.get(Delivery, "eves") == delivery("eves", "eve")
 
 
-class IndexContract:
+class IndexContract(_Opened):
     """The contents of the indexes, once they have caught up."""
 
-    @pytest.fixture
-    def store(self) -> Store:
-        raise NotImplementedError("a store's own test class gives this fixture")
+    async def test_a_question_for_its_health_leaves_nothing_behind(self, store: Store) -> None:
+        before = (await store.admission(), list(await store.ids("", "\uffff", 9)))
+        assert await store.health() is None
+        assert (await store.admission(), list(await store.ids("", "\uffff", 9))) == before
 
     async def test_memory_grows_with_every_kind_of_record_and_is_back_once_they_are_dropped(self, store: Store) -> None:
         records: list[Any] = [

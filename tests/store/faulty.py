@@ -37,6 +37,7 @@ from typing import Any, TypeVar
 
 from clawlink.domain.delivery import Delivery
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Store, Usage
+from clawlink.store.probe import probe
 
 A = TypeVar("A")
 
@@ -84,6 +85,24 @@ class FaultyStore:
     @property
     def partitions_at_once(self) -> int:
         return self.inner.partitions_at_once
+
+    # -- lifecycle ---------------------------------------------------------------------------------------------------
+
+    @property
+    def broken(self) -> str | None:
+        return self.inner.broken
+
+    async def open(self) -> None:
+        await self.inner.open()
+
+    async def migrate(self) -> int:
+        return await self.inner.migrate()
+
+    async def health(self) -> str | None:
+        return await self.inner.health() or await probe(self)
+
+    async def close(self) -> None:
+        await self.inner.close()
 
     # -- always true -------------------------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from redis.crc import key_slot
 from clawlink.domain.delivery import Delivery
 from clawlink.relay.timestamps import steady_clock
 from clawlink.store.base import Failed
-from clawlink.store.valkey.mesh import Mesh, StoreError
+from clawlink.store.valkey.mesh import Mesh
 from clawlink.store.valkey.primary import NoPrimary, Primary
+from clawlink.store.valkey.server import StoreError
 from clawlink.store.valkey.store import ValkeyStore
 from clawlink.store.valkey.wire import Wire
 from tests.store.contract import NOW, delivery, due, put

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -38,43 +38,48 @@ class TestSqliteStore(StoreContract):
     """The contract."""
 
     @pytest.fixture
-    def store(self, tmp_path: Path) -> Iterator[Store]:
-        store = SqliteStore(tmp_path / "clawlink.db", sync="normal")
-        yield store
-        store.close()
+    def store(self, tmp_path: Path) -> Store:
+        return SqliteStore(tmp_path / "clawlink.db", sync="normal")
+
+
+async def opened(path: Path, **options: Any) -> SqliteStore:
+    """Return an open store."""
+    store = SqliteStore(path, **options)
+    await store.open()
+    return store
 
 
 async def reopened(path: Path, *records: Record) -> None:
     """Open a database and see that it has these records."""
-    store = SqliteStore(path)
+    store = await opened(path)
     try:
         for record in records:
             assert await store.get(type(record), record.id) == record
     finally:
-        store.close()
+        await store.close()
 
 
 async def test_what_was_committed_is_there_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "clawlink.db"
-    store = SqliteStore(path)
+    store = await opened(path)
     kept: list[Record] = [lease(delivery("d", merge="m")), task("t"), agent("mia", "go"), file("f"), BROADCAST, POOL]
     await put(store, delivery("d", merge="m"), *kept, delivery("gone"))
     await drop(store, delivery("gone"))
     before = (await load(store, "mia"), await memory(store), await store.usage(Task, by_owner("mia")))
-    store.close()
+    await store.close()
     await reopened(path, *kept)
-    store = SqliteStore(path)
+    store = await opened(path)
     assert (await load(store, "mia"), await memory(store), await store.usage(Task, by_owner("mia"))) == before
     assert await store.get(Delivery, "gone") is None
     assert await due(store, NOW + 60) == ["d"]
     await put(store, agent("eve"))
     assert [a.id for a in (await store.page(Agent, REGISTERED)).records] == ["mia", "eve"]
-    store.close()
+    await store.close()
 
 
 async def test_commits_that_wait_share_a_transaction_and_each_is_all_or_nothing(tmp_path: Path) -> None:
     transactions: list[None] = []
-    store = SqliteStore(tmp_path / "clawlink.db", before_commit=lambda: transactions.append(None))
+    store = await opened(tmp_path / "clawlink.db", before_commit=lambda: transactions.append(None))
     await put(store, delivery("old", "box7"))
     transactions.clear()
     results = await asyncio.gather(
@@ -86,12 +91,12 @@ async def test_commits_that_wait_share_a_transaction_and_each_is_all_or_nothing(
     assert len(transactions) < 10
     assert await store.get(Delivery, "new") is None
     assert await total(store) == Usage(51, 51 * 4)
-    store.close()
+    await store.close()
 
 
 async def test_a_full_disk_refuses_writes_and_leaves_all_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "clawlink.db"
-    store = SqliteStore(path)
+    store = await opened(path)
     await put(store, delivery("d"))
     pages = await limit_pages(store, more=8)
     refused = await asyncio.gather(
@@ -106,7 +111,7 @@ async def test_a_full_disk_refuses_writes_and_leaves_all_that_was_there(tmp_path
     await limit_pages(store, more=pages + 1000)
     await put(store, delivery("larger", body=b"x" * 90_000))
     assert (await total(store)).count == there.count
-    store.close()
+    await store.close()
     await reopened(path, delivery("larger", body=b"x" * 90_000))
 
 
@@ -124,7 +129,7 @@ async def limit_pages(store: SqliteStore, *, more: int) -> int:
 
 
 async def test_a_value_that_no_column_takes_harms_no_commit_beside_it(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "clawlink.db")
+    store = await opened(tmp_path / "clawlink.db")
     results = await asyncio.gather(
         store.commit("mia", Put(delivery("d"))),
         store.commit("mia", Put(replace(delivery("e"), sort_key=2**63))),
@@ -134,11 +139,11 @@ async def test_a_value_that_no_column_takes_harms_no_commit_beside_it(tmp_path: 
     assert [type(result) for result in results] == [type(None), Failed, type(None)]
     await put(store, delivery("e"))
     assert (await total(store)).count == 3
-    store.close()
+    await store.close()
 
 
 async def test_a_cancelled_commit_is_whole_and_is_counted(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "clawlink.db")
+    store = await opened(tmp_path / "clawlink.db")
     work = asyncio.ensure_future(store.commit("mia", Put(delivery("d")), Put(task("t"))))
     await asyncio.sleep(0)
     work.cancel()
@@ -148,11 +153,11 @@ async def test_a_cancelled_commit_is_whole_and_is_counted(tmp_path: Path) -> Non
     there = [await store.get(Delivery, "d") is not None, await store.get(Task, "t") is not None]
     assert there == [True, True], "it was not decided when the call raised"
     assert await load(store, "mia") == Usage(1, 4)
-    store.close()
+    await store.close()
 
 
 async def test_counts_are_true_while_commits_are_on_their_way(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "clawlink.db")
+    store = await opened(tmp_path / "clawlink.db")
     asked_at_once = await asyncio.gather(
         *(store.commit("mia", Put(task(f"t{n}"))) for n in range(40)),
         store.usage(Task, by_owner("mia")),
@@ -163,7 +168,7 @@ async def test_counts_are_true_while_commits_are_on_their_way(tmp_path: Path) ->
     assert asked_at_once[40] == asked_at_once[42] == Usage(80, 240)  # behind all that waited with it
     assert await store.usage(Task, by_owner("mia")) == Usage(80, 240)
     assert (await store.usage_from(Task, by_owner("mia"), None, "otto"))[1] == Usage(80, 240)
-    store.close()
+    await store.close()
 
 
 def make(path: Path, *statements: str) -> None:
@@ -175,36 +180,38 @@ def make(path: Path, *statements: str) -> None:
     db.close()
 
 
-def test_what_is_not_ours_is_refused_with_a_sentence_and_stays_as_it_is(tmp_path: Path) -> None:
+async def test_what_is_not_ours_is_refused_with_a_sentence_and_stays_as_it_is(tmp_path: Path) -> None:
     foreign, text, later = tmp_path / "foreign.db", tmp_path / "text.db", tmp_path / "later.db"
     make(foreign, "CREATE TABLE t (x)")
     text.write_bytes(b"a diary, and no database at all\n" * 200)
     make(later, f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {VERSION + 1}")
     for path, why in ((foreign, "of other software"), (text, "no SQLite database"), (later, "by a later ClawLink")):
-        before = path.read_bytes()
+        before, store = path.read_bytes(), SqliteStore(path)
         with pytest.raises(DataFolderError, match=why) as raised:
-            SqliteStore(path)
+            await store.open()
+        await store.close()
+        assert store.broken is None
         assert str(path) in raised.value.message
         assert path.read_bytes() == before, why
 
 
 async def test_a_damaged_page_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "clawlink.db"
-    store = SqliteStore(path)
+    store = await opened(path)
     await put(store, *(delivery(f"d{n}", body=b"x" * 500) for n in range(200)))
-    store.close()
+    await store.close()
     whole = path.read_bytes()
     damaged = whole[: 4096 * 8] + b"\xff" * (len(whole) - 4096 * 8)
     path.write_bytes(damaged)
     with pytest.raises(DataFolderError, match=r"damaged .* clawlink doctor --data"):
-        SqliteStore(path)
+        await opened(path)
     assert path.read_bytes() == damaged
 
 
 async def test_an_empty_file_that_a_crash_left_is_filled(tmp_path: Path) -> None:
     path = tmp_path / "clawlink.db"
     path.touch()
-    store = SqliteStore(path)
+    store = await opened(path)
     await put(store, delivery("d"))
-    store.close()
+    await store.close()
     await reopened(path, delivery("d"))

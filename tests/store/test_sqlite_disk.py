@@ -135,6 +135,7 @@ async def test_work_that_makes_room_goes_on_with_the_reserve_and_new_work_waits_
     room = Room(tmp_path, reserve=100_000, clock=lambda: now[0])
     assert room.keep()
     store = SqliteStore(tmp_path / NAME, room=room)
+    await store.open()
     first, large = delivery("d1"), delivery("large", body=b"x" * 50_000)
     await put(store, first, large)
     assert room.spend()
@@ -155,7 +156,7 @@ async def test_work_that_makes_room_goes_on_with_the_reserve_and_new_work_waits_
     now[0] += 1
     await put(store, delivery("new"))
     assert (room.low, (tmp_path / RESERVE).stat().st_size) == (False, 100_000)
-    store.close()
+    await store.close()
 
 
 async def test_the_reserve_is_given_to_an_ack_and_not_to_a_message(tmp_path: Path, disk: Disk) -> None:
@@ -194,6 +195,7 @@ async def test_an_fsync_that_failed_ends_all_writing_and_the_log_stays_as_the_di
         assert not isinstance(raised.value, Full), failing
         disk.failing = None
         assert data.store.broken is not None, failing
+        assert await data.store.health() == data.store.broken, failing
         with pytest.raises(Failed, match="start the relay again"):
             await put(data.store, delivery(f"later{number}"))
         log = (data.path / (NAME + "-wal")).read_bytes()

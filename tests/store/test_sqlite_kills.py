@@ -49,6 +49,7 @@ async def test_no_answered_commit_is_lost_and_none_is_half_done(tmp_path: Path) 
             id, version = line.split()
             versions[id] = int(version)
         store = SqliteStore(path)
+        await store.open()
         try:
             count, bytes = 0, 0
             for writer in range(WRITERS):
@@ -65,5 +66,5 @@ async def test_no_answered_commit_is_lost_and_none_is_half_done(tmp_path: Path) 
             assert not versions, (seed, run, versions)
             assert await total(store) == Usage(count, bytes), (seed, run)
         finally:
-            store.close()
+            await store.close()
         clear(tmp_path)

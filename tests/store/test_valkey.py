@@ -40,8 +40,8 @@ class TestValkeyStore(StoreContract):
     """The contract."""
 
     @pytest.fixture
-    def store(self, store: Store) -> Store:
-        return store
+    def store(self, valkey: Server) -> Store:
+        return ValkeyStore(Wire(valkey.url), f"mesh{next(_meshes)}")
 
 
 async def counts_of(store: Store, mailboxes: list[str], origins: list[tuple[str | None, str]]) -> list[object]:

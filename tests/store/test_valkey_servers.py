@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import count
 
 import pytest
@@ -19,13 +19,10 @@ pytestmark = pytest.mark.skipif(program() is None, reason="there is no valkey-se
 _tags = count()
 
 
-async def opened(url: str) -> AsyncIterator[Store]:
-    """Open a mesh of its own."""
+def made(url: str) -> Store:
+    """Return a store with a mesh of its own."""
     tag = f"mesh{next(_tags)}"
-    wire = Wire(url, tag)
-    await wire.open()
-    yield ValkeyStore(wire, tag)
-    await wire.close()
+    return ValkeyStore(Wire(url, tag), tag)
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +55,16 @@ class TestNodeOfACluster(StoreContract):
     """The contract where a command with keys of two slots is refused."""
 
     @pytest.fixture
-    async def store(self, one_node: str) -> AsyncIterator[Store]:
-        async for store in opened(one_node):
-            yield store
+    def store(self, one_node: str) -> Store:
+        return made(one_node)
 
 
 class TestRedis(StoreContract):
     """The contract over Redis, the oldest that is taken (7.0 of Debian)."""
 
     @pytest.fixture
-    async def store(self, redis_itself: str) -> AsyncIterator[Store]:
-        async for store in opened(redis_itself):
-            yield store
+    def store(self, redis_itself: str) -> Store:
+        return made(redis_itself)
 
 
 @pytest.mark.torture
@@ -77,6 +72,5 @@ class TestCluster(StoreContract):
     """The contract over three masters with a replica each: each mesh has another master."""
 
     @pytest.fixture
-    async def store(self, whole_cluster: str) -> AsyncIterator[Store]:
-        async for store in opened(whole_cluster):
-            yield store
+    def store(self, whole_cluster: str) -> Store:
+        return made(whole_cluster)

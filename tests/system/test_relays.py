@@ -14,7 +14,8 @@ import clawlink
 from clawlink.client.address import address
 from clawlink.client.aio import AsyncClient
 from clawlink.relay.timestamps import steady_clock
-from clawlink.store.valkey.mesh import Mesh, StoreError
+from clawlink.store.valkey.mesh import Mesh
+from clawlink.store.valkey.server import StoreError
 from clawlink.store.valkey.wire import Wire
 from tests.conftest import UNPACED, RelayProcess, Running, Serve, Start
 from tests.effort import size

@@ -166,7 +166,7 @@ def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
         db.execute("PRAGMA fullfsync = 1")  # macOS: down to the medium; no effect elsewhere
         db.execute("PRAGMA checkpoint_fullfsync = 1")
         db.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does so, and learns what fails
-        _migrate(db)
+        migrate(db)
     except sqlite3.Error as error:
         db.close()
         raise DataFolderError(said(path, error)) from None
@@ -221,19 +221,21 @@ def said(path: Path, error: sqlite3.Error) -> str:
     return f"the database {path} cannot be used: {why}"
 
 
-def _migrate(db: sqlite3.Connection) -> None:
-    """Bring the schema up to date, each step in a transaction of its own."""
+def migrate(db: sqlite3.Connection) -> int:
+    """Bring the schema up to date, each step in a transaction of its own. Return the number of steps."""
+    steps = 0
     while True:
         db.execute("BEGIN IMMEDIATE")
         try:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version == VERSION:
                 db.execute("COMMIT")
-                return
+                return steps
             MIGRATIONS[version](db)
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {version + 1}")
             db.execute("COMMIT")
+            steps += 1
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")

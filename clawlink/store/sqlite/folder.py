@@ -59,6 +59,7 @@ class DataFolder:
                 before_commit=lambda: self.blobs.sync_names(),
                 leaving=lambda: self.blobs.leaving(),
             )
+            self.store.open_now()
             try:
                 files: list[SharedFile] = []
                 uploads: list[str] = []
@@ -80,7 +81,7 @@ class DataFolder:
                         "work is refused until it has; delete files here, or make room on it"
                     )
             except BaseException:
-                self.store.close()
+                self.store.close_now()
                 raise
         except OSError as error:
             self._lock.release()
@@ -112,7 +113,7 @@ class DataFolder:
 
     def close(self) -> None:
         """Finish begun commits, and release the folder."""
-        self.store.close()
+        self.store.close_now()
         if self.store.broken is None:
             self.blobs.leaving()()
         self.blobs.close()

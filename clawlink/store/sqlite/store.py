@@ -20,8 +20,9 @@ from weakref import WeakValueDictionary
 from clawlink.domain.delivery import Delivery, by_dead
 from clawlink.store import records
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Usage
+from clawlink.store.probe import probe
 from clawlink.store.sqlite.counts import Counts, Place
-from clawlink.store.sqlite.database import DataFolderError, connect, open_writer, said
+from clawlink.store.sqlite.database import DataFolderError, connect, migrate, open_writer, said
 from clawlink.store.sqlite.jobs import Change, Commit, Job, Question
 from clawlink.store.sqlite.reading import Hint, Reading
 from clawlink.store.sqlite.room import Room
@@ -87,7 +88,7 @@ _HELD = "SELECT partition_key, address, agent, held, cost FROM record"
 
 
 class SqliteStore:
-    """A ``Store`` in an SQLite database. Call ``close`` at the end."""
+    """A ``Store`` in an SQLite database."""
 
     index_lag = 0.0
     partitions_at_once = 32
@@ -101,47 +102,73 @@ class SqliteStore:
         before_commit: Callable[[], None] = lambda: None,
         leaving: Callable[[], Callable[[], None]] = lambda: lambda: None,
     ) -> None:
-        """Open the database, made if need be. Raises DataFolderError.
+        """Take the database at ``path``; ``open`` opens it.
 
         ``before_commit`` puts on the disk what the records lean on. ``leaving`` returns what removes the files that
         no record names, to be called once all commits so far are on the disk.
         """
         self._path = path
-        writing = open_writer(path, sync=sync)
+        self._sync = sync
+        self._room = room
+        self._before_commit = before_commit
+        self._leaving = leaving
+        self._db: sqlite3.Connection
+        self._writer: Writer
+        self._opened = self._closed = False
+        self.last_alive: float | None = None
+        """When a relay was here last, in its time; None in a new folder."""
+        self.last_uptime: tuple[str, float] | None = None
+        """The name of the machine's start at that moment, and its steady clock."""
+        self._counts = Counts()
+        self._numbers: dict[str, int] = {}
+        self._kinds: dict[type[Any], int] = {}
+        self._unsettled = 0
+        self._claims: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a mailbox's claims take turns
+        self._gathered: list[Job] = []
+        self._asked: dict[object, asyncio.Future[Any]] = {}
+
+    async def open(self) -> None:
+        self.open_now()
+
+    def open_now(self) -> None:
+        """Open the database, made if need be, without an event loop. Raises DataFolderError."""
+        path = self._path
+        writing = open_writer(path, sync=self._sync)
         try:
             self._db = connect(path, reads_only=True, leaves_log=True)
-            self._counts = Counts()
             self._counts.learn_records(self._db.execute(_HELD))
             self._numbers = {name: number for number, name in self._db.execute("SELECT number, name FROM kind")}
             meta = dict(self._db.execute("SELECT name, value FROM meta WHERE name IN ('alive', 'boot', 'uptime')"))
             self._writer = Writer(
                 writing,
                 self._settled,
-                room=room or Room(path.parent),
-                lazy=sync == "normal",
-                before_commit=before_commit,
-                leaving=leaving,
+                room=self._room or Room(path.parent),
+                lazy=self._sync == "normal",
+                before_commit=self._before_commit,
+                leaving=self._leaving,
             )
         except sqlite3.Error as error:
             writing.close()
             raise DataFolderError(said(path, error)) from None
-        self.last_alive: float | None = meta.get("alive")
-        """When a relay was here last, in its time; None in a new folder."""
+        self.last_alive = meta.get("alive")
         boot, uptime = meta.get("boot"), meta.get("uptime")
-        self.last_uptime: tuple[str, float] | None = None if boot is None or uptime is None else (boot, uptime)
-        """The name of the machine's start at that moment, and its steady clock."""
-        self._kinds: dict[type[Any], int] = {}
+        self.last_uptime = None if boot is None or uptime is None else (boot, uptime)
         self._reading = Reading(self._db, self._kind)
-        self._unsettled = 0
-        self._claims: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a mailbox's claims take turns
-        self._gathered: list[Job] = []
-        self._asked: dict[object, asyncio.Future[Any]] = {}
+        self._opened = True
         self._writer.start()
+
+    async def migrate(self) -> int:
+        steps: list[int] = []
+        await self.ask(object(), migrate, steps.append)
+        return steps[0]
+
+    async def health(self) -> str | None:
+        return self.broken or await probe(self)
 
     @property
     def broken(self) -> str | None:
         """The reason why nothing is written any more; None if all is well."""
-        return self._writer.broken
+        return self._writer.broken if self._opened else None
 
     def keep_time(
         self, clock: Callable[[], float], uptime: Callable[[], tuple[str, float] | None] = lambda: None
@@ -160,8 +187,14 @@ class SqliteStore:
         except (sqlite3.Error, ValueError) as error:
             raise DataFolderError(f"a record of {self._path} cannot be read: {error}") from None
 
-    def close(self) -> None:
-        """Finish what was begun, and let go of the database."""
+    async def close(self) -> None:
+        self.close_now()
+
+    def close_now(self) -> None:
+        """Finish what was begun, and let go of the database, without an event loop."""
+        if self._closed or not self._opened:
+            return
+        self._closed = True
         if self._gathered:
             self._submit()
         self._writer.finish()

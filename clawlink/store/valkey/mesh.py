@@ -13,18 +13,14 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from clawlink.errors import ClawLinkError
 from clawlink.store.base import Event, Failed
 from clawlink.store.valkey import scripts
 from clawlink.store.valkey.contents import SharedBlobs
 from clawlink.store.valkey.primary import Place
+from clawlink.store.valkey.server import StoreError
 from clawlink.store.valkey.store import ValkeyStore
 from clawlink.store.valkey.wire import Wire
 
-LAYOUT = 1
-"""The version of the keys. A relay refuses a mesh with another."""
-
-_LEAST_SERVER = (7, 0)
 # A relay that looks after the records has the lead for this long after it said so last.
 _LEAD_SECONDS = 10
 # If no relay was there for longer than this, agents could not be heard meanwhile.
@@ -49,12 +45,6 @@ class _News(msgspec.Struct, frozen=True, array_like=True):
 
 
 _decode = msgspec.msgpack.Decoder(_News).decode
-
-
-class StoreError(ClawLinkError):
-    """The server of ``--store`` cannot be used."""
-
-    code = "store"
 
 
 class MeshTime:
@@ -92,8 +82,6 @@ class Mesh:
         self.blobs = SharedBlobs(self._wire, self.store, blobs)
         self.clock = MeshTime(steady)
         self.secret = b""
-        self.server = ""
-        """The name and version of the server."""
         self._id = secrets.token_hex(8)
         self._base = self.store.base
         self._told: list[Event] = []
@@ -126,47 +114,28 @@ class Mesh:
                 "--store is no address of a server (redis://USER:PASSWORD@HOST:PORT/DB?OPTION=VALUE); write characters "
                 "of a password that mean something in an address as %XX, as %2F for a slash"
             ) from None
-        shown = mesh._wire.primary.shown
+        await mesh.store.open()
         try:
-            await mesh._join(shown, replicas)
+            await mesh._join()
         except Failed as failed:
-            await mesh._wire.close()
-            raise StoreError(f"--store {shown} cannot be used: {failed}") from None
+            await mesh.store.close()
+            raise StoreError(f"--store {mesh._wire.primary.shown} cannot be used: {failed}") from None
         except BaseException:
-            await mesh._wire.close()
+            await mesh.store.close()
             raise
         return mesh
 
-    async def _join(self, shown: str, replicas: int) -> None:
-        await self._wire.open()
-        facts = self._wire.primary.facts
-        version = facts.get("redis_version", "0")
-        name = "Valkey" if "valkey_version" in facts else "Redis"
-        self.server = f"{name} {facts.get('valkey_version', version)}"
-        if tuple(map(int, version.split(".")[:2])) < _LEAST_SERVER:
-            raise StoreError(f"--store {shown} is {self.server}, and 7.0 or later is needed")
-        if replicas > (there := int(facts.get("connected_slaves", "0"))):
-            raise StoreError(
-                f"--store {shown} has {there} replicas, and --store-replicas asks that {replicas} have each commit; "
-                "connect them, or ask for fewer"
-            )
-        policy = facts.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            raise StoreError(
-                f"--store {shown} has maxmemory-policy {policy}, by which it would forget messages when its memory is "
-                "full; set it to noeviction"
-            )
+    async def _join(self) -> None:
         meta = f"{self._base}:meta"
-        await self._wire.call("HSETNX", meta, "layout", LAYOUT)
         await self._wire.call("HSETNX", meta, "secret", secrets.token_urlsafe(_SECRET_BYTES))
-        layout, self.secret = await self._wire.call("HMGET", meta, "layout", "secret")
-        if int(layout) != LAYOUT:
-            raise StoreError(
-                f"--store {shown} has keys of layout {int(layout)} under {self._base}, and this version of ClawLink "
-                f"has layout {LAYOUT}; use the version that wrote them, or another --store-prefix"
-            )
+        self.secret = await self._wire.call("HGET", meta, "secret")
         await self.clock.follow(self._wire)
         await self.blobs.count()
+
+    @property
+    def server(self) -> str:
+        """The name and version of the server."""
+        return self.store.server
 
     @property
     def away(self) -> str | None:
@@ -289,4 +258,4 @@ class Mesh:
                 await self._listening
         with contextlib.suppress(Failed):
             await self._wire.run(scripts.GIVE_UP, 1, f"{self._base}:lead", self._id)
-        await self._wire.close()
+        await self.store.close()

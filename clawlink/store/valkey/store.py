@@ -15,9 +15,14 @@ from weakref import WeakValueDictionary
 from clawlink.domain.delivery import Delivery
 from clawlink.store import records
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Usage
+from clawlink.store.probe import probe
 from clawlink.store.valkey import scripts
 from clawlink.store.valkey.facts import ends_of, facts_of
+from clawlink.store.valkey.server import StoreError, require_fit
 from clawlink.store.valkey.wire import Wire
+
+LAYOUT = 1
+"""The version of the keys. A relay refuses a mesh with another."""
 
 # Records that one read asks for; others have their turn after it.
 _SLICE = 32
@@ -31,9 +36,12 @@ class ValkeyStore:
 
     index_lag = 0.0
     partitions_at_once = 32
+    broken: str | None = None  # a server that is away may come back
 
     def __init__(self, wire: Wire, mesh: str = "clawlink") -> None:
         self._wire = wire
+        self.server = ""
+        """The name and version of the server."""
         self.base = f"{{{mesh}}}"
         self._claims: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a mailbox's claims take turns
         self._names: dict[type[Any], str] = {}
@@ -43,6 +51,39 @@ class ValkeyStore:
         if name is None:
             name = self._names[kind] = records.kinds()[kind].name
         return name
+
+    # -- lifecycle ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        shown = self._wire.primary.shown
+        try:
+            await self._wire.open()
+            self.server = require_fit(self._wire.primary.facts, shown, self._wire.replicas)
+            await self.migrate()
+        except Failed as failed:
+            await self.close()
+            raise StoreError(f"--store {shown} cannot be used: {failed}") from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def migrate(self) -> int:
+        """Compare the layout of the keys. There is one so far, so there are no steps."""
+        meta = f"{self.base}:meta"
+        await self._wire.call("HSETNX", meta, "layout", LAYOUT)
+        layout = int(await self._wire.call("HGET", meta, "layout"))
+        if layout != LAYOUT:
+            raise StoreError(
+                f"--store {self._wire.primary.shown} has keys of layout {layout} under {self.base}, and this version "
+                f"of ClawLink has layout {LAYOUT}; use the version that wrote them, or another --store-prefix"
+            )
+        return 0
+
+    async def health(self) -> str | None:
+        return await probe(self)
+
+    async def close(self) -> None:
+        await self._wire.close()
 
     # -- records -----------------------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class Wire:
         Raises ValueError for an address that is none.
         """
         self.primary = Primary(url, tag)
-        self._replicas = replicas
+        self.replicas = replicas
         self._idle: list[Any] = []
         self._waiting: list[_Command] = []
         self._scheduled = False
@@ -140,9 +140,9 @@ class Wire:
         try:
             connection = self._idle.pop() if self._idle else self.connection()
             words = [command.words for command in batch]
-            waits = self._replicas > 0 and any(command.commit for command in batch)
+            waits = self.replicas > 0 and any(command.commit for command in batch)
             if waits:
-                words.append(("WAIT", self._replicas, int(_REPLICAS_SECONDS * 1000)))
+                words.append(("WAIT", self.replicas, int(_REPLICAS_SECONDS * 1000)))
             await connection.send_packed_command(connection.pack_commands(words), check_health=False)
             while unanswered:
                 answer = error = None
@@ -181,8 +181,8 @@ class Wire:
 
     def _replicated(self, held: Sequence[tuple[_Command, Any]], replicas: int) -> None:
         """Answer commits, or fail them if too few ``replicas`` have them."""
-        if replicas < self._replicas:
-            why = f"the commit is on the server, and on {replicas} of the {self._replicas} replicas that must have it"
+        if replicas < self.replicas:
+            why = f"the commit is on the server, and on {replicas} of the {self.replicas} replicas that must have it"
             self._fail([command for command, _ in held], Failed(why))
         for command, answer in held:
             if not command.answer.done():

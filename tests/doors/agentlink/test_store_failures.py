@@ -40,7 +40,7 @@ async def test_a_broken_connection_of_the_store_is_not_taken_for_a_peer_that_hun
         return bool(door_of(relay).copies["a/ann"]._held)
 
     await eventually(is_held)
-    store.broken = True
+    store.unplugged = True
 
     error = await c.write("d/dan", "not stored", id="7")
     assert (error["type"], error["code"], error["id"]) == ("error", "internal_error", "7")
@@ -55,7 +55,7 @@ async def test_a_broken_connection_of_the_store_is_not_taken_for_a_peer_that_hun
         return twice and told["following a message failed; it goes on"] > 0
 
     await eventually(all_go_on)
-    store.broken = False
+    store.unplugged = False
     assert (await a.next("message"))["message"] == "before"
     await a.put({"type": "ping"})
     assert (await a.next("pong"))["type"] == "pong"
