@@ -17,6 +17,7 @@ from clawlink.cli.main import main
 from clawlink.doors.portal.client import bridge as module
 from clawlink.doors.portal.client.bridge import Bridge, Status
 from clawlink.doors.portal.client.portal import Place
+from clawlink.doors.portal.client.starting import STATUS_FILE
 from clawlink.doors.portal.rules.waking import MOST_TEXT_BYTES, merged, shortened, turn_of
 from clawlink.wake.openclaw import Gateway, NoGateway
 from tests.doors.portal.conftest import OWNER, Own, Portals
@@ -44,7 +45,7 @@ class Bridged:
         return self.gateway
 
     async def begin(self) -> Bridge:
-        (self.folder / module.STATUS_FILE).unlink(missing_ok=True)
+        (self.folder / STATUS_FILE).unlink(missing_ok=True)
         self.bridge = Bridge(Place(self.portal.url, OWNER), self.find, Status(self.folder, self.portal.url))
         self.tasks.append(asyncio.create_task(self.bridge.run()))
         await until(lambda: self.status["status"] != "starting")
@@ -57,7 +58,7 @@ class Bridged:
 
     @property
     def status(self) -> dict[str, Any]:
-        path = self.folder / module.STATUS_FILE
+        path = self.folder / STATUS_FILE
         told: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {"status": "starting"}
         return told
 

@@ -12,11 +12,11 @@ from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
+    from clawlink.doors.portal.client.bridge import Bridge
     from clawlink.doors.portal.client.portal import Place
     from clawlink.service import Service
 
 NAME = "clawlink-portal-bridge"
-FOLDER = Path(".openclaw") / "agent-p2p"
 _OLD_UNIT = Path(".config") / "systemd" / "user" / "agent-p2p-bridge.service"
 _LOG_BYTES, _LOGS = 5 * 1024 * 1024, 2
 
@@ -25,6 +25,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Bridge until told to stop; with ``--install`` have the system do it."""
     from clawlink.cli.exits import LocalFailure, UsageError
     from clawlink.doors.portal.client.portal import Place, place
+    from clawlink.doors.portal.client.starting import FOLDER
     from clawlink.errors import BadRequest
     from clawlink.service import ServiceError
 
@@ -114,29 +115,44 @@ def _run(args: Namespace, ctx: Context, folder: Path, own: Place) -> Exit:
     import asyncio
     from functools import partial
 
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     from clawlink.cli.exits import LocalFailure
     from clawlink.doors.portal.client.bridge import Bridge, Status
+    from clawlink.doors.portal.client.starting import PID_FILE, lock_of
     from clawlink.wake import openclaw
 
     (folder / "local").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "bridge.lock", timeout=0, mode=0o600, thread_local=False)
+    lock = lock_of(folder)
     try:
         lock.acquire()
     except Timeout:
         raise LocalFailure(f"another bridge runs with {folder}; stop it first, or give --folder another one") from None
-    pid = folder / "bridge.pid"
+    pid = folder / PID_FILE
     try:
         pid.write_text(f"{os.getpid()}\n", "ascii")
         _log_to(folder / "local" / "bridge.log")
         ctx.out.line(f"The bridge wakes OpenClaw for {own.url}; its state is in {folder}")
         bridge = Bridge(own, partial(openclaw.find, ctx.environ), Status(folder, own.url), ca=args.ca or None)
-        asyncio.run(bridge.run())
+        asyncio.run(_until_told(bridge))
     finally:
         pid.unlink(missing_ok=True)
         lock.release()
     return Exit.DONE
+
+
+async def _until_told(bridge: Bridge) -> None:
+    """Bridge until a signal ends it, and then say so in the status."""
+    import asyncio
+    import contextlib
+    import signal
+
+    own = asyncio.current_task()
+    if own is not None:
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or no main thread
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, own.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await bridge.run()
 
 
 def _log_to(path: Path) -> None:

@@ -25,6 +25,7 @@ from clawlink import private
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.client.portal import Place
+from clawlink.doors.portal.client.starting import STATUS_FILE
 from clawlink.doors.portal.rules.waking import Turn, turn_of
 from clawlink.wake.openclaw import COUNTED, KEPT, Gateway, NoGateway, OpenClaw, Outcome, pause
 
@@ -35,7 +36,6 @@ LOOK_SECONDS = 15.0
 _MOST_FRAME_BYTES = 4 * 1024 * 1024
 _MOST_DONE = 10_000
 _CONFIGURATION = frozenset({401, 404})
-STATUS_FILE = "skill_status.json"
 _log = logging.getLogger("clawlink.bridge")
 
 

@@ -16,6 +16,7 @@ from clawlink.domain.terminal import cell
 from clawlink.doors.portal.client import functions
 from clawlink.doors.portal.client.files import OPEN_FILE
 from clawlink.doors.portal.client.portal import OPEN, Portal, place
+from clawlink.doors.portal.client.starting import start as start
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.errors import ClawLinkError
 
@@ -61,6 +62,16 @@ __all__ = ["AgentP2PClient", "get_contacts", "send_message"]
 if __name__ == "__main__":
     sys.exit(client(sys.argv[1:]))
 ''',
+    "start.py": '''#!{python}
+"""Start and stop the bridge beside OpenClaw: start.py start|stop|restart|status."""
+
+import sys
+
+from {module} import start
+
+if __name__ == "__main__":
+    sys.exit(start(sys.argv[1:]))
+''',
 }
 
 
@@ -95,16 +106,24 @@ def send(argv: Sequence[str]) -> int:
     to.add_argument("--to-user", dest="contact", metavar="ID", help="the same")
     to.add_argument("--to-portal", dest="contact", metavar="URL", help="a contact by its address")
     to.add_argument("--to-owner", action="store_true", help="answer the owner")
+    parser.add_argument("-f", "--file", metavar="FILE", help="send this file to the contact, as in 0.8")
     parser.add_argument("--list", "--contacts", action="store_true", help="list contacts")
     args = parser.parse_args(argv)
     if args.list:
         return _tried(_list)
     text = args.message if args.content is None else args.content
-    if text is None or not (args.to_owner or args.contact):
-        parser.error("give a text and one of --to-contact, --to-portal and --to-owner")
+    if (text is None and args.file is None) or not (args.to_owner or args.contact):
+        print("give a text and one of --to-contact, --to-portal and --to-owner; see --help", file=sys.stderr)
+        return _FAILED
+    if args.to_owner and args.file is not None:
+        print("a file goes to a contact; name it by --to-contact", file=sys.stderr)
+        return _FAILED
     if args.to_owner:
         return _tried(lambda: _told(functions.send_message(text, to="owner")))
-    return _tried(lambda: _told(functions.send_message(text, to_contact_id=args.contact)))
+    code = _DONE if text is None else _tried(lambda: _told(functions.send_message(text, to_contact_id=args.contact)))
+    if args.file is None or code not in (_DONE, _PENDING):
+        return code
+    return _tried(lambda: _told(functions.send_file(args.file, args.contact))) or code
 
 
 def files(argv: Sequence[str]) -> int:
@@ -119,7 +138,8 @@ def files(argv: Sequence[str]) -> int:
     if args.download is not None:
         return _tried(lambda: _got(functions.get_file(args.download, args.output)))
     if args.to is None:
-        parser.error("give the contact with --to")
+        print("give the contact with --to", file=sys.stderr)
+        return _FAILED
     return _tried(lambda: _told(functions.send_file(args.file, args.to)))
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,10 +19,11 @@ from clawlink.cli.main import main
 from clawlink.doors.portal import DOOR
 from clawlink.doors.portal.client import scripts
 from clawlink.doors.portal.client.portal import Portal, gateway, place
+from clawlink.doors.portal.client.starting import FOLDER, PID_FILE, STATUS_FILE, running
 from clawlink.doors.portal.server import outbox
 from clawlink.errors import BadRequest, RelayUnreachable
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals, free_port
-from tests.waiting import until
+from tests.waiting import eventually, until
 
 B_KEY = "ap2p_the-key-of-another-owner-000000000000000000"
 
@@ -244,9 +247,69 @@ async def test_the_scripts_take_the_flags_of_all_releases(
     assert [one["content"] for one in peer.stored] == ["one", "two", "three", "four", "five"]
     newest = await asyncio.to_thread(lambda: scripts.AgentP2PClient().get_messages(peer.url, 1))
     assert [one["content"] for one in newest] == ["five"]
+    path = tmp_path / "x.txt"
+    path.write_text("a file")
+    for words, code in (
+        (["-f", str(path), "-t", "bob"], 0),
+        (["-m", "seven", "-f", str(path), "-t", "1"], 0),
+        (["-f", str(path), "--to-owner"], 1),
+        (["-f", str(path)], 1),
+        (["nobody"], 1),
+        (["--to-contact", "1"], 1),
+    ):
+        assert await asyncio.to_thread(scripts.send, words) == code, words
+    assert [one["filename"] for one in peer.files.known.values()] == ["x.txt", "x.txt"]
+    assert peer.stored[-1]["content"] == "seven"
+    assert await asyncio.to_thread(scripts.files, ["-f", str(path)]) == 1
+    monkeypatch.delenv("AGENTP2P_HUB_URL")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert await asyncio.to_thread(scripts.send, ["--list"]) == 1, "no portal is named"
     (folder / "send.py").write_text("print('mine')")
     assert main(["portal", "install-scripts", str(folder)]) == 1
     assert (folder / "send.py").read_text() == "print('mine')"
+
+
+async def test_start_py_starts_and_stops_the_bridge(portals: Portals, monkeypatch: pytest.MonkeyPatch) -> None:
+    portal = await portals()
+    with TemporaryDirectory() as home:
+        monkeypatch.setattr(Path, "home", lambda: Path(home))
+        (Path(home) / ".openclaw").mkdir()
+        folder = Path(home) / FOLDER
+
+        async def run(*words: str) -> int:
+            return await asyncio.to_thread(scripts.start, words)
+
+        monkeypatch.setenv("AGENTP2P_HUB_URL", "https://wrong.example")
+        monkeypatch.setenv("HOME", home)
+        monkeypatch.setenv("USERPROFILE", home)
+        assert [await run(word) for word in ("status", "stop")] == [1, 0]
+        monkeypatch.setenv("AGENTP2P_API_KEY", "")
+        assert await run("start") == 1, "the bridge has no key, and says so"
+        kept = f"AGENTP2P_HUB_URL={portal.url}\nAGENTP2P_API_KEY={portal.key}\n"
+        (Path(home) / ".openclaw" / "gateway.env").write_text(kept, "utf-8")
+        try:
+            assert await run("start") == 0
+            first = running(folder)
+            assert first
+            assert [await run("start"), running(folder)] == [0, first], "one is enough"
+            door: Any = portal.relay.app.doors["portal"]
+
+            async def connected() -> bool:
+                return bool((await door.info())["agent_sockets"] == 1)
+
+            await eventually(connected)
+            assert await run("status") == 0
+            assert await run("restart") == 0
+            second = running(folder)
+            assert second not in (None, first)
+            assert await run("stop") == 0
+            if sys.platform != "win32":
+                assert json.loads((folder / STATUS_FILE).read_text("utf-8"))["status"] == "stopped"
+            (folder / PID_FILE).write_text(f"{os.getpid()}\n")  # as a killed bridge leaves that of another process
+            assert [await run("status"), await run("stop")] == [1, 0]
+        finally:
+            assert await run("stop") == 0
+        assert running(folder) is None
 
 
 def test_the_place_is_read_from_one_source(tmp_path: Path) -> None:
