@@ -61,9 +61,9 @@ class Transfer(Kept, frozen=True, gc=False, kw_only=True):
         if self.inbound and self.state is not FileState.FAILED:
             keys.append(kept_from(self.contact))
         if self.state is FileState.TRANSFERRING:
-            keys.append(INCOMING)
+            keys += [INCOMING, under_way(self.contact, inbound=self.inbound)]
         elif self.state is FileState.QUEUED:
-            keys.append(OUTGOING)
+            keys += [OUTGOING, waiting_for(self.contact)]
         return tuple(keys)
 
     @property
@@ -82,6 +82,16 @@ class Transfer(Kept, frozen=True, gc=False, kw_only=True):
 def files_with(contact: str) -> str:
     """Return the index key of all files from and to a contact."""
     return " portal files with " + contact
+
+
+def under_way(contact: str, *, inbound: bool) -> str:
+    """Return the index key of the files from or to a contact of which parts are missing here."""
+    return f" portal files {'from' if inbound else 'for'} {contact} under way"
+
+
+def waiting_for(contact: str) -> str:
+    """Return the index key of the files that wait for a contact."""
+    return " portal files waiting for " + contact
 
 
 def kept_from(contact: str) -> str:

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from clawlink.domain.dense_json import MAX_PARTS
-from clawlink.doors.portal.server import outbox, socket
+from clawlink.doors.portal.server import file_outbox, outbox, shelf, socket
 from clawlink.doors.portal.server.errands import Errands, told_of
+from clawlink.doors.portal.server.shelf import Shelf
+from clawlink.doors.portal.transfers import FileState, Transfer
+from clawlink.errors import StoreUnavailable
 from tests.doors.portal.conftest import Bridges, Peers, Portals
 from tests.doors.portal.test_errands import delegate, heard, task_in, well
-from tests.doors.portal.test_files import pair
+from tests.doors.portal.test_files import give, pair, status_of
 from tests.waiting import until
 
 DENSE: list[Any] = [[] for _ in range(MAX_PARTS + 1000)]
@@ -85,3 +88,48 @@ async def test_what_cannot_be_read_is_settled(
     await delegate(portal, "agent", "good")
     await until(lambda: any(": good" in told for told in bridge.texts))
     assert any(f"Message {own} cannot be shown here" in told for told in bridge.texts)
+
+
+async def test_a_file_that_always_fails_ends_with_a_reason_and_holds_up_no_other(
+    portals: Portals, old_portals: Peers, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals)
+    peer = await old_portals("0.9")
+    peer.key, peer.from_portal = await a.befriend(peer.url, agent_name="old"), a.url
+    bridge = await bridges(a)
+    monkeypatch.setattr(shelf, "_WAITING_PAGE", 1)
+    opened, waits, sent = Shelf.opened, Shelf.next_waiting, Shelf.sent
+    failing = {"waiting": 1}
+
+    def fail(self: Shelf, transfer: Transfer, start: int = 0) -> Any:
+        if "poison" in transfer.filename:
+            raise TypeError("not to be read")
+        return opened(self, transfer, start)
+
+    async def fail_once(self: Shelf, contact: str, but: set[str]) -> Transfer | None:
+        if failing["waiting"]:
+            failing["waiting"] -= 1
+            raise StoreUnavailable("the store is away", retry_after=1.0)
+        return await waits(self, contact, but)
+
+    async def fail_to_end(self: Shelf, id: str, state: FileState, detail: str, text: str | None) -> None:
+        if (await self.get(id)).filename == "poison that stays":
+            raise TypeError("not to be written")
+        await sent(self, id, state, detail, text)
+
+    monkeypatch.setattr(Shelf, "opened", fail)
+    monkeypatch.setattr(Shelf, "next_waiting", fail_once)
+    monkeypatch.setattr(Shelf, "sent", fail_to_end)
+    monkeypatch.setattr(file_outbox, "_MISHAP_SECONDS", 0.01)
+    for to in ("B-bot", "old"):
+        await a.well("POST", f"/api/portal/contacts/{to}", {"paused": True})
+        ids = [await give(a, to, name, b"x") for name in ("poison", "poison that stays", "1", "2", "3", "4")]
+        await a.well("POST", f"/api/portal/contacts/{to}", {"paused": False})
+        refused = await status_of(a, ids[0], "refused")
+        assert "could not read it to send it; send it again" in refused["detail"]
+        for id in ids[2:]:
+            await status_of(a, id, "sent")
+        assert (await status_of(a, ids[1], "queued"))["filename"] == "poison that stays"
+    came = [one for one in (await b.well("GET", "/api/portal/files"))["files"] if one["status"] == "completed"]
+    assert [one["filename"] for one in reversed(came)] == ["1", "2", "3", "4"]
+    await until(lambda: sum("File poison to" in text and "is refused" in text for text in bridge.texts) == 2)

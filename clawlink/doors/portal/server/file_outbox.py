@@ -14,15 +14,20 @@ from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.book import Book
-from clawlink.doors.portal.server.file_poster import Begun, FilePoster, Refusal, There
+from clawlink.doors.portal.server.file_poster import Begun, Bytes, FilePoster, Refusal, There
 from clawlink.doors.portal.server.shelf import Shelf
 from clawlink.doors.portal.transfers import FileState, Transfer
+from clawlink.errors import OverLimit, StorageFull, Unavailable
 from clawlink.relay.relay import Relay
+from clawlink.store.base import Conflict, Failed
 
-FILES_AT_ONCE = 4
+FILES_AT_ONCE = 16
 MOST_FAILED = 3
+MOST_MISHAPS = 3
 _READ_BYTES = 256 * 1024
 _MISHAP_SECONDS = 5.0
+# These pass by themselves: no file is to blame.
+_PASSING = (Conflict, Failed, Unavailable, OverLimit, StorageFull)
 _log = logging.getLogger("clawlink.portal")
 
 
@@ -36,9 +41,13 @@ class FileOutbox:
         self._shelf = shelf
         self._poster = poster
         self._working: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
         self._hurry: dict[str, asyncio.Event] = {}
         self._at_once = asyncio.Semaphore(FILES_AT_ONCE)
         self._failed: dict[str, int] = {}
+        self._mishaps: dict[str, int] = {}
+        self._aside: set[str] = set()
+        """Files whose end cannot be stored. They hold up no other, and are tried again after a restart."""
         self._closed = False
 
     async def start(self) -> None:
@@ -50,11 +59,18 @@ class FileOutbox:
         """Send what waits for a contact, at once if it waits for another try."""
         if self._closed:
             return
+        self._again.add(contact)
         if contact in self._working:
             self._hurry[contact].set()
             return
         self._hurry[contact] = asyncio.Event()
-        self._working[contact] = asyncio.create_task(self._work(contact))
+        task = self._working[contact] = asyncio.create_task(self._work(contact))
+        task.add_done_callback(lambda _: self._ended(contact))
+
+    def _ended(self, contact: str) -> None:
+        del self._working[contact], self._hurry[contact]
+        if contact in self._again:  # a file came when it had just found none
+            self.wake(contact)
 
     async def close(self) -> None:
         """Stop sending. What is there of a file stays there, and the relay goes on with it when it comes back."""
@@ -66,24 +82,49 @@ class FileOutbox:
 
     async def _work(self, contact: str) -> None:
         tries = 0
-        try:
-            while waiting := await self._shelf.waiting(contact):
+        while True:
+            self._again.discard(contact)
+            try:
+                transfer = await self._shelf.next_waiting(contact, self._aside)
+                if transfer is None:
+                    return
                 self._hurry[contact].clear()
                 if self._core.stopped:
                     await self._wait(contact, outbox.STOPPED_SECONDS)
                     continue
-                try:
-                    async with self._at_once:
-                        done = await self._send(waiting[0])
-                except Exception:
-                    _log.exception("sending a file failed; it goes on", extra={"contact": contact})
-                    await asyncio.sleep(_MISHAP_SECONDS)
-                    continue
-                tries = 0 if done else tries + 1
-                if not done:
-                    await self._pause(contact, waiting[0], tries)
-        finally:
-            del self._working[contact], self._hurry[contact]
+                done = await self._send_or_end(transfer)
+            except _PASSING:
+                _log.exception("sending files waits for the store", extra={"contact": contact})
+                await self._wait(contact, _MISHAP_SECONDS)
+                continue
+            tries = 0 if done else tries + 1
+            if not done:
+                await self._pause(contact, transfer, tries)
+
+    async def _send_or_end(self, transfer: Transfer) -> bool:
+        """Take a file as far as it goes; return True once it is settled. A file that always fails is ended."""
+        try:
+            async with self._at_once:
+                return await self._send(transfer)
+        except _PASSING:
+            raise
+        except Exception:
+            _log.exception("a file cannot be sent", extra={"contact": transfer.contact, "file": transfer.id})
+        mishaps = self._mishaps[transfer.id] = self._mishaps.get(transfer.id, 0) + 1
+        if mishaps < MOST_MISHAPS:
+            return False
+        try:
+            return await self._settle(
+                transfer,
+                FileState.REFUSED,
+                "the portal could not read it to send it; send it again, or in another form",
+            )
+        except _PASSING:
+            raise
+        except Exception:
+            _log.exception("a file cannot be ended", extra={"contact": transfer.contact, "file": transfer.id})
+            self._aside.add(transfer.id)
+            return True
 
     async def _pause(self, contact: str, transfer: Transfer, tries: int) -> None:
         pause = spread(
@@ -169,10 +210,10 @@ class FileOutbox:
                 if self._core.stopped:
                     return Refusal("the operator has stopped all work here; it goes on once work is resumed", False)
                 length = cutting.length(index, transfer.size, transfer.part_size)
-                gone = asyncio.Event()
-                contents = partial(self._contents, transfer, index * transfer.part_size, length, gone)
-                under_way.append(asyncio.create_task(self._poster.part(peer, begun, index, length, contents)))
-                await _either(gone, under_way[-1])
+                leaving = _Leaving()
+                contents = partial(self._contents, transfer, index * transfer.part_size, length, leaving)
+                under_way.append(asyncio.create_task(self._part(peer, begun, index, length, contents, leaving)))
+                await _either(leaving.gone, under_way[-1])
                 while refused is None and len(under_way) > (1 if begun.raw else 0):
                     refused = await under_way.pop(0)
                 if refused is not None:
@@ -185,24 +226,44 @@ class FileOutbox:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
+    async def _part(
+        self, peer: Contact, begun: Begun, index: int, length: int, contents: Bytes, leaving: _Leaving
+    ) -> Refusal | None:
+        """Send a part. What failed here, and not on the way, is raised: aiohttp would call it a lost connection."""
+        refused = await self._poster.part(peer, begun, index, length, contents)
+        if leaving.fault is not None:
+            raise leaving.fault
+        return refused
+
     async def _contents(
-        self, transfer: Transfer, start: int, length: int, gone: asyncio.Event
+        self, transfer: Transfer, start: int, length: int, leaving: _Leaving
     ) -> AsyncGenerator[bytes, None]:
-        """Give a part, and set ``gone`` once all of it has left."""
-        async with self._shelf.opened(transfer, start) as (_, opened):
-            while length > 0 and (piece := await opened.read(min(_READ_BYTES, length))):
-                length -= len(piece)
-                yield piece
-        gone.set()
+        """Give a part, and note once all of it has left."""
+        try:
+            async with self._shelf.opened(transfer, start) as (_, opened):
+                while length > 0 and (piece := await opened.read(min(_READ_BYTES, length))):
+                    length -= len(piece)
+                    yield piece
+        except Exception as fault:
+            leaving.fault = fault
+            raise
+        leaving.gone.set()
 
     async def _settle(self, transfer: Transfer, state: FileState, detail: str) -> bool:
         """End a file, and tell the owner's agent if it did not arrive."""
         self._failed.pop(transfer.id, None)
-        await self._shelf.sent(transfer.id, state, detail)
-        if state is not FileState.SENT:
-            text = f"File {transfer.filename} to {shown(transfer.contact)} is {state.value}: {detail}"
-            await self._book.notice(transfer.id, text)
+        self._mishaps.pop(transfer.id, None)
+        text = f"File {transfer.filename} to {shown(transfer.contact)} is {state.value}: {detail}"
+        await self._shelf.sent(transfer.id, state, detail, None if state is FileState.SENT else text)
         return True
+
+
+class _Leaving:
+    """A part on its way out: whether all of it has left, and what failed at its source."""
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+        self.fault: Exception | None = None
 
 
 async def _either(event: asyncio.Event, task: asyncio.Task[Refusal | None]) -> None:

@@ -164,9 +164,7 @@ class Files:
                 limit=most,
                 actual=kept.bytes + offer.size,
             )
-        under_way = 0
-        for one in (await self._core.store.page(Transfer, transfers.files_with(contact.id), limit=_PAGE)).records:
-            under_way += one.state is FileState.TRANSFERRING and one.inbound == inbound
+        under_way = (await self._core.store.usage(Transfer, transfers.under_way(contact.id, inbound=inbound))).count
         if under_way >= MAX_UNFINISHED:
             raise RateLimited(
                 f"{under_way} files of this contact are under way, and no more may be; finish some first",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager, suppress
 from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Sender
 from clawlink.domain.file import SharedFile, Version
 from clawlink.doors.portal import transfers
-from clawlink.doors.portal.records import AGENT, mailbox_of
+from clawlink.doors.portal.records import AGENT, OPERATOR, mailbox_of
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.transfers import OUTGOING, TRANSFERS, FileState, Transfer
@@ -24,6 +26,8 @@ from clawlink.relay.time_slices import Turns
 from clawlink.store.base import Drop, Put
 
 _PAGE = 200
+_WAITING_PAGE = 20
+_log = logging.getLogger("clawlink.portal")
 
 
 class Shelf:
@@ -120,10 +124,17 @@ class Shelf:
 
     # -- files for contacts ------------------------------------------------------------------------------------------
 
-    async def waiting(self, contact: str) -> list[Transfer]:
-        """Return the files that wait for a contact, the oldest first."""
-        page = await self._core.store.page(Transfer, transfers.files_with(contact), limit=_PAGE, newest=True)
-        return [one for one in reversed(page.records) if one.state is FileState.QUEUED]
+    async def next_waiting(self, contact: str, but: Container[str]) -> Transfer | None:
+        """Return the first file that waits for a contact, but for those of these ids; None if none waits."""
+        after: str | None = None
+        while True:
+            page = await self._core.store.page(Transfer, transfers.waiting_for(contact), after, _WAITING_PAGE)
+            for transfer in page.records:
+                if transfer.state is FileState.QUEUED and transfer.id not in but:
+                    return transfer
+            after = page.after
+            if after is None:
+                return None
 
     async def receivers(self) -> list[str]:
         """Return the contacts for which files wait."""
@@ -136,28 +147,40 @@ class Shelf:
             if after is None:
                 return list(found)
 
-    async def sent(self, id: str, state: FileState, detail: str) -> None:
-        """Note what became of a file to a contact. Its contents are not kept."""
-        transfer = await self.note(id, state, detail)
+    async def sent(self, id: str, state: FileState, detail: str, text: str | None) -> None:
+        """Note what became of a file to a contact. Its contents are not kept. ``text`` is told to the owner's agent."""
+        transfer = await self.note(id, state, detail, text=text)
         if transfer is not None:
-            await self.drop_contents(transfer)
+            try:
+                await self.drop_contents(transfer)
+            except Exception:  # it is settled, and what is left of it goes when it is removed
+                _log.exception("the contents of a file cannot be dropped", extra={"file": id})
 
     @retrying
-    async def note(self, id: str, state: FileState, detail: str, peer_id: str | None = None) -> Transfer | None:
-        """Note how far a file to a contact came, and the id that the other portal has for it."""
+    async def note(
+        self, id: str, state: FileState, detail: str, peer_id: str | None = None, *, text: str | None = None
+    ) -> Transfer | None:
+        """Note how far a file to a contact came, and the id that the other portal has for it.
+
+        A ``text`` reaches the owner's agent in the same commit.
+        """
         transfer = await self._core.store.get(Transfer, id)
         if transfer is None or transfer.state is not FileState.QUEUED:
             return None
-        settled_at = None if state is FileState.QUEUED else self._core.clock()
+        now = self._core.clock()
         noted = replace(
             transfer,
             version=transfer.version + 1,
             state=state,
             detail=detail,
             peer_id=peer_id or transfer.peer_id,
-            settled_at=settled_at,
+            settled_at=None if state is FileState.QUEUED else now,
         )
-        await self._core.commit(AGENT, Put(noted))
+        if text is None:
+            await self._core.commit(AGENT, Put(noted))
+        else:
+            told = self._book.for_agent(f"notice-{id}", text, sender=Sender(OPERATOR), name="portal", now=now)
+            await self._relay.mailbox.put(told, Put(noted))
         return noted
 
 
