@@ -111,6 +111,7 @@ def test_keys_move_through_rows_search_and_help(browser: Browser, filled: Filled
 def test_times_tell_the_exact_one_and_text_keeps_its_direction(browser: Browser, filled: Filled) -> None:
     with opened(browser, filled.url, locale="en-US", timezone_id="UTC") as watched:
         watched.show(filled.url, "agents/a")
+        watched.page.hover("dl.facts time")
         title = watched.page.get_attribute("dl.facts time", "title") or ""
         assert "20" in title
         assert ":" in title

@@ -54,7 +54,7 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
-// A formatter takes a browser longer to make than to use a thousand times.
+// A formatter takes a browser longer to make than all else of the first view, which does without them.
 const formats = new Map();
 
 function format(kind, options) {
@@ -63,7 +63,12 @@ function format(kind, options) {
   return formats.get(key);
 }
 
-export const count = (number) => format("NumberFormat", {}).format(number);
+// Both languages write numbers in this way.
+export function count(number) {
+  const [whole, rest] = String(Math.round(1000 * number) / 1000).split(".");
+  return whole.replace(/\B(?=(\d{3})+$)/g, ",") + (rest ? `.${rest}` : "");
+}
+
 export const exact = (at) => format("DateTimeFormat", { dateStyle: "medium", timeStyle: "medium" }).format(at);
 export const clock = (at) => format("DateTimeFormat", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }).format(at);
 
@@ -190,12 +195,17 @@ const UNITS = [
   [Infinity, "day", 86400],
 ];
 
+// How long ago a time is, or how far ahead. The exact time stands there once a pointer comes.
 export function Ago({ at }) {
   if (!at) return html`<span class="none">–</span>`;
   const seconds = (Date.parse(at) - Date.now()) / 1000;
   const [, unit, size] = UNITS.find(([most]) => Math.abs(seconds) < most);
-  const relative = format("RelativeTimeFormat", { numeric: "always", style: "short" });
-  return html`<time dateTime=${at} title=${exact(new Date(at))}>${relative.format(Math.round(seconds / size), unit)}</time>`;
+  const n = Math.round(Math.abs(seconds) / size);
+  const words = unit === "day" && n !== 1 ? "days" : unit;
+  const tell = (event) => {
+    event.currentTarget.title = exact(new Date(at));
+  };
+  return html`<time dateTime=${at} onPointerEnter=${tell}>${seconds > 0 ? t(`in.${words}`, { n }) : t(`ago.${words}`, { n })}</time>`;
 }
 
 export const State = ({ name }) => html`<span class=${`state ${name}`}>${t(`state.${name}`)}</span>`;
