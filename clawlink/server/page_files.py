@@ -17,6 +17,7 @@ from clawlink.protocol.admin import LinkMade, Login, Logout, MakeLink, SessionsE
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
+from clawlink.server.page_bundle import BUNDLE, PARTS, bundle, rebind
 from clawlink.server.page_sessions import PageSessions
 from clawlink.server.request import Handler, Request, parameter, read
 from clawlink.server.response import Reply, reply
@@ -62,16 +63,13 @@ class Files:
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         """``folders`` are those of the doors, by their names. Raises ClawLinkError for a file of another name."""
-        self._files = dict(_own_files())
+        self._files = dict(_own_files(tuple(folders)))
         for door, folder in folders.items():
             for path in sorted(folder.iterdir()):
                 if path.suffix in _TYPES:
                     if not path.name.startswith(door):
                         raise ClawLinkError(f"the page of the door {door} has {path.name}, which is not named after it")
                     self._files[path.name] = _read(path.suffix, path.read_bytes())
-        scripts = ", ".join(f'"./{door}.js"' for door in folders)
-        if scripts:
-            self._files[DOORS] = _read(".js", f"export default [{scripts}];\n".encode())
         fronts = (f"{door}.html" for door in folders)
         self.front: str | None = next((name for name in fronts if name in self._files), None)
 
@@ -91,13 +89,24 @@ class Files:
 
 
 def _read(suffix: str, body: bytes) -> _File:
+    if suffix == ".js":
+        body = rebind(body.decode()).encode()
     etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
     return _File(_TYPES[suffix], body, gzip.compress(body, mtime=0), etag)
 
 
 @cache
-def _own_files() -> Mapping[str, _File]:
-    return {path.name: _read(path.suffix, path.read_bytes()) for path in _FOLDER.iterdir() if path.suffix in _TYPES}
+def _own_files(doors: tuple[str, ...]) -> Mapping[str, _File]:
+    """Return the files of the page by their names, with the scripts of these doors in the first one."""
+    found = {path.name: path.read_bytes() for path in _FOLDER.iterdir() if path.suffix in _TYPES}
+    sources = {part: found.pop(part).decode() for part in PARTS}
+    if doors:
+        scripts = ", ".join(f'"./{door}.js"' for door in doors)
+        sources[DOORS] = f"export default [{scripts}];\n"
+        ahead = "".join(f'<link rel="modulepreload" href="page/{door}.js">\n    ' for door in doors)
+        found[INDEX] = found[INDEX].replace(b"<script ", ahead.encode() + b"<script ")
+    found[BUNDLE] = bundle(sources).encode()
+    return {name: _read(Path(name).suffix, body) for name, body in found.items()}
 
 
 def wants_page(request: Request) -> bool:

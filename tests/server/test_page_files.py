@@ -7,7 +7,12 @@ import hashlib
 import re
 from pathlib import Path
 
+import pytest
+
 import clawlink.server
+from clawlink.errors import ClawLinkError
+from clawlink.server import page_bundle
+from clawlink.server.page_bundle import BUNDLE, PARTS, bundle
 from tests.conftest import Serve
 from tests.server.asks import ok, refused
 
@@ -115,18 +120,44 @@ def test_files_of_others_are_as_they_were_published_and_have_their_licences() ->
         assert (FOLDER / f"{licence}.LICENSE").stat().st_size > 500, licence
 
 
-def test_the_first_view_is_small_and_names_all_that_it_loads_at_once() -> None:
-    """So a browser asks for all of it in one go, and not for each script when another one names it."""
-    index = (FOLDER / "index.html").read_text(encoding="utf-8")
-    named = set(re.findall(r'(?:href|src)="page/([^"]+)"', index))
-    for name in [name for name in named if name.endswith(".js") and name not in VENDORED]:
-        source = (FOLDER / name).read_text(encoding="utf-8")
-        assert set(re.findall(r'from "\./([^"]+)"', source)) <= named, name
-    loaded = [
-        gzip.compress((FOLDER / name).read_bytes())
-        for name in {*named, "index.html", "plot.js", "uplot.js", "uplot.css"}
+async def test_the_first_view_is_small_and_one_script(serve: Serve) -> None:
+    """So a browser asks once for all of it, and not for each script when another one names it."""
+    relay = await serve()
+
+    async def text(path: str) -> str:
+        async with relay.session.get(relay.url + path, headers=BROWSER) as response:
+            assert response.status == 200, path
+            return await response.text()
+
+    index = await text("/")
+    assert sorted(re.findall(r'(?:href|src)="page/([^"]+)"', index)) == ["app.js", "icon.svg", "style.css"]
+    joined = await text("/page/app.js")
+    assert re.findall(r"^import\b.*", joined, re.MULTILINE) == []
+    shown = [joined, index]
+    shown += [await text(f"/page/{name}") for name in ("style.css", "plot.js", "uplot.js", "uplot.css")]
+    # With 20 KB for headers and facts it stays below 120 KB.
+    assert sum(len(gzip.compress(part.encode())) for part in shown) < 100 * 1024
+    # Of a second copy of a part, the views would have texts, a session and a language of its own.
+    for path in OWN:
+        if path.name not in PARTS:
+            found = re.findall(r'from "\./([^"]+)"', await text(f"/page/{path.name}"))
+            assert not set(found) & (set(PARTS) - {BUNDLE}), path.name
+
+
+def test_a_joined_script_keeps_its_names_apart_and_its_order() -> None:
+    sources = {name: (FOLDER / name).read_text(encoding="utf-8") for name in PARTS}
+    declared = [
+        name
+        for part in PARTS
+        if part != page_bundle.VENDORED
+        for name in re.findall(r"^(?:export )?(?:(?:async )?function|const|let|class) (\w+)", sources[part], re.M)
     ]
-    assert sum(map(len, loaded)) < 100 * 1024  # with 20 KB for headers and facts it stays below 120 KB
+    assert sorted(declared) == sorted(set(declared))
+    first, second = PARTS[1], PARTS[-1]
+    with pytest.raises(ClawLinkError, match="does not come before it"):
+        bundle(sources | {first: f'import {{ x }} from "./{second}";\n'})
+    with pytest.raises(ClawLinkError, match="does not end with its exports"):
+        bundle(sources | {page_bundle.VENDORED: "var e;"})
 
 
 def test_no_script_puts_text_into_markup() -> None:
