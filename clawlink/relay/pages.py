@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from clawlink.domain.limits import MAX_REPLY_BYTES
+from clawlink.errors import BadRequest
 from clawlink.store.base import Page, R, Store
 
 
@@ -30,3 +31,25 @@ async def page_within(
         if count and taken > room:
             return await store.page(kind, key, after, count, newest=newest)
     return page
+
+
+def place_in(sources: int, after: str | None) -> tuple[int, str | None]:
+    """Return where a list over this number of sources goes on: the source, and the place in it. Raises BadRequest.
+
+    The ``next`` of such a list is ``SOURCE.PLACE``, and the place is the store's.
+    """
+    if after is None:
+        return 0, None
+    at, dot, rest = after.partition(".")
+    if not (dot and at.isascii() and at.isdigit() and len(at) < 4 and int(at) < sources):
+        raise no_place(after, limit=sources - 1)
+    return int(at), rest or None
+
+
+def no_place(after: str, *, limit: float | None = None) -> BadRequest:
+    """Return the refusal of an ``after`` that no reply of the list gave. ``limit`` is the largest number in it."""
+    return BadRequest(
+        f"after takes the next of the reply before, not {after[:64]!r}; without after the list begins anew",
+        field="after",
+        limit=limit,
+    )

@@ -25,6 +25,7 @@ from clawlink.relay.admin.talk import NOTHING, shown
 from clawlink.relay.core import Core
 from clawlink.relay.files.read import FileReads
 from clawlink.relay.files.views import file_history, file_info
+from clawlink.relay.pages import place_in
 from clawlink.relay.time_slices import SLICE, Turns
 
 # A list that leaves most of what it looks at stops here and goes on at the next request.
@@ -85,11 +86,10 @@ class LibraryViews:
         )
 
     async def files(self, ask: AllFilesQuery) -> AllFiles:
-        """List the files: those for everyone, then those for readers."""
+        """List the files: those for everyone, then those for readers. Raises BadRequest."""
         store, turns, now = self._core.store, Turns(), self._core.clock()
         text = None if ask.text is None else fold(ask.text)
-        at, _, rest = (ask.after or "0.").partition(".")
-        source, after = (int(at), rest or None) if at in ("0", "1") else (0, None)
+        source, after = place_in(len(_SOURCES), ask.after)
         files: list[FileInfo] = []
         looked_at = 0
         while source < len(_SOURCES):

@@ -36,6 +36,7 @@ from clawlink.protocol.replies import TaskView
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.unread import glimpse
+from clawlink.relay.pages import place_in
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.tasks.views import TaskViews
 from clawlink.relay.time_slices import SLICE, Turns
@@ -178,10 +179,10 @@ class AdminLists:
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     async def tasks(self, ask: AllTasksQuery) -> AllTasks:
-        """List tasks state by state, the newest first within each."""
+        """List tasks state by state, the newest first within each. Raises BadRequest."""
         store, turns = self._core.store, Turns()
         sources = _sources(ask)
-        at, after = _position(ask.after, len(sources))
+        at, after = place_in(len(sources), ask.after)
         found: list[TaskRow] = []
         looked_at = 0
         while at < len(sources):
@@ -282,10 +283,3 @@ def _sources(ask: AllTasksQuery) -> Sequence[_Source]:
             sources.append((Delivery, key, state))
         sources.append((Task, key, state))
     return sources
-
-
-def _position(after: str | None, sources: int) -> tuple[int, str | None]:
-    at, _, rest = (after or "").partition(".")
-    if not (at.isascii() and at.isdigit()) or int(at) >= sources:
-        return 0, None
-    return int(at), rest or None

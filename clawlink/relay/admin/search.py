@@ -21,6 +21,7 @@ from clawlink.protocol.admin_views import Hit, Hits, SearchQuery
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.unread import glimpse
+from clawlink.relay.pages import place_in
 from clawlink.relay.time_slices import SLICE, Turns
 
 # A request stops after a look at this number of records, or of bytes of texts, and goes on at the next one.
@@ -70,9 +71,9 @@ class SearchViews:
         ]
 
     async def search(self, ask: SearchQuery) -> Hits:
-        """Find what has the text, kind by kind, and the newest first where that is known."""
+        """Find what has the text, kind by kind, and the newest first where that is known. Raises BadRequest."""
         text = fold(ask.text)
-        source, after = _position(ask.after, len(self._sources))
+        source, after = place_in(len(self._sources), ask.after)
         hits: list[Hit] = []
         turns, looked_at, size = Turns(), 0, 0
         while source < len(self._sources) and text:
@@ -160,10 +161,3 @@ class SearchViews:
 
     def _words(self, body: bytes) -> str | None:
         return glimpse(body, _WORDS).words if self._contents else None
-
-
-def _position(after: str | None, sources: int) -> tuple[int, str | None]:
-    at, _, rest = (after or "").partition(".")
-    if not (at.isascii() and at.isdigit()) or int(at) >= sources:
-        return 0, None
-    return int(at), rest or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from clawlink.protocol.admin_views import (
 )
 from clawlink.relay.admin.lists import AdminLists
 from clawlink.relay.core import Core
+from clawlink.relay.pages import no_place
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import SLICE, Turns
 from clawlink.relay.timestamps import iso
@@ -71,6 +73,21 @@ class Shown(NamedTuple):
 
 NOTHING = Shown(None, False)
 
+_PLACE = re.compile(r"(\d{1,15}\.\d{1,15}):(\d{1,9}):(.+)", re.ASCII)
+
+
+class _Place(NamedTuple):
+    """The place of a line in a talk. Lines of one instant stand in the order of their records, and of their numbers."""
+
+    at: float
+    id: str
+    number: int
+
+    @property
+    def text(self) -> str:
+        """The place as ``_PLACE`` reads it."""
+        return f"{self.at!r}:{self.number}:{self.id}"
+
 
 def shown(raw: Any) -> Shown:
     """Return the beginning of JSON that an agent sent: a text as it is, anything else as JSON."""
@@ -105,22 +122,23 @@ class TalkViews:
     # -- a talk ------------------------------------------------------------------------------------------------------
 
     async def talk(self, ask: TalkQuery) -> Talk:
-        """Show the latest lines of a talk, or those before ``after``."""
-        before, places = _before(ask.after), count()
+        """Show the latest lines of a talk, or those before ``after``. Raises BadRequest."""
+        before, ties = _before(ask.after), count()
         look, seen = _Look(self._core), set[tuple[type[Any], str]]()
-        found: list[tuple[float, int, TalkLine]] = []
+        found: list[tuple[_Place, int, TalkLine]] = []
         async for record in self._records(ask, look):
             if (type(record), record.id) in seen:
                 continue
             seen.add((type(record), record.id))
-            for at, line in self._lines(record, ask):
-                if at < before:
-                    heapq.heappush(found, (at, next(places), line))
+            for number, (at, line) in enumerate(self._lines(record, ask)):
+                place = _Place(at, record.id, number)
+                if before is None or place < before:
+                    heapq.heappush(found, (place, next(ties), line))
                     if len(found) > ask.limit + 1:
                         heapq.heappop(found)
             await look.turns.next()
         lines = sorted(found, key=lambda one: one[:2], reverse=True)
-        after = repr(lines[ask.limit - 1][0]) if len(lines) > ask.limit else None
+        after = lines[ask.limit - 1][0].text if len(lines) > ask.limit else None
         lines = lines[: ask.limit]
         return Talk([line for _, _, line in lines], len(lines), look.complete, after)
 
@@ -272,8 +290,11 @@ def _between(ask: TalkQuery, one: str | None, two: str | None) -> bool:
     return (one, two) in ((ask.agent, ask.other), (ask.other, ask.agent))
 
 
-def _before(after: str | None) -> float:
-    try:
-        return float("inf" if after is None else after)
-    except ValueError:
-        return float("inf")
+def _before(after: str | None) -> _Place | None:
+    """Return the place before which the next lines stand; None for the latest ones. Raises BadRequest."""
+    if after is None:
+        return None
+    found = _PLACE.fullmatch(after)
+    if found is None:
+        raise no_place(after)
+    return _Place(float(found[1]), found[3], int(found[2]))

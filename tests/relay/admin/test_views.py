@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from clawlink.domain.limits import Limits
-from clawlink.errors import UnknownTask
+from clawlink.errors import BadRequest, UnknownTask
+from clawlink.protocol import admin, requests
 from clawlink.protocol import admin_views as views
-from clawlink.protocol import requests
 from clawlink.relay.relay import Relay
 from clawlink.relay.telemetry import talks
 from clawlink.store.signals import LocalSignals
@@ -72,7 +72,37 @@ async def test_a_talk_reads_as_a_thread_page_by_page() -> None:
     assert [line.text for line in after_reading.lines] == [line.text for line in found.lines]
     assert after_reading.lines[0].status == "acked"
     assert (await talk.talk(views.TalkQuery("req", "nobody"))).lines == []
-    assert (await talk.talk(views.TalkQuery("req", after="senseless"))).count == 5
+    assert page.next is None
+    for senseless in ("1.0:0", "1.0:-1:a", "0.place"):
+        with pytest.raises(BadRequest, match="without after the list begins anew"):
+            await talk.talk(views.TalkQuery("req", after=senseless))
+    relay = scene.relay
+    for senseless in ("x", "", "5", "nan:0:a", "inf:0:a", "99.", "-1.", "1_0.", "\u0663."):
+        for look in (
+            talk.talk(views.TalkQuery("req", after=senseless)),
+            relay.search_views.search(views.SearchQuery("secret", after=senseless)),
+            relay.library_views.files(views.AllFilesQuery(after=senseless)),
+            relay.admin_lists.tasks(admin.AllTasksQuery(after=senseless)),
+        ):
+            with pytest.raises(BadRequest, match="without after the list begins anew") as refused:
+                await look
+            assert refused.value.field == "after"
+
+
+async def test_lines_of_one_instant_all_come_page_by_page() -> None:
+    scene = Scene()
+    await scene.register("a", "b")
+    for n in range(7):
+        await scene.send("a", "b", f"line {n}")
+    talk, after, texts = scene.relay.talk_views, None, list[Any]()
+    for _ in range(8):
+        page = await talk.talk(views.TalkQuery("a", "b", limit=3, after=after))
+        texts += [line.text for line in page.lines]
+        assert len({line.at for line in page.lines}) == 1
+        after = page.next
+        if after is None:
+            break
+    assert sorted(texts) == [f"line {n}" for n in range(7)]
 
 
 async def test_pairs_count_what_one_said_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
