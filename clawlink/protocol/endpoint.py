@@ -47,6 +47,7 @@ class Endpoint:
     empty: bool = False  # the reply has headers alone
     use: str = ""  # the use case that does it, in JSON: a method of a part of the relay
     by: str = ""  # the field of the body, or the parameter of the path, that names the acting agent
+    receipts: bool = False  # settles messages by the field `receipts`: they are read together with the acting agent
     otherwise: tuple[str, ...] = ()  # fields of the query that name the asking agent if nothing else does
     quiet: bool = False  # is no sign of life of the acting agent
     registers: bool = False  # without keys of ClawLink 1.1, registers an unknown agent by the way

@@ -226,6 +226,7 @@ ACK = Endpoint(
     acts=True,
     use="receipts.ack",
     by="agent_id",
+    receipts=True,
 )
 NACK = Endpoint(
     "nack",
@@ -237,6 +238,7 @@ NACK = Endpoint(
     acts=True,
     use="receipts.nack",
     by="agent_id",
+    receipts=True,
 )
 EXTEND = Endpoint(
     "extend",
@@ -248,6 +250,7 @@ EXTEND = Endpoint(
     acts=True,
     use="receipts.extend",
     by="agent_id",
+    receipts=True,
 )
 DEAD_LETTERS = Endpoint(
     "dead_letters",

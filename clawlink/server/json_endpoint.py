@@ -19,6 +19,7 @@ from clawlink.server.request import (
     Request,
     acting,
     acting_anyway,
+    acting_on,
     asking,
     looking,
     parameter,
@@ -43,6 +44,8 @@ def _handler(endpoint: Endpoint, use: UseCase) -> Handler:
     (id,) = (set(endpoint.pattern.groupindex) - {endpoint.by}) or {""}
     if not (endpoint.acts or endpoint.looks):
         return _without_agent(endpoint, use, id)
+    if endpoint.receipts:
+        return _settling(endpoint, use)
     if endpoint.body is not None:
         return _acting(endpoint, use, id)
     if endpoint.by:
@@ -80,6 +83,18 @@ def _acting(endpoint: Endpoint, use: UseCase, id: str) -> Handler:
         ask = await read(request, kind)
         agent = await acting(relay, request, agent_of(ask), by, quiet=quiet)
         return reply(await (use(agent, parameter(request, id), ask) if id else use(agent, ask)))
+
+    return serve
+
+
+def _settling(endpoint: Endpoint, use: UseCase) -> Handler:
+    """Handle a body with receipts, which names the acting agent."""
+    by, kind, agent_of = endpoint.by, endpoint.body, attrgetter(endpoint.by)
+
+    async def serve(relay: Relay, request: Request) -> Reply:
+        ask = await read(request, kind)
+        agent, known = await acting_on(relay, request, agent_of(ask), by, ask.receipts or ())
+        return reply(await use(agent, ask, known))
 
     return serve
 

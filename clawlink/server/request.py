@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
@@ -13,6 +13,7 @@ from multidict import istr
 
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
 from clawlink.domain.dense_json import is_dense
 from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH
 from clawlink.errors import (
@@ -29,6 +30,7 @@ from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.nesting import is_shallow
 from clawlink.protocol.proof import place
 from clawlink.protocol.reading import read_json, why_no_json
+from clawlink.relay.ids import split_receipt
 from clawlink.relay.relay import Relay
 from clawlink.server.address import host_name
 from clawlink.server.ceiling import Ceiling
@@ -269,6 +271,17 @@ async def acting(relay: Relay, request: Request, agent_id: str, field: str, *, q
     ticket = request.ticket
     key = request.headers.get(_AGENT_KEY) if ticket is None else ticket.agent_key
     return await relay.agents.acting(agent_id, key, field=field, quiet=quiet)
+
+
+async def acting_on(
+    relay: Relay, request: Request, agent_id: str, field: str, receipts: Sequence[str]
+) -> tuple[Agent, dict[str, Delivery | None]]:
+    """Return the agent that the request acts as, and the deliveries of these receipts by their ids."""
+    ticket = request.ticket
+    key = request.headers.get(_AGENT_KEY) if ticket is None else ticket.agent_key
+    ids = [split_receipt(receipt)[1] for receipt in receipts]
+    agent, found = await relay.agents.acting_on(agent_id, key, ids, field=field)
+    return agent, dict(zip(ids, found, strict=True))
 
 
 async def acting_anyway(

@@ -4,7 +4,7 @@ A store decides nothing. It reads records and commits batches of versioned chang
 the relay then rereads and tries again. An answer from an index is a hint that may be out of date: that of ``ids``,
 ``page``, ``first_of``, ``usage``, ``admission``, ``usage_from``, ``load_from``, ``memory_from``, ``due``,
 ``pending``, ``next_due_at``, ``ending``, and what the rule of a ``claim`` is called with. What ``get``, ``get_many``,
-``commit`` and ``commit_many`` say is the truth.
+``get_both``, ``commit`` and ``commit_many`` say is the truth.
 
 Whoever makes a store opens it before all else and closes it at the end, each once. In between the relay asks ``health``
 for ``/readyz``, and ends when ``broken`` has a reason.
@@ -35,6 +35,7 @@ from clawlink.domain.file import Content
 from clawlink.domain.record import Record
 
 R = TypeVar("R", bound=Record)
+S = TypeVar("S", bound=Record)
 R_co = TypeVar("R_co", bound=Record, covariant=True)
 
 
@@ -176,6 +177,11 @@ class Store(Protocol):
 
     async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
         """Return the record of each id as last committed, in this order. The records may be of different moments."""
+
+    async def get_both(
+        self, first: tuple[type[R], Sequence[str]], second: tuple[type[S], Sequence[str]]
+    ) -> tuple[Sequence[R | None], Sequence[S | None]]:
+        """Return records of two kinds, those of each as ``get_many`` does, in one trip to the engine."""
 
     async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
         """Return up to ``limit`` ids from ``first`` up to, but not with, ``end``, sorted by their code points.

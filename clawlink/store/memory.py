@@ -15,7 +15,7 @@ from typing import Any
 
 from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead
 from clawlink.domain.task import Task
-from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Usage
+from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
 from clawlink.store.tables import NOTHING, Shares, Table
 
 _sort_key = attrgetter("sort_key")
@@ -98,6 +98,11 @@ class MemoryStore:
     async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
         records = self._kind(kind).records
         return [records.get(id) for id in ids]
+
+    async def get_both(
+        self, first: tuple[type[R], Sequence[str]], second: tuple[type[S], Sequence[str]]
+    ) -> tuple[Sequence[R | None], Sequence[S | None]]:
+        return await self.get_many(*first), await self.get_many(*second)
 
     async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
         of_each = (table.sorted_ids.between(first, end, limit) for table in self._kinds.values())

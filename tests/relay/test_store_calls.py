@@ -6,8 +6,13 @@ import asyncio
 import inspect
 from typing import Any
 
+import pytest
+
 from clawlink.store.memory import MemoryStore
+from tests.conftest import Serve
 from tests.relay.scene import Scene, receipt_of
+from tests.server.asks import claim, ok, send
+from tests.system.raw import Clock
 
 
 class CountingStore:
@@ -66,3 +71,27 @@ async def test_any_number_of_acks_are_read_and_committed_at_once() -> None:
         done = await scene.relay.acks.ack(worker.id, [receipt_of(d) for d in taken])
         assert [outcome.error for outcome in done] == [None] * count
         assert store.calls == ["get_many", "commit"], count
+
+
+async def test_each_request_that_settles_reads_its_agent_together_with_its_messages(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clawlink.server.app._SWEEP_SECONDS", 1000)
+    store: Any = CountingStore()
+    relay = await serve(store=store, clock=Clock())
+    for id in ("a", "b"):
+        await relay.register(id, agent_id=id)
+    await claim(relay, "b", 0)
+    for count, path, more in ((1, "/ack", {}), (20, "/ack", {}), (2, "/extend", {"lease": 60}), (1, "/nack", {})):
+        for _ in range(count):
+            await send(relay, "a", "b")
+        taken = await claim(relay, "b", count)
+        store.calls.clear()
+        ask = {"agent_id": "b", "receipts": [message.receipt for message in taken], **more}
+        done = await ok(relay.post(path, ask))
+        assert done["count"] == count, path
+        assert store.calls == ["get_both", "commit"], path
+    (given,) = await claim(relay, "b", 1)
+    store.calls.clear()
+    await ok(relay.post("/poll/b", {"ack": [given.receipt], "wait": 0}))
+    assert store.calls == ["get_both", "commit", "usage", "claim"]

@@ -66,6 +66,11 @@ class Touched(MemoryStore):
         self.touched += len(ids)
         return await super().get_many(kind, ids)
 
+    async def get_both(
+        self, first: tuple[type[Any], Sequence[str]], second: tuple[type[Any], Sequence[str]]
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        return await self.get_many(*first), await self.get_many(*second)
+
     async def first_of(self, kind: type[Any], keys: Sequence[str]) -> Sequence[Any]:
         self.touched += len(keys)
         return await super().first_of(kind, keys)

@@ -358,6 +358,16 @@ class TruthContract(_Opened):
         assert await store.get_many(Delivery, []) == []
         assert await store.commit_many([]) == []
 
+    async def test_records_of_two_kinds_are_read_in_one_call(self, store: Store) -> None:
+        many = [f"d{n}" for n in range(70)]
+        await store.commit("mia", Put(agent("mia")), *(Put(delivery(id)) for id in many))
+        asked = [*many, "never", "d3"]
+        agents, found = await store.get_both((Agent, ["mia"]), (Delivery, asked))
+        assert list(agents) == [agent("mia")]
+        assert [d and d.id for d in found] == [*many, None, "d3"]
+        both: Any = await store.get_both((Delivery, []), (Agent, ["eve"]))
+        assert [list(some) for some in both] == [[], [None]]
+
     async def test_many_partitions_at_once_are_as_many_commits(self, store: Store) -> None:
         partitions = [f"box{n}" for n in range(store.partitions_at_once)]
         batches = [

@@ -36,7 +36,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from clawlink.domain.delivery import Delivery
-from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Store, Usage
+from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Store, Usage
 from clawlink.store.probe import probe
 
 A = TypeVar("A")
@@ -114,6 +114,11 @@ class FaultyStore:
 
     async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
         return [await self.get(kind, id) for id in ids]
+
+    async def get_both(
+        self, first: tuple[type[R], Sequence[str]], second: tuple[type[S], Sequence[str]]
+    ) -> tuple[Sequence[R | None], Sequence[S | None]]:
+        return await self.get_many(*first), await self.get_many(*second)
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
         await self._pause()

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -23,6 +23,7 @@ from clawlink.domain.agent import (
     by_name,
     fold,
 )
+from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH
 from clawlink.domain.message import AgentJoined
 from clawlink.domain.shares import Origin
@@ -322,15 +323,22 @@ class Agents(AgentLookup):
 
         Raises UnknownAgent, or NotAllowed for a claimed agent without its key.
         """
-        agent = await self._core.store.get(Agent, agent_id)
-        if agent is None:
-            raise UnknownAgent(f"no agent {agent_id!r} is registered here; register it first", field=field)
-        if agent.key_hash is not None:
-            access.require_agent(agent, agent_key, field=field)
+        agent = _shown(await self._core.store.get(Agent, agent_id), agent_id, agent_key, field)
         if not quiet and self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
             with contextlib.suppress(StoreUnavailable):  # what was asked for does not fail for want of a sign of life
                 await self.touch(agent_id)
         return agent
+
+    async def acting_on(
+        self, agent_id: str, agent_key: str | None, ids: Sequence[str], *, field: str
+    ) -> tuple[Agent, Sequence[Delivery | None]]:
+        """Return the agent as ``acting`` does, and the deliveries of these ids: one call of the store reads both."""
+        (found,), deliveries = await self._core.store.get_both((Agent, (agent_id,)), (Delivery, ids))
+        agent = _shown(found, agent_id, agent_key, field)
+        if self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
+            with contextlib.suppress(StoreUnavailable):
+                await self.touch(agent_id)
+        return agent, deliveries
 
     async def with_key(self, agent_key: str) -> Agent | None:
         """Return the agent that holds a key; None if none does. It is no sign of life."""
@@ -473,6 +481,15 @@ class Agents(AgentLookup):
             self.directory.remove(agent_id)
             await self._names.give_up(agent)
         return agent
+
+
+def _shown(agent: Agent | None, agent_id: str, agent_key: str | None, field: str) -> Agent:
+    """Return the agent if the key is its key. Raises UnknownAgent, NotAllowed."""
+    if agent is None:
+        raise UnknownAgent(f"no agent {agent_id!r} is registered here; register it first", field=field)
+    if agent.key_hash is not None:
+        access.require_agent(agent, agent_key, field=field)
+    return agent
 
 
 def _chosen(asked: list[str] | None, before: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -17,6 +17,9 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import end_id, split_receipt
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.store.base import Conflict, Drop, Put
+
+Known = Mapping[str, Delivery | None]
+"""Deliveries by their ids, None for an id without one."""
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -50,9 +53,12 @@ class Acks:
         self._core = core
         self._pools = pools
 
-    async def ack(self, agent_id: str, receipts: Sequence[str], *, for_good: bool = False) -> list[Outcome]:
+    async def ack(
+        self, agent_id: str, receipts: Sequence[str], *, known: Known | None = None, for_good: bool = False
+    ) -> list[Outcome]:
         """Settle leased messages. Repeating it with the same receipts is harmless.
 
+        ``known`` are their deliveries, if they have just been read.
         ``for_good`` is for clients that know of no lease; see ``task.kept_until``.
         """
         now = self._core.clock()
@@ -69,7 +75,7 @@ class Acks:
             drops=True,
             quiet=True,
         )
-        outcomes, changed = await self._settle(agent_id, receipts, way)
+        outcomes, changed = await self._settle(agent_id, receipts, way, known)
         self._core.stats.acked += changed
         return outcomes
 
@@ -103,7 +109,13 @@ class Acks:
         return Outcome(task_id, d.id, None, None)
 
     async def nack(
-        self, agent_id: str, receipts: Sequence[str], delay: float, *, note: str = "given back"
+        self,
+        agent_id: str,
+        receipts: Sequence[str],
+        delay: float,
+        *,
+        known: Known | None = None,
+        note: str = "given back",
     ) -> list[Outcome]:
         """Give leased messages back, due again after ``delay`` seconds. ``note`` says why in a task's history."""
         now = self._core.clock()
@@ -113,11 +125,13 @@ class Acks:
             task=lambda t: task_steps.lapse(t, now=now, by=agent_id, note=note),
             alone=False,
         )
-        outcomes, changed = await self._settle(agent_id, receipts, way)
+        outcomes, changed = await self._settle(agent_id, receipts, way, known)
         self._core.stats.nacked += changed
         return outcomes
 
-    async def extend(self, agent_id: str, receipts: Sequence[str], seconds: float) -> list[Outcome]:
+    async def extend(
+        self, agent_id: str, receipts: Sequence[str], seconds: float, *, known: Known | None = None
+    ) -> list[Outcome]:
         """Lengthen leases to ``seconds`` from now; that of a task also after it was acked."""
         now = self._core.clock()
 
@@ -133,7 +147,7 @@ class Acks:
             task=hold,
             alone=True,
         )
-        outcomes, _ = await self._settle(agent_id, receipts, way)
+        outcomes, _ = await self._settle(agent_id, receipts, way, known)
         return outcomes
 
     async def release(self, agent_id: str, receipts: Sequence[str]) -> None:
@@ -148,9 +162,11 @@ class Acks:
         _, changed = await self._settle(agent_id, receipts, way)
         self._core.stats.released += changed
 
-    async def _settle(self, agent_id: str, receipts: Sequence[str], way: _Way) -> tuple[list[Outcome], int]:
+    async def _settle(
+        self, agent_id: str, receipts: Sequence[str], way: _Way, known: Known | None = None
+    ) -> tuple[list[Outcome], int]:
         """Settle the messages of the receipts; return an outcome for each, and the number of changed messages."""
-        outcomes, partitions = await self._prepare(agent_id, receipts, way)
+        outcomes, partitions = await self._prepare(agent_id, receipts, way, known)
         changed = 0
         for partition_key, prepared in partitions.items():
             try:
@@ -177,16 +193,18 @@ class Acks:
         return outcomes, len(prepared)
 
     async def _prepare(
-        self, agent_id: str, receipts: Sequence[str], way: _Way
+        self, agent_id: str, receipts: Sequence[str], way: _Way, known: Known | None = None
     ) -> tuple[dict[str, Outcome], dict[str, dict[str, list[Put | Drop]]]]:
         """Return the planned outcome of each receipt, and the changes to commit, by partition."""
         outcomes: dict[str, Outcome] = {}
         partitions: dict[str, dict[str, list[Put | Drop]]] = {}
         parted = {given: split_receipt(given) for given in receipts}
-        found = await self._core.store.get_many(Delivery, [id for _, id in parted.values()])
-        for (given, (token, id)), d in zip(parted.items(), found, strict=True):
+        if known is None:
+            ids = [id for _, id in parted.values()]
+            known = dict(zip(ids, await self._core.store.get_many(Delivery, ids), strict=True))
+        for given, (token, id) in parted.items():
             try:
-                outcomes[given], made = await self._settle_one(agent_id, given, token, id, d, way)
+                outcomes[given], made = await self._settle_one(agent_id, given, token, id, known[id], way)
             except LeaseLost as error:
                 outcomes[given] = Outcome(given, None, None, error)
                 continue

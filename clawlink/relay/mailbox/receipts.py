@@ -10,7 +10,7 @@ from clawlink.domain.task import Event
 from clawlink.protocol import requests
 from clawlink.protocol.mailbox_replies import Lease, Receipted, Settled
 from clawlink.relay.ids import receipt
-from clawlink.relay.mailbox.acks import Acks, Outcome
+from clawlink.relay.mailbox.acks import Acks, Known, Outcome
 from clawlink.relay.tasks.views import reported
 from clawlink.relay.timestamps import StoppableTime
 
@@ -22,22 +22,24 @@ class Receipts:
         self._acks = acks
         self._time = time
 
-    async def ack(self, agent: Agent, ask: requests.Ack) -> Receipted:
+    async def ack(self, agent: Agent, ask: requests.Ack, known: Known | None = None) -> Receipted:
         """Settle messages: by receipts, and by tasks, whose ids stand in place of receipts. A repeat is harmless."""
         outcomes: list[Outcome] = []
         if ask.receipts is not None:
-            outcomes += await self._acks.ack(agent.id, ask.receipts)
+            outcomes += await self._acks.ack(agent.id, ask.receipts, known=known)
         if ask.tasks is not None:
             outcomes += await self._acks.ack_ends(agent.id, ask.tasks)
         return receipted(outcomes, "acked", self._time)
 
-    async def nack(self, agent: Agent, ask: requests.Nack) -> Receipted:
+    async def nack(self, agent: Agent, ask: requests.Nack, known: Known | None = None) -> Receipted:
         """Give leased messages back."""
-        return receipted(await self._acks.nack(agent.id, ask.receipts, ask.delay), "nacked", self._time)
+        return receipted(await self._acks.nack(agent.id, ask.receipts, ask.delay, known=known), "nacked", self._time)
 
-    async def extend(self, agent: Agent, ask: requests.Extend) -> Receipted:
+    async def extend(self, agent: Agent, ask: requests.Extend, known: Known | None = None) -> Receipted:
         """Lengthen leases."""
-        return receipted(await self._acks.extend(agent.id, ask.receipts, ask.lease), "extended", self._time)
+        return receipted(
+            await self._acks.extend(agent.id, ask.receipts, ask.lease, known=known), "extended", self._time
+        )
 
 
 def receipted(outcomes: Sequence[Outcome], done: str, time: StoppableTime) -> Receipted:

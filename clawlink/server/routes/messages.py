@@ -10,7 +10,7 @@ from clawlink.protocol import mailbox_replies, paths, requests
 from clawlink.relay.mailbox.long_poll import Taken
 from clawlink.relay.mailbox.receipts import lease_of, receipted
 from clawlink.relay.relay import Relay
-from clawlink.server.request import Request, Routes, acting, acting_anyway, parameter, read, read_query
+from clawlink.server.request import Request, Routes, acting, acting_anyway, acting_on, parameter, read, read_query
 from clawlink.server.response import Reply, reply, tell_by_the_way
 
 routes = Routes()
@@ -39,12 +39,14 @@ async def poll(relay: Relay, request: Request) -> Reply:
 async def poll_and_ack(relay: Relay, request: Request) -> Reply:
     """Settle messages, then lease the next. Settled messages stay settled, also if the rest fails."""
     ask = await read(request, requests.PollAndAck)
-    agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
+    given = [*(ask.ack or ()), *(ask.nack or ())]
+    agent, known = await acting_on(relay, request, parameter(request, "agent_id"), "agent_id", given)
     results: list[mailbox_replies.Settled] = []
     if ask.ack:
-        results += receipted(await relay.acks.ack(agent.id, ask.ack), "acked", relay.time).results
+        results += receipted(await relay.acks.ack(agent.id, ask.ack, known=known), "acked", relay.time).results
     if ask.nack:
-        results += receipted(await relay.acks.nack(agent.id, ask.nack, ask.delay), "nacked", relay.time).results
+        outcomes = await relay.acks.nack(agent.id, ask.nack, ask.delay, known=known)
+        results += receipted(outcomes, "nacked", relay.time).results
     if results and relay.stopped:
         return reply(mailbox_replies.PolledAndAcked([], 0, [], results))
     if ask.wait:

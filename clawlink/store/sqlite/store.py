@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from clawlink.domain.delivery import Delivery, by_dead
 from clawlink.store import records
-from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Usage
+from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
 from clawlink.store.probe import probe
 from clawlink.store.sqlite.counts import Counts, Place
 from clawlink.store.sqlite.database import DataFolderError, connect, migrate, open_writer, said
@@ -221,6 +221,11 @@ class SqliteStore:
 
     async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
         return [self._reading.get(kind, id) for id in ids]
+
+    async def get_both(
+        self, first: tuple[type[R], Sequence[str]], second: tuple[type[S], Sequence[str]]
+    ) -> tuple[Sequence[R | None], Sequence[S | None]]:
+        return await self.get_many(*first), await self.get_many(*second)
 
     async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
         return [id for (id,) in self._reading.read(_IDS, (first, end, limit))]

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from clawlink.domain.delivery import Delivery
 from clawlink.store import records
-from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Usage
+from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
 from clawlink.store.probe import probe
 from clawlink.store.valkey import scripts
 from clawlink.store.valkey.facts import ends_of, facts_of
@@ -97,6 +97,11 @@ class ValkeyStore:
             data = await self._wire.call("HMGET", f"{self.base}:r:{self._kind(kind)}", *ids[start : start + _SLICE])
             found += [None if one is None else _decoded(one) for one in data]
         return found
+
+    async def get_both(
+        self, first: tuple[type[R], Sequence[str]], second: tuple[type[S], Sequence[str]]
+    ) -> tuple[Sequence[R | None], Sequence[S | None]]:
+        return await asyncio.gather(self.get_many(*first), self.get_many(*second))
 
     async def _load(self, kind: type[R], ids: Sequence[Any]) -> list[R]:
         """Return records in the order of their ids. Those that have gone are left out."""
