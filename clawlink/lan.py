@@ -82,7 +82,7 @@ async def announce(
 
     ip = _parsed(address)
     if ip is None:
-        raise OSError(f"mDNS announces addresses, and {address!r} is none")
+        raise OSError(f"mDNS announces addresses, and {address!r} is not an address")
     hostname = socket.gethostname()
     first = hostname.partition(".")[0]
     # Machines may have one name, and a relay may listen on one address of several: where it is makes the name its own,

@@ -23,6 +23,9 @@ _UNCLEAR = re.compile(r"\b(?:so long|so many|anew|at present)\b", re.IGNORECASE)
 _SUSPECT = re.compile(rf"#[# ]*{_NO_SUBJECT.pattern}|(?i:{_UNCLEAR.pattern})")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+|\n\s*\n|\n(?=\s*(?:[-*|>]|\d+\.) )")
+_RIDDLE = re.compile(
+    rf"{_UNCLEAR.pattern}|\b(?:of late|(?:this|that|it|which) is none|is none of|foresaw)\b", re.IGNORECASE
+)
 _MOST_WORDS = 25  # the rule is 20
 _MOST_COLUMNS = 100
 
@@ -120,6 +123,28 @@ def test_a_yes_or_no_is_said_as_such() -> None:
         for line in unclear_answers(path.read_text(encoding="utf-8"))
     ]
     assert not found, "begin with 'Return True if': " + ", ".join(found)
+
+
+def riddles(source: str) -> Iterator[tuple[int, str]]:
+    """Give line and words of each riddle in a sentence that users meet: an error, a help text, a line of output."""
+    tree = ast.parse(source)
+    unseen = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in unseen:
+            continue
+        if " " in node.value and (found := _RIDDLE.search(node.value)):
+            yield node.lineno, found[0]
+
+
+def test_errors_and_help_have_no_riddles() -> None:
+    assert list(riddles('"""Say it anew."""\nraise E("sign it anew")\n')) == [(2, "anew")]
+    assert list(riddles('x = f"{a} takes a time, and this is none"\n')) == [(1, "this is none")]
+    found = [
+        f"{path.relative_to(ROOT)}:{line} says {words!r}"
+        for path in sorted((ROOT / "clawlink").rglob("*.py"))
+        for line, words in riddles(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
 
 
 def test_pages_read_easily() -> None:

@@ -291,7 +291,7 @@ def in_subprotocol(request: Request, name: str) -> str | None:
                 return base64.b64decode(value + "=" * (-len(value) % 4), b"-_", validate=True).decode()
             except ValueError:
                 raise BadRequest(
-                    f"the subprotocol {prefix}... carries base64url of UTF-8, and this is none",
+                    f"the subprotocol {prefix}... carries base64url of UTF-8, and this does not",
                     field="Sec-WebSocket-Protocol",
                 ) from None
     return None

@@ -99,7 +99,7 @@ def _agreed(args: Namespace, ctx: Context) -> bool:
     if sys.stdin is None or not sys.stdin.isatty():
         from clawlink.cli.exits import UsageError
 
-        raise UsageError("nobody can be asked here: add --yes to write this, or --dry-run to see it only")
+        raise UsageError("no question can be asked here: add --yes to write this, or --dry-run to see it only")
     ctx.err.pieces(("Write this? [y/N] ", "bold"))
     ctx.err.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

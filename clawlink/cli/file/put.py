@@ -74,7 +74,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     key = args.key
     client = ctx.client
     if args.readers == []:
-        raise UsageError("--readers names nobody; name agents, yourself for you alone, or '*' for everyone")
+        raise UsageError("--readers is empty; name agents, yourself for you alone, or '*' for everyone")
     readers = None if args.readers is None else [ids.agent(ctx, one) for one in args.readers]
     what = ctx.stdin if args.file == "-" else source(args.file)
     with bar(ctx, key) as moved, _telling_how_to_go_on(args, ctx):

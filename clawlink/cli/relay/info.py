@@ -53,7 +53,7 @@ def _show(ctx: Context, info: Info) -> None:
         ("doors", cell(", ".join(info.doors)) or None),
     )
     if info.recent_stops:
-        ctx.out.line("stopped of late, with the agents in order:")
+        ctx.out.line("recently stopped, with the agents in order:")
         for stop in info.recent_stops:
             ctx.out.line(
                 f"  {ago(stop.at, ctx.now)}: {cell(stop.code)}, {' -> '.join(map(ctx.agents.named, stop.agents))}"

@@ -81,9 +81,9 @@ def read(answer: bytes | msgspec.Raw, kind: type[T]) -> T:
     try:
         found = msgspec.json.decode(answer, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise BadRequest(f"the remote agent gave an answer that is none of A2A: {error}") from None
+        raise BadRequest(f"the answer of the remote agent is not valid A2A: {error}") from None
     if any(part.url is not msgspec.UNSET and part.url.lower().startswith(states.FILE) for part in _parts(found)):
-        raise BadRequest("the remote agent named a file of this relay, which it has none of")
+        raise BadRequest("the remote agent named a file of this relay, and it has none here")
     return found
 
 

@@ -257,7 +257,7 @@ def require_present(event: Event, sender: str | None = None) -> None:
     elif event.burned_at is not None:
         why = "it was burned when it was read"
     raise UnknownEvent(
-        f"event {event.id!r} cannot be read: {why}; ask {sender or event.sender} to send it anew", field="event_id"
+        f"event {event.id!r} cannot be read: {why}; ask {sender or event.sender} to send it again", field="event_id"
     )
 
 
@@ -306,7 +306,7 @@ def verify(event: Event, secret: str, now: float) -> tuple[Verdict, Event]:
         return Verdict.MISMATCH, event
     if not event.received_by:
         raise WrongState(
-            f"event {event.id!r} was not received by anybody, so no {COMPLETION} of it counts: its receiver has to "
+            f"event {event.id!r} was not received yet, so no {COMPLETION} of it counts: its receiver has to "
             "receive its line first",
             field="event_id",
             current=event.status.value,

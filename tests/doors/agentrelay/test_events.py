@@ -230,7 +230,7 @@ async def test_who_is_to_send_it_anew_is_named() -> None:
     await events.register("b")
     await events.give(sender="id-of-ann", burn_on_read=True)
     await events.open()
-    with pytest.raises(UnknownEvent, match="ask Ann to send it anew"):
+    with pytest.raises(UnknownEvent, match="ask Ann to send it again"):
         await events.open()
 
 

@@ -41,6 +41,8 @@ def place(page_token: str) -> tuple[str, str]:
             raise ValueError
     except (ValueError, A2AError):
         raise A2AError(
-            "INVALID_PARAMS", "pageToken is the nextPageToken of the page before, and this is none", field="pageToken"
+            "INVALID_PARAMS",
+            "pageToken takes the nextPageToken of the page before, and this is another text",
+            field="pageToken",
         ) from None
     return at, id

@@ -146,7 +146,7 @@ class Engine:
             except ClawLinkError as error:
                 why = error.message
             except Exception as error:  # whatever a relay may say, the link comes back rather than hang for ever
-                _log.exception("the connection failed in a way that nobody foresaw")
+                _log.exception("the connection failed by a defect")
                 why = _told(error)
             finally:
                 self._session = self._transport = None
@@ -254,7 +254,7 @@ class Engine:
     async def respond(self, task_id: str, result: str, status: str) -> str:
         """Report on a task; return its status. Raises what the relay refuses, RelayUnreachable without a connection."""
         if self._session is None:
-            raise RelayUnreachable("there is no connection to the relay at present; try again")
+            raise RelayUnreachable("there is no connection to the relay now; try again")
         id = new_nonce()
         answer: Future[str] = Future()
         self._answers[id] = answer
@@ -275,7 +275,7 @@ class Engine:
     def _work_ended(self, worker: asyncio.Task[None]) -> None:
         if not self._closed:
             error = None if worker.cancelled() else worker.exception()
-            _log.error("handing over messages ended in a way that nobody foresaw; it goes on", exc_info=error)
+            _log.error("handing over messages failed by a defect; it goes on", exc_info=error)
             self._start_work()
 
     async def _work(self) -> None:

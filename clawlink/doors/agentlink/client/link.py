@@ -213,7 +213,7 @@ class AgentLink:
         to = require_text(to_agent if to is None else to, "to")
         message = require_text(message, "message")
         if not to:
-            raise BadRequest("to is empty: say whom the message is for, as instance/agent", field="to")
+            raise BadRequest("to is empty: name the recipient, as instance/agent", field="to")
         thread, engine = self._running()
         sent = Sent(to, message)
         thread.run(_send(engine, sent))

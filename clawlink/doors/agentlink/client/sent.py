@@ -133,7 +133,7 @@ class Receipts:
 
     def _drop(self, sent: Sent, why: str) -> None:
         self._followed.pop(sent.id, None)
-        _settle(sent.read, ClawLinkError(f"nobody can say whether message {sent.id} was read: {why}"))
+        _settle(sent.read, ClawLinkError(f"it is not known whether message {sent.id} was read: {why}"))
 
 
 def _settle(future: Future[Any], outcome: Any) -> None:

@@ -151,7 +151,7 @@ class Connection:
             holder.settled([o.receipt for o in outcomes if o.message_id is not None])
             left += [o.receipt for o in outcomes if o.message_id is None]
         if left:
-            error = LeaseLost("nothing is held under these receipts: it was settled, or has been handed out anew")
+            error = LeaseLost("nothing is held under these receipts: each message was settled, or handed out again")
             await self._socket.send(frames.failure(error, receipts=left))
 
     def _held_by(self, receipts: Iterable[str]) -> dict[Service | Copies, list[str]]:

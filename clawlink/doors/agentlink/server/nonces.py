@@ -53,7 +53,7 @@ class Nonces:
         if signed_at < self._horizon:
             raise NotAllowed(
                 "what was signed then may have been used already: the relay was started, or its clock set back, since; "
-                "sign anew",
+                "sign it again",
                 field="time",
             )
         self._forget(now)
@@ -62,7 +62,9 @@ class Nonces:
         # The time is signed together with the nonce: a replay has the same second.
         used = seconds.setdefault(int(signed_at), set())
         if mark in used:
-            raise NotAllowed("this frame was used before: a nonce counts once, sign each frame anew", field="nonce")
+            raise NotAllowed(
+                "this frame was used before: a nonce counts once; sign it again with a new one", field="nonce"
+            )
         self._require_room(owner, seconds)
         used.add(mark)
         self._counts[owner] = self._counts.get(owner, 0) + 1

@@ -178,7 +178,7 @@ class Recovery:
             if gone:
                 self._tell(
                     f"only the log knows of {_listed(gone)}: without record and file "
-                    f"{'they' if len(gone) > 1 else 'it'} can be neither read nor verified; send anew what is needed"
+                    f"{'they' if len(gone) > 1 else 'it'} can be neither read nor verified; send again what is needed"
                 )
         elif adopted:
             self._tell(f"the registry had lost {_listed(adopted)}: restored from the files and the log")

@@ -130,7 +130,7 @@ def _read(body: bytes) -> dict[str, Any]:
     for part in ("result", "error"):
         if part in answer:
             return {part: answer[part]}
-    raise NotARelay("the answer is none of MCP")
+    raise NotARelay("the answer is not valid MCP")
 
 
 _LOCAL: dict[str, Callable[[AsyncClient, Any], Awaitable[dict[str, Any]]]] = {

@@ -155,7 +155,7 @@ class Mail:
             raise WrongState(f"contact {contact.number} is {shut}; {then} first", field="to", current=shut)
         answers = None if in_reply_to is None else await self.numbered(in_reply_to)
         if answers is not None and not (answers.inbound and answers.contact == contact.id):
-            raise BadRequest(f"message {in_reply_to} is none of this contact", field="in_reply_to")
+            raise BadRequest(f"message {in_reply_to} is neither from nor to this contact", field="in_reply_to")
         message = await self._core.finish(self._send(contact, content, message_type, key, answers))
         self._wake(contact.id)
         return message

@@ -188,7 +188,7 @@ class Poster:
                 for name in ("acknowledged_at", "answered_at")
             )
         except ValueError:
-            return "it answers times that are none"
+            return "a time in its answer cannot be read"
         return acked, answered
 
     async def _ask(self, contact: Contact, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:

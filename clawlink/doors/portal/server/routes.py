@@ -311,7 +311,7 @@ class Routes:
         if message.inbound or message.sent_at is None or (message.acked_at and message.answered_at):
             return message, ""
         if contact is None or not contact.ours:
-            return message, "the other portal is none of ClawLink, and does not tell what became of the message"
+            return message, "the other portal is not ClawLink, and does not tell what became of the message"
         told = await self._poster.asked(contact, message)
         if isinstance(told, str):
             return message, f"the other portal does not tell more at this moment: {told}"
