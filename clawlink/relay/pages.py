@@ -49,7 +49,7 @@ def place_in(sources: int, after: str | None) -> tuple[int, str | None]:
 def no_place(after: str, *, limit: float | None = None) -> BadRequest:
     """Return the refusal of an ``after`` that no reply of the list gave. ``limit`` is the largest number in it."""
     return BadRequest(
-        f"after takes the next of the reply before, not {after[:64]!r}; without after the list begins anew",
+        f"after takes the next of the reply before, not {after[:64]!r}; without after the list begins again",
         field="after",
         limit=limit,
     )
