@@ -139,6 +139,10 @@ class Screen:
                 except OSError:  # the program has ended
                     assert text in self.shown[before:], self.shown[-2000:]
 
+    def type(self, text: str) -> None:
+        """Type this."""
+        os.write(self._master, text.encode())
+
     def close(self) -> None:
         """Kill it."""
         self.process.kill()

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from clawlink.cli.exits import Exit
 from clawlink.domain.terminal import cell
-from clawlink.doors.portal.cli.telling import done
+from clawlink.doors.portal.cli.telling import as_instant, done, local
 from clawlink.doors.portal.client.portal import Portal
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.rules.words import contact_name
@@ -26,7 +26,7 @@ def _contacts(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     for c in found:
         unread = f", {c['unread_count']} unread" if c["unread_count"] else ""
         unread += "".join(f", {word}" for word in ("blocked", "paused") if c[word])
-        unread += f", until {c['until'][:10]}" if c["until"] else ""
+        unread += f", until {local(c['until'])}" if c["until"] else ""
         name = c["display_name"] or contact_name(c["agent_name"], c["user_name"], shown(c["portal_url"]))
         ctx.out.line(f"{c['id']:>4}  {cell(name)}  {cell(c['portal_url'])}{unread}")
     if not found:
@@ -48,7 +48,8 @@ def _terms(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         terms, said = _TERMS[action]
     else:
         none = value in ("never", "none")
-        terms = {"until" if action == "end" else "pin": "" if none else value}
+        given = as_instant(value) if action == "end" else value
+        terms = {"until" if action == "end" else "pin": "" if none else given}
         ends = "has no end" if none else f"ends {value}"
         said = ends if action == "end" else "needs a trusted certificate" if none else "needs this very certificate"
     told = portal.ask("POST", path_of(args.words[0]), terms)

@@ -53,9 +53,10 @@ ACTIONS: Mapping[str, _Words] = {
     "add-photo": _Words(1, 1, "FILE"),
     "remove-photo": _Words(1, 1, "NAME"),
     "answer": _Words(2, 2, "TASK TEXT|-"),
-    "say": _Words(1, 1, "TEXT|-"),
-    "reply": _Words(1, 1, "TEXT|-"),
+    "say": _Words(0, 1, "TEXT|-"),
+    "reply": _Words(0, 1, "TEXT|-"),
     "chat": _Words(0, 0, ""),
+    "get-attachment": _Words(1, 2, "LINE [FOLDER]"),
     "keys": _Words(0, 0, ""),
     "make-key": _Words(1, 1, "LABEL"),
     "revoke-key": _Words(1, 1, "KEY"),
@@ -92,6 +93,8 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="approve: a contact that is there gets the new key")
     parser.add_argument("--status", default="completed", help="answer: in_progress, input_required, failed, ...")
     parser.add_argument("--in-reply-to", type=int, metavar="MESSAGE", help="send: the number of the message answered")
+    parser.add_argument("--attach", metavar="FILE", help="say, reply: a file that goes with the text")
+    parser.add_argument("--after", type=int, metavar="LINE", help="chat: show all lines after this one, not the last")
     parser.add_argument("--data", metavar="DIR", help="import, password: the folder of the portal, which does not run")
     parser.add_argument("--domain", metavar="NAME", help="setup: the name of the server on the internet")
     parser.add_argument("--proxy", choices=("nginx", "caddy"), default="nginx", help="setup: the proxy with TLS")
@@ -135,6 +138,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _guests(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    from clawlink.doors.portal.cli.telling import local
+
     found = portal.ask("GET", "/api/guest/messages")["messages"]
     if args.action == "list":
         found = [g for g in found if g["status"] == "pending"]
@@ -142,7 +147,7 @@ def _guests(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         ctx.out.json({"guests": found})
         return Exit.DONE
     for g in found:
-        ctx.out.line(f"{g['id']:>4}  {g['status']}  {g['created_at']}", style="bold")
+        ctx.out.line(f"{g['id']:>4}  {g['status']}  {local(g['created_at'])}", style="bold")
         for line in g["content"].splitlines() or [""]:
             ctx.out.line(f"      {_shown(line)}")
         if g["status"] == "pending":
@@ -233,6 +238,8 @@ def _tell(ctx: Context, sent: Any) -> Exit:
 
 
 def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    from clawlink.doors.portal.cli.telling import local
+
     url = args.words[0]
     if "://" not in url:
         matching = [c for c in portal.contacts() if url in (str(c["id"]), c["agent_name"], c["display_name"])]
@@ -247,7 +254,7 @@ def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         return Exit.DONE
     for m in reversed(found["messages"]):
         way = "<" if m["type"] == "received" else ">"
-        ctx.out.line(f"{m['id']:>5} {way} {m['created_at']}  {m['state']}", style="bold")
+        ctx.out.line(f"{m['id']:>5} {way} {local(m['created_at'])}  {m['state']}", style="bold")
         for line in m["content"].splitlines() or [""]:
             ctx.out.line(f"        {_shown(line)}")
     if found["total"] > len(found["messages"]):
@@ -275,31 +282,21 @@ def _answer(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     return _done(ctx, done, f"The report on task {_shown(args.words[0])} is stored, and goes to the other portal.")
 
 
-def _say(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    way = "send" if args.action == "say" else "reply"
-    done = portal.ask("POST", f"/api/chat/owner/{way}", {"content": args.words[0]})
-    return _done(ctx, done, f"Stored as line {done['message_id']} of the chat.")
-
-
 def _chat(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    found = portal.ask("GET", "/api/chat/owner/history", limit=_LAST)
-    if ctx.json:
-        ctx.out.json(found)
-        return Exit.DONE
-    for line in found["messages"]:
-        ctx.out.line(f"{line['role']}  {line['created_at']}", style="bold")
-        for text in line["content"].splitlines():
-            ctx.out.line(f"  {_shown(text)}")
-    return Exit.DONE
+    from clawlink.doors.portal.cli import chat
+
+    return chat.VERBS[args.action](args, ctx, portal)
 
 
 def _keys(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    from clawlink.doors.portal.cli.telling import local
+
     found = portal.ask("GET", "/api/key/list")
     if ctx.json:
         ctx.out.json(found)
         return Exit.DONE
     for key in found["api_keys"]:
-        ctx.out.line(f"{key['key_id']}  {_shown(key['agent_name'])}  {key['created_at']}")
+        ctx.out.line(f"{key['key_id']}  {_shown(key['agent_name'])}  {local(key['created_at'])}")
     if not found["api_keys"]:
         ctx.out.line("There are no agent keys; make one with: clawlink portal make-key LABEL")
     return Exit.DONE
@@ -364,9 +361,7 @@ _VERBS: Mapping[str, Callable[[Namespace, Context, Portal], Exit]] = {
     "history": _history,
     **dict.fromkeys(("send-file", "files", "get-file", "remove-file", "photos", "add-photo", "remove-photo"), _files),
     "answer": _answer,
-    "say": _say,
-    "reply": _say,
-    "chat": _chat,
+    **dict.fromkeys(("say", "reply", "chat", "get-attachment"), _chat),
     "keys": _keys,
     "make-key": _make_key,
     "revoke-key": _revoke_key,

@@ -152,7 +152,7 @@ def get_file(portal: Portal, id: str, folder: Path) -> Path:
     if found.size != told["size"] or told.get("sha256") not in (None, found.sha256):
         part.unlink(missing_ok=True)
         raise DigestMismatch(f"what came of {name} is not the file that the portal has; read it again")
-    return _placed(part, folder, name)
+    return placed(part, folder, name)
 
 
 def _read_on(portal: Portal, id: str, part: Path, size: int) -> None:
@@ -174,7 +174,7 @@ def _read_on(portal: Portal, id: str, part: Path, size: int) -> None:
             ) from None
 
 
-def _placed(part: Path, folder: Path, name: str) -> Path:
+def placed(part: Path, folder: Path, name: str) -> Path:
     """Move a file to its name, or to the first free one like it."""
     stem, dot, ending = name.rpartition(".")
     for number in range(1000):

@@ -74,6 +74,7 @@ class Portal:
 
     def __init__(self, url: str, key: str, *, ca: str | None = None, timeout: float = _TIMEOUT_SECONDS) -> None:
         self.url = normalised(url)
+        self.key = key
         self._timeout = timeout
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {key}"

@@ -70,7 +70,7 @@ class Ask:
     def count(self, name: str, default: int, most: int) -> int:
         """Return a number of the query. Raises BadRequest."""
         text = self.request.query.get(name, str(default))
-        if not (text.isascii() and text.isdigit() and int(text[:9]) <= most):
+        if not (text.isascii() and text.isdigit() and len(text) < 11 and int(text) <= most):
             raise BadRequest(f"{name} is a number from 0 to {most}", field=name, limit=most)
         return int(text)
 

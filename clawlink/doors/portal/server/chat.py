@@ -7,9 +7,14 @@ from clawlink.domain.shares import Origin
 from clawlink.doors.portal.records import AGENT, CHAT, OPERATOR, Chat
 from clawlink.doors.portal.rules import consent
 from clawlink.doors.portal.server.book import Book, require_short
+from clawlink.relay import wait_loop
 from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Put
+
+MOST_WAIT_SECONDS = 60
+_AT_ONCE = 200
+_LOOK_SECONDS = 10.0
 
 
 class OwnerChat:
@@ -40,3 +45,32 @@ class OwnerChat:
         """Return the last lines of the chat, the oldest of them first."""
         page = await self._core.store.page(Chat, CHAT, limit=limit, newest=True)
         return list(reversed(page.records))
+
+    async def after(self, number: int, limit: int, wait: float) -> list[Chat]:
+        """Return the first lines after the one with this number, the oldest of them first.
+
+        If there are none, wait up to ``wait`` seconds for one.
+        """
+        with self._core.signals.listen(AGENT) as signal:
+            return await wait_loop.first(
+                signal,
+                read=lambda: self._after(number, limit),
+                clock=self._core.steady,
+                wait=wait,
+                over=lambda: self._relay.draining,
+                tick=_LOOK_SECONDS,
+            )
+
+    async def _after(self, number: int, limit: int) -> list[Chat]:
+        store = self._core.store
+        newest = (await store.page(Chat, CHAT, limit=1, newest=True)).records
+        if not newest or newest[0].number <= number:
+            return []
+        oldest = (await store.page(Chat, CHAT, limit=1)).records
+        found: list[Chat] = []
+        for first in range(max(number + 1, *(one.number for one in oldest)), newest[0].number + 1, _AT_ONCE):
+            numbers = range(first, min(first + _AT_ONCE, newest[0].number + 1))
+            found += [one for one in await store.get_many(Chat, list(map(str, numbers))) if one is not None]
+            if len(found) >= limit:
+                break
+        return found[:limit]

@@ -9,11 +9,14 @@ from clawlink.doors.portal.rules.consent import Decision, decided
 from clawlink.doors.portal.rules.words import stamp
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.asking import Ask, Shown, empty, key_of
+from clawlink.doors.portal.server.chat import MOST_WAIT_SECONDS
 from clawlink.doors.portal.server.keys import PORTAL_ID
 from clawlink.doors.portal.server.mail import MOST_LISTED
 from clawlink.doors.portal.server.parts import Parts
 from clawlink.errors import ClawLinkError, NotFound
 from clawlink.version import VERSION
+
+_MOST_NUMBER = 10**9
 
 
 class OwnerRoutes:
@@ -57,7 +60,18 @@ class OwnerRoutes:
         return {"success": True, "message_id": line.number}
 
     async def chat_history(self, ask: Ask) -> Any:
+        """List the last lines; with ``after`` the first ones after a line, for which ``wait`` waits."""
         shown = Shown()
+        if "after" in ask.request.query:
+            after, wait = ask.count("after", 0, _MOST_NUMBER), ask.count("wait", 0, MOST_WAIT_SECONDS)
+            if wait:
+                ask.request.stay()
+            found = await self._chat.after(after, ask.count("limit", 50, MOST_LISTED) or 1, wait)
+            await self._keys.require("chat_history", key_of(ask.request))  # it may have ended meanwhile
+            for line in found:
+                if not await shown.add(views.line(line)):
+                    break
+            return {"messages": list(shown.all)}
         for line in reversed(await self._chat.last(ask.count("limit", 50, MOST_LISTED) or 1)):
             if not await shown.add(views.line(line)):
                 break
