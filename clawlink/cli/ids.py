@@ -43,7 +43,7 @@ def identity(kept: Iterable[Saved], given: str) -> str:
     kept = list(kept)
     if not is_prefix(given, AGENT_ID_LENGTH) or any(fold(one.name) == fold(given) for one in kept):
         return given
-    return _chosen(given, {one.agent_id: quoted(one.name, _TEXT_WIDTH) for one in _begin(kept, given, "agent_id")})
+    return chosen(given, {one.agent_id: quoted(one.name, _TEXT_WIDTH) for one in _begin(kept, given, "agent_id")})
 
 
 def task(ctx: Context, given: str) -> str:
@@ -74,7 +74,7 @@ def agent(ctx: Context, given: str) -> str:
         raise UsageError(
             f"{given!r} may begin several ids: more than {MAX_AGENTS_SEARCHED} agents are here; give the whole id"
         )
-    return _chosen(
+    return chosen(
         given,
         {
             one.agent_id: f"{quoted(one.name, _TEXT_WIDTH)}, seen {duration(ctx.now - one.last_heartbeat)} ago"
@@ -99,7 +99,7 @@ def _message(ctx: Context, given: str, fits: Callable[[FoundId], bool]) -> str:
     if len(fitting) == 1:
         return next(iter(fitting))
     shown = list(fitting.values())[:_MOST_SHOWN]
-    return _chosen(given, {**dict.fromkeys(fitting, ""), **{one.message_id: _described(ctx, one) for one in shown}})
+    return chosen(given, {**dict.fromkeys(fitting, ""), **{one.message_id: _described(ctx, one) for one in shown}})
 
 
 def _described(ctx: Context, one: FoundId) -> str:
@@ -119,7 +119,7 @@ def _begin(listed: Iterable[T], given: str, field: str) -> list[T]:
     return [one for one in listed if (id := getattr(one, field)).startswith(given) and _MADE.fullmatch(id)]
 
 
-def _chosen(given: str, found: dict[str, str]) -> str:
+def chosen(given: str, found: dict[str, str]) -> str:
     if given in found or not found:
         return given
     if len(found) == 1:

@@ -138,6 +138,11 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
         return "blocked" if self.blocked else "ended" if self.until is not None and self.until <= now else None
 
     @property
+    def name(self) -> str | None:
+        """The name under which people see the contact; None for one without a name."""
+        return self.display_name or contact_name(self.agent_name, self.user_name, "") or None
+
+    @property
     def names(self) -> set[str]:
         """All names by which the contact may be named, as they are compared."""
         shown = contact_name(self.agent_name, self.user_name, "")
@@ -269,15 +274,20 @@ class Chat(Kept, frozen=True, gc=False, kw_only=True):
 
 
 class Errand(Kept, frozen=True, gc=False, kw_only=True):
-    """A task that came from a contact. Its id is that of the task here, ``peer_id`` that of the task there."""
+    """A task that came from a contact, or went to one. Its id is that of the task here.
+
+    ``peer_id`` is the id that a task from a contact has there; empty for one to a contact.
+    """
 
     contact: str
     peer_id: str
     created_at: float
+    inbound: bool = True
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        return ERRANDS, errands_with(self.contact), errand_of(self.contact, self.peer_id)
+        keys = ERRANDS, errands_with(self.contact)
+        return (*keys, errand_of(self.contact, self.peer_id)) if self.inbound else keys
 
     @property
     def ends_at(self) -> float | None:
@@ -308,7 +318,7 @@ class AgentKey(Kept, frozen=True, gc=False, kw_only=True):
 
 
 def errands_with(contact: str) -> str:
-    """Return the index key of the tasks that came from a contact."""
+    """Return the index key of the tasks from and to a contact."""
     return " portal errands with " + contact
 
 

@@ -26,6 +26,8 @@ _BODIES: dict[str, Any] = {
     "contact_terms": {"blocked": True},
     "task_news": {"api_key": "", "from_portal": CONTACT_URL, "kind": "cancel", "task_id": "none"},
     "task_answer": {"result": "x"},
+    "task_cancel": {},
+    "task_delegate": {"to": 999, "task": "x"},
     "key_renew": {"api_key": "", "from_portal": CONTACT_URL, "new_key": "short"},
     "key_confirm": {"api_key": "", "from_portal": CONTACT_URL},
     "message_receive": {"api_key": "", "from_portal": CONTACT_URL, "content": "hi"},

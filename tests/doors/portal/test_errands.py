@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -74,6 +75,67 @@ async def test_a_task_goes_over_with_progress_a_question_and_its_answer(portals:
     status, answer = await b.ask("POST", path, {"result": "two hundred"})
     assert status == 409, answer
     assert (await b.ask("POST", "/api/portal/tasks/none", {"result": "x"}))[0] == 404
+
+
+async def test_the_sender_hears_of_the_answer_as_of_that_to_a_local_task(portals: Portals, bridges: Bridges) -> None:
+    a, b = await pair(portals)
+    bridge = await bridges(b, key=B_KEY)
+    await well(b, "POST", "/register", {"agent_id": "here", "name": "Here"})
+    id = await delegate(a, "B-bot@portal", "count the sheep")
+    there = await heard(bridge, "count the sheep")
+    waiting = asyncio.create_task(well(a, "GET", f"/tasks/{id}?agent_id=ann&wait=60"))
+    polling = asyncio.create_task(well(a, "GET", "/poll/ann?wait=60"))
+    await b.well("POST", f"/api/portal/tasks/{there}", {"result": "a hundred"})
+    told, polled = await waiting, await polling
+    assert (told["status"], told["result"]) == ("completed", "a hundred")
+    (message,) = polled["messages"]
+    assert (message["type"], message["message_id"], message["result"]) == ("task_response", id, "a hundred")
+
+
+async def test_the_owners_agent_gives_a_task_and_hears_of_all_that_becomes_of_it(
+    portals: Portals, bridges: Bridges
+) -> None:
+    a, b = await pair(portals)
+    ours, theirs = await bridges(a), await bridges(b, key=B_KEY)
+    agent = (await a.well("POST", "/api/key/create", {"agent_name": "a"}))["api_key"]
+    ask = {"to": "B-bot", "task": "count the sheep", "idempotency_key": "k"}
+    id = (await a.well("POST", "/api/portal/delegate", ask, key=agent))["task_id"]
+    assert (await a.well("POST", "/api/portal/delegate", ask))["task_id"] == id
+    there = await heard(theirs, "count the sheep")
+    path = f"/api/portal/tasks/{there}"
+    await b.well("POST", path, {"status": "in_progress", "progress": 40, "note": "forty so far"})
+    await until(lambda: any(f"Your task {id} is in_progress, 40 % (forty so far)" in text for text in ours.texts))
+    await b.well("POST", path, {"status": "input_required", "result": "the black ones, too?"})
+    await until(lambda: any("the black ones, too?" in text for text in ours.texts))
+    assert f"clawlink portal answer {id}" in ours.texts[-1]
+    (listed,) = (await a.well("GET", "/api/portal/tasks"))["tasks"]
+    assert (listed["question"], listed["final"], listed["name"]) == ("the black ones, too?", False, "B-bot")
+    await a.well("POST", f"/api/portal/tasks/{id}", {"result": "all of them"}, key=agent)
+    await until(lambda: any("all of them" in text for text in theirs.texts))
+    await b.well("POST", path, {"result": "a hundred"})
+    await until(lambda: any(f"Your task {id} is completed: a hundred" in text for text in ours.texts))
+    for own, type, task_id, url in ((a, "sent", id, b.url), (b, "received", there, a.url)):
+        (listed,) = (await own.well("GET", "/api/portal/tasks", params={"task": task_id[:4]}))["tasks"]
+        found = (listed["task_id"], listed["type"], listed["portal_url"], listed["status"], listed["result"])
+        assert found == (task_id, type, url, "completed", "a hundred")
+    dense: list[Any] = [[] for _ in range(20_000)]
+    cancelled = (await a.well("POST", "/api/portal/delegate", {"to": b.url, "task": dense}))["task_id"]
+    there = (await eventually(lambda: tasks_of(b, 2)))[0]["task_id"]
+    await a.well("POST", f"/api/portal/tasks/{cancelled}/cancel", {"note": "never mind"})
+    await until(lambda: any(f"Task {there} is cancelled: never mind" in text for text in theirs.texts))
+    newest, oldest = (await a.well("GET", "/api/portal/tasks"))["tasks"]
+    assert (newest["task"], newest["status"], oldest["task_id"]) == (dense, "cancelled", id)
+    assert (await a.well("GET", "/api/portal/tasks", params={"contact": "B-bot", "limit": "1"}))["tasks"] == [newest]
+    for ask, status in (({"to": "nobody", "task": "x"}, 404), ({"to": "B-bot", "task": ""}, 422)):
+        assert (await a.ask("POST", "/api/portal/delegate", ask))[0] == status, ask
+    assert (await a.ask("POST", "/api/portal/tasks/none/cancel", {}))[0] == 404
+    assert (await b.ask("POST", f"/api/portal/tasks/{there}/cancel", {}))[0] == 403, "it is the task of the contact"
+
+
+async def tasks_of(own: Own, count: int) -> Any:
+    """Return the tasks that crossed a portal, once they are this many."""
+    found = (await own.well("GET", "/api/portal/tasks"))["tasks"]
+    return found if len(found) == count else None
 
 
 async def test_a_cancelled_task_ends_on_both_sides(portals: Portals, bridges: Bridges) -> None:

@@ -11,7 +11,6 @@ from clawlink.cli.exits import Exit
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.cli.telling import as_instant, done, local
 from clawlink.doors.portal.client.portal import Portal
-from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.rules.words import contact_name
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def _contacts(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         unread = f", {c['unread_count']} unread" if c["unread_count"] else ""
         unread += "".join(f", {word}" for word in ("blocked", "paused") if c[word])
         unread += f", until {local(c['until'])}" if c["until"] else ""
-        name = c["display_name"] or contact_name(c["agent_name"], c["user_name"], shown(c["portal_url"]))
+        name = c["display_name"] or contact_name(c["agent_name"], c["user_name"], "-")
         ctx.out.line(f"{c['id']:>4}  {cell(name)}  {cell(c['portal_url'])}{unread}")
     if not found:
         ctx.out.line("There are no contacts; ask for one with: clawlink portal ask URL")
@@ -46,6 +45,8 @@ def _terms(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     action, value = args.action, args.words[-1]
     if action in _TERMS:
         terms, said = _TERMS[action]
+    elif action == "rename":
+        terms, said = {"display_name": value}, f"is called {value}" if value else "has no name of yours any more"
     else:
         none = value in ("never", "none")
         given = as_instant(value) if action == "end" else value
@@ -80,7 +81,7 @@ def path_of(named: str) -> str:
 
 VERBS: Mapping[str, Callable[[Namespace, Any, Portal], Exit]] = {
     "contacts": _contacts,
-    **dict.fromkeys((*_TERMS, "end", "pin"), _terms),
+    **dict.fromkeys((*_TERMS, "rename", "end", "pin"), _terms),
     "renew": _renew,
     "forget": _forget,
 }

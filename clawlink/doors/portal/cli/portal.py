@@ -34,6 +34,7 @@ ACTIONS: Mapping[str, _Words] = {
     "deny": _Words(1, 1, "ID"),
     "read": _Words(1, 1, "ID"),
     "remove": _Words(1, 1, "NUMBER"),
+    "rename": _Words(2, 2, "CONTACT NAME"),
     "block": _Words(1, 1, "CONTACT"),
     "unblock": _Words(1, 1, "CONTACT"),
     "pause": _Words(1, 1, "CONTACT"),
@@ -52,7 +53,10 @@ ACTIONS: Mapping[str, _Words] = {
     "photos": _Words(0, 0, ""),
     "add-photo": _Words(1, 1, "FILE"),
     "remove-photo": _Words(1, 1, "NAME"),
+    "tasks": _Words(0, 1, "[TASK]"),
+    "delegate": _Words(2, 2, "CONTACT TEXT|-"),
     "answer": _Words(2, 2, "TASK TEXT|-"),
+    "cancel": _Words(1, 1, "TASK"),
     "say": _Words(0, 1, "TEXT|-"),
     "reply": _Words(0, 1, "TEXT|-"),
     "chat": _Words(0, 0, ""),
@@ -75,7 +79,7 @@ _APART: Mapping[str, str] = {
     "skill": "clawlink.doors.portal.cli.skill",
 }
 """The modules of the actions that use no portal over HTTP."""
-_TEXTS = {"ask": 1, "send": 1, "answer": 1, "say": 0, "reply": 0, "password": 0}
+_TEXTS = {"ask": 1, "send": 1, "answer": 1, "delegate": 1, "say": 0, "reply": 0, "password": 0}
 
 
 def add(parser: ArgumentParser) -> None:
@@ -109,7 +113,9 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--agent-key", action="append", metavar="KEY", help="import: an old key that becomes an agent key"
     )
-    parser.add_argument("--idempotency-key", metavar="KEY", help="send, send-file: with it a repeat is the same")
+    parser.add_argument(
+        "--idempotency-key", metavar="KEY", help="send, send-file, delegate, answer: with it a repeat is the same"
+    )
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -274,12 +280,10 @@ def _files(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     return files.VERBS[args.action](args, ctx, portal)
 
 
-def _answer(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    from urllib.parse import quote
+def _tasks(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    from clawlink.doors.portal.cli import tasks
 
-    report = {"result": args.words[1], "status": args.status, "idempotency_key": args.idempotency_key}
-    done = portal.ask("POST", f"/api/portal/tasks/{quote(args.words[0], safe='')}", report)
-    return _done(ctx, done, f"The report on task {_shown(args.words[0])} is stored, and goes to the other portal.")
+    return tasks.VERBS[args.action](args, ctx, portal)
 
 
 def _chat(args: Namespace, ctx: Context, portal: Portal) -> Exit:
@@ -354,13 +358,13 @@ _VERBS: Mapping[str, Callable[[Namespace, Context, Portal], Exit]] = {
     "read": _decide,
     "remove": _remove,
     **dict.fromkeys(
-        ("contacts", "block", "unblock", "pause", "resume", "end", "pin", "renew", "forget"), _contact_actions
+        ("contacts", "rename", "block", "unblock", "pause", "resume", "end", "pin", "renew", "forget"), _contact_actions
     ),
     "send": _send,
     "status": _status,
     "history": _history,
     **dict.fromkeys(("send-file", "files", "get-file", "remove-file", "photos", "add-photo", "remove-photo"), _files),
-    "answer": _answer,
+    **dict.fromkeys(("tasks", "delegate", "answer", "cancel"), _tasks),
     **dict.fromkeys(("say", "reply", "chat", "get-attachment"), _chat),
     "keys": _keys,
     "make-key": _make_key,

@@ -79,10 +79,7 @@ class Contacts:
         Raises BadRequest, WrongState for the key of another contact, RelayFull, StorageFull.
         """
         for name in names:
-            if name is not None and (len(name) > MAX_NAME_LENGTH or not name.isprintable()):
-                raise BadRequest(
-                    f"a name has at most {MAX_NAME_LENGTH} characters, and none that hide", limit=MAX_NAME_LENGTH
-                )
+            _require_name(name)
         if key is not None:
             fault = consent.key_fault(key)
             if fault is not None:
@@ -175,12 +172,21 @@ class Contacts:
 
     @retrying
     async def set_terms(
-        self, id: str, *, blocked: bool | None, paused: bool | None, until: str | None, pin: str | None
+        self,
+        id: str,
+        *,
+        name: str | None,
+        blocked: bool | None,
+        paused: bool | None,
+        until: str | None,
+        pin: str | None,
     ) -> Contact:
         """Set what is given of a contact's terms; an empty text takes one away. Raises NotFound, BadRequest."""
         contact = await self._known(id)
+        _require_name(name)
         new = replace(
             contact,
+            display_name=contact.display_name if name is None else name.strip() or None,
             blocked=contact.blocked if blocked is None else blocked,
             paused=contact.paused if paused is None else paused,
             until=contact.until if until is None else _instant(until),
@@ -245,6 +251,12 @@ class Contacts:
         contact = await self._core.store.get(Contact, id)
         if contact is not None and contact.old_key is not None:
             await self.commit(id, Put(replace(contact, version=contact.version + 1, old_key=None)))
+
+
+def _require_name(name: str | None) -> None:
+    """Refuse a name that is too long, or has characters that hide. Raises BadRequest."""
+    if name is not None and (len(name) > MAX_NAME_LENGTH or not name.isprintable()):
+        raise BadRequest(f"a name has at most {MAX_NAME_LENGTH} characters, and none that hide", limit=MAX_NAME_LENGTH)
 
 
 def _instant(text: str) -> float | None:

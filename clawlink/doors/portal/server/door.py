@@ -36,6 +36,7 @@ from clawlink.doors.portal.server.photos import Photos
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.server.routes import Routes
 from clawlink.doors.portal.server.shelf import Shelf
+from clawlink.doors.portal.server.tasks import Tasks
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.wire import calls, frames
 from clawlink.doors.registry import OpenDoor
@@ -172,6 +173,7 @@ class PortalServer(OpenDoor):
             mail=self.mail,
             files=self.files,
             errands=self.errands,
+            tasks=Tasks(self.relay, self.contacts, self._members, self.errands),
             poster=self._poster,
             wake=self._wake_all,
             pages=self.pages,

@@ -24,12 +24,14 @@ from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.wire.calls import TaskNews
 from clawlink.errors import BadRequest, NotFound, Refused, StoreUnavailable, UnknownTask
 from clawlink.protocol import requests
+from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Drop, Put
 
 SUFFIX = "@portal"
 _AT_ONCE = 100
 _CANCELLED = "cancelled"
+_ASKED = "input_required"
 
 
 class Errands:
@@ -79,6 +81,7 @@ class Errands:
         why = "removed" if peer is None else peer.shut(self._core.steady())
         if peer is None or why is not None:
             return await self._reject(agent, task, f"the contact is {why}")
+        await self.note(task.message_id, peer.id)
         if peer.paused:
             return False
         if peer.ours is None:
@@ -103,7 +106,7 @@ class Errands:
         """Return what the other portal is to hear; None for what is not about a task of both."""
         if isinstance(body, TaskResponse):
             errand = await self._core.store.get(Errand, body.message_id)
-            if errand is None:
+            if errand is None or not errand.inbound:
                 return None
             told = {"kind": "response", "task_id": errand.peer_id, "key": body.response_id, "content": body.result}
             return told | {"status": body.status, "progress": body.progress, "note": body.note}
@@ -112,6 +115,14 @@ class Errands:
         if isinstance(body, TaskUpdate) and body.status == _CANCELLED:
             return {"kind": "cancel", "task_id": body.task_id, "note": body.note}
         return None
+
+    @retrying
+    async def note(self, task_id: str, contact: str) -> None:
+        """Note that a task goes to a contact, so that it is listed."""
+        if await self._core.store.get(Errand, task_id) is None:
+            now = self._core.clock()
+            errand = Errand(id=task_id, version=1, contact=contact, peer_id="", created_at=now, inbound=False)
+            await self._core.commit(AGENT, Put(errand))
 
     async def give_up(self, agent: Agent, delivery: Delivery, why: str) -> bool:
         """Settle what cannot be carried: reject a task, and have the owner's agent hear of any other message."""
@@ -196,18 +207,6 @@ class Errands:
             await self._core.commit(AGENT, Put(errand))
         return id
 
-    async def respond(self, task_id: str, ask: requests.Respond) -> str:
-        """Report on a task as the owner's agent, and return the contact that asked for it.
-
-        Raises UnknownTask, WrongState, and the other refusals of the relay.
-        """
-        errand = await self._core.store.get(Errand, task_id)
-        if errand is None:
-            raise UnknownTask(f"no task {task_id[:40]!r} came from a contact", field="task_id")
-        await self._relay.tasks.respond(await self._members.start(), ask)
-        contact: str = errand.contact
-        return contact
-
     async def forget(self, contact: Contact) -> None:
         """Forget which tasks came from a contact, and remove the agent that stands for it here."""
         while found := (await self._core.store.page(Errand, errands_with(contact.id), limit=_AT_ONCE)).records:
@@ -225,6 +224,12 @@ def told_of(body: Any) -> str | None:
     if isinstance(body, TaskAnswer):
         text = dense_json.as_text(body.content)
         return f"The answer to your question about task {body.task_id}: {text}"
+    if isinstance(body, TaskResponse):
+        done = "" if body.progress is None else f", {body.progress:g} %"
+        note = f" ({body.note})" if body.note else ""
+        text = "" if body.result is None else f": {dense_json.as_text(body.result)}"
+        asks = f"\nAnswer it with: clawlink portal answer {body.message_id} TEXT" if body.status == _ASKED else ""
+        return f"Your task {body.message_id} is {body.status}{done}{note}{text}{asks}"
     if isinstance(body, TaskUpdate):
         return f"Task {body.task_id} is {body.status}" + (f": {body.note}" if body.note else "")
     return None

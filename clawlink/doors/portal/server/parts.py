@@ -14,6 +14,7 @@ from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.tasks import Tasks
 from clawlink.relay.relay import Relay
 from clawlink.server.page_sessions import PageSessions
 
@@ -30,6 +31,7 @@ class Parts(NamedTuple):
     mail: Mail
     files: Files
     errands: Errands
+    tasks: Tasks
     poster: Poster
     wake: Callable[[str], None]
     pages: PageSessions | None

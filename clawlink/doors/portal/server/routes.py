@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from clawlink.doors.portal.records import AGENT, Contact, Message
+from clawlink.doors.portal.records import Contact, Message
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, key_fault
 from clawlink.doors.portal.rules.words import stamp
@@ -26,10 +26,10 @@ from clawlink.doors.portal.server.old_routes import OldRoutes
 from clawlink.doors.portal.server.owner_routes import OwnerRoutes
 from clawlink.doors.portal.server.parts import Parts
 from clawlink.doors.portal.server.poster import Offered
+from clawlink.doors.portal.server.tasks import MOST_TASKS
 from clawlink.doors.portal.wire import calls
 from clawlink.doors.portal.wire.old_calls import OLD_CALLS
 from clawlink.errors import BadRequest, NotAllowed
-from clawlink.protocol import requests
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.time_slices import Turns
 from clawlink.server.request import Handler, parameter
@@ -55,6 +55,7 @@ class Routes:
         self._mail = parts.mail
         self._files = parts.files
         self._errands = parts.errands
+        self._tasks = parts.tasks
         self._poster = parts.poster
         self._wake = parts.wake
         self._owner = OwnerRoutes(parts)
@@ -167,7 +168,7 @@ class Routes:
         body = ask.body
         contact = await self._contacts.find(parameter(ask.request, "contact_id"))
         contact = await self._contacts.set_terms(
-            contact.id, blocked=body.blocked, paused=body.paused, until=body.until, pin=body.pin
+            contact.id, name=body.display_name, blocked=body.blocked, paused=body.paused, until=body.until, pin=body.pin
         )
         self._wake(contact.id)
         return {"contact": views.contact(contact, 0, with_key=False)}
@@ -238,19 +239,29 @@ class Routes:
         return {"status": "taken", "task_id": await self._errands.take(ask.contact, ask.body)}
 
     async def task_answer(self, ask: Ask) -> Any:
-        task_id, body = parameter(ask.request, "task_id"), ask.body
-        report = requests.Respond(
-            from_agent=AGENT,
-            message_id=task_id,
-            status=body.status,
-            result=body.result,
-            progress=body.progress,
-            note=body.note,
-            idempotency_key=body.idempotency_key,
-        )
-        contact = await self._errands.respond(task_id, report)
-        self._wake(contact)
+        task_id = parameter(ask.request, "task_id")
+        self._wake(await self._tasks.answer(task_id, ask.body))
         return {"status": "stored", "task_id": task_id}
+
+    async def task_cancel(self, ask: Ask) -> Any:
+        task_id = parameter(ask.request, "task_id")
+        self._wake(await self._tasks.cancel(task_id, ask.body.note))
+        return {"status": "cancelled", "task_id": task_id}
+
+    async def task_delegate(self, ask: Ask) -> Any:
+        contact = await self._contacts.find(ask.body.to)
+        task_id = await self._tasks.delegate(contact.number, ask.body)
+        self._wake(contact.id)
+        return {"status": "queued", "task_id": task_id, "contact": contact.number}
+
+    async def task_list(self, ask: Ask) -> Any:
+        named, limit = ask.request.query.get("contact"), ask.count("limit", MOST_TASKS, MOST_TASKS)
+        contact = None if named is None else await self._contacts.find(named)
+        shown = Shown()
+        for task in await self._tasks.listed(contact, ask.request.query.get("task", ""), limit):
+            if not await shown.add(task):
+                break
+        return {"tasks": list(shown.all)}
 
     async def message_sent(self, ask: Ask) -> Any:
         body = ask.body

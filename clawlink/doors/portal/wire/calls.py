@@ -55,6 +55,7 @@ class PutContact(Struct, frozen=True, rename={"key": "SHARED_KEY"}):
 class Terms(Struct, frozen=True):
     """The terms of a contact. A field that is left out stays, and an empty text takes one away."""
 
+    display_name: str | None = None
     blocked: bool | None = None
     paused: bool | None = None
     until: str | None = None
@@ -107,13 +108,33 @@ class TaskNews(FromPortal, frozen=True):
 
 
 class AnswerTask(Struct, frozen=True):
-    """A report of the owner's agent on a task of a contact."""
+    """A report of the owner's agent on a task of a contact, or its answer to the question about its own task."""
 
     result: Any = None
     status: Annotated[str, Meta(min_length=1, max_length=64)] = "completed"
     progress: Annotated[float, Meta(ge=0, le=100)] | None = None
     note: Annotated[str, Meta(max_length=500)] | None = None
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+
+
+class CancelTask(Struct, frozen=True):
+    """A task for a contact that is taken back."""
+
+    note: Annotated[str, Meta(max_length=500)] | None = None
+
+
+class DelegateTask(Struct, frozen=True):
+    """A task for a contact, which is named by number, name or address."""
+
+    to: str | int
+    task: Any
+    context: Any = None
+    deadline: Annotated[float, Meta(gt=0)] | None = None
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.task in (None, "", [], {}):
+            raise ValueError("task is what is to be done, and not empty")
 
 
 class Sent(Struct, frozen=True):
@@ -191,6 +212,9 @@ CALLS = (
     make_call("key_confirm", "POST", "/api/portal/key/confirm", "Confirm an offered key.", FromPortal),
     make_call("task_news", "POST", "/api/portal/tasks", "Take a task of a contact, or news of one.", TaskNews),
     make_call("task_answer", "POST", "/api/portal/tasks/{task_id}", "Report on a task of a contact.", AnswerTask),
+    make_call("task_cancel", "POST", "/api/portal/tasks/{task_id}/cancel", "Cancel a task for a contact.", CancelTask),
+    make_call("task_delegate", "POST", "/api/portal/delegate", "Give a contact a task.", DelegateTask),
+    make_call("task_list", "GET", "/api/portal/tasks", "List the tasks from and to contacts."),
     make_call("message_sent", "POST", "/api/message/sent", "Note a message that a script has posted.", Sent),
     make_call("message_history", "GET", "/api/messages/history", "List messages with a contact, newest first."),
     make_call("message_list", "GET", "/api/messages", "List messages with a contact, oldest first."),

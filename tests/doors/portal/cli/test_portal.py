@@ -23,6 +23,7 @@ from clawlink.doors.portal.client.starting import FOLDER, PID_FILE, STATUS_FILE,
 from clawlink.doors.portal.server import outbox
 from clawlink.errors import BadRequest, RelayUnreachable
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals, free_port
+from tests.doors.portal.test_files import pair
 from tests.waiting import eventually, until
 
 B_KEY = "ap2p_the-key-of-another-owner-000000000000000000"
@@ -146,6 +147,58 @@ async def test_files_go_and_come_by_commands_functions_and_scripts(
     assert (await clawlink(b, "remove-file", told["file_id"]))[0] == 0
     code, _, err = await clawlink(b, "get-file", told["file_id"])
     assert (code, "no such file" in err) == (5, True), err
+
+
+async def test_tasks_cross_by_commands_and_short_ids(portals: Portals, clawlink: Any) -> None:
+    a, b = await pair(portals)
+    assert "portal delegate CONTACT TEXT" in (await clawlink(a, "tasks"))[1]
+    code, out, _ = await clawlink(a, "delegate", "B-bot", "count the sheep")
+    id = out.split()[1]
+    assert (code, f"clawlink portal tasks {id}" in out) == (0, True), out
+
+    async def there() -> Any:
+        return json.loads((await clawlink(b, "tasks", "--json"))[1])["tasks"]
+
+    (task,) = await eventually(there)
+    code, out, _ = await clawlink(b, "tasks")
+    assert (code, task["task_id"] in out, "A-bot" in out, "count the sheep" in out) == (0, True, True, True), out
+    short = task["task_id"][:6]
+    assert (await clawlink(b, "answer", short, "which ones?", "--status", "input_required"))[0] == 0
+
+    async def asked() -> bool:
+        return "which ones?" in (await clawlink(a, "tasks", id[:6]))[1]
+
+    await eventually(asked)
+    code, out, _ = await clawlink(a, "tasks", id[:6])
+    assert (code, f"clawlink portal answer {id} TEXT" in out) == (6, True), out
+    assert (await clawlink(a, "answer", id[:6], "all"))[0] == 0
+    assert (await clawlink(b, "answer", short, "a hundred"))[0] == 0
+
+    async def done() -> bool:
+        return bool((await clawlink(a, "tasks", id[:6]))[0] == 0)
+
+    await eventually(done)
+    assert "a hundred" in (await clawlink(a, "tasks", id))[1]
+    code, out, _ = await clawlink(a, "delegate", "B-bot", "wait", "--timeout", "0.1", "--json")
+    second = json.loads(out)["task_id"]
+    assert (code, json.loads(out)["final"]) == (6, False), out
+    assert (await clawlink(a, "cancel", second[:8]))[0] == 0
+    assert (await clawlink(a, "tasks", second))[0] == 1
+    assert (await clawlink(a, "tasks", "beef" * 6))[0] == 5
+    assert (await clawlink(a, "delegate", "nobody", "x"))[0] == 5
+
+
+async def test_a_contact_has_the_name_that_the_owner_gives_it(portals: Portals, clawlink: Any) -> None:
+    portal = await portals()
+    await portal.befriend("https://b.example")
+    assert "   1  -  https://b.example" in (await clawlink(portal, "contacts"))[1]
+    assert (await clawlink(portal, "rename", "1", "Bob of the hill"))[0] == 0
+    assert "   1  Bob of the hill  https://b.example" in (await clawlink(portal, "contacts"))[1]
+    assert (await clawlink(portal, "send", "bob of the hill", "hello", "--timeout", "0.05"))[0] == 6
+    code, _, err = await clawlink(portal, "rename", "1", "x" * 201)
+    assert (code, "at most 200 characters" in err) == (1, True), err
+    assert (await clawlink(portal, "rename", "1", ""))[0] == 0
+    assert "   1  -  " in (await clawlink(portal, "contacts"))[1]
 
 
 async def test_photos_are_added_and_removed_by_commands(portals: Portals, clawlink: Any, tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""The actions of ``clawlink portal`` about tasks across portals."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from clawlink.cli.exits import Exit
+from clawlink.cli.ids import chosen, is_prefix
+from clawlink.cli.messages import as_text
+from clawlink.cli.render import quoted
+from clawlink.domain.terminal import cell
+from clawlink.doors.portal.cli.telling import done, local
+from clawlink.doors.portal.client.portal import Portal
+from clawlink.doors.portal.rules.urls import shown
+from clawlink.errors import NotFound
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+_HEAD = ("task", "", "contact", "state", "since", "what")
+_WIDTH = 60
+_LOOK_SECONDS = 0.25
+
+
+def _tasks(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    if args.words:
+        return _one(ctx, _read(portal, _id(portal, args.words[0])))
+    found = portal.ask("GET", "/api/portal/tasks")
+    if ctx.json:
+        ctx.out.json(found)
+        return Exit.DONE
+    if not found["tasks"]:
+        ctx.out.line("No task has crossed your portal lately; give one with: clawlink portal delegate CONTACT TEXT")
+        return Exit.DONE
+    rows = [
+        (cell(t["task_id"]), _way(t), _contact(t), _stands(t), local(t["created_at"]), _what(t)) for t in found["tasks"]
+    ]
+    ctx.out.table(_HEAD, rows, whole="task", least=("since", ""))
+    return Exit.DONE
+
+
+def _delegate(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    ask = {"to": args.words[0], "task": args.words[1], "idempotency_key": args.idempotency_key}
+    told = portal.ask("POST", "/api/portal/delegate", ask)
+    id = told["task_id"]
+    if args.timeout is None:
+        return done(ctx, told, f"Task {id} is stored, and goes to the other portal; see: clawlink portal tasks {id}")
+    until = time.monotonic() + args.timeout
+    while not (task := _read(portal, id))["final"] and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
+    return _one(ctx, task)
+
+
+def _answer(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    id = _id(portal, args.words[0])
+    report = {"result": args.words[1], "status": args.status, "idempotency_key": args.idempotency_key}
+    told = portal.ask("POST", f"/api/portal/tasks/{quote(id, safe='')}", report)
+    return done(ctx, told, f"The report on task {cell(id)} is stored, and goes to the other portal.")
+
+
+def _cancel(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    id = _id(portal, args.words[0])
+    told = portal.ask("POST", f"/api/portal/tasks/{quote(id, safe='')}/cancel", {})
+    return done(ctx, told, f"Task {cell(id)} is cancelled, and the other portal is told.")
+
+
+def _id(portal: Portal, given: str) -> str:
+    """Return the id of the task with this beginning, or the given text if there is none. Raises UsageError."""
+    if not is_prefix(given):
+        return given
+    found = portal.ask("GET", "/api/portal/tasks", task=given)["tasks"]
+    return chosen(given, {one["task_id"]: f"{_what(one)}, {_contact(one)}" for one in found})
+
+
+def _read(portal: Portal, id: str) -> Any:
+    """Return a task. Raises NotFound."""
+    found = portal.ask("GET", "/api/portal/tasks", task=id)["tasks"]
+    if not found or found[0]["task_id"] != id:
+        raise NotFound(f"no task {id[:40]!r} is known; 'clawlink portal tasks' lists those that are")
+    return found[0]
+
+
+def _one(ctx: Context, task: Any) -> Exit:
+    """Show a task. The exit code says how it ended, or that it has not."""
+    if ctx.json:
+        ctx.out.json(task)
+    else:
+        ctx.out.stands(f"task {cell(task['task_id'])} {_way(task)} {_contact(task)}", _stands(task))
+        for name in ("task", "question", "note", "result"):
+            if task[name] is not None and (name != "note" or task["question"] is None):
+                ctx.out.line(f"  {name}:")
+                ctx.out.quote(as_text(task[name]))
+        answer = f"  Answer with: clawlink portal answer {cell(task['task_id'])} TEXT"
+        if task["question"] is not None if task["type"] == "sent" else not task["final"]:
+            ctx.out.line(answer)
+    if not task["final"]:
+        return Exit.PENDING
+    return Exit.DONE if task["status"] == "completed" else Exit.FAILED
+
+
+def _way(task: Any) -> str:
+    return "from" if task["type"] == "received" else "to"
+
+
+def _contact(task: Any) -> str:
+    return cell(task["name"] or shown(task["portal_url"]))
+
+
+def _stands(task: Any) -> str:
+    reached = "" if task["progress"] is None or task["final"] else f", {task['progress']:g} %"
+    return cell(task["status"]) + reached
+
+
+def _what(task: Any) -> str:
+    return quoted(as_text(task["task"]), _WIDTH)
+
+
+VERBS: Mapping[str, Callable[[Namespace, Any, Portal], Exit]] = {
+    "tasks": _tasks,
+    "delegate": _delegate,
+    "answer": _answer,
+    "cancel": _cancel,
+}

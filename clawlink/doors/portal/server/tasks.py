@@ -1,0 +1,142 @@
+"""Tasks across portals as the owner and the owner's agent see them: list, delegate, answer, cancel."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from clawlink.domain.agent import Agent
+from clawlink.domain.task import FINAL, INPUT_REQUIRED
+from clawlink.doors.portal.records import AGENT, ERRANDS, Contact, Errand, errands_with
+from clawlink.doors.portal.rules.words import stamp
+from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.errands import SUFFIX, Errands
+from clawlink.doors.portal.server.members import Members
+from clawlink.errors import UnknownTask
+from clawlink.protocol import requests
+from clawlink.protocol.replies import TaskView
+from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns
+
+MOST_TASKS = 200
+_QUESTION = INPUT_REQUIRED.value
+_ENDS = frozenset(state.value for state in FINAL)
+_PAGE = 50
+
+
+class Tasks:
+    """The tasks that came from contacts, and those that went to them."""
+
+    def __init__(self, relay: Relay, contacts: Contacts, members: Members, errands: Errands) -> None:
+        self._relay = relay
+        self._core = relay.core
+        self._contacts = contacts
+        self._members = members
+        self._errands = errands
+
+    async def listed(self, contact: Contact | None, beginning: str, limit: int) -> list[dict[str, Any]]:
+        """Return the tasks that the relay still knows, the newest first: of one contact, or with ids that begin so."""
+        store, turns = self._core.store, Turns()
+        key = ERRANDS if contact is None else errands_with(contact.id)
+        found: list[dict[str, Any]] = []
+        parties: dict[str, Agent] = {}
+        """By contact, the agent that stands for it here: it is a party of each task."""
+        after: str | None = None
+        while len(found) < limit:
+            page = await store.page(Errand, key, after, _PAGE, newest=True)
+            for errand in page.records:
+                await turns.next()
+                if not errand.id.startswith(beginning) or len(found) >= limit:
+                    continue
+                if errand.contact not in parties:
+                    parties[errand.contact] = await self._members.of(errand.contact)
+                with suppress(UnknownTask):  # it ended long ago
+                    task = await self._relay.task_views.get(parties[errand.contact], errand.id, requests.TaskQuery())
+                    found.append(await self._view(errand, task))
+            after = page.after
+            if after is None:
+                break
+        return found
+
+    async def _view(self, errand: Errand, task: TaskView) -> dict[str, Any]:
+        contact = await self._core.store.get(Contact, errand.contact)
+        asked = next((event for event in reversed(task.history) if event.status == _QUESTION), None)
+        asks = asked is not None and task.status == _QUESTION
+        return {
+            "task_id": task.task_id,
+            "type": "received" if errand.inbound else "sent",
+            "portal_url": errand.contact if contact is None else contact.url,
+            "contact": None if contact is None else contact.number,
+            "name": None if contact is None else contact.name,
+            "requester": None if errand.inbound else task.requester,
+            "status": task.status,
+            "final": task.status in _ENDS,
+            "progress": task.progress,
+            "note": task.note,
+            "task": task.task,
+            "question": (asked.note if asked.content is None else asked.content) if asks and asked else None,
+            "result": task.result,
+            "created_at": stamp(self._core.time.shown(errand.created_at)),
+        }
+
+    async def delegate(self, to: str | int, ask: Any) -> str:
+        """Give a contact a task of the owner's agent, which hears of the answer. Return the task's id.
+
+        Raises NotFound, AmbiguousName, BadRequest, and the refusals of the relay.
+        """
+        contact = await self._contacts.find(to)
+        agent = await self._members.start()
+        done = await self._relay.submission.delegate(
+            agent,
+            requests.Delegate(
+                from_agent=AGENT,
+                to_agent=f"{contact.number}{SUFFIX}",
+                task=ask.task,
+                context=ask.context,
+                deadline=ask.deadline,
+                idempotency_key=ask.idempotency_key,
+            ),
+        )
+        id: str = done.message_id
+        await self._errands.note(id, contact.id)
+        return id
+
+    async def answer(self, task_id: str, ask: Any) -> str:
+        """Report on a task of a contact, or answer the question about a task for one. Return the contact.
+
+        Raises UnknownTask, WrongState, NotAllowed, and the other refusals of the relay.
+        """
+        errand = await self._errand(task_id)
+        agent = await self._members.start()
+        if errand.inbound:
+            report = requests.Respond(
+                from_agent=AGENT,
+                message_id=task_id,
+                status=ask.status,
+                result=ask.result,
+                progress=ask.progress,
+                note=ask.note,
+                idempotency_key=ask.idempotency_key,
+            )
+            await self._relay.tasks.respond(agent, report)
+        else:
+            answer = requests.Answer(from_agent=AGENT, content=ask.result, idempotency_key=ask.idempotency_key)
+            await self._relay.tasks.answer(agent, task_id, answer)
+        contact: str = errand.contact
+        return contact
+
+    async def cancel(self, task_id: str, note: str | None) -> str:
+        """Take back a task of the owner's agent for a contact. Return the contact. Raises as ``answer``."""
+        errand = await self._errand(task_id)
+        cancel = requests.Cancel(from_agent=AGENT, note=note)
+        await self._relay.tasks.cancel(await self._members.start(), task_id, cancel)
+        contact: str = errand.contact
+        return contact
+
+    async def _errand(self, task_id: str) -> Errand:
+        errand = await self._core.store.get(Errand, task_id)
+        if errand is None:
+            raise UnknownTask(
+                f"no task {task_id[:40]!r} crossed this portal; 'clawlink portal tasks' lists them", field="task_id"
+            )
+        return errand
