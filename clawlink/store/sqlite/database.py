@@ -167,6 +167,7 @@ def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
         db.execute("PRAGMA checkpoint_fullfsync = 1")
         db.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does so, and learns what fails
         migrate(db)
+        db.execute("PRAGMA busy_timeout = 0")  # the event loop waits for no other process
     except sqlite3.Error as error:
         db.close()
         raise DataFolderError(said(path, error)) from None

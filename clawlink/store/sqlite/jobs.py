@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 from clawlink.store.base import Conflict, Failed
 from clawlink.store.sqlite.rows import Facts, Row
 
+# A change of a record touches about three pages beside its bytes.
+CHANGE_BYTES = 3 * 4096
+
 
 class Change(NamedTuple):
     """A change of a record. It ``follows`` the stored version, 0 for none; without a ``row`` the record goes.
@@ -26,6 +29,11 @@ class Change(NamedTuple):
     absent: bool = False
     ends_work: bool = False
 
+    @property
+    def size(self) -> int:
+        """About how many bytes of the log it takes."""
+        return CHANGE_BYTES if self.row is None else CHANGE_BYTES + len(self.row.data)
+
 
 class Done(NamedTuple):
     """A change that took effect."""
@@ -40,10 +48,11 @@ class Commit:
     It is ``settled`` once the event loop has counted them, and ``fate`` is done then.
     """
 
-    __slots__ = ("batches", "done", "fate", "future", "results", "settled")
+    __slots__ = ("batches", "done", "fate", "future", "results", "settled", "size")
 
     def __init__(self, batches: Sequence[tuple[str, Sequence[Change]]], future: asyncio.Future[Any]) -> None:
         self.batches = batches
+        self.size = sum([change.size for _, changes in batches for change in changes])
         self.future = future
         self.done: list[Done] = []
         self.results: list[Conflict | Failed | None] = []
@@ -67,3 +76,16 @@ class Question:
 
 
 Job = Commit | Question
+
+
+class Work:
+    """Jobs whose commits share a transaction. It has ``begun``, and has the first ``applied`` commits."""
+
+    __slots__ = ("applied", "begun", "commits", "jobs", "new_kinds")
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.commits = [job for job in jobs if isinstance(job, Commit)]
+        self.begun = False
+        self.applied = 0
+        self.new_kinds: set[int] = set()

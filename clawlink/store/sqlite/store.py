@@ -23,6 +23,7 @@ from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed
 from clawlink.store.probe import probe
 from clawlink.store.sqlite.counts import Counts, Place
 from clawlink.store.sqlite.database import DataFolderError, connect, migrate, open_writer, said
+from clawlink.store.sqlite.gathering import Gathering
 from clawlink.store.sqlite.jobs import Change, Commit, Job, Question
 from clawlink.store.sqlite.reading import Hint, Reading
 from clawlink.store.sqlite.room import Room
@@ -114,6 +115,7 @@ class SqliteStore:
         self._leaving = leaving
         self._db: sqlite3.Connection
         self._writer: Writer
+        self._gathering: Gathering
         self._opened = self._closed = False
         self.last_alive: float | None = None
         """When a relay was here last, in its time; None in a new folder."""
@@ -124,7 +126,6 @@ class SqliteStore:
         self._kinds: dict[type[Any], int] = {}
         self._unsettled = 0
         self._claims: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a mailbox's claims take turns
-        self._gathered: list[Job] = []
         self._asked: dict[object, asyncio.Future[Any]] = {}
 
     async def open(self) -> None:
@@ -154,6 +155,7 @@ class SqliteStore:
         boot, uptime = meta.get("boot"), meta.get("uptime")
         self.last_uptime = None if boot is None or uptime is None else (boot, uptime)
         self._reading = Reading(self._db, self._kind)
+        self._gathering = Gathering(self._writer.submit)
         self._opened = True
         self._writer.start()
 
@@ -195,8 +197,9 @@ class SqliteStore:
         if self._closed or not self._opened:
             return
         self._closed = True
-        if self._gathered:
-            self._submit()
+        left = self._gathering.rest()
+        if left:
+            self._writer.submit(left)
         self._writer.finish()
         if self.broken is None:
             self._db.close()  # first: the last to close puts the log into the database
@@ -410,16 +413,9 @@ class SqliteStore:
         await asyncio.shield(future)
 
     def _begin(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
-        """Submit a job together with the others of this turn of the event loop."""
-        if not self._gathered:
-            loop.call_soon(self._submit)
-        self._gathered.append(job)
+        """Have a job done, together with others."""
         self._unsettled += 1
-
-    def _submit(self) -> None:
-        if self._gathered:
-            self._writer.submit(self._gathered)
-            self._gathered = []
+        self._gathering.add(job, loop)
 
     def _settled(self, jobs: Sequence[Job]) -> None:
         """Count what took effect, and answer. The questions were asked behind all of these commits."""
@@ -442,6 +438,7 @@ class SqliteStore:
                 elif not job.future.done():
                     job.future.set_exception(Failed(f"SQLite: {job.failure}"))
                     job.future.exception()  # whoever asked may have been cancelled
+        self._gathering.settled()
 
     def _follow(self, change: Change, old: Any) -> None:
         row = change.row

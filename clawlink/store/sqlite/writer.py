@@ -1,4 +1,7 @@
-"""The only writing thread: all waiting commits become one transaction, and each is answered after its fsync.
+"""The only writing connection: all waiting commits become one transaction, and each is answered after its fsync.
+
+The event loop begins a transaction. A thread ends it, for that waits for the disk, and does all that may take long. One
+of the two has the connection at any moment.
 
 A commit names the versions that it follows. The writer compares all of them before it changes anything for that
 partition, so a conflict needs no savepoint. The other partitions of the transaction do not notice.
@@ -10,30 +13,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import math
 import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, perf_counter
 
 from clawlink.store.base import Failed, Full, LostWrites
-from clawlink.store.sqlite.jobs import Change, Commit, Job, Question
+from clawlink.store.sqlite.jobs import Change, Commit, Job, Question, Work
 from clawlink.store.sqlite.room import Room, is_io_error
 from clawlink.store.sqlite.table import Table
 
-# The most partitions that share a transaction, so that the first of them does not wait for too many others.
-_MOST_HOMES = 256
 _IDLE_SECONDS = 5.0
 _MARK_SECONDS = 1.0
 # The log goes into the database once it has about 2,000 pages, or 200 while the relay is idle. A transaction counts as
-# one page, a change as three and one for each 4 KiB.
+# one page, a change as three and its bytes.
 _LOG_PAGES, _IDLE_LOG_PAGES = 2000, 200
-_PAGES_OF_CHANGE, _PAGE_BYTES = 3, 4096
-# A transaction waits this long for as many jobs as the last one had: the callers whom that answered ask again. So a
-# lone caller waits for nothing. Windows has no wait as short.
-_GATHER_SECONDS = 0.001 if os.name == "posix" else 0.0
+_PAGE_BYTES = 4096
+# The event loop begins a transaction for this long, and leaves larger commits to the writing thread.
+_HERE_SECONDS, LARGE_BYTES = 0.002, 1024 * 1024
+# If it was held for longer, because pages came from a slow disk, it begins none for a pause, which doubles each time.
+_HELD_SECONDS, SHORTEST_PAUSE, _LONGEST_PAUSE = 0.004, 0.05, 2.0
+# The milliseconds that the writing thread waits for another process that writes.
+_BUSY_MS = 5000
 # The seconds until a commit that was answered before is on the disk.
 _LAZY_SECONDS = 1.0
 # A change of a record that adds no more bytes than this may use the reserve.
@@ -43,8 +47,12 @@ _FREE_PAGES = 1000
 _VACUUMED_AT_ONCE = 500
 
 
+class _TakenOver(Exception):
+    """Another relay wrote its name into the database."""
+
+
 class Writer:
-    """The writing connection and its thread.
+    """The writing connection, and the thread that waits for the disk.
 
     ``settled`` takes the done jobs, on the event loop of their futures. ``before_commit`` is called on the thread
     before each transaction ends, to put the files of its records on the disk. ``leaving`` is called before the log is
@@ -69,12 +77,14 @@ class Writer:
         self._lazy = lazy
         self._leaving = leaving
         self._log_pages = 0  # about how many of the log are not in the database
-        self._together = 1  # the jobs of the last transaction
         self._unsynced_since: float | None = None  # of a lazy writer
         self.clock: Callable[[], float] | None = None
         self.uptime: Callable[[], tuple[str, float] | None] = lambda: None
         self._before_commit = before_commit
-        self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._busy = False  # True while one of the two threads has the connection
+        self._pause_until, self._pause = 0.0, SHORTEST_PAUSE  # of transactions that begin on the event loop
         self._table = Table(db)
         self._marked_at = 0.0
         self._owner = secrets.token_hex(8)
@@ -87,9 +97,22 @@ class Writer:
         """Begin to write."""
         self._thread.start()
 
-    def submit(self, jobs: list[Job]) -> None:
-        """Have jobs done, in this order and after all before."""
-        self._queue.put(jobs)
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Have jobs done, in this order and after all before. Call it on the event loop, or when that has ended.
+
+        Their transaction begins here, and the thread ends it. Most statements take microseconds. A thread that runs
+        them beside the event loop waits longer than that for the interpreter's lock, before each.
+        """
+        work = Work(jobs)
+        with self._lock:
+            mine, self._busy = not self._busy, True
+            if not mine:
+                self._queue.put(work)
+        if mine:
+            try:
+                self._start(work)
+            finally:
+                self._queue.put(work)
 
     def finish(self) -> None:
         """Do all submitted jobs, and end the thread."""
@@ -101,44 +124,72 @@ class Writer:
         """Close the connection, after ``finish``."""
         self._db.close()
 
+    def _start(self, work: Work) -> None:
+        """Begin a transaction, with as many commits as fit in a moment."""
+        if self.broken is not None or self._room.low or not work.commits:
+            return
+        began = perf_counter()
+        if began < self._pause_until:
+            return
+        try:
+            self._open(work)
+            self._apply(work, began + _HERE_SECONDS)
+        except BaseException as error:  # the thread does all of it again, and learns which commit has the fault
+            self._undo(work)
+            if not isinstance(error, Exception):
+                raise
+        ended = perf_counter()
+        if ended - began > _HELD_SECONDS:
+            self._pause_until = ended + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        else:
+            self._pause = SHORTEST_PAUSE
+
     def _run(self) -> None:
-        ended = False
-        while not ended:
-            jobs: list[Job] = []
+        while True:
             try:
-                some = self._queue.get(timeout=_IDLE_SECONDS if self._unsynced_since is None else _LAZY_SECONDS)
+                work = self._queue.get(timeout=_IDLE_SECONDS if self._unsynced_since is None else _LAZY_SECONDS)
             except Empty:
-                self._idle()
+                if self._take():
+                    self._idle()
+                    self._release()
                 continue
-            wait_until = monotonic() + _GATHER_SECONDS
-            while some is not None:
-                jobs += some
-                if len(jobs) >= _MOST_HOMES:
-                    break
-                left = wait_until - monotonic() if len(jobs) < self._together else 0.0
-                try:
-                    some = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
-                except Empty:
-                    break
-            else:
-                ended = True
-            self._together = len(jobs)
-            self._do(jobs)
+            if work is None:
+                break
+            self._do(work)
             since = self._unsynced_since
             if self._log_pages >= _LOG_PAGES or (since is not None and monotonic() - since >= _LAZY_SECONDS):
+                self._answer(work.jobs)
                 self._empty_log()
+                self._release()
+            else:
+                self._release()  # first, for the answer brings the next jobs
+                self._answer(work.jobs)
         self._mark()
 
-    def _do(self, jobs: Sequence[Job]) -> None:
-        commits = [job for job in jobs if isinstance(job, Commit)]
-        if commits:
-            self._commit(commits)
-        for job in jobs:
+    def _take(self) -> bool:
+        """Have the connection for this thread. Return False if the other has it."""
+        with self._lock:
+            was_busy, self._busy = self._busy, True
+        return not was_busy
+
+    def _release(self) -> None:
+        """Let the next caller begin its jobs, unless some wait already."""
+        with self._lock:
+            self._busy = not self._queue.empty()
+
+    def _do(self, work: Work) -> None:
+        if work.commits:
+            self._commit(work)
+        for job in work.jobs:
             if isinstance(job, Question):
                 try:
-                    job.answer = job.ask(self._db)
+                    with self._patient():
+                        job.answer = job.ask(self._db)
                 except Exception as error:
                     job.failure = error
+
+    def _answer(self, jobs: Iterable[Job]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
         for job in jobs:
             by_loop.setdefault(job.future.get_loop(), []).append(job)
@@ -148,32 +199,34 @@ class Writer:
 
     # -- one transaction ---------------------------------------------------------------------------------------------
 
-    def _commit(self, commits: Sequence[Commit]) -> None:
+    def _commit(self, work: Work) -> None:
+        commits = work.commits
         if self.broken is not None:
             _fail(commits, Failed(self.broken))
             return
-        if self._room.low:
+        if self._room.low and not work.begun:
             refused = [commit for commit in commits if not self._makes_room(commit)]
             if refused and not self._room.keep():
                 _fail(refused, Full("the disk is full, and the rest of it is for work that makes room"))
-                commits = [commit for commit in commits if commit not in refused]
+                work = Work([commit for commit in commits if commit not in refused])
+                commits = work.commits
                 if not commits:
                     return
         try:
-            self._attempt(commits)
+            self._attempt(work)
         except LostWrites as error:
-            self._break(commits, f"a name of a content failed ({error}); look at the disk, and start the relay again")
+            self._break(work, f"a name of a content failed ({error}); look at the disk, and start the relay again")
         except Exception as error:  # of SQLite, of the disk, or of a value that no column takes: the thread goes on
-            self._undo()
+            self._undo(work)
             if self.broken is not None:
                 _fail(commits, Failed(self.broken))
             elif len(commits) > 1:  # nothing took effect: the fault of one shall not be that of the others
                 for commit in commits:
-                    self._commit([commit])
+                    self._commit(Work([commit]))
             elif not self._room.is_full(error):
                 _fail(commits, Failed(f"a commit failed: {error}"))
             elif self._make_room(commits[0]):
-                self._commit(commits)
+                self._commit(work)
             else:
                 _fail(commits, Full(f"the disk is full: {error}"))
 
@@ -196,23 +249,36 @@ class Writer:
             return False
         return old is not None and change.row.facts.cost <= old.facts.cost + _GROWTH_BYTES
 
-    def _attempt(self, commits: Sequence[Commit]) -> None:
+    def _open(self, work: Work) -> None:
+        """Begin a transaction. Raises sqlite3.Error if another process is writing."""
         db = self._db
         db.execute("BEGIN IMMEDIATE")
+        work.begun = True
         if not self._owns:
             db.execute("INSERT OR REPLACE INTO meta VALUES ('owner', ?)", (self._owner,))
         elif db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone() != (self._owner,):
-            self._break(commits, "another relay has taken the database; stop one of the two")
-            return
-        new_kinds: set[int] = set()
-        pages = 1
-        for commit in commits:
+            raise _TakenOver
+
+    def _apply(self, work: Work, until: float = math.inf) -> None:
+        """Make the changes of commits, from the first that is not made, until that moment or one that may take long."""
+        for commit in work.commits[work.applied :]:
+            if until is not math.inf and (perf_counter() > until or commit.size > LARGE_BYTES):
+                return
             commit.done, commit.results = [], []
             for partition_key, changes in commit.batches:
-                conflict = self._table.apply(partition_key, changes, commit.done, new_kinds)
-                commit.results.append(conflict)
-            for change, _ in commit.done:
-                pages += _PAGES_OF_CHANGE + (0 if change.row is None else len(change.row.data) // _PAGE_BYTES)
+                commit.results.append(self._table.apply(partition_key, changes, commit.done, work.new_kinds))
+            work.applied += 1
+
+    def _attempt(self, work: Work) -> None:
+        db = self._db
+        try:
+            if not work.begun:
+                with self._patient():
+                    self._open(work)
+        except _TakenOver:
+            self._break(work, "another relay has taken the database; stop one of the two")
+            return
+        self._apply(work)
         if self.clock is not None and self.clock() - self._marked_at >= _MARK_SECONDS:
             self._note_time(self.clock())
         self._before_commit()
@@ -220,12 +286,12 @@ class Writer:
             db.execute("COMMIT")
         except sqlite3.Error as error:
             if not self._room.is_full(error):  # the log may have it or not, and the system's cache cannot be trusted
-                self._break(commits, f"a commit failed ({error}); look at the disk, and start the relay again")
+                self._break(work, f"a commit failed ({error}); look at the disk, and start the relay again")
                 return
             raise
         self._owns = True
-        self._table.learn(new_kinds)
-        self._log_pages += pages
+        self._table.learn(work.new_kinds)
+        self._log_pages += 1 + sum([commit.size for commit in work.commits]) // _PAGE_BYTES
         if self._lazy and self._unsynced_since is None:
             self._unsynced_since = monotonic()
 
@@ -250,17 +316,20 @@ class Writer:
         gone()
         return True
 
-    def _break(self, commits: Sequence[Commit], why: str) -> None:
+    def _break(self, work: Work, why: str) -> None:
         """Write nothing any more."""
-        self._stop_writing(why)
-        _fail(commits, Failed(why))
+        self._stop_writing(why, work)
+        _fail(work.commits, Failed(why))
 
-    def _stop_writing(self, why: str) -> None:
+    def _stop_writing(self, why: str, work: Work | None = None) -> None:
         self.broken = why
-        self._undo()
+        self._undo(work)
 
-    def _undo(self) -> None:
+    def _undo(self, work: Work | None = None) -> None:
         self._table.forget()
+        if work is not None:
+            work.begun, work.applied = False, 0
+            work.new_kinds.clear()
         with contextlib.suppress(sqlite3.Error):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -276,7 +345,7 @@ class Writer:
     def _mark(self) -> None:
         """Note that the relay is there."""
         if self.clock is not None and self.broken is None:
-            with self._unless_the_disk_fails():  # one that is full: the next commit says so
+            with self._unless_the_disk_fails(), self._patient():  # a disk that is full: the next commit says so
                 self._note_time(self.clock())
                 self._log_pages += 1
 
@@ -294,6 +363,15 @@ class Writer:
             if free > _FREE_PAGES:
                 self._db.execute(f"PRAGMA incremental_vacuum({_VACUUMED_AT_ONCE})").fetchall()
                 self._log_pages += _VACUUMED_AT_ONCE
+
+    @contextlib.contextmanager
+    def _patient(self) -> Iterator[None]:
+        """Wait for another process that writes, as the event loop never does."""
+        self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA busy_timeout = 0")
 
     @contextlib.contextmanager
     def _unless_the_disk_fails(self) -> Iterator[None]:
