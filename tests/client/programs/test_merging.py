@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clawlink.client.programs import merging
-from clawlink.client.programs.merging import Unmergeable
+from clawlink.client.programs.json_text import Unmergeable
 
 COMMANDS = {
     "Stop": "/py -m clawlink hook Stop --host claude",
