@@ -160,6 +160,8 @@ class Program:
         return found
 
     def _way_in(self, session: Session, own: settings.Agent) -> Adapter:
+        if session.host == "openclaw":
+            return self._openclaw()
         if session.host == "claude":
             return ByWaiting(self.desk, session)
         if session.host == "codex":

@@ -1,7 +1,8 @@
-"""``clawlink connect`` on an account of its own: the settings of four programs, before and after."""
+"""``clawlink connect`` on an account of its own: the settings of six programs, before and after."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -13,11 +14,15 @@ from typing import Any
 
 import pytest
 
+import clawlink
 from clawlink.client.hooks.sessions import Sessions
-from clawlink.client.programs.merging import Unmergeable
+from clawlink.client.programs.json_text import Unmergeable
 from clawlink.client.programs.programs import PROGRAMS, Program, apply, plan
 from clawlink.errors import Conflicted
+from clawlink.wake.openclaw import Gateway, find
 from tests.cli.conftest import Run
+
+TITLES = ("Claude Code", "Codex", "Gemini CLI", "Cursor", "opencode", "OpenClaw")
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -35,7 +40,7 @@ def test_all_programs_are_connected_and_undone(call: Run, account: Path) -> None
     shown = call("connect", "all", "--dry-run").ok().out
     assert everything(account) == before
     assert "+" in shown
-    assert "nobody can be asked" in call("connect", "all").failed(2).err
+    assert "no question can be asked" in call("connect", "all").failed(2).err
     assert everything(account) == before
     assert "Connected." in call("connect", "all", "--yes").ok().out
     after = everything(account)
@@ -43,16 +48,18 @@ def test_all_programs_are_connected_and_undone(call: Run, account: Path) -> None
         *(".claude.json", ".claude/settings.json", ".codex/config.toml", ".codex/hooks.json"),
         *(".gemini/settings.json", ".cursor/hooks.json", ".cursor/mcp.json"),
         *(".config/opencode/opencode.json", ".config/opencode/plugins/clawlink.js"),
+        *(".openclaw/openclaw.json", ".openclaw/skills/clawlink/SKILL.md"),
+        *(".claude/skills/clawlink/SKILL.md", ".agents/skills/clawlink/SKILL.md"),
     }
     assert json.loads(after[".claude.json"])["projects"] == {}
     assert set(json.loads(after[".gemini/settings.json"])) == {"hooks", "mcpServers"}
     assert call("connect", "all", "--yes").ok().out == "Connected already.\n"
-    rows = {row["program"]: row["connected"] for row in call("connect", "--json").ok().json}
-    assert rows == dict.fromkeys(("Claude Code", "Codex", "Gemini CLI", "Cursor", "opencode"), "user")
+    rows = {row["program"]: (row["connected"], row["skill"]) for row in call("connect", "--json").ok().json}
+    assert rows == dict.fromkeys(TITLES, ("user", "yes"))
     assert "Undone." in call("connect", "all", "--undo", "--yes").ok().out
     assert everything(account) == before
     assert call("connect", "all", "--undo", "--yes").ok().out == "Nothing to undo.\n"
-    assert {row["connected"] for row in call("connect", "--json").ok().json} == {"no"}
+    assert {(row["connected"], row["skill"]) for row in call("connect", "--json").ok().json} == {("no", "no")}
 
 
 def test_undo_on_an_account_without_programs_leaves_no_trace(
@@ -94,10 +101,6 @@ def test_opencode_gets_a_plugin_and_a_local_server(call: Run, account: Path) -> 
     text = plugin.read_text()
     assert f"const COMMAND = {json.dumps([sys.executable, '-m', 'clawlink'])}\n" in text
     assert 'const FLAGS = ["--relay", "http://10.0.0.1:9077"]\n' in text
-    node = shutil.which("node")
-    if node is not None:
-        checked = subprocess.run([node, "--input-type=module", "--check"], input=text.encode(), check=False, timeout=60)
-        assert checked.returncode == 0
     # The person's own choices stay, and the rest goes again.
     settings.write_text(settings.read_text().replace('"enabled": true', '"enabled": false'))
     call("connect", "opencode", "--yes").ok()
@@ -110,6 +113,137 @@ def test_opencode_gets_a_plugin_and_a_local_server(call: Run, account: Path) -> 
     assert plugin.read_text() == "export const Mine = 5\n"
 
 
+# A stand-in for opencode 1.18, by its types and its bundle: all sessions share a plugin and an MCP server.
+_OPENCODE = """
+import { pathToFileURL } from "node:url"
+const { ClawLink } = await import(pathToFileURL(process.argv[2]))
+const plugin = await ClawLink({ directory: "/x/shop", serverUrl: new URL("http://127.0.0.1:4096") })
+const call = async (tool, sessionID) => {
+  const output = { args: { a: 1 } }
+  await plugin["tool.execute.before"]({ tool, sessionID, callID: "c" }, output)
+  return output.args
+}
+const event = (type, properties) => plugin.event({ event: { type, properties } })
+const created = (id, parentID) => event("session.created", { info: { id, parentID } })
+const said = {}
+created("s1")
+await created("child", "s1")
+said.of_s1 = await call("clawlink_relay_inbox", "s1")
+said.of_child = await call("clawlink_relay_inbox", "child")
+said.of_another_server = await call("other_tool", "s1")
+await plugin["chat.message"]({ sessionID: "s2" }, {})
+await plugin["chat.message"]({ sessionID: "child" }, {})
+const shell = { env: {} }
+await plugin["shell.env"]({ cwd: "/", sessionID: "child" }, shell)
+said.env = shell.env
+await event("session.idle", { sessionID: "s1" })
+await event("session.idle", { sessionID: "child" })
+await event("session.deleted", { info: { id: "s2" } })
+console.log(JSON.stringify(said))
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="the plugin runs in JavaScript")
+def test_the_plugin_of_opencode_names_the_session_of_each_call(call: Run, account: Path) -> None:
+    call("connect", "opencode", "--yes").ok()
+    plugin, seen = account / ".config" / "opencode" / "plugins" / "clawlink.js", account / "seen"
+    shim = account / "shim.js"
+    shim.write_text(
+        "const { readFileSync, appendFileSync } = require('fs')\n"
+        "const said = JSON.parse(readFileSync(0))\n"
+        f"appendFileSync({json.dumps(str(seen))}, process.argv[3] + ' ' + said.session_id + '\\n')\n"
+        "if (process.argv[3] === 'SessionStart') console.log(JSON.stringify({ agent: 'agent-' + said.session_id }))\n"
+    )
+    command = json.dumps([sys.executable, "-m", "clawlink"])
+    text = plugin.read_text()
+    assert command in text
+    module = account / "clawlink.mjs"
+    module.write_text(text.replace(command, json.dumps(["node", str(shim)])))
+    stand_in = account / "opencode.mjs"
+    stand_in.write_text(_OPENCODE)
+    done = subprocess.run(["node", str(stand_in), str(module)], capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "of_s1": {"a": 1, "clawlink_session": "s1"},
+        "of_child": {"a": 1, "clawlink_session": "s1"},
+        "of_another_server": {"a": 1},
+        "env": {"CLAWLINK_AGENT": "agent-s1"},
+    }
+    assert seen.read_text().splitlines() == [
+        *("SessionStart s1", "SessionStart s2", "UserPromptSubmit s2", "Stop s1", "SessionEnd s2")
+    ]
+
+
+def test_openclaw_gets_a_server_hooks_and_a_skill(call: Run, account: Path) -> None:
+    """OpenClaw 2026.9.6 was run with these: ``config validate``, ``mcp list``, ``mcp doctor --probe``, a wake."""
+    settings = account / ".openclaw" / "openclaw.json"
+    settings.parent.mkdir()
+    before = '{\n  "gateway": {"port": 18999},\n  "mcp": {"servers": {"other": {"url": "https://x"}}}\n}\n'
+    settings.write_text(before)
+    settings.chmod(0o600)
+    shown = call("--relay", "http://10.0.0.1:9077", "connect", "openclaw", "--yes").ok().out
+    said = json.loads(settings.read_text())
+    token = said["hooks"]["token"]
+    assert said["hooks"] == {"enabled": True, "token": token}
+    assert token not in shown, "a secret stands in no diff"
+    assert len(token) == len("clawlink-") + 48
+    args = ["-m", "clawlink", "mcp", "--host", "openclaw", "--relay", "http://10.0.0.1:9077"]
+    (servers,) = (value["servers"] for key, value in said.items() if key not in ("gateway", "hooks"))
+    assert servers == {"other": {"url": "https://x"}, "clawlink": {"command": sys.executable, "args": args}}
+    assert find({}, home=account) == Gateway("http://127.0.0.1:18999/hooks", token), "and wakes use it"
+    assert call("--relay", "http://10.0.0.1:9077", "connect", "openclaw", "--yes").ok().out == "Connected already.\n"
+    call("connect", "openclaw", "--undo", "--yes").ok()
+    assert json.loads(settings.read_text()) == json.loads(before)
+    # Hooks that a person has set up, or built upon, stay.
+    for hooks in (
+        {"enabled": False},
+        {"enabled": True, "token": "mine"},
+        {"enabled": True, "token": token, "path": "/x"},
+    ):
+        settings.write_text(json.dumps({"hooks": hooks}))
+        call("connect", "openclaw", "--yes").ok()
+        assert json.loads(settings.read_text())["hooks"] == hooks
+        call("connect", "openclaw", "--undo", "--yes").ok()
+        assert json.loads(settings.read_text()) == {"hooks": hooks}
+    settings.write_text("{gateway: {port: 1}} // JSON5\n")
+    done = call("connect", "openclaw", "--yes")
+    assert done.code == 1
+    assert "references/hooks.md" in done.err
+    assert settings.read_text() == "{gateway: {port: 1}} // JSON5\n"
+    assert (account / ".openclaw" / "skills" / "clawlink" / "SKILL.md").exists(), "one thing that fails stops no other"
+
+
+def test_the_skill_comes_with_a_program_and_goes_if_it_is_as_it_was(call: Run, account: Path) -> None:
+    skill = account / ".agents" / "skills" / "clawlink" / "SKILL.md"
+    packaged = Path(clawlink.__file__).with_name("SKILL.md").read_bytes()
+    call("connect", "codex", "--yes").ok()
+    assert skill.read_bytes() == packaged
+    call("connect", "gemini", "--yes").ok()
+    call("connect", "codex", "--undo", "--yes").ok()
+    assert skill.exists(), "the other program reads it"
+    # An older one of ours is renewed.
+    skill.write_bytes(b"clawlink 1")
+    skill.with_name("SKILL.md.made-by-clawlink").write_text(f"3 {hashlib.sha256(b'clawlink 1').hexdigest()}")
+    call("connect", "gemini", "--yes").ok()
+    assert skill.read_bytes() == packaged
+    call("connect", "gemini", "--undo", "--yes").ok()
+    assert everything(account / ".agents") == {}
+    # A changed one stays, at connect and at undo.
+    call("connect", "gemini", "--yes").ok()
+    skill.write_bytes(packaged + b"mine")
+    assert "clawlink skill --dir" in call("connect", "gemini", "--yes").failed(1).err
+    done = call("connect", "gemini", "--undo", "--yes")
+    assert (done.code, "changed by hand" in done.err) == (1, True)
+    assert skill.read_bytes() == packaged + b"mine"
+    assert {row["connected"] for row in call("connect", "--json").ok().json} == {"no"}
+    # The skill that `clawlink skill` or a person put there stays.
+    other = account / ".claude" / "skills"
+    call("skill", "--install", "claude").ok()
+    call("connect", "claude", "--yes").ok()
+    call("connect", "claude", "--undo", "--yes").ok()
+    assert (other / "clawlink" / "SKILL.md").read_bytes() == packaged
+
+
 def test_a_project_has_settings_of_its_own(
     call: Run, account: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,11 +251,14 @@ def test_a_project_has_settings_of_its_own(
     project.mkdir()
     monkeypatch.chdir(project)
     call("connect", "claude", "--project", "--yes").ok()
-    assert set(everything(project)) == {".claude/settings.json", ".mcp.json"}
+    assert set(everything(project)) == {".claude/settings.json", ".mcp.json", ".claude/skills/clawlink/SKILL.md"}
     assert everything(account) == {}
     assert call("connect", "--json").ok().json[0]["connected"] == "project"
     call("connect", "claude", "--project", "--yes", "--undo").ok()
     assert everything(project) == {}
+    assert "no settings of a project" in call("connect", "openclaw", "--project", "--yes").failed(1).err
+    (account / ".openclaw").mkdir()
+    assert "openclaw" not in call("connect", "all", "--project", "--dry-run").ok().out
 
 
 def test_the_command_in_the_settings_is_a_hook_that_works(call: Run, relay: str, account: Path) -> None:

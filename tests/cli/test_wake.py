@@ -115,6 +115,7 @@ def test_the_table_of_programs_says_whether_their_sessions_can_be_woken_and_why_
         "Gemini CLI": ("no", "never", "no session was begun"),
         "Cursor": ("no", "never", "not connected: clawlink connect cursor"),
         "opencode": ("no", "never", "not connected: clawlink connect opencode"),
+        "OpenClaw": ("no", "never", "not installed here"),
     }
     assert "WHY NOT" in call("connect").ok().out
 

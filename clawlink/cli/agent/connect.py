@@ -1,8 +1,9 @@
-"""``clawlink connect``: put hooks and tools into the settings of a coding agent, and take them out again."""
+"""``clawlink connect``: put hooks, tools and the skill into the places of a program, and take them out again."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.client.programs.programs import Change, Program
 
-_NAMES = ("claude", "codex", "gemini", "cursor", "opencode")
+_NAMES = ("claude", "codex", "gemini", "cursor", "opencode", "openclaw")
 _VERSION_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
 _NONE_FOUND = "No program is found. Install one, or name it to connect it before: clawlink connect claude"
@@ -27,7 +28,7 @@ def add(parser: ArgumentParser) -> None:
         nargs="?",
         metavar="PROGRAM",
         choices=(*_NAMES, "all"),
-        help="claude, codex, gemini, cursor, opencode, or all that are found; without one, show which are connected",
+        help=f"{', '.join(_NAMES)}, or all that are found; without one, show which are connected",
     )
     parser.add_argument("--project", action="store_true", help="for the project in this folder (default: all projects)")
     parser.add_argument("--dry-run", action="store_true", help="show the changes, and write nothing")
@@ -64,31 +65,51 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _planned(args: Namespace, ctx: Context, chosen: list[Program], home: Path) -> tuple[list[Change], list[str]]:
-    from clawlink.client.programs.merging import Unmergeable
-    from clawlink.client.programs.programs import plan
+    """Return the changes, each file once, and why others are left as they are."""
+    from clawlink.cli.learn.skill import packaged
+    from clawlink.client.programs.json_text import Unmergeable
+    from clawlink.client.programs.programs import PROGRAMS, plan, plan_skill
 
     flags = ["--relay", ctx.given.relay] if args.relay is not None and ctx.given.relay is not None else []
     root = Path.cwd() if args.project else home
-    changes: list[Change] = []
-    left: list[str] = []
+    skill = packaged().read_bytes()
+    changes: dict[Path, Change] = {}
+    left: dict[str, None] = {}
     for program in chosen:
-        try:
-            changes += plan(program, root, project=args.project, flags=flags, undo=args.undo)
-        except Unmergeable as why:
-            left.append(f"{why}; references/hooks.md shows the entries to add by hand")
-    return changes, left
+        if args.project and program.project_servers is None:
+            if args.program != "all":
+                left[f"{program.title} has no settings of a project; leave --project out"] = None
+            continue
+        others = [one for one in PROGRAMS.values() if one not in chosen and one.skills == program.skills]
+        shared = args.undo and any(_is_connected(one, root, project=args.project) for one in others)
+        for planned in (
+            partial(plan, program, root, project=args.project, flags=flags, undo=args.undo),
+            partial(plan_skill, program, root, skill, undo=args.undo, shared=shared),
+        ):
+            try:
+                changes.update((change.path, change) for change in planned())
+            except Unmergeable as why:
+                by_hand = "; references/hooks.md shows the entries to add by hand" if planned.func is plan else ""
+                left[f"{why}{by_hand}"] = None
+    return list(changes.values()), list(left)
 
 
 def _diff(ctx: Context, change: Change) -> None:
     """Print the change of a file, on standard error where the result is JSON."""
     import difflib
 
+    from clawlink.client.programs.openclaw import TOKEN
     from clawlink.domain.terminal import cell
 
     out = ctx.err if ctx.json else ctx.out
+    if change.path.name == "SKILL.md":
+        did = "the skill goes" if change.after is None else "the skill, as `clawlink skill` prints it"
+        out.line(cell(f"{'-' if change.after is None else '+'} {change.path}: {did}"))
+        return
     now, then = ([] if data is None else data.decode().splitlines() for data in (change.before, change.after))
     for line in difflib.unified_diff(now, then, f"{change.path} (now)", f"{change.path} (then)", lineterm=""):
-        out.line(cell(line), style={"+": "green", "-": "red"}.get(line[:1]))
+        shown = TOKEN.sub("clawlink-(a new secret)", line)
+        out.line(cell(shown), style={"+": "green", "-": "red"}.get(line[:1]))
 
 
 def _agreed(args: Namespace, ctx: Context) -> bool:
@@ -121,6 +142,8 @@ def _told(args: Namespace, ctx: Context, copies: list[str], missing: list[str]) 
         said = "Undone."
     elif missing:
         said = f"Connected. {' and '.join(missing)} is not installed here: it counts once it is."
+    elif args.program == "openclaw":
+        said = "Connected. Restart its gateway if it runs: openclaw gateway restart"
     else:
         said = "Connected. It counts for sessions that begin from now on."
     ctx.out.line(said, style="bold")
@@ -138,12 +161,13 @@ def _show(ctx: Context, home: Path) -> Exit:
         places = [
             word
             for word, root, project in (("user", home, False), ("project", Path.cwd(), True))
-            if _is_connected(program, root, project=project)
+            if (not project or program.project_servers) and _is_connected(program, root, project=project)
         ]
         version = _version(program) or ("found" if found else "not found")
         wakeable, woken, why = _wakeable(program, watched, bool(places), found)
-        rows.append((program.title, version, ", ".join(places) or "no", wakeable, woken, why))
-    head = ("program", "version", "connected", "wakeable", "last woken", "why not")
+        skill = "yes" if any(_has_skill(program, root) for root in (home, Path.cwd())) else "no"
+        rows.append((program.title, version, ", ".join(places) or "no", skill, wakeable, woken, why))
+    head = ("program", "version", "connected", "skill", "wakeable", "last woken", "why not")
     if ctx.json:
         ctx.out.json([dict(zip((name.replace(" ", "_") for name in head), row, strict=True)) for row in rows])
     else:
@@ -188,8 +212,12 @@ def _wakeable(
     return "no", woken, cell(closed)
 
 
+def _has_skill(program: Program, root: Path) -> bool:
+    return (root / program.skills / "clawlink" / "SKILL.md").exists()
+
+
 def _is_connected(program: Program, root: Path, *, project: bool) -> bool:
-    from clawlink.client.programs.merging import Unmergeable
+    from clawlink.client.programs.json_text import Unmergeable
     from clawlink.client.programs.programs import plan
 
     try:

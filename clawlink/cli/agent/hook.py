@@ -36,7 +36,7 @@ def add(parser: ArgumentParser) -> None:
         "event", metavar="EVENT", help="SessionStart, UserPromptSubmit, PostToolUse, Stop, SessionEnd or Wait"
     )
     parser.add_argument(
-        "--host", default="claude", help="the program: claude (default), codex, gemini, cursor or opencode"
+        "--host", default="claude", help="the program: claude (default), codex, gemini, cursor, opencode or openclaw"
     )
     parser.add_argument(
         "--seconds",

@@ -33,7 +33,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Print the skill, or install it."""
-    content = _packaged().read_bytes()
+    content = packaged().read_bytes()
     if args.install is None and args.dir is None:
         if ctx.json:
             ctx.out.json({"skill": content.decode()})
@@ -53,7 +53,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     return Exit.DONE
 
 
-def _packaged() -> Path:
+def packaged() -> Path:
+    """Return the file with the instructions."""
     import clawlink
 
     return Path(clawlink.__file__).with_name(_FILE)

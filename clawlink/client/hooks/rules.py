@@ -23,7 +23,8 @@ MAX_TOLD = 200
 class Host(NamedTuple):
     """A program with hooks: the field that names a session, and how it takes a word at the end of a turn.
 
-    A ``mute`` host shows its model nothing of a hook: then a message is not told by it.
+    A ``mute`` host shows its model nothing of a hook: then a message is not told by it. A ``lasting`` one has one agent
+    for all its sessions, which is never forgotten.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Host(NamedTuple):
     block: str = "block"
     plain: bool = False  # it takes other fields than Claude Code's
     mute: bool = False
+    lasting: bool = False
 
 
 HOSTS = {
@@ -41,6 +43,7 @@ HOSTS = {
         Host("gemini", block="deny"),
         Host("cursor", session_field="conversation_id", plain=True),
         Host("opencode", mute=True),
+        Host("openclaw", mute=True, lasting=True),
     )
 }
 

@@ -125,7 +125,8 @@ class Hook:
     def _forget_one(self) -> None:
         """Forget a session that was not resumed for long. Its agent leaves the relay, unless that is away."""
         for old in self._sessions.all():
-            if self._now - old.seen_at > FORGET_SECONDS:
+            host = rules.HOSTS.get(old.host)
+            if self._now - old.seen_at > FORGET_SECONDS and not (host is not None and host.lasting):
                 if old.agent_id is not None:
                     with contextlib.suppress(OSError, ValueError):
                         self._ask(old, "DELETE", f"/agents/{quote(old.agent_id, safe='')}")
@@ -144,6 +145,8 @@ class Hook:
             text += "\n" + rules.digest(session.name, unread["messages"], unread["count"])
         self._sessions.keep(session._replace(told=tuple(told), blocks=0, beat_at=self._now, seen_at=self._now))
         self._forget_one()
+        if self._host.mute:  # no model reads this; the plugin does
+            return {"agent": session.name}
         return rules.context(self._host, self._event("SessionStart"), text)
 
     def _told(self, event: str, session: Session) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,15 +101,6 @@ class Sessions:
 
     def _waiting(self, session: Session) -> Path:
         return self.path(session.host, session.session_id).with_suffix(".waiting")
-
-    def of_processes(self, ancestors: Sequence[tuple[int, str]]) -> Session | None:
-        """Return the session whose host is the nearest of these processes; None without one, or with several."""
-        sessions = [session for session in self.all() if session.agent_id is not None and not session.ended]
-        for process in ancestors:
-            found = [session for session in sessions if session.host_process == process]
-            if found:
-                return found[0] if len(found) == 1 else None
-        return None
 
     def note(self, why: str | None) -> None:
         """Keep the reason why the last hook did nothing; without one, forget it. Failures are ignored."""

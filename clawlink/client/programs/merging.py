@@ -8,9 +8,11 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from clawlink.client.hooks.rules import EVENTS, WAIT
+from clawlink.client.programs import json_text
+from clawlink.client.programs.json_text import Unmergeable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,34 +27,28 @@ _INERT = re.compile(r"""'[^']*'|"[^"$`]*\"""")
 _ACTIVE = re.compile(r"[;&|`$()<>\r\n]")
 _ESCAPED_QUOTE = re.compile(r"""\\["']""")
 _WINDOWS_WORD = re.compile(r"""(?:"[^"]*"|[^\s"])+""")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_INDENT = re.compile(r"^([ \t]+)\S", re.MULTILINE)
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _HEADER = re.compile(rf"^[ \t]*\[[ \t]*mcp_servers[ \t]*\.[ \t]*([\"']?){NAME}\1[ \t]*\][ \t]*(?:#.*)?$")
 
 
-class Unmergeable(Exception):
-    """The settings have a form that no entry can be put into without a risk; the message says which."""
-
-
 def with_hooks(text: str | None, entries: Mapping[str, Any], head: Mapping[str, Any]) -> str:
     """Put an entry for each event into ``hooks``. ``head`` are the other fields of a new file."""
-    settings = _read(text, head)
-    hooks = _within(settings, "hooks")
+    settings = json_text.read(text, head)
+    hooks = json_text.within(settings, "hooks")
     for event, entry in entries.items():
-        wanted = _as_read(entry)
+        wanted = json_text.as_read(entry)
         there = hooks.setdefault(event, [])
         if not isinstance(there, list):
             raise Unmergeable(f"hooks.{event} is no list")
         if [one for one in there if _is_ours(one)] != [wanted]:
             hooks[event] = [*(one for one in there if not _is_ours(one)), wanted]
-    return _written(settings, text)
+    return json_text.written(settings, text)
 
 
 def without_hooks(text: str, head: Mapping[str, Any]) -> str | None:
     """Take all commands of ClawLink out of ``hooks``. Returns None if that leaves nothing."""
-    settings = _read(text, head)
-    hooks = _within(settings, "hooks")
+    settings = json_text.read(text, head)
+    hooks = json_text.within(settings, "hooks")
     ours = [event for event, entries in hooks.items() if isinstance(entries, list) and any(map(_is_ours, entries))]
     if not ours:
         return text
@@ -62,52 +58,57 @@ def without_hooks(text: str, head: Mapping[str, Any]) -> str | None:
             del hooks[event]
     if not hooks:
         del settings["hooks"]
-    return None if settings in ({}, _as_read(head)) else _written(settings, text)
+    return None if settings in ({}, json_text.as_read(head)) else json_text.written(settings, text)
 
 
-def with_server(text: str | None, server: Mapping[str, Any]) -> str:
-    """Put the MCP server into ``mcpServers``."""
-    settings = _read(text, {})
-    servers = _within(settings, "mcpServers")
+def with_server(text: str | None, server: Mapping[str, Any], at: Sequence[str] = ("mcpServers",)) -> str:
+    """Put the MCP server into the object of servers, which has the path ``at``."""
+    settings = json_text.read(text, {})
+    servers = settings
+    for name in at:
+        servers = json_text.within(servers, name)
     if NAME in servers and not _is_our_server(servers[NAME]):
-        raise Unmergeable(f"mcpServers has another server that is called {NAME}")
+        raise Unmergeable(f"{'.'.join(at)} has another server that is called {NAME}")
     kept = servers.get(NAME, {})
-    servers[NAME] = {**kept, **_as_read(server)}
-    return _written(settings, text)
+    servers[NAME] = {**kept, **json_text.as_read(server)}
+    return json_text.written(settings, text)
 
 
-def without_server(text: str) -> str | None:
+def without_server(text: str, at: Sequence[str] = ("mcpServers",)) -> str | None:
     """Take the MCP server out. Returns None if that leaves nothing."""
-    settings = _read(text, {})
-    servers = _within(settings, "mcpServers")
-    if NAME not in servers or not _is_our_server(servers[NAME]):
+    settings = json_text.read(text, {})
+    above = [settings]
+    for name in at:
+        above.append(json_text.within(above[-1], name))
+    if NAME not in above[-1] or not _is_our_server(above[-1][NAME]):
         return text
-    del servers[NAME]
-    if not servers:
-        del settings["mcpServers"]
-    return _written(settings, text) if settings else None
+    del above[-1][NAME]
+    for holder, name in reversed(list(zip(above, at, strict=False))):
+        if not holder[name]:
+            del holder[name]
+    return json_text.written(settings, text) if settings else None
 
 
 def with_local(text: str | None, words: Sequence[str]) -> str:
     """Put the MCP server into ``mcp``, as opencode has it: a local one whose command is a list."""
-    settings = _read(text, {})
-    servers = _within(settings, "mcp")
+    settings = json_text.read(text, {})
+    servers = json_text.within(settings, "mcp")
     if NAME in servers and not _is_our_local(servers[NAME]):
         raise Unmergeable(f"mcp has another server that is called {NAME}")
     servers[NAME] = {"enabled": True, **servers.get(NAME, {}), "type": "local", "command": list(words)}
-    return _written(settings, text)
+    return json_text.written(settings, text)
 
 
 def without_local(text: str) -> str | None:
     """Take the MCP server out of ``mcp``. Returns None if that leaves nothing."""
-    settings = _read(text, {})
-    servers = _within(settings, "mcp")
+    settings = json_text.read(text, {})
+    servers = json_text.within(settings, "mcp")
     if NAME not in servers or not _is_our_local(servers[NAME]):
         return text
     del servers[NAME]
     if not servers:
         del settings["mcp"]
-    return _written(settings, text) if settings else None
+    return json_text.written(settings, text) if settings else None
 
 
 def with_table(text: str | None, command: str, args: Sequence[str]) -> str:
@@ -186,86 +187,6 @@ def _is_our_command(command: str) -> bool:
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------
-
-
-class _Number(NamedTuple):
-    """A number as its text, so that it is written as it was: ``1.0``, ``1e400`` or a long one."""
-
-    text: str
-
-
-def _parsed(text: str) -> Any:
-    return json.loads(
-        text, object_pairs_hook=_object, parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant
-    )
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for name in names if names.count(name) > 1)
-        raise Unmergeable(f"an object has the key {json.dumps(double)} more than once; keep one of them")
-    return found
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise Unmergeable(f"it is no plain JSON: {name} is no number there")
-
-
-def _as_read(value: Mapping[str, Any]) -> Any:
-    return _parsed(json.dumps(value))
-
-
-def _read(text: str | None, head: Mapping[str, Any]) -> dict[str, Any]:
-    if text is None or not text.strip():
-        settings = _as_read(head)
-    else:
-        try:
-            settings = _parsed(text)
-        except (ValueError, RecursionError) as error:
-            raise Unmergeable(f"it is no plain JSON, as with comments ({error})") from None
-    if not isinstance(settings, dict):
-        raise Unmergeable("it is no JSON object")
-    return settings
-
-
-def _within(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    found = settings.setdefault(name, {})
-    if not isinstance(found, dict):
-        raise Unmergeable(f"{name} is no object")
-    return found
-
-
-def _written(settings: dict[str, Any], text: str | None) -> str:
-    """Write settings as the text was: its indentation, its line ends, and its last one. Equal settings stay as text."""
-    found = _INDENT.search(text or "")
-    one_line = text is not None and text.strip() != "" and "\n" not in text.strip()
-    try:
-        if text is not None and text.strip() and _parsed(text) == settings:
-            return text
-        written = _json(settings, None if one_line else found[1] if found else "  ", "\n")
-    except RecursionError:
-        raise Unmergeable("its values are too deep in each other") from None
-    if text is None or not text.strip() or text.endswith("\n"):
-        written += "\n"
-    return written.replace("\n", "\r\n") if text is not None and "\r\n" in text else written
-
-
-def _json(value: Any, indent: str | None, line: str) -> str:
-    """Write a value as ``json.dumps`` does, with numbers as they were. ``line`` begins a line at this depth."""
-    if isinstance(value, _Number):
-        return value.text
-    if not isinstance(value, (dict, list)) or not value:
-        # Half of a pair of code units is no UTF-8 and stays escaped.
-        return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", json.dumps(value, ensure_ascii=False))
-    inner = line + (indent or "")
-    if isinstance(value, dict):
-        parts = [f"{_json(name, None, '')}: {_json(one, indent, inner)}" for name, one in value.items()]
-    else:
-        parts = [_json(one, indent, inner) for one in value]
-    first, last = "{}" if isinstance(value, dict) else "[]"
-    return first + (", ".join(parts) if indent is None else inner + f",{inner}".join(parts) + line) + last
 
 
 def _is_ours(entry: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shlex
@@ -15,15 +16,17 @@ from typing import Any, NamedTuple
 
 from clawlink import private
 from clawlink.client.hooks.rules import WAIT
-from clawlink.client.programs import merging, opencode
-from clawlink.client.programs.merging import Unmergeable
+from clawlink.client.programs import merging, openclaw, opencode
+from clawlink.client.programs.json_text import Unmergeable
 from clawlink.errors import Conflicted
 
 # In seconds: a little more than the hook waits.
 _WAIT_TIMEOUT = 21_600
-# The end of the name of a file that stands beside a settings file that connect made. It has the number of folders that
-# connect made for it.
+# The end of the name of a file that stands beside a file that connect made. It has the number of folders that connect
+# made for it, and a digest of what connect wrote last.
 _MADE = ".made-by-clawlink"
+# All of Codex, Gemini CLI, Cursor and opencode read it. Gemini CLI warns of a skill that it finds twice.
+_SHARED_SKILLS = ".agents/skills"
 _CLAUDE = {event: event for event in ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")}
 
 
@@ -31,7 +34,8 @@ class Program(NamedTuple):
     """A program. Paths are below the home folder, or below a project where they differ there.
 
     ``events`` maps its events to those of ``clawlink hook``. A program with a ``plugin`` has no hooks in its settings:
-    the file of its hooks is a program of ours.
+    the file of its hooks is a program of ours. One with a ``webhook`` runs no hooks: it is woken over HTTP.
+    ``skills`` is its folder of skills, ``at`` the path to the servers in their file.
     """
 
     name: str
@@ -41,17 +45,22 @@ class Program(NamedTuple):
     hooks: str
     servers: str
     events: Mapping[str, str]
-    project_servers: str
+    project_servers: str | None  # None where a project has no settings
+    skills: str
     flat: bool = False  # an entry of hooks is the command itself
     head: Mapping[str, Any] = {}
     waits: tuple[str, ...] = ()  # events after which a hook waits for mail, to wake the session
     plugin: bool = False
     project_hooks: str | None = None
+    webhook: bool = False
+    at: tuple[str, ...] = ("mcpServers",)
+    server_flags: tuple[str, ...] = ()
 
     def files(self, root: Path, *, project: bool) -> tuple[Path, Path]:
         """Return the file with the hooks and that with the MCP servers."""
         hooks = self.project_hooks if project and self.project_hooks else self.hooks
-        return root / hooks, root / (self.project_servers if project else self.servers)
+        servers = self.project_servers if project and self.project_servers else self.servers
+        return root / hooks, root / servers
 
 
 PROGRAMS = {
@@ -66,6 +75,7 @@ PROGRAMS = {
             ".claude.json",
             _CLAUDE,
             ".mcp.json",
+            ".claude/skills",
             waits=("SessionStart", "Stop"),
         ),
         Program(
@@ -77,6 +87,7 @@ PROGRAMS = {
             ".codex/config.toml",
             {event: event for event in _CLAUDE if event != "SessionEnd"},
             ".codex/config.toml",
+            _SHARED_SKILLS,
         ),
         Program(
             "gemini",
@@ -93,6 +104,7 @@ PROGRAMS = {
                 "SessionEnd": "SessionEnd",
             },
             ".gemini/settings.json",
+            _SHARED_SKILLS,
         ),
         Program(
             "cursor",
@@ -103,6 +115,7 @@ PROGRAMS = {
             ".cursor/mcp.json",
             {"sessionStart": "SessionStart", "stop": "Stop", "sessionEnd": "SessionEnd"},
             ".cursor/mcp.json",
+            _SHARED_SKILLS,
             True,
             {"version": 1},
         ),
@@ -115,8 +128,23 @@ PROGRAMS = {
             ".config/opencode/opencode.json",
             {},
             "opencode.json",
+            _SHARED_SKILLS,
             plugin=True,
             project_hooks=".opencode/plugins/clawlink.js",
+        ),
+        Program(
+            "openclaw",
+            "OpenClaw",
+            "openclaw",
+            ".openclaw",
+            ".openclaw/openclaw.json",
+            ".openclaw/openclaw.json",
+            {},
+            None,
+            ".openclaw/skills",
+            webhook=True,
+            at=("mcp", "servers"),
+            server_flags=("--host", "openclaw"),
         ),
     )
 }
@@ -158,6 +186,30 @@ def plan(program: Program, root: Path, *, project: bool, flags: Sequence[str] = 
     return [change for change in changes if change.before != change.after]
 
 
+def plan_skill(program: Program, root: Path, skill: bytes, *, undo: bool = False, shared: bool = False) -> list[Change]:
+    """Return the change that puts the skill where the program looks, or takes it out. Raises Unmergeable.
+
+    ``shared`` says that another connected program reads it there. A skill that was changed by hand stays.
+    """
+    path = root / program.skills / merging.NAME / "SKILL.md"
+    now, made = _bytes(path), _made(path)
+    untouched = now is None or (made is not None and made[1] == _digest(now))
+    if undo:
+        if now is None or made is None or shared:
+            return []
+        if untouched:
+            return [Change(path, now, None)]
+        raise Unmergeable(f"{path} is left as it is: it was changed by hand")
+    if now == skill:
+        return []
+    if untouched:
+        return [Change(path, now, skill)]
+    raise Unmergeable(
+        f"{path} is left as it is: it was changed by hand, or is another skill of that name; to replace it: "
+        f"clawlink skill --dir {shlex.quote(str(path.parent.parent))} --force"
+    )
+
+
 def _step(
     program: Program, text: str | None, path: Path, *, is_hooks: bool, flags: Sequence[str], undo: bool
 ) -> str | None:
@@ -168,15 +220,19 @@ def _step(
             return opencode.without_plugin(text or "") if undo else opencode.with_plugin(text, _command(), flags)
         words = [*_command(), "mcp", *flags]
         return merging.without_local(text or "") if undo else merging.with_local(text, words)
+    if is_hooks and program.webhook:
+        return openclaw.without_webhook(text or "") if undo else openclaw.with_webhook(text)
     if is_hooks:
         if undo:
             return merging.without_hooks(text or "", program.head)
         entries = {event: _entry(program, event, flags) for event in program.events}
         return merging.with_hooks(text, entries, program.head)
-    command, args = _command()[0], [*_command()[1:], "mcp", *flags]
+    command, args = _command()[0], [*_command()[1:], "mcp", *program.server_flags, *flags]
     if path.suffix == ".toml":
         return merging.without_table(text or "") if undo else merging.with_table(text, command, args)
-    return merging.without_server(text or "") if undo else merging.with_server(text, {"command": command, "args": args})
+    if undo:
+        return merging.without_server(text or "", program.at)
+    return merging.with_server(text, {"command": command, "args": args}, program.at)
 
 
 def _command() -> list[str]:
@@ -218,6 +274,25 @@ def _mark(path: Path) -> Path:
     return real.with_name(real.name + _MADE)
 
 
+def _said(folders: int, data: bytes) -> bytes:
+    return f"{folders} {_digest(data)}".encode()
+
+
+def _made(path: Path) -> tuple[int, str] | None:
+    """Return how many folders were made for a file, and the digest of what was written last; None without a mark."""
+    try:
+        folders, _, digest = _mark(path).read_text("ascii").strip().partition(" ")
+        return int(folders or 0), digest
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return 0, ""
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _bytes(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
@@ -256,10 +331,13 @@ def apply(change: Change, backup: str) -> Path | None:
     mode = path.stat().st_mode & 0o777 if change.before is not None else 0o600
     missing = sum(not folder.exists() for folder in path.parents)
     path.parent.mkdir(parents=True, exist_ok=True)
+    made = _made(path)
     if change.before is None:
-        private.write(_mark(path), str(missing).encode())
+        private.write(_mark(path), _said(missing, change.after))
     elif not all(merging.NAME.encode() in data for data in (change.before, change.after)):
         _mark(path).unlink(missing_ok=True)  # another file has its place, or all that is left is of others
+    elif made is not None:
+        private.write(_mark(path), _said(made[0], change.after))
     private.write(path, change.after)
     path.chmod(mode)
     return kept
@@ -267,12 +345,8 @@ def apply(change: Change, backup: str) -> Path | None:
 
 def _unmake(path: Path) -> None:
     """Remove the mark of a file that is gone, and the folders that were made for it, where they are empty."""
-    mark = _mark(path)
-    try:
-        made = int(mark.read_bytes() or 0)
-    except (FileNotFoundError, ValueError):
-        made = 0
-    mark.unlink(missing_ok=True)
+    made = _made(path)
+    _mark(path).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # something else is in a folder: it stays, and so do those above
-        for folder in path.parents[: max(made, 0)]:
+        for folder in path.parents[: 0 if made is None else max(made[0], 0)]:
             folder.rmdir()

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from clawlink.client.hooks.acting import of_call, of_gateway
 from clawlink.client.hooks.rules import HOSTS, MAX_BLOCKS, name_of
 from clawlink.client.hooks.run import BEAT_SECONDS, Hook, Where
 from clawlink.client.hooks.sessions import FORGET_SECONDS, Session, Sessions
-from clawlink.client.identity import Identities
+from clawlink.client.identity import Identities, NoIdentity, SeveralIdentities
 from clawlink.client.sync import Client
 from clawlink.config import ServerConfig
-from clawlink.errors import UnknownAgent
+from clawlink.errors import RelayUnreachable, UnknownAgent
 from tests.system.threaded import relay_in_thread
 
 Run = Callable[..., Any]
@@ -208,15 +209,49 @@ def test_a_session_is_found_by_its_host_and_never_guessed(sessions: Sessions) ->
     sessions.keep(mine._replace(host_process=(70, "t70")))
     sessions.keep(other._replace(host_process=(80, "t80")))
     above = [(90, "t90"), (70, "t70"), (60, "t60")]
-    found = sessions.of_processes(above)
+    found = of_call(sessions, above, None)
     assert found is not None
     assert found.session_id == "mine"
     for wrong in ([], [(60, "t60")], [(70, "later")], [(71, "t70")]):
-        assert sessions.of_processes(wrong) is None, wrong
+        assert of_call(sessions, wrong, None) is None, wrong
     sessions.keep(other._replace(host_process=(70, "t70")))  # two sessions say that this is their host
-    assert sessions.of_processes(above) is None
+    with pytest.raises(SeveralIdentities, match=r"2 sessions share this server .mine, other.*clawlink poll --as NAME"):
+        of_call(sessions, above, None)
     sessions.keep(other._replace(host_process=(70, "t70"), ended=True))
-    assert sessions.of_processes(above) is not None
+    assert of_call(sessions, above, None) is not None
+
+
+def test_a_session_that_opencode_names_is_found_if_it_runs_above(sessions: Sessions) -> None:
+    mine = Session("opencode", "mine", "one", "http://r", "c", agent_id="a1", host_process=(70, "t70"))
+    other = mine._replace(session_id="other", name="two", agent_id="a2")
+    foreign = mine._replace(session_id="foreign", host_process=(80, "t80"))
+    over, fresh = mine._replace(session_id="over", ended=True), mine._replace(session_id="fresh", agent_id=None)
+    for session in (mine, other, foreign, over, fresh, mine._replace(host="claude", session_id="claude's")):
+        sessions.keep(session)
+    for above in ([(90, "t90"), (70, "t70")], []):  # Windows tells no processes
+        for session in (mine, other):
+            assert of_call(sessions, above, session.session_id) == session
+        for named in ("over", "fresh", "nobody", "", "claude's", *(["foreign"] if above else [])):
+            with pytest.raises(NoIdentity, match="no agent yet"):
+                of_call(sessions, above, named)
+
+
+def test_the_gateway_of_openclaw_has_one_agent_that_is_never_forgotten(relay: str, sessions: Sessions) -> None:
+    begun = [of_gateway(sessions, lambda: Where(relay), 20.0, begins=begins) for begins in (True, False, True)]
+    assert len({(one.agent_id, one.name, one.agent_key) for one in begun}) == 1
+    assert begun[0].name.startswith("openclaw-home-")
+    sessions.keep(begun[0]._replace(seen_at=0.0))
+    Hook(sessions, HOSTS["claude"], {"session_id": "s"}, until=lambda: time.monotonic() + 20).run(
+        "SessionStart", lambda: Where(relay)
+    )
+    assert sessions.find("openclaw", begun[0].session_id) is not None
+    with Client(relay, agent_id=begun[0].agent_id, agent_key=begun[0].agent_key) as gone:
+        gone.leave()
+    sessions.keep(begun[0]._replace(beat_at=0.0))
+    back = of_gateway(sessions, lambda: Where(relay), 20.0, begins=False)
+    assert (back.agent_id, back.name) == (begun[0].agent_id, begun[0].name)
+    with pytest.raises(RelayUnreachable, match="clawlink doctor"):
+        of_gateway(Sessions(sessions.folder), lambda: Where("http://127.0.0.1:9"), 5.0, begins=True)
 
 
 def test_a_file_that_is_no_session_is_passed_over(sessions: Sessions) -> None:

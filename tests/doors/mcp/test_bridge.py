@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ import pytest
 from mcp.client.client import Client as McpClient
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from clawlink.client.hooks.ancestors import ancestors
+from clawlink.client.hooks.rules import HOSTS
+from clawlink.client.hooks.run import Hook, Where
+from clawlink.client.hooks.sessions import Sessions
 from clawlink.client.sync import Client
 from tests import processes
 from tests.conftest import Start
@@ -109,3 +114,58 @@ def test_the_bridge_starts_without_a_relay_and_without_an_agent_and_says_what_to
         assert bridge.wait(30) == 0
     assert told["isError"] is True
     assert "clawlink register" in told["content"][0]["text"]
+
+
+def test_each_session_of_one_opencode_acts_as_its_own_agent(start_relay: Start, tmp_path: Path) -> None:
+    """Its plugin names the session in each call. A call without that acts as nobody while there are several."""
+    relay = start_relay()
+    sessions = Sessions(tmp_path)
+    above = ancestors(os.getpid())
+    host = above[0].key if above else None  # Windows tells no processes
+    for id in ("one", "two"):
+        ends_at = time.monotonic() + 20
+        hook = Hook(sessions, HOSTS["opencode"], {"session_id": id, "cwd": "/x/shop"}, until=lambda at=ends_at: at)  # type: ignore[misc]
+        assert hook.run("SessionStart", lambda: Where(relay.url)) is not None
+        made = sessions.find("opencode", id)
+        assert made is not None
+        sessions.keep(made._replace(host_process=host))
+
+    def call(bridge: Any, tool: str, **arguments: Any) -> tuple[bool, dict[str, Any]]:
+        ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+        bridge.stdin.write(json.dumps(ask).encode() + b"\n")
+        bridge.stdin.flush()
+        result = json.loads(bridge.stdout.readline())["result"]
+        return result["isError"], json.loads(result["content"][0]["text"])
+
+    agents = {one.session_id: one.agent_id for one in sessions.all()}
+    env = environ(tmp_path, relay.url)
+    with processes.Popen(_COMMAND, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as bridge:
+        for id in ("one", "two", "one"):
+            failed, said = call(bridge, "relay_agents", clawlink_session=id)
+            assert (failed, said["you"]["agent_id"]) == (False, agents[id])
+        failed, said = call(bridge, "relay_fetch_file", key="none", path=str(tmp_path / "x"), clawlink_session="two")
+        assert (failed, said["code"]) == (True, "unknown_file"), "the local tools take it, too"
+        failed, said = call(bridge, "relay_inbox", clawlink_session="three")
+        assert (failed, said["code"]) == (True, "no_identity")
+        if host is not None:
+            failed, said = call(bridge, "relay_inbox")
+            assert (failed, said["code"]) == (True, "several_identities")
+            assert "clawlink poll" in said["error"]
+            # The other session ends: then there is one.
+            two = sessions.find("opencode", "two")
+            assert two is not None
+            sessions.keep(two._replace(ended=True))
+            failed, said = call(bridge, "relay_agents")
+            assert (failed, said["you"]["agent_id"]) == (False, agents["one"])
+        assert bridge.stdin is not None
+        bridge.stdin.close()
+        assert bridge.wait(30) == 0
+
+
+def test_the_server_of_openclaw_makes_its_agent_before_a_call(start_relay: Start, tmp_path: Path) -> None:
+    relay = start_relay()
+    done = processes.run([*_COMMAND, "--host", "openclaw"], input=b"", env=environ(tmp_path, relay.url), timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    (session,) = Sessions(tmp_path).all()
+    with Client(relay.url) as visitor:
+        assert [agent.agent_id for agent in visitor.discover().agents] == [session.agent_id]

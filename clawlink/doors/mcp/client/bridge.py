@@ -23,7 +23,9 @@ from clawlink.errors import ClawLinkError, NotARelay
 from clawlink.protocol.reading import read_fields, why_no_json
 
 Write = Callable[[bytes], None]
-Open = Callable[[], AsyncClient]
+Open = Callable[[str | None], AsyncClient]
+# The argument by which the plugin of opencode names the session that calls. All its sessions share one server.
+SESSION = "clawlink_session"
 
 # Any longer line is no message of a client that works.
 MAX_LINE_BYTES = 8 * 2**20
@@ -31,12 +33,16 @@ _encoder = msgspec.json.Encoder()
 
 
 class Bridge:
-    """Hears lines and writes answers, each when it is there. ``open`` returns a client, or raises ClawLinkError."""
+    """Hears lines and writes answers, each when it is there.
+
+    ``open`` returns the client of the session that calls, or raises ClawLinkError. It runs in a thread.
+    """
 
     def __init__(self, open: Open, write: Write) -> None:
         self._open = open
+        self._opening = asyncio.Lock()
         self._write = write
-        self._client: AsyncClient | None = None
+        self._clients: set[AsyncClient] = set()
         self._calls: dict[int | str, asyncio.Task[None]] = {}
 
     async def hear(self, line: bytes) -> None:
@@ -70,19 +76,26 @@ class Bridge:
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        if self._client is not None:
-            await self._client.close()
+        for client in self._clients:
+            await client.close()
+
+    async def open(self, session: str | None) -> AsyncClient:
+        """Return the client of a session, or of the one session of the program. Raises ClawLinkError."""
+        async with self._opening:
+            client = await asyncio.to_thread(self._open, session)
+        self._clients.add(client)
+        return client
 
     async def _call(self, call: rpc.ToolCall | rpc.Query) -> None:
         try:
-            if self._client is None:
-                self._client = self._open()
+            call, session = _caller(call)
+            client = await self.open(session)
             if isinstance(call, rpc.ToolCall) and call.tool.local:
                 ask = read_fields(call.arguments, call.tool.arguments)
-                text = told(await _LOCAL[call.tool.name](self._client, ask))
+                text = told(await _LOCAL[call.tool.name](client, ask))
                 self._answer(rpc.result_of(call, text, failed=False))
             else:
-                answer = await self._client.perform(forwarded(self._client, call))
+                answer = await client.perform(forwarded(client, call))
                 self._answer({"jsonrpc": "2.0", "id": call.id, **answer})
         except ClawLinkError as error:
             self._refuse(call, {"code": error.code, "error": error.message})
@@ -97,6 +110,14 @@ class Bridge:
 
     def _answer(self, body: dict[str, Any]) -> None:
         self._write(_encoder.encode(body) + b"\n")
+
+
+def _caller(call: rpc.ToolCall | rpc.Query) -> tuple[rpc.ToolCall | rpc.Query, str | None]:
+    """Return a call without the argument that names its session, and that session."""
+    if not isinstance(call, rpc.ToolCall) or not isinstance(call.arguments, dict) or SESSION not in call.arguments:
+        return call, None
+    arguments = dict(call.arguments)
+    return call._replace(arguments=arguments), str(arguments.pop(SESSION))
 
 
 def forwarded(client: AsyncClient, call: rpc.ToolCall | rpc.Query) -> Call[dict[str, Any]]:
