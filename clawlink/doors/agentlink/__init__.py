@@ -44,13 +44,13 @@ class AgentLinkDoor(Door):
             _require_readable(settings.config)
         if settings.self_register and config.token is None and (config.no_auth or config.on_loopback):
             raise ValueError("--agentlink-self-register needs a token, or anyone could register: give --token")
-        if settings.served and config.store is not None:
-            raise ValueError(
-                "Agent Link and --store contradict each other: one relay alone knows which signed frames were used; "
-                "serve Agent Link from a relay without --store"
-            )
         if settings.no_store and not settings.served:
             raise ValueError("--no-store is about Agent Link: give --agentlink-config, too")
+        if settings.no_store and config.store is not None:
+            raise ValueError(
+                "--no-store and --store contradict each other: each relay knows its own connections alone, and would "
+                "refuse messages for agents that are connected to another; leave out --no-store"
+            )
 
     def open(self, opening: Opening) -> OpenDoor | None:
         settings: Settings = opening.settings

@@ -139,7 +139,7 @@ class AgentRegistration(AgentLookup):
             access.require_strong(agent_key)
             key_hash = access.hash_key(agent_key)
         elif ask.claim and (old is None or key_hash is None or self._is_repeat(ask, old)):
-            made = self._make_key(agent_id, ask.idempotency_key)
+            made = self.make_key(agent_id, ask.idempotency_key)
             key_hash = access.hash_key(made)
         elif old is not None:
             access.require_agent(old, agent_key, field="agent_id")
@@ -250,8 +250,8 @@ class AgentRegistration(AgentLookup):
             if what is not None:
                 raise NotAllowed(f"{wanted!r} is {what}; choose another {field}", field=field)
 
-    def _make_key(self, agent_id: str, idempotency_key: str | None) -> str:
-        """Make an agent key. With an idempotency key it derives from it, so that a repeat can be given the same."""
+    def make_key(self, agent_id: str, idempotency_key: str | None) -> str:
+        """Return an agent key. With an idempotency key it derives from it, so that a repeat can be given the same."""
         if idempotency_key is None:
             return secrets.token_urlsafe(AGENT_KEY_BITS // 8)
         cause = derived(agent_id, idempotency_key)
@@ -260,7 +260,7 @@ class AgentRegistration(AgentLookup):
     def _is_repeat(self, ask: requests.Register, old: Agent) -> bool:
         if ask.idempotency_key is None or old.key_hash is None:
             return False
-        made = self._make_key(old.id, ask.idempotency_key)
+        made = self.make_key(old.id, ask.idempotency_key)
         return hmac.compare_digest(access.hash_key(made), old.key_hash)
 
     async def _is_own(self, agent_id: str, ask: requests.Register, agent_key: str | None) -> bool:

@@ -85,6 +85,10 @@ class Consumer:
         """When the first of what is under way was sent, on the event loop's clock."""
         return next((sent.at for sent in self._under_way.values()), None)
 
+    def sent_since(self, at: float) -> list[str]:
+        """Return the receipts of what is under way and was sent after this time, on the event loop's clock."""
+        return [sent.receipt for sent in self._under_way.values() if sent.at > at]
+
     async def next(self, agent: Agent, *, tick: Tick) -> Taken:
         """Return what there is for the agent, one batch; nothing after a while, or when the relay shuts down.
 

@@ -104,9 +104,9 @@ async def dial(connect: Connect) -> Dial:
 async def join(dial: Dial) -> Joined:
     """Open a connection as the old client does, and register it."""
 
-    async def open(relay: Running, instance_id: str, **options: Any) -> OldClient:
+    async def open(relay: Running, instance_id: str, *, at: float | None = None, **options: Any) -> OldClient:
         client = await dial(relay, instance_id, **options)
-        assert (await client.register())["type"] == "registered"
+        assert (await client.register(at=at))["type"] == "registered"
         return client
 
     return open

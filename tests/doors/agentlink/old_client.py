@@ -45,19 +45,19 @@ class OldClient:
     async def put(self, frame: Any) -> None:
         await self.socket.send_str(frame if isinstance(frame, str) else json.dumps(frame))
 
-    async def frame(self) -> dict[str, Any]:
+    async def frame(self, *, seconds: float = SECONDS) -> dict[str, Any]:
         """Return the next frame; pings, which come up where none are answered, are none."""
-        got = await asyncio.wait_for(self.socket.receive(), SECONDS)
+        got = await asyncio.wait_for(self.socket.receive(), seconds)
         while got.type is aiohttp.WSMsgType.PING:
-            got = await asyncio.wait_for(self.socket.receive(), SECONDS)
+            got = await asyncio.wait_for(self.socket.receive(), seconds)
         assert got.type is aiohttp.WSMsgType.TEXT, got
         frame: dict[str, Any] = json.loads(got.data)
         return frame
 
-    async def next(self, kind: str) -> dict[str, Any]:
+    async def next(self, kind: str, *, seconds: float = SECONDS) -> dict[str, Any]:
         """Return the next frame of a type, as a client that ignores the others sees it."""
         while True:
-            frame = await self.frame()
+            frame = await self.frame(seconds=seconds)
             if frame["type"] == kind:
                 return frame
 

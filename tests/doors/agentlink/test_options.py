@@ -43,7 +43,10 @@ def test_the_door_is_closed_unless_it_is_asked_for(path: str) -> None:
         (["--agentlink-self-register"], "needs a token"),
         (["--agentlink-self-register", "--no-auth", "--host", "0.0.0.0"], "needs a token"),
         (["--no-store"], "--agentlink-config"),
-        (["--store", "redis://h", "--agentlink-self-register", "--token", "t"], "Agent Link and --store contradict"),
+        (
+            ["--store", "redis://h", "--agentlink-self-register", "--token", "t", "--no-store"],
+            "--no-store and --store contradict",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_told(argv: list[str], says: str) -> None:

@@ -26,7 +26,7 @@ async def test_a_broken_connection_of_the_store_is_not_taken_for_a_peer_that_hun
     for module in (service, receipts):
         monkeypatch.setattr(module, "_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(copies, "_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(door, "_EXTEND_SECONDS", 0.01)
+    monkeypatch.setattr(door, "EXTEND_SECONDS", 0.01)
     store = Unplugged(MemoryStore(), Random(1))
     relay = await serve_link(store=store)
     a, c, d = await join(relay, "a"), await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")

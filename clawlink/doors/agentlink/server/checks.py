@@ -10,9 +10,11 @@ from msgspec import Struct
 
 from clawlink.doors.agentlink.server.instances import Instance, Instances
 from clawlink.doors.agentlink.server.nonces import Nonces
+from clawlink.doors.agentlink.server.used_frames import UsedFrames
 from clawlink.doors.agentlink.wire import signing
 from clawlink.doors.agentlink.wire.frames import INVALID_SIGNATURE, NOT_REGISTERED, Register, Send
 from clawlink.errors import BadRequest, NotAllowed
+from clawlink.relay.core import Core
 
 # Signed times have milliseconds: a frame of this millisecond may be signed already and still be new.
 _STAMP_SECONDS = 0.001
@@ -33,16 +35,23 @@ class Proof(Struct, frozen=True, omit_defaults=True):
 
 
 class Checks:
-    """Checks registers and messages, old and new. Each new one counts once."""
+    """Checks registers and messages, old and new. Each new one counts once.
 
-    def __init__(self, instances: Instances, wall: Callable[[], float]) -> None:
+    The relays of a mesh know together which frames were used, also those from before the start of one of them. ``wall``
+    is then the time of their server.
+    """
+
+    def __init__(self, instances: Instances, wall: Callable[[], float], core: Core) -> None:
         self._instances = instances
         self._wall = wall
-        self._nonces = Nonces(tolerance=signing.TOLERANCE_SECONDS, since=wall() - _STAMP_SECONDS)
+        alone = core.peers is None
+        tolerance = signing.TOLERANCE_SECONDS
+        self.used = None if alone else UsedFrames(core, tolerance=tolerance)
+        self._nonces = Nonces(tolerance=tolerance, since=wall() - _STAMP_SECONDS if alone else 0.0)
 
-    def register(self, frame: Register) -> tuple[Instance, str | None]:
+    async def register(self, frame: Register) -> tuple[Instance, str | None]:
         """Return the instance that a register is signed by, and its agent in the new form. Raises NotAllowed."""
-        instance = self._instances.get(frame.instance_id)
+        instance = await self._instances.find(frame.instance_id)
         if instance is None:
             raise NotAllowed(NOT_REGISTERED, field="instance_id")
         if frame.agent_id is None and frame.time is None and frame.nonce is None:
@@ -52,14 +61,14 @@ class Checks:
         agent_id, time, nonce = _all(agent_id=frame.agent_id, time=frame.time, nonce=frame.nonce)
         text = signing.canonical_register(instance.id, agent_id, time=time, nonce=nonce)
         self._require(instance, frame.signature, text)
-        self._nonces.use(instance.id, nonce, signed_at=signing.read_stamp(time), now=self._wall())
+        await self._use(instance, nonce, signing.read_stamp(time))
         signing.require_agent(agent_id)
         return instance, agent_id
 
-    def send(self, frame: Send, by: Instance | None = None) -> tuple[Instance, str, Proof | None]:
+    async def send(self, frame: Send, by: Instance | None = None) -> tuple[Instance, str, Proof | None]:
         """Return the instance and the agent that signed a message, and the new form's proof.
 
-        ``by`` is the instance of the connection. Raises NotAllowed, BadRequest, RateLimited.
+        ``by`` is the instance of the connection. Raises NotAllowed, BadRequest, RateLimited, and the store's errors.
         """
         instance_id, agent_id = signing.split(frame.sender, field="from")
         if by is not None and instance_id != by.id:
@@ -67,7 +76,7 @@ class Checks:
                 f"this connection is that of instance {by.id!r} and speaks for no agent of {instance_id!r}",
                 field="from",
             )
-        instance = by or self._instances.get(instance_id)
+        instance = by or await self._instances.find(instance_id)
         if instance is None:
             raise NotAllowed(NOT_REGISTERED, field="from")
         if frame.time is None and frame.nonce is None and frame.id is None:
@@ -82,8 +91,13 @@ class Checks:
         time, nonce, id = _all(time=frame.time, nonce=frame.nonce, id=frame.id)
         text = signing.canonical_send(frame.sender, frame.to, frame.message, time=time, nonce=nonce, id=id)
         self._require(instance, frame.signature, text)
-        self._nonces.use(instance.id, nonce, signed_at=signing.read_stamp(time), now=self._wall())
+        await self._use(instance, nonce, signing.read_stamp(time))
         return instance, agent_id, Proof(frame.to, time, nonce, id, frame.signature, frame.seal)
+
+    async def _use(self, instance: Instance, nonce: str, signed_at: float) -> None:
+        self._nonces.use(instance.id, nonce, signed_at=signed_at, now=self._wall())
+        if self.used is not None:
+            await self.used.use(instance.id, nonce, signed_at=signed_at)
 
     def _old_register(self, instance: Instance, signature: str) -> None:
         """Try each second that an old client's clock may show. All are tried, so that the time reveals nothing."""

@@ -16,9 +16,10 @@ from clawlink.domain.terminal import cell
 from clawlink.doors.agentlink.server.checks import Checks
 from clawlink.doors.agentlink.server.copies import Copies, Writer
 from clawlink.doors.agentlink.server.envelopes import Envelopes
-from clawlink.doors.agentlink.server.instances import Instance
+from clawlink.doors.agentlink.server.instances import Instance, Instances
 from clawlink.doors.agentlink.server.members import Members
 from clawlink.doors.agentlink.server.receipts import Receipts
+from clawlink.doors.agentlink.server.seats import Seats
 from clawlink.doors.agentlink.server.sending import Sending
 from clawlink.doors.agentlink.server.service import Service
 from clawlink.doors.agentlink.server.socket import Gone, Socket
@@ -48,8 +49,10 @@ class Hub(Protocol):
     relay: Relay
     websockets: Websockets
     checks: Checks
+    instances: Instances
     members: Members
     envelopes: Envelopes
+    seats: Seats
     sending: Sending
     holders: dict[str, Copies]
 
@@ -57,7 +60,7 @@ class Hub(Protocol):
 
     def joined(self, instance: Instance, line: Connection) -> None: ...
 
-    async def spoke(self, instance: Instance, line: Connection, address: str) -> None: ...
+    async def spoke(self, instance: Instance, line: Connection, agent: Agent) -> None: ...
 
     async def left(self, line: Connection) -> None: ...
 
@@ -124,7 +127,7 @@ class Connection:
 
     async def _send(self, frame: frames.Send) -> None:
         sent = await self._door.sending.send(frame, self._instance)
-        await self._door.spoke(self._instance, self, sent.sender.id)
+        await self._door.spoke(self._instance, self, sent.sender)
         about = {**_about(frame), "message_id": sent.message_id}
         # A message that was read at once is still reported as queued first, so that the order is always the same.
         await self._socket.send(frames.write("queued", recipient=sent.recipient, status=sent.presence, **about))
@@ -175,6 +178,13 @@ class Connection:
             self._service.finished(frame.task_id)
         await self._socket.send(frames.write("responded", status=done.task_status, **_about(frame)))
 
+    async def extend(self) -> None:
+        """Hold the messages of the agent that the connection named for some more time, and what the relay knows."""
+        await self._door.instances.came(self._instance)
+        if self._service is not None:
+            await self._service.extend()
+            await self._door.members.stays(self._service.address)
+
     # -- the end -----------------------------------------------------------------------------------------------------
 
     async def say_goodbye(self) -> None:
@@ -183,7 +193,11 @@ class Connection:
             if self.writer.idle and (self._service is None or self._service.idle):
                 break
             await asyncio.sleep(_FAREWELL_STEP_SECONDS)
-        await self._socket.close(WSCloseCode.GOING_AWAY, _GOING)
+        await self.send_away(_GOING)
+
+    async def send_away(self, reason: str) -> None:
+        """Close the connection; its peer may connect again, to this relay or another."""
+        await self._socket.close(WSCloseCode.GOING_AWAY, reason)
 
     async def close(self) -> None:
         """Release everything. Unsettled messages are due again at once, for others of the instance too."""
@@ -219,9 +233,12 @@ async def _registered(door: Hub, socket: Socket) -> Connection | None:
         frame = await asyncio.wait_for(_first_frame(socket), REGISTER_SECONDS)
         if frame is None:
             return None
-        instance, agent_id = door.checks.register(frame)
-        agent = None if agent_id is None else await door.members.speaker(instance, agent_id)
+        instance, agent_id = await door.checks.register(frame)
+        agent = None if agent_id is None else await door.members.speaker(instance, agent_id, named=True)
         door.require_room(instance)
+        await door.instances.came(instance)
+        if agent is None:
+            await door.seats.take(instance.id)
     except Gone:
         raise
     except Exception as failure:
@@ -236,17 +253,21 @@ async def _registered(door: Hub, socket: Socket) -> Connection | None:
         await socket.close()
         return None
     connection = Connection(door, instance, agent, socket)
-    # Said before the first message is on its way: an old client takes the first frame for the answer.
-    await socket.send(
-        frames.write(
-            "registered",
-            instance_id=instance.id,
-            agent=connection.agent,
-            server_time=door.relay.time.stamp(),
-            max_frame_bytes=door.relay.limits.max_body_bytes,
+    try:
+        # Said before the first message is on its way: an old client takes the first frame for the answer.
+        await socket.send(
+            frames.write(
+                "registered",
+                instance_id=instance.id,
+                agent=connection.agent,
+                server_time=door.relay.time.stamp(),
+                max_frame_bytes=door.relay.limits.max_body_bytes,
+            )
         )
-    )
-    door.joined(instance, connection)
+        door.joined(instance, connection)
+    finally:
+        if agent is None:
+            door.seats.taken(instance.id)
     return connection
 
 

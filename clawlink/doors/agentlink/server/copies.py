@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.doors.agentlink.server.envelopes import Envelopes
 from clawlink.doors.agentlink.server.lines import Line, Readers
-from clawlink.doors.agentlink.server.service import ACK_SECONDS, CREDIT, Written
+from clawlink.doors.agentlink.server.service import CREDIT, LEASE_SECONDS, Written
 from clawlink.doors.agentlink.server.socket import Gone, Socket
 from clawlink.doors.agentlink.server.text import message_frame
 from clawlink.errors import StoreUnavailable
@@ -119,18 +119,25 @@ class Copies:
     """Claims an agent's messages, and writes them to each connection that ``aim`` names.
 
     ``latest`` returns the number of the latest connection. ``holders`` has the holder of each message by receipt, for
-    all agents of the door.
+    all agents of the door. ``sure`` tells of an address whether all connections that may be its agent's are here.
     """
 
     def __init__(
-        self, relay: Relay, agent: Agent, envelopes: Envelopes, latest: Callable[[], int], holders: dict[str, Copies]
+        self,
+        relay: Relay,
+        agent: Agent,
+        envelopes: Envelopes,
+        latest: Callable[[], int],
+        holders: dict[str, Copies],
+        sure: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._relay = relay
         self._agent = agent
         self._envelopes = envelopes
         self._latest = latest
         self._holders = holders
-        self._consumer: Consumer = relay.consumer(agent, lease=ACK_SECONDS, credit=CREDIT)
+        self._sure = sure
+        self._consumer: Consumer = relay.consumer(agent, lease=LEASE_SECONDS, credit=CREDIT)
         self._readers: Readers[OldLine] = Readers((), settles=False)
         self._held: dict[str, _Copy] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -250,8 +257,9 @@ class Copies:
         proven = _receipts([copy for copy in read if self._readers.settles and not copy.missed])
         if proven:
             with contextlib.suppress(Failed, StoreUnavailable):  # the next pong tries again
-                await self._relay.acks.ack(self._agent.id, proven, for_good=True)
-                self.settled(proven)
+                if self._readers.certain or await self._sure(self._agent.id):
+                    await self._relay.acks.ack(self._agent.id, proven, for_good=True)
+                    self.settled(proven)
         # A message that is read and still held keeps no other message back.
         credit = CREDIT + min(len(read) - len(proven), MAX_HELD)
         if credit != self._consumer.credit:
@@ -268,13 +276,9 @@ class Copies:
     async def extend(self) -> None:
         """Hold the agent's waiting messages for some more time."""
         held = list(self._held)
-        if not held:
-            return
-        try:
-            outcomes = await self._relay.acks.extend(self._agent.id, held, ACK_SECONDS)
+        if held:
+            outcomes = await self._relay.acks.extend(self._agent.id, held, LEASE_SECONDS)
             self.settled([o.receipt for o in outcomes if o.message_id is None])
-        except Exception:
-            _log.exception("holding messages failed; it goes on")
 
     async def close(self) -> None:
         """Stop; unsettled messages are due again at once."""

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
+from clawlink.domain.agent import Agent
 from clawlink.doors.agentlink.server import connection, http
 from clawlink.doors.agentlink.server.checks import Checks
 from clawlink.doors.agentlink.server.connection import Connection
 from clawlink.doors.agentlink.server.copies import Copies
 from clawlink.doors.agentlink.server.envelopes import Envelopes
+from clawlink.doors.agentlink.server.following import Following
 from clawlink.doors.agentlink.server.instances import Instance, Instances
 from clawlink.doors.agentlink.server.lines import Lines
 from clawlink.doors.agentlink.server.members import Members
+from clawlink.doors.agentlink.server.records import INSTANCES, Member, member_id
+from clawlink.doors.agentlink.server.seats import Seats
 from clawlink.doors.agentlink.server.sending import Sending
-from clawlink.doors.agentlink.server.service import ACK_SECONDS
+from clawlink.doors.agentlink.server.service import EXTEND_SECONDS
 from clawlink.doors.agentlink.wire.files import RelayFile
 from clawlink.doors.registry import OpenDoor
 from clawlink.errors import RelayFull
@@ -25,6 +30,7 @@ from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
 from clawlink.server.request import Handler
 from clawlink.server.ws_connection import Websockets
+from clawlink.store.base import Failed
 
 _log = logging.getLogger("clawlink.agentlink")
 
@@ -33,11 +39,11 @@ SOCKET = Endpoint("agentlink", "GET", "/agentlink", "Agent Link's websocket.", N
 SEND = Endpoint("agentlink_send", "POST", "/api/v1/send", "Send a message as an instance's agent.", None, open=True)
 REGISTER = Endpoint("agentlink_register", "POST", "/api/v1/register", "Register an instance.", None)
 MAX_CONNECTIONS = 100
-_EXTEND_SECONDS = ACK_SECONDS / 3
+_ELSEWHERE = "another relay has the old clients of this instance; connect again"
 
 
 class AgentLinkServer(OpenDoor):
-    """Agent Link in front of one relay. ``no_store`` refuses messages for agents that are not connected."""
+    """Agent Link in front of a relay. ``no_store`` refuses messages for agents that are not connected."""
 
     def __init__(
         self,
@@ -51,11 +57,12 @@ class AgentLinkServer(OpenDoor):
     ) -> None:
         self.relay = relay
         self.websockets = websockets
-        self.instances = Instances(file, self_register=self_register)
+        self.instances = Instances(file, relay, self_register=self_register)
         relay.agents.reserve(self.instances.own)
-        self.checks = Checks(self.instances, wall)
+        self.checks = Checks(self.instances, wall, relay.core)
         self.lines: Lines[Connection] = Lines()
-        self.members = Members(relay, self.instances, self._aim)
+        self.members = Members(relay, self.instances, self._learned)
+        self.seats = Seats(relay.core, self.members, used=self.lines.any_old, lost=self._lost)
         self.holders: dict[str, Copies] = {}
         """By receipt, who holds a message that was written to old connections."""
         self.envelopes = Envelopes(relay.core.secret)
@@ -66,6 +73,7 @@ class AgentLinkServer(OpenDoor):
         self._leaving: set[asyncio.Task[None]] = set()
         self._goodbye: asyncio.Task[None] | None = None
         self._extending: asyncio.Task[None] | None = None
+        self._following: Following | None = None
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
         yield SOCKET, lambda relay, request: connection.serve(self, request)
@@ -75,6 +83,8 @@ class AgentLinkServer(OpenDoor):
     async def start(self) -> None:
         """Register the agents of the operator's file, and log warnings for the operator."""
         self._extending = asyncio.create_task(self._extend())
+        self._following = Following(self.relay.core, INSTANCES, lambda changed: self.instances.load())
+        await self._following.loaded()
         for error in await self.members.start():
             _log.warning("an agent of the configuration was refused", extra={"reason": error.message})
         sharing = [instance.id for instance in self.instances.all() if instance.shares_secret]
@@ -85,9 +95,14 @@ class AgentLinkServer(OpenDoor):
             )
 
     async def upkeep(self, now: float) -> None:
-        """Begin to say goodbye once the relay shuts down."""
-        if self.relay.draining and self._goodbye is None:
-            self._goodbye = asyncio.create_task(self.close())
+        """Begin to say goodbye once the relay shuts down; until then hold what is this relay's."""
+        if self.relay.draining:
+            if self._goodbye is None:
+                self._goodbye = asyncio.create_task(self.close())
+            return
+        if self.relay.leads and self.checks.used is not None:
+            await self.checks.used.forget()
+        await self.seats.upkeep()
 
     async def close(self) -> None:
         await asyncio.gather(*(c.say_goodbye() for c in list(self._connections)))
@@ -95,6 +110,8 @@ class AgentLinkServer(OpenDoor):
             await asyncio.wait(self._leaving)
         if self._extending is not None:
             self._extending.cancel()
+        if self._following is not None:
+            self._following.close()
 
     async def info(self) -> dict[str, Any]:
         return {"instances": len(self.instances.all()), "connections": len(self._connections)}
@@ -121,8 +138,9 @@ class AgentLinkServer(OpenDoor):
             line.serve(self.members.agent(line.agent))
             self._aim(line.agent)
 
-    async def spoke(self, instance: Instance, line: Connection, address: str) -> None:
-        """Note that a connection has sent from an address: an old one is known by that."""
+    async def spoke(self, instance: Instance, line: Connection, agent: Agent) -> None:
+        """Note that a connection has sent as an agent: an old one is known by that."""
+        address = agent.id
         there = self._there(instance)
         was_stranger = not line.spoken_for
         if self.lines.spoke(instance.id, line, address) and line.agent is None:
@@ -130,7 +148,27 @@ class AgentLinkServer(OpenDoor):
             self._aim(address)
             if was_stranger:
                 self._went(instance.id, line)
+            await self.members.heard(agent)
             await self._expire(there)
+
+    def _learned(self, member: Member) -> None:
+        """Note how an agent is known, which another relay may have learned."""
+        self.lines.know(member.address, named=member.named, heard=member.heard)
+        self._aim(member.address)
+
+    def _lost(self, instance_id: str) -> None:
+        """End the old connections of an instance that another relay has taken."""
+        for line in self.lines.of(instance_id):
+            if line.agent is None:
+                self._background(line.send_away(_ELSEWHERE))
+
+    async def _sure(self, address: str) -> bool:
+        """Return True if all strangers that may be an agent are here, also by what other relays have learned."""
+        if self.relay.core.peers is None:
+            return True
+        instance_id, _, agent_id = address.partition("/")
+        await self.members.load(instance_id, [member_id(instance_id, agent_id)])
+        return await self.seats.holds(instance_id) and self.lines.readers(address).settles
 
     def _came(self, instance_id: str, line: Connection) -> None:
         """Have a stranger read for each agent of its instance that no connection is known to be."""
@@ -169,7 +207,7 @@ class AgentLinkServer(OpenDoor):
             if copies is None:
                 agent = self.members.agent(address)
                 copies = self.copies[address] = Copies(
-                    self.relay, agent, self.envelopes, lambda: self.lines.latest, self.holders
+                    self.relay, agent, self.envelopes, lambda: self.lines.latest, self.holders, self._sure
                 )
             copies.aim(readers)
         elif copies is not None:
@@ -180,11 +218,15 @@ class AgentLinkServer(OpenDoor):
         return self.lines.latest
 
     async def _extend(self) -> None:
-        """Hold the waiting messages of the agents while there are connections that may be theirs."""
+        """Hold the messages under way for some more time, and note which agents are connected."""
         while True:
-            await asyncio.sleep(_EXTEND_SECONDS)
-            for one in list(self.copies.values()):
-                await one.extend()
+            await asyncio.sleep(EXTEND_SECONDS)
+            holders: list[Copies | Connection] = [*self.copies.values(), *self._connections]
+            for holder in holders:
+                try:
+                    await holder.extend()
+                except Exception:
+                    _log.exception("holding messages failed; it goes on")
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -224,3 +266,5 @@ class AgentLinkServer(OpenDoor):
         await line.close()
         await asyncio.gather(*(self._leaving - before), return_exceptions=True)
         await self._expire(there)
+        with contextlib.suppress(Failed):  # then the place lapses
+            await self.seats.leave(instance.id)

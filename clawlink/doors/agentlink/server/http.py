@@ -25,7 +25,7 @@ class SelfRegister(Struct, frozen=True):
 async def register(instances: Instances, request: Request) -> Reply:
     """Register an instance, and tell it its secret this once."""
     ask = await read(request, SelfRegister)
-    instance, secret = instances.register(ask.instance_id, name=ask.name, public_key=ask.public_key)
+    instance, secret = await instances.register(ask.instance_id, name=ask.name, public_key=ask.public_key)
     return reply({"status": "registered", "instance_id": instance.id, "name": instance.name, "secret": secret})
 
 

@@ -70,6 +70,17 @@ class Lines(Generic[L]):
         """Return the strangers of an instance: one list, which changes."""
         return self._strangers.setdefault(instance_id, [])
 
+    def any_old(self, instance_id: str) -> bool:
+        """Return True if an instance has connections of the old form."""
+        return any(line.agent is None for line in self._of.get(instance_id, ()))
+
+    def know(self, address: str, *, named: bool, heard: bool) -> None:
+        """Note that an agent has named itself, or has sent over an old connection, here or at another relay."""
+        if named:
+            self._named.add(address)
+        if heard:
+            self._heard.add(address)
+
     def add(self, instance_id: str, line: L) -> None:
         """Note a new connection."""
         line.number = self.latest = next(self._numbers)

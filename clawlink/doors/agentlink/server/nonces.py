@@ -62,9 +62,7 @@ class Nonces:
         # The time is signed together with the nonce: a replay has the same second.
         used = seconds.setdefault(int(signed_at), set())
         if mark in used:
-            raise NotAllowed(
-                "this frame was used before: a nonce counts once; sign it again with a new one", field="nonce"
-            )
+            raise used_before()
         self._require_room(owner, seconds)
         used.add(mark)
         self._counts[owner] = self._counts.get(owner, 0) + 1
@@ -95,3 +93,8 @@ class Nonces:
             if not seconds:
                 del self._used[owner]
                 self._counts.pop(owner, None)
+
+
+def used_before() -> NotAllowed:
+    """Return the refusal of a frame that was used before."""
+    return NotAllowed("this frame was used before: a nonce counts once; sign it again with a new one", field="nonce")

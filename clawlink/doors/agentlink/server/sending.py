@@ -46,7 +46,7 @@ class Sending:
         message if it does not know whether it arrived. Raises the errors of the checks, the addressing and the relay's
         own rules.
         """
-        instance, agent_id, proof = self._checks.send(frame, by)
+        instance, agent_id, proof = await self._checks.send(frame, by)
         sender = await self._members.speaker(instance, agent_id)
         to = await self._members.recipient(instance, frame.to)
         self._require_there(to)
@@ -68,13 +68,13 @@ class Sending:
 
     def _content(self, message: str, proof: Proof | None, sender: Agent, to: Agent) -> Any:
         """Return the relay's content: the text alone, or for a member of an instance the text with its proof."""
-        if proof is None or not self._members.known(to.id):
+        if proof is None or not self._members.is_ours(to):
             return message
         return self._envelopes.pack(message, proof, sender=sender.id, to=to.id)
 
     def _there(self, to: Agent) -> bool:
         """Return True if a connection now reads this agent's messages."""
-        if self._members.known(to.id):
+        if self._members.is_ours(to):
             return self._lines.connected(to.id)
         return self._relay.agents.presence(to) is Presence.ONLINE
 

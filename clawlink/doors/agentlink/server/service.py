@@ -24,6 +24,9 @@ _log = logging.getLogger("clawlink.agentlink")
 CREDIT = 32
 # A handler may take its time: while the connection lives its messages are its own, and once it ends they are due.
 ACK_SECONDS = 600.0
+# The leases are shorter, and are made longer again and again: a relay that is killed gives nothing back.
+LEASE_SECONDS = 60.0
+EXTEND_SECONDS = LEASE_SECONDS / 3
 _RETRY_SECONDS = 1.0
 
 
@@ -74,7 +77,7 @@ class Service:
         self._agent = agent
         self._socket = socket
         self._envelopes = envelopes
-        self._consumer: Consumer = relay.consumer(agent, lease=ACK_SECONDS, credit=CREDIT)
+        self._consumer: Consumer = relay.consumer(agent, lease=LEASE_SECONDS, credit=CREDIT)
         self._batches: dict[int, int] = {}  # the number of a ping, and with which batch it went
         self._task = asyncio.create_task(self._run())
 
@@ -123,6 +126,14 @@ class Service:
     def idle(self) -> bool:
         """Return True if nothing is under way unsettled."""
         return self._consumer.idle
+
+    async def extend(self) -> None:
+        """Hold what the peer deals with for some more time, until it has had ``ACK_SECONDS`` for it."""
+        since = asyncio.get_running_loop().time() - (ACK_SECONDS - LEASE_SECONDS + EXTEND_SECONDS)
+        held = self._consumer.sent_since(since)
+        if held:
+            outcomes = await self._relay.acks.extend(self._agent.id, held, LEASE_SECONDS)
+            self._consumer.settled([o.receipt for o in outcomes if o.message_id is None])
 
     async def close(self) -> None:
         """Stop; unsettled messages are due again at once."""

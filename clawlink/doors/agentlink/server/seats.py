@@ -1,0 +1,121 @@
+"""The relay of a mesh to which all connections of the old form of an instance come.
+
+A message may go to all old connections of an instance, and counts as delivered when all of them have read it. Only a
+relay that has all of them knows that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from clawlink.doors.agentlink.server.following import Following
+from clawlink.doors.agentlink.server.members import Members
+from clawlink.doors.agentlink.server.records import of_instance
+from clawlink.errors import WrongState
+from clawlink.relay.core import Core
+
+HELD_SECONDS = 30
+"""An instance goes to another relay this long after its relay was killed: see ``Peers.hold``."""
+
+_RENEW_SECONDS = 5.0
+
+
+class _Seat:
+    """An instance that is here: those that are about to connect, and what follows its agents."""
+
+    def __init__(self, following: Following) -> None:
+        self.joining = 0
+        self.following = following
+
+
+class Seats:
+    """The instances whose old connections come to this relay. A relay alone has all of them.
+
+    ``used`` tells whether an instance has such connections; ``lost`` is called with an instance that another relay has
+    taken, because this one could not reach the store.
+    """
+
+    def __init__(
+        self, core: Core, members: Members, *, used: Callable[[str], bool], lost: Callable[[str], None]
+    ) -> None:
+        self._core = core
+        self._members = members
+        self._used = used
+        self._lost = lost
+        self._seats: dict[str, _Seat] = {}
+        self._lock = asyncio.Lock()
+        self._renewed = -_RENEW_SECONDS
+
+    async def take(self, instance_id: str) -> None:
+        """Have an instance here, and know its agents; ``taken`` has to follow. Raises WrongState, Failed."""
+        async with self._lock:
+            if not await self._hold(instance_id):
+                raise WrongState(
+                    f"clients of the old form of instance {instance_id!r} are connected to another relay here; connect "
+                    f"there, or {HELD_SECONDS} s after its end",
+                    field="instance_id",
+                    current="elsewhere",
+                )
+            seat = self._seats.get(instance_id)
+            if seat is None:
+                seat = self._seats[instance_id] = _Seat(self._follow(instance_id))
+            seat.joining += 1
+        try:
+            await seat.following.loaded()
+        except BaseException:
+            self.taken(instance_id)
+            if not seat.joining and self._seats.get(instance_id) is seat:
+                del self._seats[instance_id]
+                seat.following.close()
+            raise
+
+    def taken(self, instance_id: str) -> None:
+        """Note that a connection has come, or has not."""
+        seat = self._seats.get(instance_id)
+        if seat is not None:
+            seat.joining -= 1
+
+    async def leave(self, instance_id: str) -> None:
+        """Let another relay have an instance that has no old connections here any more."""
+        async with self._lock:
+            seat = self._seats.get(instance_id)
+            if seat is None or seat.joining or self._used(instance_id):
+                return
+            del self._seats[instance_id]
+            seat.following.close()
+            if self._core.peers is not None:
+                await self._core.peers.let_go(place(instance_id))
+
+    async def holds(self, instance_id: str) -> bool:
+        """Return True if the instance is still here; ``lost`` is called if another relay has it. Raises Failed."""
+        if await self._hold(instance_id):
+            return True
+        self._lost(instance_id)
+        return False
+
+    async def upkeep(self) -> None:
+        """Hold all instances for some more time."""
+        now = asyncio.get_running_loop().time()
+        if now - self._renewed < _RENEW_SECONDS:
+            return
+        self._renewed = now
+        for instance_id in list(self._seats):
+            await self.leave(instance_id)
+            if instance_id in self._seats:
+                await self.holds(instance_id)
+
+    async def _hold(self, instance_id: str) -> bool:
+        peers = self._core.peers
+        return peers is None or await peers.hold(place(instance_id))
+
+    def _follow(self, instance_id: str) -> Following:
+        async def load(changed: set[str] | None) -> None:
+            await self._members.load(instance_id, changed)
+
+        return Following(self._core, of_instance(instance_id), load)
+
+
+def place(instance_id: str) -> str:
+    """Return the name under which a relay holds an instance. It has a line break, as no file's key has."""
+    return of_instance(instance_id) + "\n"
