@@ -202,7 +202,7 @@ async def _serve_until_told(config: ServerConfig, tls: ssl.SSLContext | None, ke
         _log.warning(warning)
     if data is not None:
         _log.info(
-            "everything is kept in the data folder, but for paces and instances that registered themselves",
+            "everything is kept in the data folder, but for paces",
             extra={"folder": str(data.path)},
         )
         for warning in data.warnings:
