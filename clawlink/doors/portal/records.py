@@ -168,7 +168,8 @@ class GuestStatus(str, Enum):
 class Guest(Kept, frozen=True, gc=False, kw_only=True):
     """A message of a guest, which waits for the owner. Its id is its number.
 
-    ``contact`` is the id of the contact that the approval made or confirmed.
+    ``contact`` is the id of the contact that the approval made or confirmed. ``digest`` finds the repeat of a text that
+    offers a portal and a key.
     """
 
     number: int
@@ -178,10 +179,12 @@ class Guest(Kept, frozen=True, gc=False, kw_only=True):
     status: GuestStatus = GuestStatus.PENDING
     is_read: bool = False
     contact: str | None = None
+    digest: str | None = None
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        return GUESTS, WAITING if self.status is GuestStatus.PENDING else DECIDED
+        keys = GUESTS, WAITING if self.status is GuestStatus.PENDING else DECIDED
+        return keys if self.digest is None else (*keys, guest_with(self.digest))
 
     @property
     def weight(self) -> int:
@@ -325,6 +328,11 @@ def errands_with(contact: str) -> str:
 def errand_of(contact: str, peer_id: str) -> str:
     """Return the index key of the task that a contact knows by this id."""
     return f" portal errand {contact} {peer_id}"
+
+
+def guest_with(digest: str) -> str:
+    """Return the index key of the guest messages that offer a key in a text of this digest."""
+    return " portal guest with " + digest
 
 
 def contact_by_number(number: int) -> str:

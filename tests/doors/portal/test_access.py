@@ -12,6 +12,7 @@ from clawlink.doors.portal.wire import calls
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.doors.portal.wire.old_calls import OLD_CALLS, PHOTO_CALLS
 from clawlink.errors import ClawLinkError
+from clawlink.protocol.endpoint import Endpoint
 from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
 from tests.waiting import eventually, until
 
@@ -54,6 +55,9 @@ _QUERIES = {
 }
 
 
+_ALL_CALLS = (*calls.CALLS, *FILE_CALLS, calls.CHAT_UPLOAD, calls.CHAT_FILE, *OLD_CALLS, *PHOTO_CALLS)
+
+
 async def keys_of(portal: Own) -> dict[str, tuple[Role, str]]:
     """Return a key for each kind of caller. A session of the page is the owner, too."""
     contact = await portal.befriend(CONTACT_URL)
@@ -79,18 +83,11 @@ async def test_every_route_takes_the_keys_that_the_table_says(portals: Portals) 
     incoming = (await portal.ask("POST", "/api/file/initiate", file, key=""))[1]["file_id"]
     outgoing = (await portal.well("POST", "/api/portal/files", {**_BODIES["file_send"], "to": CONTACT_URL}))["file_id"]
     for who, (role, key) in all_keys.items():
-        for call in (*calls.CALLS, *FILE_CALLS, calls.CHAT_UPLOAD, calls.CHAT_FILE, *OLD_CALLS, *PHOTO_CALLS):
+        for call in _ALL_CALLS:
             if call.name == "logout_all" and role is Role.OWNER:
                 continue  # it would end the session of this table
-            path = call.path.replace("{message_id}", "999").replace("{contact_id}", "999")
             id = outgoing if role in (Role.AGENT, Role.OWNER) and call.name == "file_part" else incoming
-            id = "999" if call.name == "file_remove" else id
-            path = (
-                path.replace("{file_id}", id)
-                .replace("{chunk_index}", "0")
-                .replace("{task_id}", "none")
-                .replace("{name}", "none")
-            )
+            path = path_of(call, "999" if call.name == "file_remove" else id)
             body = _BODIES.get(call.name)
             in_body = "api_key" in (body or {})
             for way in ("header", "body") if in_body else ("header",):
@@ -112,6 +109,37 @@ async def test_every_route_takes_the_keys_that_the_table_says(portals: Portals) 
     assert (await portal.contact(OTHER_URL))["SHARED_KEY"], "no wrong key has changed a contact"
     status, _ = await portal.ask("GET", "/api/contacts", key="", params={"api_key": OWNER})
     assert status == 401, "addresses are logged, so no key counts there but that of the socket"
+
+
+async def test_a_session_of_the_page_is_the_owners_and_no_foreign_page_uses_it(portals: Portals) -> None:
+    portal = await portals()
+    session, url = portal.relay.session, portal.url
+    async with session.post(url + "/api/portal/session", json={"password": PASSWORD}) as answer:
+        csrf = (await answer.json())["csrf"]
+        cookie = {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
+
+    async def ask(call: Endpoint, headers: dict[str, str]) -> int:
+        path, query = path_of(call, "none"), _QUERIES.get(call.name, {})
+        body = _BODIES.get(call.name)
+        async with session.request(call.method, url + path, json=body, params=query, headers=cookie | headers) as told:
+            return int(told.status)
+
+    for call in _ALL_CALLS:
+        if call.name in ("login", "page_login", "logout_all", "file_chunk"):
+            continue
+        roles = RIGHTS[call.name]
+        status = await ask(call, {"ClawLink-CSRF": csrf})
+        assert (status in (401, 403)) == (Role.OWNER not in roles), (call.name, status)
+        if Role.OWNER in roles and Role.NONE not in roles and call.method != "GET":
+            for headers in ({}, {"ClawLink-CSRF": "x"}, {"ClawLink-CSRF": csrf, "Origin": "https://evil.example"}):
+                status = await ask(call, headers)
+                assert status in (401, 403), (call.name, headers, status)
+
+
+def path_of(call: Endpoint, file_id: str) -> str:
+    """Return the path of a route, with ids of nothing but for that of a file."""
+    path = call.path.replace("{message_id}", "999").replace("{contact_id}", "999").replace("{file_id}", file_id)
+    return path.replace("{chunk_index}", "0").replace("{task_id}", "none").replace("{name}", "none")
 
 
 async def test_a_contact_cannot_write_as_another_one(portals: Portals) -> None:

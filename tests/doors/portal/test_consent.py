@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from tests.doors.portal.conftest import Bridges, Own, Portals
@@ -189,6 +190,22 @@ async def test_contacts_are_listed_changed_and_removed_as_on_the_wire(portals: P
         assert (await portal.ask(method, path, given))[0] == 404, method
     body = {"api_key": key, "from_portal": URL, "content": "hi"}
     assert (await portal.ask("POST", "/api/message/receive", body, key=""))[0] == 401
+
+
+async def test_a_repeat_of_an_offer_is_the_same_guest_message_unless_it_was_denied(portals: Portals) -> None:
+    portal = await portals()
+
+    async def leave(text: str) -> int:
+        number: int = (await portal.well("POST", "/api/guest/leave-message", {"content": text}, key=""))["message_id"]
+        return number
+
+    offer = "I am Bob, https://b.example, ap2p_" + "k" * 43
+    assert await asyncio.gather(*(leave(offer) for _ in range(5))) == [1] * 5
+    assert [await leave("hello"), await leave("hello"), await leave(offer + " ")] == [2, 3, 4]
+    await portal.well("POST", "/api/portal/guests/1", {"decision": "deny"})
+    assert await leave(offer) == 5
+    await portal.well("POST", "/api/portal/guests/5", {"decision": "approve"})
+    assert await leave(offer) == 5
 
 
 async def test_guests_are_limited_and_none_is_lost(portals: Portals) -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from msgspec.structs import replace
 
 from clawlink.domain.delivery import Sender
 from clawlink.domain.shares import Origin
-from clawlink.doors.portal.records import AGENT, GUESTS, WAITING, Contact, Guest, GuestStatus
+from clawlink.doors.portal.records import (
+    AGENT,
+    GUESTS,
+    WAITING,
+    Contact,
+    Guest,
+    GuestStatus,
+    guest_with,
+    hash_key,
+)
 from clawlink.doors.portal.rules import consent, words
 from clawlink.doors.portal.rules.consent import Decision
 from clawlink.doors.portal.rules.urls import normalised
@@ -34,6 +45,7 @@ class Guests:
         self._contacts = contacts
         self._settings = settings
         rate = settings.portal_guest_rate
+        self._leaving = asyncio.Lock()
         self._pace = Buckets(rate / HOUR, max(rate, 1))
 
     async def leave(self, text: str, address: str | None) -> Guest:
@@ -68,13 +80,33 @@ class Guests:
             )
         if address is not None:
             self._pace.take(address, steady)
-        return await core.finish(self._leave(text, address))
+        offer = consent.offered(text, self._book.url)
+        digest = hash_key(text) if offer.url is not None and offer.key is not None else None
+        async with self._leaving:
+            known = None if digest is None else await self._repeated(digest)
+            return await core.finish(self._leave(text, address, digest)) if known is None else known
+
+    async def _repeated(self, digest: str) -> Guest | None:
+        """Return the guest message that offers this key in this text, unless it was denied.
+
+        The answer to it was lost, and its sender asks again.
+        """
+        page = await self._core.store.page(Guest, guest_with(digest), limit=1, newest=True)
+        return next((guest for guest in page.records if guest.status is not GuestStatus.REJECTED), None)
 
     @retrying
-    async def _leave(self, text: str, address: str | None) -> Guest:
+    async def _leave(self, text: str, address: str | None, digest: str | None) -> Guest:
         core = self._core
         number, now = self._book.number(Guest), core.clock()
-        guest = Guest(id=str(number), version=1, number=number, content=text, created_at=core.steady(), address=address)
+        guest = Guest(
+            id=str(number),
+            version=1,
+            number=number,
+            content=text,
+            created_at=core.steady(),
+            address=address,
+            digest=digest,
+        )
         sender = Sender(_GUEST, address)
         told = words.guest_notice(number, text)
         delivery = self._book.for_agent(f"guest-{number}", told, sender=sender, name=_GUEST, now=now)
