@@ -12,7 +12,6 @@ from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
-    from clawlink.doors.portal.client.bridge import Bridge
     from clawlink.doors.portal.client.portal import Place
     from clawlink.service import Service
 
@@ -134,25 +133,11 @@ def _run(args: Namespace, ctx: Context, folder: Path, own: Place) -> Exit:
         _log_to(folder / "local" / "bridge.log")
         ctx.out.line(f"The bridge wakes OpenClaw for {own.url}; its state is in {folder}")
         bridge = Bridge(own, partial(openclaw.find, ctx.environ), Status(folder, own.url), ca=args.ca or None)
-        asyncio.run(_until_told(bridge))
+        asyncio.run(bridge.run())
     finally:
         pid.unlink(missing_ok=True)
         lock.release()
     return Exit.DONE
-
-
-async def _until_told(bridge: Bridge) -> None:
-    """Bridge until a signal ends it, and then say so in the status."""
-    import asyncio
-    import contextlib
-    import signal
-
-    own = asyncio.current_task()
-    if own is not None:
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or no main thread
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, own.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await bridge.run()
 
 
 def _log_to(path: Path) -> None:

@@ -248,7 +248,10 @@ def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
     url = args.words[0]
     if "://" not in url:
-        matching = [c for c in portal.contacts() if url in (str(c["id"]), c["agent_name"], c["display_name"])]
+        from clawlink.domain.agent import fold
+
+        named = ("id", "display_name", "agent_name", "user_name")
+        matching = [c for c in portal.contacts() if fold(url) in {fold(str(c[name])) for name in named if c[name]}]
         if len(matching) != 1:
             from clawlink.errors import NotFound
 

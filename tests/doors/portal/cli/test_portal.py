@@ -195,6 +195,7 @@ async def test_a_contact_has_the_name_that_the_owner_gives_it(portals: Portals, 
     assert (await clawlink(portal, "rename", "1", "Bob of the hill"))[0] == 0
     assert "   1  Bob of the hill  https://b.example" in (await clawlink(portal, "contacts"))[1]
     assert (await clawlink(portal, "send", "bob of the hill", "hello", "--timeout", "0.05"))[0] == 6
+    assert "hello" in (await clawlink(portal, "history", "BOB of the hill"))[1]
     code, _, err = await clawlink(portal, "rename", "1", "x" * 201)
     assert (code, "at most 200 characters" in err) == (1, True), err
     assert (await clawlink(portal, "rename", "1", ""))[0] == 0
