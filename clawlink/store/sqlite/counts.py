@@ -18,6 +18,7 @@ _MOST_SHARES = 500
 
 Place = tuple[type[Any], str]
 """An index: the kind of its records, and its key."""
+_Origin = tuple[str | None, str]
 
 
 class Counts:
@@ -99,37 +100,52 @@ class Counts:
 
     def change(self, kind: type[Any], old: Facts | None, new: Facts | None) -> None:
         """Count one record again."""
-        if old == new:
+        if old is None or new is None or not _alike(old, new):
+            if old is not None:
+                self._count(kind, old, -1)
+            if new is not None:
+                self._count(kind, new, 1)
             return
-        if old is not None:
-            self._count(kind, old, -1)
-        if new is not None:
-            self._count(kind, new, 1)
+        origin = (new.address, new.agent or "")
+        grown = new.cost - old.cost
+        if grown:
+            self.cost += grown
+            if new.agent is not None:
+                self.origins.change(origin, 0, grown)
+        if old.keys != new.keys or old.weight != new.weight:
+            self._enter(kind, old.keys, origin, -1, -old.weight)
+            self._enter(kind, new.keys, origin, 1, new.weight)
+        if old.held != new.held:
+            if old.held is not None:
+                self._hold(new.partition_key, origin, -1, -old.held)
+            if new.held is not None:
+                self._hold(new.partition_key, origin, 1, new.held)
 
     def _count(self, kind: type[Any], facts: Facts, sign: int) -> None:
         self.cost += sign * facts.cost
-        size = sign * facts.weight
         origin = (facts.address, facts.agent or "")
         if facts.agent is not None:
             self.origins.change(origin, sign, sign * facts.cost)
-        for key in facts.keys:
+        self._enter(kind, facts.keys, origin, sign, sign * facts.weight)
+        if facts.held is not None:
+            self._hold(facts.partition_key, origin, sign, sign * facts.held)
+
+    def _enter(self, kind: type[Any], keys: Iterable[str], origin: _Origin, count: int, size: int) -> None:
+        for key in keys:
             place = (kind, key)
             known = self._indexes.get(place)
             if known is not None:
-                known[0] += sign
+                known[0] += count
                 known[1] += size
             shares = self._index_shares.get(place)
             if shares is not None:
-                shares.change(origin, sign, size)
-        if facts.held is not None:
-            size = sign * facts.held
-            self._hold(facts.partition_key, sign, size)
-            self._held_shares.change(origin, sign, size)
-            shares = self._mailbox_shares.get(facts.partition_key)
-            if shares is not None:
-                shares.change(origin, sign, size)
+                shares.change(origin, count, size)
 
-    def _hold(self, mailbox: str, count: int, size: int) -> None:
+    def _hold(self, mailbox: str, origin: _Origin, count: int, size: int) -> None:
+        self._held_shares.change(origin, count, size)
+        shares = self._mailbox_shares.get(mailbox)
+        if shares is not None:
+            shares.change(origin, count, size)
         self.held[0] += count
         self.held[1] += size
         known = self._mailboxes.get(mailbox)
@@ -145,3 +161,8 @@ class Counts:
 def _make_room(table: dict[Any, Any], most: int) -> None:
     if len(table) >= most:
         del table[next(iter(table))]
+
+
+def _alike(old: Facts, new: Facts) -> bool:
+    """Return True if two versions of a record count for the same mailbox and the same sender."""
+    return old.address == new.address and old.agent == new.agent and old.partition_key == new.partition_key

@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from clawlink.store.base import Conflict, Failed
 from clawlink.store.sqlite.rows import Facts, Row
 
@@ -14,7 +16,7 @@ from clawlink.store.sqlite.rows import Facts, Row
 CHANGE_BYTES = 3 * 4096
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """A change of a record. It ``follows`` the stored version, 0 for none; without a ``row`` the record goes.
 
     ``absent`` changes nothing, and asks only that there is no such record.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -14,7 +14,7 @@ _ROW_BYTES = 120
 ENTRY_BYTES = 40
 
 
-class Facts(NamedTuple):
+class Facts(msgspec.Struct, frozen=True, gc=False):
     """The facts of a record that are counted. ``held`` are its bytes in a mailbox, None if it is not in one."""
 
     partition_key: str
@@ -26,7 +26,7 @@ class Facts(NamedTuple):
     cost: int
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """A stored record."""
 
     facts: Facts
@@ -63,7 +63,7 @@ def row_of(record: Any) -> Row:
     return Row(facts, record.version, record.ends_at, sort_key, ready_at, later, data)
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The place of a record in an index: a number that only grows."""
 
     key: str

@@ -38,13 +38,14 @@ _CLAIM_TRIES = 4
 # An index of fewer records is counted on the event loop.
 _FEW = 500
 _IDS = "SELECT DISTINCT id FROM record INDEXED BY record_id WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
-_READY = (
-    "SELECT row, id, version, cost, sort_key FROM record INDEXED BY record_ready "
-    "WHERE partition_key = ? AND ready_at IS NOT NULL ORDER BY sort_key LIMIT ?"
-)
 _LAPSED = (
     "SELECT row, id, version, cost, sort_key, later FROM record INDEXED BY record_later "
     "WHERE partition_key = ? AND later <= ? AND (later, row) > (?, ?) ORDER BY later, row LIMIT ?"
+)
+_DUE = (  # the first lapsed ones, and then those that are ready
+    f"SELECT * FROM ({_LAPSED}) UNION ALL SELECT * FROM ("
+    "SELECT row, id, version, cost, sort_key, NULL FROM record INDEXED BY record_ready "
+    "WHERE partition_key = ? AND ready_at IS NOT NULL ORDER BY sort_key LIMIT ?)"
 )
 _FIRST_READY = (
     "SELECT ready_at FROM record INDEXED BY record_ready "
@@ -311,11 +312,17 @@ class SqliteStore:
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         found: list[Any] = []
         at, row = -math.inf, 0
-        while len(lapsed := self._reading.read(_LAPSED, (mailbox, now, at, row, _LAPSED_AT_ONCE))) == _LAPSED_AT_ONCE:
+        while True:
+            rows = self._reading.read(_DUE, (mailbox, now, at, row, _LAPSED_AT_ONCE, mailbox, limit))
+            if len(rows) < _LAPSED_AT_ONCE:
+                break
+            lapsed = [one for one in rows if one[5] is not None]
+            if len(lapsed) < _LAPSED_AT_ONCE:
+                break
             found = _first_of(found + lapsed, limit)
             at, row = lapsed[-1][5], lapsed[-1][0]
             await asyncio.sleep(0)
-        found = _first_of(found + lapsed + self._reading.read(_READY, (mailbox, limit)), limit)
+        found = _first_of(found + rows, limit)
         return await self._reading.load(Delivery, [Hint(*row[:4]) for row in found])
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from clawlink.store.base import Conflict
 from clawlink.store.sqlite.jobs import Change, Done
@@ -20,7 +21,8 @@ _OLD = (
 )
 _INSERT = (
     "INSERT INTO record (kind, id, version, partition_key, ends_at, sort_key, ready_at, later, held, address, agent, "
-    "weight, cost, entries, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "weight, cost, entries, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (id, kind) DO NOTHING"
 )
 _UPDATE = (
     "UPDATE record SET version = ?, sort_key = ?, ready_at = ?, later = ?, held = ?, address = ?, agent = ?, "
@@ -33,7 +35,7 @@ _LEAVE = "DELETE FROM entry WHERE kind = ? AND key = ? AND number = ?"
 _WEIGH = "UPDATE entry SET weight = ? WHERE kind = ? AND key = ? AND number = ?"
 
 
-class _Stored(NamedTuple):
+class _Stored(msgspec.Struct, frozen=True, gc=False):
     """A stored record, as far as the writer looks at it."""
 
     row: int
@@ -47,7 +49,8 @@ class Table:
     """The tables behind the writing connection. Its caller begins and ends the transactions."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+        cursor = db.cursor()  # one for all statements: each of them is done when the next begins
+        self._execute, self._executemany = cursor.execute, cursor.executemany
         self._kinds = {number for (number,) in db.execute("SELECT number FROM kind")}
         self._number = self._last_number = 0
         self._newer: dict[tuple[str, int], _Stored] = {}
@@ -69,9 +72,15 @@ class Table:
 
         Changes that took effect come to ``done``, and numbers of kinds without a name so far to ``new_kinds``.
         """
-        found = []
+        found: list[_Stored | None] = []
+        new: Change | None = None
         for change in changes:
-            old = self.stored(change.id, change.number)
+            if new is None and change.follows == 0 and change.row is not None:
+                old = self._known(change.id, change.number)
+                if old is None:  # the insertion finds out whether it is there, before anything else is changed
+                    new = change
+            else:
+                old = self.stored(change.id, change.number)
             if change.absent:
                 if old is not None:
                     return Conflict(change.kind, change.id, "exists")
@@ -80,30 +89,36 @@ class Table:
                 if old is None
                 else old.version != change.follows or old.facts.partition_key != partition_key
             ):
-                return Conflict(change.kind, change.id, f"is not at version {change.follows}")
+                return _conflict(change)
             found.append(old)
+        if new is not None:
+            self._name_kind(new, new_kinds)
+            if not self._insert(new):
+                return _conflict(new)
         for change, old in zip(changes, found, strict=True):
             if not change.absent:
-                if change.number not in self._kinds and change.number not in new_kinds:
-                    self._name_kind(change)
-                    new_kinds.add(change.number)
                 done.append(Done(change, None if old is None else old.facts))
-                self._write(change, old)
+                if change is not new:
+                    self._name_kind(change, new_kinds)
+                    self._write(change, old)
         return None
 
     def stored(self, id: str, number: int) -> _Stored | None:
         """Return the compared and counted fields of a stored record. The last ones are cached."""
-        key = (id, number)
-        known = self._newer.get(key) or self._older.get(key)
+        known = self._known(id, number)
         if known is not None:
             return known
-        found = self._db.execute(_OLD, key).fetchone()
+        found = self._execute(_OLD, (id, number)).fetchone()
         if found is None:
             return None
         row, version, partition_key, held, address, agent, weight, cost, ends_at, packed = found
         entries = unpack(packed)
         facts = Facts(partition_key, tuple([entry.key for entry in entries]), weight, held, address, agent, cost)
         return _Stored(row, version, ends_at, facts, entries)
+
+    def _known(self, id: str, number: int) -> _Stored | None:
+        key = (id, number)
+        return self._newer.get(key) or self._older.get(key)
 
     def _know(self, change: Change, stored: _Stored | None) -> None:
         """Note a record's new fields. A rollback forgets all of them."""
@@ -116,57 +131,72 @@ class Table:
             self._newer[key] = stored
         self._older.pop(key, None)
 
-    def _name_kind(self, change: Change) -> None:
-        from clawlink.store import records  # only for the first record of a kind
+    def _name_kind(self, change: Change, new_kinds: set[int]) -> None:
+        if change.number not in self._kinds and change.number not in new_kinds:
+            from clawlink.store import records  # only for the first record of a kind
 
-        name = records.kinds()[change.kind].name
-        self._db.execute("INSERT INTO kind (number, name) VALUES (?, ?)", (change.number, name))
+            name = records.kinds()[change.kind].name
+            self._execute("INSERT INTO kind (number, name) VALUES (?, ?)", (change.number, name))
+            new_kinds.add(change.number)
+
+    def _insert(self, change: Change) -> bool:
+        """Insert a new record. Return False if it is there."""
+        new = change.row
+        if new is None:
+            return True
+        facts = new.facts
+        entries = self._entries(facts.keys, ()) if facts.keys else ()
+        inserted = self._execute(
+            _INSERT,
+            (
+                change.number, change.id, new.version, facts.partition_key, new.ends_at, new.sort_key, new.ready_at,
+                new.later, facts.held, facts.address, facts.agent, facts.weight, facts.cost, pack(entries), new.data,
+            ),
+        )  # fmt: skip
+        if not inserted.rowcount:
+            return False
+        row = inserted.lastrowid or 0
+        if entries:
+            number, weight = change.number, facts.weight
+            self._executemany(_ENTER, [(number, entry.key, entry.number, row, weight) for entry in entries])
+        self._know(change, _Stored(row, new.version, new.ends_at, facts, entries))
+        return True
 
     def _write(self, change: Change, old: _Stored | None) -> None:
-        db, number, new = self._db, change.number, change.row
+        number, new = change.number, change.row
+        if old is None:
+            if new is not None and not self._insert(change):
+                raise sqlite3.IntegrityError(f"{change.id} is twice in a commit")
+            return
+        row, before = old.row, old.entries
         if new is None:
-            if old is not None:
-                db.execute(_DELETE, (old.row,))
-                for entry in old.entries:
-                    db.execute(_LEAVE, (number, entry.key, entry.number))
+            self._execute(_DELETE, (row,))
+            if before:
+                self._executemany(_LEAVE, [(number, entry.key, entry.number) for entry in before])
             self._know(change, None)
             return
         facts = new.facts
-        if old is None:
-            entries = self._entries(facts.keys, ())
-            row = db.execute(
-                _INSERT,
-                (
-                    number, change.id, new.version, facts.partition_key, new.ends_at, new.sort_key, new.ready_at,
-                    new.later, facts.held, facts.address, facts.agent, facts.weight, facts.cost, pack(entries),
-                    new.data,
-                ),
-            ).lastrowid  # fmt: skip
-            for entry in entries:
-                db.execute(_ENTER, (number, entry.key, entry.number, row, facts.weight))
-            self._know(change, _Stored(row or 0, new.version, new.ends_at, facts, entries))
-            return
-        row, before = old.row, old.entries
         entries = before if facts.keys == old.facts.keys else self._entries(facts.keys, before)
         values = (
             new.version, new.sort_key, new.ready_at, new.later, facts.held, facts.address, facts.agent, facts.weight,
             facts.cost, pack(entries), new.data,
         )  # fmt: skip
         if new.ends_at == old.ends_at:
-            db.execute(_UPDATE, (*values, row))
+            self._execute(_UPDATE, (*values, row))
         else:
-            db.execute(_UPDATE_WITH_END, (*values, new.ends_at, row))
+            self._execute(_UPDATE_WITH_END, (*values, new.ends_at, row))
+        weight = facts.weight
         if entries is not before:
-            for entry in before:
-                if entry not in entries:
-                    db.execute(_LEAVE, (number, entry.key, entry.number))
-        weighs = facts.weight != old.facts.weight
-        if entries is not before or weighs:
+            left = [(number, entry.key, entry.number) for entry in before if entry not in entries]
+            if left:
+                self._executemany(_LEAVE, left)
+            entered = [(number, entry.key, entry.number, row, weight) for entry in entries if entry not in before]
+            if entered:
+                self._executemany(_ENTER, entered)
+        if weight != old.facts.weight:
             for entry in entries:
-                if entry not in before:
-                    db.execute(_ENTER, (number, entry.key, entry.number, row, facts.weight))
-                elif weighs:
-                    db.execute(_WEIGH, (facts.weight, number, entry.key, entry.number))
+                if entry in before:
+                    self._execute(_WEIGH, (weight, number, entry.key, entry.number))
         self._know(change, _Stored(row, new.version, new.ends_at, facts, entries))
 
     def _entries(self, keys: Iterable[str], before: Sequence[Entry]) -> tuple[Entry, ...]:
@@ -178,9 +208,13 @@ class Table:
     def _next_number(self) -> int:
         """Return the next number of an entry. They are reserved in blocks, so that none comes twice after a crash."""
         if self._number == self._last_number:
-            found = self._db.execute("SELECT value FROM meta WHERE name = 'numbers'").fetchone()
+            found = self._execute("SELECT value FROM meta WHERE name = 'numbers'").fetchone()
             self._number = 0 if found is None else found[0]
             self._last_number = self._number + _NUMBERS_AT_ONCE
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('numbers', ?)", (self._last_number,))
+            self._execute("INSERT OR REPLACE INTO meta VALUES ('numbers', ?)", (self._last_number,))
         self._number += 1
         return self._number
+
+
+def _conflict(change: Change) -> Conflict:
+    return Conflict(change.kind, change.id, f"is not at version {change.follows}")
