@@ -77,6 +77,27 @@ async def test_what_was_committed_is_there_after_a_restart(tmp_path: Path) -> No
     await store.close()
 
 
+async def test_a_record_that_only_the_disk_remembers_is_not_stored_twice(tmp_path: Path) -> None:
+    path = tmp_path / "clawlink.db"
+    store = await opened(path)
+    await put(store, delivery("d"), task("t"))
+    await store.close()
+    store = await opened(path)
+    for changes in (
+        (Put(delivery("d")),),
+        (Put(delivery("d")), Put(task("new"))),
+        (Put(task("new")), Put(delivery("d"))),
+        (Put(delivery("new")), Put(replace(task("t"), version=3))),
+    ):
+        with pytest.raises(Conflict):
+            await store.commit("mia", *changes)
+        assert await store.get(Task, "new") is None
+        assert await store.get(Delivery, "new") is None
+    await store.commit("mia", Put(task("new")), Put(delivery("new")))
+    assert await load(store, "mia") == Usage(2, 8)
+    await store.close()
+
+
 async def test_commits_that_wait_share_a_transaction_and_each_is_all_or_nothing(tmp_path: Path) -> None:
     transactions: list[None] = []
     store = await opened(tmp_path / "clawlink.db", before_commit=lambda: transactions.append(None))

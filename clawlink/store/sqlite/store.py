@@ -38,13 +38,11 @@ _CLAIM_TRIES = 4
 # An index of fewer records is counted on the event loop.
 _FEW = 500
 _IDS = "SELECT DISTINCT id FROM record INDEXED BY record_id WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
-_LAPSED = (
-    "SELECT row, id, version, cost, sort_key, later FROM record INDEXED BY record_later "
-    "WHERE partition_key = ? AND later <= ? AND (later, row) > (?, ?) ORDER BY later, row LIMIT ?"
-)
-_DUE = (  # the first lapsed ones, and then those that are ready
-    f"SELECT * FROM ({_LAPSED}) UNION ALL SELECT * FROM ("
-    "SELECT row, id, version, cost, sort_key, NULL FROM record INDEXED BY record_ready "
+# The first lapsed ones, and then those that are ready.
+_DUE = (
+    "SELECT * FROM (SELECT row, id, version, cost, sort_key, later FROM record INDEXED BY record_later "
+    "WHERE partition_key = ? AND later <= ? AND (later, row) > (?, ?) ORDER BY later, row LIMIT ?) "
+    "UNION ALL SELECT * FROM (SELECT row, id, version, cost, sort_key, NULL FROM record INDEXED BY record_ready "
     "WHERE partition_key = ? AND ready_at IS NOT NULL ORDER BY sort_key LIMIT ?)"
 )
 _FIRST_READY = (

@@ -74,13 +74,15 @@ class Table:
         """
         found: list[_Stored | None] = []
         new: Change | None = None
+        first = True
         for change in changes:
-            if new is None and change.follows == 0 and change.row is not None:
+            if first and change.follows == 0 and change.row is not None:
                 old = self._known(change.id, change.number)
                 if old is None:  # the insertion finds out whether it is there, before anything else is changed
                     new = change
             else:
                 old = self.stored(change.id, change.number)
+            first = first and change.absent
             if change.absent:
                 if old is not None:
                     return Conflict(change.kind, change.id, "exists")
