@@ -11,7 +11,8 @@ from clawlink.domain.agent import OPERATOR
 from clawlink.domain.message import Priority as MessagePriority
 from clawlink.protocol import requests
 from clawlink.protocol.requests import (
-    Capability,
+    Capabilities,
+    Content,
     DeadlineSeconds,
     FileKey,
     IdempotencyKey,
@@ -21,6 +22,8 @@ from clawlink.protocol.requests import (
     OneCapability,
     Priority,
     Recipient,
+    Recipients,
+    Tags,
     Topic,
 )
 
@@ -45,14 +48,12 @@ class Standing(Struct, frozen=True):
 class OperatorTask(Struct, frozen=True, gc=False):
     """Ask an agent to do a task, or the first agent with the capability, as the operator."""
 
-    task: Annotated[Any, Meta(description="Any JSON that is not empty.")]
+    task: Content
     to_agent: Recipient | None = None
     context: Any = None
     priority: Priority = MessagePriority.NORMAL
-    capability: (
-        OneCapability | Annotated[list[Capability], Meta(min_length=1, max_length=limits.MAX_POOL_CAPABILITIES)] | None
-    ) = None
-    to_any_of: Annotated[list[Recipient], Meta(min_length=1, max_length=limits.MAX_POOL_AGENTS)] | None = None
+    capability: OneCapability | Capabilities | None = None
+    to_any_of: Recipients | None = None
     deadline: DeadlineSeconds | None = None
     idempotency_key: IdempotencyKey | None = None
 
@@ -73,9 +74,9 @@ class OperatorMessage(Struct, frozen=True, gc=False):
 class OperatorBroadcast(Struct, frozen=True, gc=False):
     """Tell all agents that subscribe to a topic, as the operator."""
 
-    content: Annotated[Any, Meta(description="Any JSON that is not empty.")]
+    content: Content
     topic: Topic = "general"
-    tags: Annotated[list[Topic], Meta(max_length=limits.MAX_TAGS)] | None = None
+    tags: Tags | None = None
     idempotency_key: IdempotencyKey | None = None
 
     def __post_init__(self) -> None:

@@ -44,10 +44,14 @@ Name = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH, patt
 Capability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH, pattern=_ONE_LINE)]
 # A string with a pattern in a union with a list makes msgspec 0.22 free memory twice, so the lone one goes without.
 OneCapability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH)]
+Capabilities = Annotated[list[Capability], Meta(min_length=1, max_length=limits.MAX_POOL_CAPABILITIES)]
+Recipients = Annotated[list[Recipient], Meta(min_length=1, max_length=limits.MAX_POOL_AGENTS)]
+Content = Annotated[Any, Meta(description="Any JSON that is not empty.")]
 Topic = Annotated[str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, pattern=_ONE_LINE)]
 OneTag = Annotated[
     str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, extra_json_schema={"pattern": _ONE_LINE})
 ]
+Tags = Annotated[list[Topic], Meta(max_length=limits.MAX_TAGS)]
 TopicPattern = Annotated[str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, pattern=_TOPICS)]
 Subscriptions = Annotated[
     list[TopicPattern],
@@ -139,14 +143,12 @@ class Delegate(Struct, frozen=True, gc=False):
     """Ask another agent to do a task, or the first agent with the capability."""
 
     from_agent: AgentId
-    task: Annotated[Any, Meta(description="Any JSON that is not empty.")]
+    task: Content
     to_agent: Recipient | None = None
     context: Any = None
     priority: Priority = MessagePriority.NORMAL
-    capability: (
-        OneCapability | Annotated[list[Capability], Meta(min_length=1, max_length=limits.MAX_POOL_CAPABILITIES)] | None
-    ) = None
-    to_any_of: Annotated[list[Recipient], Meta(min_length=1, max_length=limits.MAX_POOL_AGENTS)] | None = None
+    capability: OneCapability | Capabilities | None = None
+    to_any_of: Recipients | None = None
     deadline: DeadlineSeconds | None = None
     parent_task: MessageId | None = None
     attachments: Attachments | None = None
@@ -218,9 +220,9 @@ class Broadcast(Struct, frozen=True, gc=False):
     """Tell all other agents that subscribe to a topic."""
 
     from_agent: AgentId
-    content: Annotated[Any, Meta(description="Any JSON that is not empty.")]
+    content: Content
     topic: Topic = "general"
-    tags: OneTag | Annotated[list[Topic], Meta(max_length=limits.MAX_TAGS)] | None = None
+    tags: OneTag | Tags | None = None
     ttl: Annotated[float, Meta(ge=1, le=limits.MAX_DEADLINE_SECONDS, description="Seconds.")] | None = None
     parent_task: MessageId | None = None
     idempotency_key: IdempotencyKey | None = None
