@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from clawlink.doors.a2a.rules import saying, states
 from clawlink.doors.a2a.rules.states import FINAL, Json
-from clawlink.doors.a2a.wire.density import built
+from clawlink.doors.a2a.wire.density import built_if_light
 from clawlink.doors.a2a.wire.shapes import Part
 from clawlink.errors import BadRequest
 
@@ -99,7 +99,7 @@ def _parts(found: Any) -> list[Part]:
 
 def message(id: str, content: Any, *, context: Any = None, task: RemoteTask | None = None) -> Json:
     """Return a message for a remote agent. A message that came by A2A goes on as it came, but for its ids."""
-    context = built(context)
+    context = built_if_light(context)
     asked = context.get("a2a") if isinstance(context, dict) else None
     came = asked.get("message") if isinstance(asked, dict) else None
     parts = came.get("parts") if isinstance(came, dict) else None
@@ -118,7 +118,7 @@ def message(id: str, content: Any, *, context: Any = None, task: RemoteTask | No
 
 def hops(context: Any) -> int:
     """Return the number of relays through which a task has come by A2A, as its message says."""
-    found = built(context)
+    found = built_if_light(context)
     for name in ("a2a", "message", "metadata", "clawlink", "hops"):
         found = found.get(name) if isinstance(found, dict) else None
     return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from clawlink.doors.a2a.rules.states import FILE, Json
-from clawlink.doors.a2a.wire.density import built
+from clawlink.doors.a2a.wire.density import built_if_light
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.shapes import Message, SendMessage, json_of
 from clawlink.protocol.replies import TaskView
@@ -85,7 +85,7 @@ def parts_of(message: Message) -> list[Json]:
 
 def asked(view: TaskView) -> Asked | None:
     """Return the A2A side of a task; None for a task that no A2A client asked for."""
-    context = built(view.context)
+    context = built_if_light(view.context)
     if not isinstance(context, dict) or "a2a" not in context:
         return None
     try:

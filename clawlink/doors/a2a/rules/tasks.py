@@ -28,7 +28,7 @@ from clawlink.doors.a2a.rules.states import (
     UrlOf,
     stamp,
 )
-from clawlink.doors.a2a.wire.density import built
+from clawlink.doors.a2a.wire.density import built_if_light
 from clawlink.doors.a2a.wire.shapes import json_of
 from clawlink.protocol.replies import TaskEvent, TaskView
 
@@ -63,7 +63,7 @@ def _step(view: TaskView, event: TaskEvent, number: int, url_of: UrlOf) -> Step:
     state = STATES[event.status]
     by_client = event.by == view.requester and event.status == "in_progress"
     ends = state in FINAL
-    content = built(view.result if ends else event.content)
+    content = built_if_light(view.result if ends else event.content)
     use = None if by_client else said(content)
     artifacts: list[Json] = []
     parts: list[Json] = []
@@ -222,7 +222,7 @@ def facts(view: TaskView) -> Json:
 
 def unsupported(view: TaskView) -> str | None:
     """Return why a worker does not take a media type of its task; None unless it rejected the task for that."""
-    use = said(built(view.result)) if STATES[view.status] == REJECTED else None
+    use = said(built_if_light(view.result)) if STATES[view.status] == REJECTED else None
     if use is None or not use.unsupported_media:
         return None
     parts = [] if use.message is None else [json_of(part) for part in use.message.parts]
@@ -231,7 +231,7 @@ def unsupported(view: TaskView) -> str | None:
 
 def direct(view: TaskView, url_of: UrlOf) -> Json | None:
     """Return the message that a worker gave in place of a task's result, if it did."""
-    use = said(built(view.result)) if STATES[view.status] == COMPLETED else None
+    use = said(built_if_light(view.result)) if STATES[view.status] == COMPLETED else None
     if use is None or use.reply is None:
         return None
     message: Json = status(view, list(steps(view, url_of)))["message"]

@@ -26,7 +26,7 @@ def has_too_many(text: bytes) -> bool:
     return is_dense(text) and count(text) > MAX_PARTS
 
 
-def built(value: Any) -> Any:
+def built_if_light(value: Any) -> Any:
     """Return JSON that stayed as it came as objects, unless it has more than MAX_PARTS parts."""
     if not isinstance(value, Raw):
         return value
