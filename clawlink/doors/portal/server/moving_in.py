@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -230,13 +230,10 @@ class Mover:
         if (await store.page(Contact, records.contact_by_key(hash_key(person.key)), limit=1)).records:
             self._report.left.append(Left(f"contact {person.number} ({person.url})", "another contact has its key"))
             return
-        taken = (
-            not person.number or (await store.page(Contact, records.contact_by_number(person.number), limit=1)).records
-        )
         contact = Contact(
             id=person.id,
             version=1,
-            number=self._number(Contact, 0 if taken else person.number),
+            number=await self._number(Contact, person.number, records.contact_by_number),
             url=person.url,
             key=person.key,
             send_key=person.send_key,
@@ -252,12 +249,20 @@ class Mover:
         self.contacts[person.id] = contact
         self._report.count("contacts")
 
-    def _number(self, kind: type[Any], wanted: int) -> int:
-        """Return a number: the wanted one, or the next of this portal."""
-        if wanted:
-            self._book.seen(kind, wanted)
-            return wanted
-        return self._book.number(kind)
+    async def _number(self, kind: type[Any], wanted: int, key: Callable[[int], str] | None = None) -> int:
+        """Return the wanted number, or the next of this portal if there is none or a record has it.
+
+        Such a record stands under an index ``key`` of the number; without a key the number is its id.
+        """
+        store, taken = self._core.store, not wanted
+        if wanted and key is None:
+            taken = await store.get(kind, str(wanted)) is not None
+        elif wanted and key is not None:
+            taken = bool((await store.page(kind, key(wanted), limit=1)).records)
+        if taken:
+            return self._book.number(kind)
+        self._book.seen(kind, wanted)
+        return wanted
 
     async def _letters(self, found: Sequence[moving.Letter]) -> None:
         store = self._core.store
@@ -268,16 +273,12 @@ class Mover:
             if await store.get(Message, id) is not None:
                 self._report.count("messages", came=False)
                 continue
-            taken = (
-                not letter.number
-                or (await store.page(Message, records.message_by_number(letter.number), limit=1)).records
-            )
             waits = letter.inbound and not letter.delivered
             state = (State.RECEIVED if waits else State.ACKNOWLEDGED) if letter.inbound else State.REPORTED
             message = Message(
                 id=id,
                 version=1,
-                number=self._number(Message, 0 if taken else letter.number),
+                number=await self._number(Message, letter.number, records.message_by_number),
                 inbound=letter.inbound,
                 contact=letter.contact,
                 content=letter.content,
@@ -315,8 +316,7 @@ class Mover:
             if (visit.created_at, visit.content) in there:
                 self._report.count("guests", came=False)
                 continue
-            taken = not visit.number or await self._core.store.get(Guest, str(visit.number)) is not None
-            number = self._number(Guest, 0 if taken else visit.number)
+            number = await self._number(Guest, visit.number)
             offer = consent.offered(visit.content, self._book.url)
             status = GuestStatus(visit.status)
             guest = Guest(
@@ -347,8 +347,7 @@ class Mover:
             if (said.created_at, said.role, said.content) in there:
                 self._report.count("chat", came=False)
                 continue
-            taken = not said.number or await self._core.store.get(Chat, str(said.number)) is not None
-            number = self._number(Chat, 0 if taken else said.number)
+            number = await self._number(Chat, said.number)
             line = Chat(
                 id=str(number),
                 version=1,
