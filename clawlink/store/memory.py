@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
 from heapq import heappop, heappush
 from itertools import chain
@@ -60,19 +61,13 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._deliveries = Table()
-        self._kinds: dict[type[Any], Table] = {Delivery: self._deliveries}
+        self._kinds: defaultdict[type[Any], Table] = defaultdict(Table, {Delivery: self._deliveries})
         self._mailboxes: dict[str, _Mailbox] = {}
         self._held_count = 0
         self._held_bytes = 0
         self._held_shares: Shares | None = None
         self._memory = 0
         self._origins = Shares()  # the memory that records take, by their origins
-
-    def _kind(self, kind: type[Any]) -> Table:
-        found = self._kinds.get(kind)
-        if found is None:
-            found = self._kinds[kind] = Table()
-        return found
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -91,12 +86,11 @@ class MemoryStore:
     # -- read --------------------------------------------------------------------------------------------------------
 
     async def get(self, kind: type[R], id: str) -> R | None:
-        found = self._kinds.get(kind)
-        record: R | None = None if found is None else found.records.get(id)
+        record: R | None = self._kinds[kind].records.get(id)
         return record
 
     async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
-        records = self._kind(kind).records
+        records = self._kinds[kind].records
         return [records.get(id) for id in ids]
 
     async def get_both(
@@ -111,10 +105,10 @@ class MemoryStore:
     async def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
     ) -> Page[R]:
-        return self._kind(kind).page(key, after, limit, newest=newest)
+        return self._kinds[kind].page(key, after, limit, newest=newest)
 
     async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
-        found = self._kind(kind)
+        found = self._kinds[kind]
         indexes = [found.indexes.get(key) for key in keys]
         return [None if index is None else found.records[next(iter(index))] for index in indexes]
 
@@ -122,12 +116,11 @@ class MemoryStore:
         return self._usage(kind, key)
 
     def _usage(self, kind: type[Any], key: str) -> Usage:
-        found = self._kinds.get(kind)
-        index = None if found is None else found.indexes.get(key)
+        index = self._kinds[kind].indexes.get(key)
         return NOTHING if index is None else Usage(len(index), index.bytes)
 
     async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
-        shares, grown = self._kind(kind).shares(key)
+        shares, grown = self._kinds[kind].shares(key)
         self._memory += grown
         return shares.of(address, agent)
 
@@ -232,7 +225,7 @@ class MemoryStore:
         return min((heap[0][0] for heap in (box.later, box.older) if heap), default=None)
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
-        found = self._kind(kind)
+        found = self._kinds[kind]
         last = int(now)
         ended: list[R] = []
         for second in found.seconds:
@@ -277,12 +270,12 @@ class MemoryStore:
         accepted = []
         for change in changes:
             if isinstance(change, Absent):
-                if change.id in self._kind(change.kind).records:
+                if change.id in self._kinds[change.kind].records:
                     raise Conflict(change.kind, change.id, "exists")
                 continue
             record: Any = change.record
             id = record.id
-            kind = self._kinds.get(type(record)) or self._kind(type(record))
+            kind = self._kinds[type(record)]
             old = kind.records.get(id)
             if record.partition_key != partition_key:
                 raise ValueError(
@@ -294,19 +287,25 @@ class MemoryStore:
                 raise Conflict(type(record), id, f"is not at version {follows}")
             accepted.append((kind, id, old, new))
         for kind, id, old, new in accepted:
-            self._memory += kind.apply(id, old, new) + self._move(old, new)
+            grown = (0 if new is None else new.footprint) - (0 if old is None else old.footprint)
+            self._memory += grown + kind.apply(id, old, new) + self._move(old, new, grown)
             if kind is self._deliveries:
                 self._queue(partition_key, old, new)
 
-    def _move(self, old: Any, new: Any) -> int:
-        """Count the memory of a record for its origin. Return by how many bytes that makes memory grow."""
-        if old is not None and new is not None and type(new) in _CONSTANT:
-            grown = new.footprint - old.footprint
-            return self._origins.change(new.origin, 0, grown) if grown else 0
+    def _move(self, old: Any, new: Any, larger: int) -> int:
+        """Count the memory of a record, which is ``larger`` now, for its origin.
+
+        Return by how many bytes that makes memory grow.
+        """
+        if not larger and type(new) in _CONSTANT:
+            return 0
+        if old is None or new is None:
+            origin = getattr(old or new, "origin", None)
+            return 0 if origin is None else self._origins.change(origin, 1 if old is None else -1, larger)
         before = getattr(old, "origin", None)
         after = getattr(new, "origin", None)
         if before is not None and before == after:
-            return self._origins.change(before, 0, new.footprint - old.footprint)
+            return self._origins.change(before, 0, larger)
         grown = 0
         if before is not None:
             grown += self._origins.change(before, -1, -old.footprint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -22,6 +23,17 @@ SECOND_BYTES = 280
 SHARE_BYTES = 190
 
 
+class _Share:
+    """The records that come from an agent, or from an address, which the shares of its agents know."""
+
+    __slots__ = ("address", "bytes", "count")
+
+    def __init__(self, address: _Share | None = None) -> None:
+        self.address = address
+        self.count = 0
+        self.bytes = 0
+
+
 class Shares:
     """How many records, and how many bytes, come from each address and from each agent at it.
 
@@ -31,12 +43,38 @@ class Shares:
     __slots__ = ("_by_address", "_by_agent")
 
     def __init__(self) -> None:
-        self._by_address: dict[str | None, list[int]] = {}
-        self._by_agent: dict[tuple[str | None, str], list[int]] = {}
+        self._by_address: dict[str | None, _Share] = {}
+        self._by_agent: dict[tuple[str | None, str], _Share] = {}
 
     def change(self, origin: tuple[str | None, str], count: int, size: int) -> int:
         """Count records in, or out again. Return by how many bytes memory has grown."""
-        return _change(self._by_address, origin[0], count, size) + _change(self._by_agent, origin, count, size)
+        share = self._by_agent.get(origin)
+        if share is None:
+            return self._begin(origin, count, size)
+        share.count += count
+        share.bytes += size
+        address: Any = share.address
+        address.count += count
+        address.bytes += size
+        return 0 if share.count else -self._end(origin)
+
+    def _begin(self, origin: tuple[str | None, str], count: int, size: int) -> int:
+        """Count the first records of an agent. Return by how many bytes memory has grown."""
+        before = self.memory
+        address = self._by_address.setdefault(origin[0], _Share())
+        share = self._by_agent[origin] = _Share(address)
+        for counted in (share, address):
+            counted.count += count
+            counted.bytes += size
+        return self.memory - before
+
+    def _end(self, origin: tuple[str | None, str]) -> int:
+        """Forget an agent without records. Return by how many bytes memory has shrunk."""
+        before = self.memory
+        del self._by_agent[origin]
+        if not self._by_address[origin[0]].count:
+            del self._by_address[origin[0]]
+        return before - self.memory
 
     def of(self, address: str | None, agent: str) -> tuple[Usage, Usage]:
         """Return the usage of the address, and the usage of the agent at it."""
@@ -47,21 +85,8 @@ class Shares:
         return SHARE_BYTES * (len(self._by_address) + len(self._by_agent))
 
 
-def _change(table: dict[Any, list[int]], key: Any, count: int, size: int) -> int:
-    share = table.get(key)
-    if share is None:
-        table[key] = [count, size]
-        return SHARE_BYTES
-    share[0] += count
-    share[1] += size
-    if share[0]:
-        return 0
-    del table[key]
-    return -SHARE_BYTES
-
-
-def _usage(share: list[int] | None) -> Usage:
-    return NOTHING if share is None else Usage(share[0], share[1])
+def _usage(share: _Share | None) -> Usage:
+    return NOTHING if share is None else Usage(share.count, share.bytes)
 
 
 class Index(Ids):
@@ -94,13 +119,16 @@ class Table:
         self.shared = 0
 
     def apply(self, id: str, old: Any, new: Any) -> int:
-        """Put ``new`` in the place of ``old``; either may be None. Return by about how many bytes memory has grown."""
+        """Put ``new`` in the place of ``old``; either may be None.
+
+        Return by about how many bytes memory has grown, without the footprints of the two.
+        """
         if old is None:
             return self._add(id, new)
         if new is None:
             return self._remove(id, old)
         self.records[id] = new
-        grown: int = new.footprint - old.footprint
+        grown = 0
         old_keys, new_keys = old.index_keys, new.index_keys
         if old_keys or new_keys:
             old_weight = old.weight if old_keys else 0
@@ -108,13 +136,8 @@ class Table:
             if self.shared and old_keys:
                 grown += self._share(old, old_keys, -1, -old_weight)
             if old_keys != new_keys:
-                self.arrivals += 1
-                for key in old_keys:
-                    if key not in new_keys:
-                        grown -= self._unindex(id, key, old_weight)
-                for key in new_keys:
-                    if key not in old_keys:
-                        grown += self._index(id, key, new_weight)
+                grown -= self._unindex(id, [key for key in old_keys if key not in new_keys], old_weight)
+                grown += self._index(id, [key for key in new_keys if key not in old_keys], new_weight)
             if old_weight != new_weight and old_keys:
                 for key in new_keys:
                     if key in old_keys:
@@ -129,52 +152,52 @@ class Table:
     def _add(self, id: str, new: Any) -> int:
         self.records[id] = new
         self.sorted_ids.add(id)
-        grown: int = new.footprint + PLACE_BYTES + text_bytes(id)
+        grown = PLACE_BYTES + text_bytes(id) + self._calendar_in(id, new.ends_at)
         keys = new.index_keys
         if keys:
             weight = new.weight
-            self.arrivals += 1
-            for key in keys:
-                grown += self._index(id, key, weight)
+            grown += self._index(id, keys, weight)
             if self.shared:
                 grown += self._share(new, keys, 1, weight)
-        return grown + self._calendar_in(id, new.ends_at)
+        return grown
 
     def _remove(self, id: str, old: Any) -> int:
         del self.records[id]
         self.sorted_ids.remove(id)
-        shrunk: int = old.footprint + PLACE_BYTES + text_bytes(id)
+        shrunk = PLACE_BYTES + text_bytes(id) + self._calendar_out(id, old.ends_at)
         keys = old.index_keys
         if keys:
             weight = old.weight
             if self.shared:
                 shrunk -= self._share(old, keys, -1, -weight)
-            for key in keys:
-                shrunk += self._unindex(id, key, weight)
-        return -shrunk - self._calendar_out(id, old.ends_at)
+            shrunk += self._unindex(id, keys, weight)
+        return -shrunk
 
-    def _index(self, id: str, key: str, weight: int) -> int:
-        """Add an id to an index. Return by how many bytes memory has grown."""
-        index = self.indexes.get(key)
-        if index is None:
-            index = self.indexes[key] = Index()
-            index.bytes = weight
-            index.add(id, self.arrivals)
-            return ENTRY_BYTES + INDEX_BYTES + text_bytes(key, sent=False)
-        index.bytes += weight
-        index.add(id, self.arrivals)
-        return ENTRY_BYTES
+    def _index(self, id: str, keys: Sequence[str], weight: int) -> int:
+        """Add an id to indexes. Return by how many bytes memory has grown."""
+        self.arrivals = number = self.arrivals + 1
+        grown = ENTRY_BYTES * len(keys)
+        for key in keys:
+            index = self.indexes.get(key)
+            if index is None:
+                index = self.indexes[key] = Index()
+                grown += INDEX_BYTES + text_bytes(key, sent=False)
+            index.bytes += weight
+            index.add(id, number)
+        return grown
 
-    def _unindex(self, id: str, key: str, weight: int) -> int:
-        """Remove an id from an index. Return by how many bytes memory has shrunk."""
-        index = self.indexes[key]
-        index.bytes -= weight
-        index.remove(id)
-        if index:
-            return ENTRY_BYTES
-        del self.indexes[key]
-        self.shared -= index.shares is not None
-        return ENTRY_BYTES + INDEX_BYTES + text_bytes(key, sent=False)
+    def _unindex(self, id: str, keys: Sequence[str], weight: int) -> int:
+        """Remove an id from indexes. Return by how many bytes memory has shrunk."""
+        shrunk = ENTRY_BYTES * len(keys)
+        for key in keys:
+            index = self.indexes[key]
+            index.bytes -= weight
+            index.remove(id)
+            if not index:
+                del self.indexes[key]
+                self.shared -= index.shares is not None
+                shrunk += INDEX_BYTES + text_bytes(key, sent=False)
+        return shrunk
 
     def _share(self, record: Any, keys: tuple[str, ...], count: int, size: int) -> int:
         """Count a record in or out where shares are known. Return by how many bytes memory has grown."""
