@@ -94,13 +94,16 @@ def _read_again(body: bytes, kind: type[T], error: msgspec.ValidationError) -> T
 def read_fields(fields: dict[str, Any], kind: type[T]) -> T:
     """Read the fields of an object as ``kind``. Raises BadRequest naming the field."""
     try:
-        return msgspec.convert(without_nulls(fields, kind), kind)
+        return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        raise bad_field(error, kind) from None
+        left = without_nulls(fields, kind)
+        if len(left) == len(fields):
+            raise bad_field(error, kind) from None
+    return read_fields(left, kind)
 
 
 def without_nulls(fields: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
-    """Return the object without optional fields that are null."""
+    """Return the object without optional fields that are null: few have any."""
     optional = optional_fields(kind)
     return {name: value for name, value in fields.items() if value is not None or name not in optional}
 

@@ -35,27 +35,24 @@ class Masked:
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Pass bytes on, up to the first frame that is not masked."""
-        data = self._head + data
-        self._head = b""
-        at = 0
-        while at < len(data):
-            if self._rest:
-                step = min(self._rest, len(data) - at)
-                self._rest -= step
-                at += step
-                continue
-            head = data[at : at + _HEAD_BYTES]
-            if len(head) == _HEAD_BYTES and not head[1] & _MASKED:
+        data, at = self._head + data, self._rest
+        self._head, self._rest = b"", 0
+        while (body := at + _HEAD_BYTES) <= len(data):
+            told = data[at + 1]
+            if not told & _MASKED:
                 return self._reader.feed_data(data[:at] + _NO_FRAME)
-            more = _LENGTH_BYTES.get(head[-1] & _LENGTH, 0) if len(head) == _HEAD_BYTES else 1
-            length = data[at + _HEAD_BYTES : at + _HEAD_BYTES + more]
-            if len(head) < _HEAD_BYTES or len(length) < more:
-                self._head = data[at:]
-                break
-            size = int.from_bytes(length, "big") if more else head[1] & _LENGTH
-            self._rest = _HEAD_BYTES + more + _MASK_BYTES + size
-        passed = data[: len(data) - len(self._head)]
-        return self._reader.feed_data(passed) if passed else (False, b"")
+            size = told & _LENGTH
+            more = _LENGTH_BYTES.get(size)
+            if more is not None:
+                if body + more > len(data):
+                    break
+                size = more + int.from_bytes(data[body : body + more], "big")
+            at = body + _MASK_BYTES + size
+        if at > len(data):
+            self._rest = at - len(data)
+        elif at < len(data):
+            data, self._head = data[:at], data[at:]
+        return self._reader.feed_data(data) if data else (False, b"")
 
     def feed_eof(self) -> None:
         """Pass the end of the input on."""

@@ -51,7 +51,6 @@ class Sender:
         self._piece: list[bytes] = []
         self._size = 0
         self._undrained = 0
-        self._flushing = False
         self._stopped = False
         self._waits: dict[object, float] = {}  # the waiting writers, oldest first, each with its start
         self._packing = int(ws.compress)
@@ -104,13 +103,14 @@ class Sender:
 
     def flush(self) -> None:
         """Write the gathered frames."""
-        self._flushing = False
         piece, self._piece, self._size = self._piece, [], 0
         if piece and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(piece))
 
     def _add(self, kind: WSMsgType, data: bytes) -> None:
         self._require_open()
+        if not self._piece:
+            self._turn.add(self, self._loop)
         size = len(data)
         if size < 126:
             head = _SHORT.pack(_FINAL | kind, size)
@@ -123,9 +123,6 @@ class Sender:
         self._undrained += size
         if self._size >= _PIECE_BYTES:
             self.flush()
-        elif not self._flushing:
-            self._flushing = True
-            self._turn.add(self, self._loop)
 
     def _require_open(self) -> None:
         if self.closed:
