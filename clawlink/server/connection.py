@@ -120,7 +120,7 @@ class _Connection(RequestHandler):
 
     def resume_reading(self, *parser: Any, **more: Any) -> None:
         """Read on after a pause. aiohttp asks at the end of each body, and would parse again without a pause."""
-        if self._reading_paused or getattr(self, "_buffer_paused", True):  # aiohttp before 3.14 looks itself
+        if self._reading_paused or self._buffer_paused:
             super().resume_reading(*parser, **more)
 
     def begin(self, request: Request) -> None:

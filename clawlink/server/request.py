@@ -114,11 +114,12 @@ async def read(request: Request, kind: type[T]) -> T:
 
     Raises UnsupportedMediaType, TooLarge, BodyTimeout, BadJson, or BadRequest naming the field.
     """
-    if hdrs.CONTENT_ENCODING in request.headers or hdrs.TRANSFER_ENCODING in request.headers:
+    headers, content = request.headers, request.content
+    if hdrs.CONTENT_ENCODING in headers or hdrs.TRANSFER_ENCODING in headers:
         require_unpacked(request)
     try:
         # A small body has mostly arrived by now. The relay waits for a body under way, but not for ever.
-        body = request.content.read_nowait() if request.content.is_eof() else await _read_slowly(request)
+        body = content.read_nowait() if content.is_eof() else await _read_slowly(request)
     except web.RequestPayloadError:
         raise BadRequest("the body is not what its headers say: its chunks are wrong") from None
     if len(body) > request.client_max_size:
@@ -130,7 +131,7 @@ async def read(request: Request, kind: type[T]) -> T:
         ask = read_json(body, kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadJson(why_no_json("the body", body, error)) from None
-    if _KEY_HEADER not in request.headers or not hasattr(ask, KEY_FIELD):
+    if _KEY_HEADER not in headers or not hasattr(ask, KEY_FIELD):
         return ask
     found: T = _with_key(ask, key_in_header(request))
     return found
@@ -289,14 +290,20 @@ async def acting_anyway(
 ) -> tuple[Agent, bool]:
     """Return the agent that the request acts as, and whether it was registered by the way.
 
-    Only a ``plain`` request may do that, as clients of 1.0.x send it; see ``Agents.acting_anyway``.
+    Only a ``plain`` request may do that, as clients of 1.0.x send it; see ``Agents.register_by_the_way``.
     """
-    if not plain:
+    try:
         return await acting(relay, request, agent_id, field), False
-    agent_key = request.headers.get(_AGENT_KEY)
-    return await relay.agents.acting_anyway(
-        agent_id, agent_key, field=field, machine=lambda: request.machine, address=lambda: request.block
-    )
+    except UnknownAgent:
+        made = await by_the_way(relay, request, agent_id, request.headers.get(_AGENT_KEY)) if plain else None
+        if made is None:
+            raise
+        return made
+
+
+async def by_the_way(relay: Relay, request: Request, agent_id: str, agent_key: str | None) -> tuple[Agent, bool] | None:
+    """Register the unknown agent of a client of 1.0.x; see ``Agents.register_by_the_way``."""
+    return await relay.agents.register_by_the_way(agent_id, agent_key, machine=request.machine, address=request.block)
 
 
 def origin_of(request: Request) -> dict[str, str]:

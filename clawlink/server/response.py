@@ -122,20 +122,15 @@ async def write(request: Asked, answer: Reply) -> web.StreamResponse:
     Raises ConnectionError if the peer has gone or reads nothing for 60 s. Raises RelayFull before the first byte if too
     many bytes wait for their readers.
     """
-    handover = answer.handover
     connection: Any = request.protocol
-    response = _WRITTEN
-    try:
-        if len(answer.body) > _LARGE_BYTES or answer.more or request.method == hdrs.METH_HEAD:
-            response = await _write(request, answer)
-        elif _send(request, answer):
+    if answer.handover is not None:
+        response = await _hand_over(request, answer, answer.handover)
+    elif len(answer.body) > _LARGE_BYTES or answer.more or request.method == hdrs.METH_HEAD:
+        response = await _write(request, answer)
+    else:
+        response = _WRITTEN
+        if _send(request, answer):
             await _drain(request)
-        if handover is not None and not handover.until_read and not connection.ended:
-            connection.forget(handover)
-    except BaseException:
-        if handover is not None:
-            connection.give_back(handover)
-        raise
     if request.keep_alive and not connection.ended:
         return response
     if request.method == hdrs.METH_HEAD or connection.more_to_answer:
@@ -144,14 +139,27 @@ async def write(request: Asked, answer: Reply) -> web.StreamResponse:
     return _LAST
 
 
+async def _hand_over(request: Asked, answer: Reply, handover: Handover) -> web.StreamResponse:
+    """Write a reply with messages, and tell whether it was written, or where that matters whether it was read."""
+    connection: Any = request.protocol
+    try:
+        response = await _write(request, answer)
+        if not handover.until_read and not connection.ended:
+            connection.forget(handover)
+    except BaseException:
+        connection.give_back(handover)
+        raise
+    return response
+
+
 async def _write(request: Asked, answer: Reply) -> web.StreamResponse:
-    """Write a reply that is large, or the headers alone."""
+    """Write a reply of any size, with or without messages, or the headers alone."""
     size = answer.size
     if request.method == hdrs.METH_HEAD:
         _require_there(request)
         return await _send_head(request, answer, size)
     if size <= _LARGE_BYTES:
-        if _send(request, answer):
+        if _send(request, answer) if answer.handover is None else _send_watched(request, answer, answer.handover):
             await _drain(request)
         return _WRITTEN
     _require_there(request)
@@ -190,16 +198,22 @@ def _send(request: Asked, answer: Reply) -> bool:
     transport: Any = connection.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has gone")
-    handover = answer.handover
-    watched = handover is not None and (handover.until_read or connection.ended)
-    if watched:
-        connection.hand_over(handover)
     body = b"".join((answer.body, *answer.more)) if answer.more else answer.body
     data = _head_of(request, answer, len(body)) + body
     request.writer.output_size += len(data)
     transport.write(data)
-    left = bool(transport.get_write_buffer_size())
-    if left and handover is not None and not watched:  # else all is written, and that is enough to know
+    return bool(transport.get_write_buffer_size())
+
+
+def _send_watched(request: Asked, answer: Reply, handover: Handover) -> bool:
+    """Write a small reply with messages as ``_send`` does, and see where that matters whether it is read."""
+    connection: Any = request.protocol
+    _require_there(request)
+    watched = handover.until_read or connection.ended
+    if watched:
+        connection.hand_over(handover)
+    left = _send(request, answer)
+    if left and not watched:  # else all is written, and that is enough to know
         connection.hand_over(handover)
         watched = True
     if watched:

@@ -28,7 +28,7 @@ from clawlink.relay.mailbox.consumer import Consumer
 from clawlink.relay.mailbox.receipts import lease_of
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
-from clawlink.server.request import Handler, Request, origin_of, parameter, read_query
+from clawlink.server.request import Handler, Request, by_the_way, origin_of, parameter, read_query
 from clawlink.server.ws_connection import LINGER_SECONDS, Websocket, Websockets
 from clawlink.server.ws_protocol import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
 
@@ -82,16 +82,15 @@ class WebsocketEndpoint:
         agent_id = parameter(request, "agent_id")
         ask = read_query(request, StreamQuery)
         request.stay()
-        if ask.lease is None:  # as a client of 1.0.x connects, which does not know that the relay was restarted
-            agent, _ = await relay.agents.acting_anyway(
-                agent_id,
-                agent_key,
-                field="agent_id",
-                machine=lambda: request.machine,
-                address=lambda: request.block,
-            )
-        else:
+        try:
             agent = await relay.agents.acting(agent_id, agent_key, field="agent_id")
+        except UnknownAgent:
+            if ask.lease is not None:
+                raise
+            made = await by_the_way(relay, request, agent_id, agent_key)
+            if made is None:
+                raise
+            agent, _ = made
         offers = offers_subprotocol(request)
         if len(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ())) > 1:
             # aiohttp looks at the first only, and if that has not ours writes it to the log: the token, maybe the key.

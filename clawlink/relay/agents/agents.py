@@ -61,34 +61,25 @@ class Agents(AgentRegistration):
         found = (await self._core.store.page(Agent, by_key(access.hash_key(agent_key)), limit=1)).records
         return found[0] if found else None
 
-    async def acting_anyway(
-        self,
-        agent_id: str,
-        agent_key: str | None,
-        *,
-        field: str,
-        machine: Callable[[], str],
-        address: Callable[[], str | None],
-    ) -> tuple[Agent, bool]:
-        """Return the agent a request of a client of 1.0.x acts as, and whether it was registered by the way.
+    async def register_by_the_way(
+        self, agent_id: str, agent_key: str | None, *, machine: str, address: str | None
+    ) -> tuple[Agent, bool] | None:
+        """Register an unknown agent that a client of 1.0.x acts as; return it, and whether it was registered just now.
 
         Such a client does not register again at a relay that was restarted. So an id that is not known becomes an agent
-        of that id and name. Not where an agent key is given or needed, where another agent has the name, and not an
-        agent that has left or was removed: that one is done here until it registers. Raises as ``acting``.
+        of that id and name. None where an agent key is given or needed, where another agent has the name, and for an
+        agent that has left or was removed: that one is done here until it registers.
         """
+        if agent_key is not None or self.keys_required or agent_id in self._left:
+            return None
+        if (await self._core.store.page(Agent, by_name(agent_id), limit=1)).records:
+            return None
         try:
-            return await self.acting(agent_id, agent_key, field=field), False
-        except UnknownAgent as unknown:
-            if agent_key is not None or self.keys_required or agent_id in self._left:
-                raise
-            if (await self._core.store.page(Agent, by_name(agent_id), limit=1)).records:
-                raise
-            try:
-                ask = read_fields({"agent_id": agent_id}, requests.Register)
-                done = await self.register(ask, machine=machine(), agent_key=None, address=address())
-            except (BadRequest, NameTaken, NotAllowed):
-                raise unknown from None
-            return done.agent, not done.resumed
+            ask = read_fields({"agent_id": agent_id}, requests.Register)
+            done = await self.register(ask, machine=machine, agent_key=None, address=address)
+        except (BadRequest, NameTaken, NotAllowed):
+            return None
+        return done.agent, not done.resumed
 
     @retrying
     async def touch(self, agent_id: str) -> None:

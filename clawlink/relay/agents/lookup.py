@@ -81,7 +81,6 @@ class AgentLookup:
     def recipient(self, agent: Agent) -> RecipientInfo:
         """Return what a sender is told about the recipient."""
         core = self._core
-        age = core.clock() - agent.last_heartbeat
-        status = self.presence(agent).value
-        seen = core.time.shown(agent.last_heartbeat)
-        return RecipientInfo(agent.id, agent.name, status, seen, int(age) if age > 0 else 0)
+        now, heard = core.clock(), agent.last_heartbeat
+        status = rules.presence(agent, now, core.limits).value
+        return RecipientInfo(agent.id, agent.name, status, core.time.shown(heard), int(max(now - heard, 0.0)))

@@ -102,11 +102,14 @@ class Memory:
             used += beside()
         return used
 
-    def has_plenty(self, size: int) -> bool:
-        """Return True if there is room by what was known when something was last asked for: no need to ask then.
+    def has_plenty(self, size: int, read: Admission | None = None) -> bool:
+        """Return True if neither the limit nor a share of it refuses this size: there is no need to ``require`` it.
 
-        For parts of contents, which come too often to ask a store each time. Records do not grow unasked.
+        ``read`` is what the store has just said. Without it, what it said last counts: parts of contents come too often
+        to ask a store each time, and records do not grow unasked.
         """
+        if read is not None:
+            self._records = read.memory  # each message comes by here
         return self._now() + size <= self._calm
 
     async def require(self, size: int, origin: Origin, *, answers: bool = False, read: Admission | None = None) -> None:
@@ -114,10 +117,9 @@ class Memory:
 
         Part of the limit is kept for what ``answers`` open work. ``read`` is what the store has just said.
         """
-        self._records = (read or await self._store.admission()).memory  # each message comes by here
-        used = self._now()
-        if used + size <= self._calm:
+        if self.has_plenty(size, read or await self._store.admission()):
             return
+        used = self._now()
         allowed = self._most if answers else self._for_new
         if used + size > allowed:
             used = await self._make_room(allowed - size)

@@ -144,16 +144,17 @@ class Mailbox:
 
         ``read`` is what the store has just said of this mailbox, first of all.
         """
-        size = len(new.body)
+        size, memory = len(new.body), self._core.memory
         calm = self._calm_half if purpose is Purpose.NOTICE else self._calm
         if read is None:
             read = await self._core.store.admission((new.mailbox,))
         used, held = read.mailboxes[0], read.total
         if used.count > calm.records or used.bytes + size > calm.size:
             await self._require_room_in(used, new, purpose)
-        if held.count > self._calm_in_all.records or held.bytes + size > self._calm_in_all.size:
+        if held.bytes + size > self._calm_in_all.size or held.count > self._calm_in_all.records:
             await self._require_room_in_all(held, new, purpose)
-        await self._core.memory.require(size + NEW_RECORD_BYTES, new.origin, answers=purpose in _REPLIES, read=read)
+        if not memory.has_plenty(size + NEW_RECORD_BYTES, read):
+            await memory.require(size + NEW_RECORD_BYTES, new.origin, answers=purpose in _REPLIES, read=read)
 
     async def _require_room_in(self, used: Usage, new: Delivery, purpose: Purpose) -> None:
         limits, store, shares = self._core.limits, self._core.store, self._core.shares
@@ -199,9 +200,10 @@ class Mailbox:
 
     async def put(self, delivery: Delivery, *changes: Put | Absent, ends_work: bool = False) -> None:
         """Store the delivery, with what else changes at the same partition. Raises Conflict."""
-        await self._core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
-        self._core.stats.stored += 1
-        self._core.talks.count(delivery)
+        core = self._core
+        await core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
+        core.stats.stored += 1
+        core.talks.count(delivery)
 
     async def put_once(self, delivery: Delivery, *, ends_work: bool = False) -> Delivery:
         """Store the delivery unless one of that id is there already; return the one that is there then."""

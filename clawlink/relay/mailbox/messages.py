@@ -99,7 +99,7 @@ class Messages:
         chain = await self._admission.chain(sender, to.id, parent_task=ask.parent_task, in_reply_to=ask.in_reply_to)
         self._admission.require_pace(sender.id, to.id)
         now = core.clock()
-        body = encode(_plain(id, sender, ask, to.id, chain, core.time.stamp()))
+        body = encode(_plain(id, sender, ask, to.id, chain, core.time.iso(now)))
         new = self._mailbox.new(
             id,
             to.id,

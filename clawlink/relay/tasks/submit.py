@@ -29,7 +29,7 @@ from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.tasks.lifecycle import capabilities_of, pool_of
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.timestamps import StoppableTime
-from clawlink.store.base import Absent, Conflict, Usage
+from clawlink.store.base import Absent, Conflict
 
 _FULL_RETRY_SECONDS = 30.0
 _UNSET = msgspec.UNSET
@@ -98,14 +98,12 @@ class TaskSubmission:
         if stored is not None:
             return await self._repeat(stored, sender, ask)
         core.stats.tasks_delegated += 1
-        self._note(message, to_name=to.name, to_agent=to.id)
+        if core.activity_log.takes():
+            self._note(message, to_name=to.name, to_agent=to.id)
         return Delegated("delegated", route, id, self._agents.recipient(to))
 
     def _note(self, message: TaskDelegation, **facts: object) -> None:
-        log = self._core.activity_log
-        if not log.takes():
-            return
-        log.write(
+        self._core.activity_log.write(
             "delegated",
             task_id=message.message_id,
             from_name=message.from_name,
@@ -134,11 +132,8 @@ class TaskSubmission:
             return await self._repeat(stored, sender, ask)
         self._core.stats.tasks_delegated += 1
         self._pools.wake_one(pool)
-        self._note(
-            message,
-            capabilities=_some(pool.capabilities),
-            to_any_of=_some(members),
-        )
+        if self._core.activity_log.takes():
+            self._note(message, capabilities=_some(pool.capabilities), to_any_of=_some(members))
         return Delegated("delegated", "queued", id, None, await self._pooled(message, pool))
 
     async def _store(
@@ -169,7 +164,10 @@ class TaskSubmission:
         open_tasks = by_owner(mailbox)
         read = await self._core.store.admission((mailbox,), ((Task, open_tasks), (Delivery, open_tasks)))
         await self._mailbox.require_room(delivery, read=read)
-        await self._require_capacity(delivery, *read.indexes)
+        known, alone = read.indexes
+        count, size = known.count + alone.count, known.bytes + alone.bytes
+        if count > self._calm.records or size + len(body) > self._calm.size:
+            await self._require_capacity(delivery, count, size)
         if ask.attachments and isinstance(to, Agent):
             await self._grants.to_agent(sender, ask.attachments, to)
         elif ask.attachments:
@@ -236,13 +234,10 @@ class TaskSubmission:
         members = message.to_any_of if isinstance(message.to_any_of, tuple) else ()
         return Pooled(list(pool.capabilities), list(members), await self._pools.online(pool))
 
-    async def _require_capacity(self, new: Delivery, known: Usage, alone: Usage) -> None:
+    async def _require_capacity(self, new: Delivery, count: int, held: int) -> None:
         """Refuse more work for an agent that has too much of it unfinished, fetched or not, or too much from one."""
         mailbox, size = new.mailbox, len(new.body)
         key = by_owner(mailbox)
-        count, held = known.count + alone.count, known.bytes + alone.bytes
-        if count <= self._calm.records and held + size <= self._calm.size:
-            return
         claimed = by_claimant(mailbox)  # what the agent took from pools itself leaves room for what it is given
         taken = (await self._core.store.admission((), ((Task, claimed), (Delivery, claimed)))).indexes
         count, held = count - sum(u.count for u in taken), held - sum(u.bytes for u in taken)
@@ -290,7 +285,7 @@ def _delegation(
     *,
     members: Any = (),
 ) -> TaskDelegation:
-    stamp = time.stamp()
+    stamp = time.iso(now)
     capability = ask.capability
     return TaskDelegation(
         message_id=id,
