@@ -55,7 +55,8 @@ class Endpoint:
     @cached_property
     def plain(self) -> bool:
         """Return True if token, Origin and Host are all that a request must show."""
-        return not (self.claims or self.admin or self.ticket or self.session or self.name == "register")
+        further = self.claims or self.admin or self.ticket or self.session or self.agent_key
+        return not further and self.name != "register"
 
     def url(self, **parameters: str) -> str:
         """Fill in the path's parameters."""

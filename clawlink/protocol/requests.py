@@ -157,9 +157,10 @@ class Delegate(Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         _require_content(self.task, "task")
         pooled = self.capability is not None or self.to_any_of is not None
-        if self.to_agent is None and not pooled:
-            raise ValueError("missing required field `to_agent`, or in its place capability or to_any_of")
-        if self.to_agent is not None and pooled:
+        if self.to_agent is None:
+            if not pooled:
+                raise ValueError("missing required field `to_agent`, or in its place capability or to_any_of")
+        elif pooled:
             raise ValueError("Give to_agent, or in its place capability and to_any_of, but not both")
 
 

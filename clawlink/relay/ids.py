@@ -38,12 +38,13 @@ class Ids:
 
     def arrival(self, now: float) -> int:
         """Return a number greater than any before: microseconds since the epoch, so it grows over a restart too."""
-        return self.arrivals(now, 1)
+        self._arrival = max(self._arrival + 1, int(now * 1_000_000))
+        return self._arrival
 
     def arrivals(self, now: float, count: int) -> int:
         """Return the first of ``count`` numbers in a row, all greater than any before, as ``arrival`` does."""
-        first = max(self._arrival + 1, int(now * 1_000_000))
-        self._arrival = first + count - 1
+        first = self.arrival(now)
+        self._arrival += count - 1
         return first
 
 

@@ -83,18 +83,22 @@ class Guard:
                 "start it with --allow-origin to let a page use fetch",
                 field="Sec-Fetch-Site",
             )
-        session = self._session_of(request) if endpoint is not None and endpoint.admin else None
-        if endpoint is not None and endpoint.ticket and "ticket" in request.query:
+        if endpoint is None or endpoint.plain:
+            self._require_token(request, endpoint)
+        else:
+            self._check_rights(request, endpoint)
+
+    def _check_rights(self, request: Request, endpoint: Endpoint) -> None:
+        """Refuse a request for an endpoint at which something else may stand for the token, or beside it."""
+        session = self._session_of(request) if endpoint.admin else None
+        if endpoint.ticket and "ticket" in request.query:
             agent_id = parameter(request, "agent_id")
             request.ticket = self._tickets.use(request.query["ticket"], agent_id, endpoint.name)
             request.shown = True
-        elif endpoint is not None and endpoint.agent_key and self._keep_bearer(request):
+        elif endpoint.agent_key and self._keep_bearer(request):
             request.shown = True
-        elif self._token is not None and session is None and (endpoint is None or not endpoint.open):
-            self._check_token(request, endpoint, self._token)
-            request.shown = True
-        if endpoint is None or endpoint.plain:
-            return
+        elif session is None:
+            self._require_token(request, endpoint)
         if endpoint.claims:
             require_no_page(request)
         if endpoint.session:
@@ -172,11 +176,14 @@ class Guard:
         request.bearer = given
         return True
 
-    def _check_token(self, request: Request, endpoint: Endpoint | None, token: bytes) -> None:
+    def _require_token(self, request: Request, endpoint: Endpoint | None) -> None:
+        """Refuse a request without the token, if the relay and the endpoint ask for it."""
+        if self._token is None or (endpoint is not None and endpoint.open):
+            return
         given = _bearer(request)
         if given is None and endpoint is not None and endpoint.socket:
             given = request.query.get("token") or in_subprotocol(request, "token")
-        if not _is(given, token) and not _is(given, self._admin):
+        if not _is(given, self._token) and not _is(given, self._admin):
             raise NotAuthenticated(
                 "this relay asks for its token: send the header 'Authorization: Bearer <token>' "
                 "(on the command line --token or CLAWLINK_TOKEN)"
@@ -184,6 +191,7 @@ class Guard:
                 else "the token is not that of this relay: give the one that the relay prints when it starts "
                 "(on the command line --token or CLAWLINK_TOKEN)"
             )
+        request.shown = True
 
     def _check_host(self, host: str) -> None:
         name = host_name(host)

@@ -107,7 +107,8 @@ def _registering(endpoint: Endpoint, use: UseCase) -> Handler:
         ask = await read(request, kind)
         plain = ask.idempotency_key is None and getattr(ask, "receipt", None) is None
         agent, new = await acting_anyway(relay, request, agent_of(ask), by, plain=plain)
-        return reply(tell_by_the_way(await use(agent, ask), new))
+        answer = await use(agent, ask)
+        return reply(tell_by_the_way(answer) if new else answer)
 
     return serve
 

@@ -269,19 +269,21 @@ def parameter(request: Request, name: str) -> str:
 
 async def acting(relay: Relay, request: Request, agent_id: str, field: str, *, quiet: bool = False) -> Agent:
     """Return the agent that the request acts as; see ``Agents.acting``."""
+    return await relay.agents.acting(agent_id, _key_of(request), field=field, quiet=quiet)
+
+
+def _key_of(request: Request) -> str | None:
+    """Return the agent key that a request shows; None if it shows none."""
     ticket = request.ticket
-    key = request.headers.get(_AGENT_KEY) if ticket is None else ticket.agent_key
-    return await relay.agents.acting(agent_id, key, field=field, quiet=quiet)
+    return request.headers.get(_AGENT_KEY) if ticket is None else ticket.agent_key
 
 
 async def acting_on(
     relay: Relay, request: Request, agent_id: str, field: str, receipts: Sequence[str]
 ) -> tuple[Agent, dict[str, Delivery | None]]:
     """Return the agent that the request acts as, and the deliveries of these receipts by their ids."""
-    ticket = request.ticket
-    key = request.headers.get(_AGENT_KEY) if ticket is None else ticket.agent_key
     ids = [split_receipt(receipt)[1] for receipt in receipts]
-    agent, found = await relay.agents.acting_on(agent_id, key, ids, field=field)
+    agent, found = await relay.agents.acting_on(agent_id, _key_of(request), ids, field=field)
     return agent, dict(zip(ids, found, strict=True))
 
 
@@ -292,10 +294,11 @@ async def acting_anyway(
 
     Only a ``plain`` request may do that, as clients of 1.0.x send it; see ``Agents.register_by_the_way``.
     """
+    agent_key = _key_of(request)
     try:
-        return await acting(relay, request, agent_id, field), False
+        return await relay.agents.acting(agent_id, agent_key, field=field), False
     except UnknownAgent:
-        made = await by_the_way(relay, request, agent_id, request.headers.get(_AGENT_KEY)) if plain else None
+        made = await by_the_way(relay, request, agent_id, agent_key) if plain else None
         if made is None:
             raise
         return made

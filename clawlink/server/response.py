@@ -60,9 +60,9 @@ def reply(struct: Any, handover: Handover | None = None) -> Reply:
     return Reply(_encoder.encode(struct), handover=handover)
 
 
-def tell_by_the_way(answer: S, registered: bool) -> S:
+def tell_by_the_way(answer: S) -> S:
     """Add to an answer that its agent was registered by the way."""
-    return msgspec.structs.replace(answer, registered_by_the_way=True) if registered else answer
+    return msgspec.structs.replace(answer, registered_by_the_way=True)
 
 
 def reply_failure(error: ClawLinkError) -> Reply:

@@ -71,17 +71,10 @@ def read_frame(text: str, agent_id: str) -> Frame:
     except ClawLinkError as error:
         raise BadFrame(error) from None
     type, id = fields.pop("type", None), fields.pop("id", None)
-    if not (id is None or (isinstance(id, int) and not isinstance(id, bool)) or isinstance(id, str)):
+    if isinstance(id, str):
+        _require_short(id)
+    elif id is not None and (isinstance(id, bool) or not isinstance(id, int)):
         raise BadFrame(BadRequest("the id of a frame is a string or a whole number", field="id"))
-    if isinstance(id, str) and len(id) > MAX_ID_LENGTH:
-        raise BadFrame(
-            BadRequest(
-                f"the id of a frame may have {MAX_ID_LENGTH} characters, and this has {len(id)}",
-                field="id",
-                limit=MAX_ID_LENGTH,
-                actual=len(id),
-            )
-        )
     row = paths.FRAMES.get(type) if isinstance(type, str) else None
     if row is None:
         raise BadFrame(BadRequest(f"the type of a frame is one of {', '.join(paths.FRAMES)}", field="type"), id)
@@ -94,6 +87,18 @@ def read_frame(text: str, agent_id: str) -> Frame:
     except BadRequest as error:
         raise BadFrame(error, id) from None
     return Frame(row.name, id, ask, _further(fields) if row is paths.DELEGATE else None)
+
+
+def _require_short(id: str) -> None:
+    if len(id) > MAX_ID_LENGTH:
+        raise BadFrame(
+            BadRequest(
+                f"the id of a frame may have {MAX_ID_LENGTH} characters, and this has {len(id)}",
+                field="id",
+                limit=MAX_ID_LENGTH,
+                actual=len(id),
+            )
+        )
 
 
 def reply_frame(id: str | int, reply: Any) -> bytes:

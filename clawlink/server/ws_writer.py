@@ -66,7 +66,8 @@ class Sender:
     async def text(self, frame: bytes) -> None:
         """Send a text frame, and wait while the peer is behind in reading. Raises ConnectionError."""
         if self._packing and len(frame) >= _PACK_BYTES:
-            self._require_open()
+            if self.closed:
+                raise ConnectionResetError("the peer has gone")
             self.flush()
             with self.behind():
                 await self._ws.send_frame(frame, WSMsgType.TEXT, self._packing)
@@ -108,7 +109,8 @@ class Sender:
             self._transport.write(b"".join(piece))
 
     def _add(self, kind: WSMsgType, data: bytes) -> None:
-        self._require_open()
+        if self.closed:
+            raise ConnectionResetError("the peer has gone")
         if not self._piece:
             self._turn.add(self, self._loop)
         size = len(data)
@@ -123,10 +125,6 @@ class Sender:
         self._undrained += size
         if self._size >= _PIECE_BYTES:
             self.flush()
-
-    def _require_open(self) -> None:
-        if self.closed:
-            raise ConnectionResetError("the peer has gone")
 
     async def _drain(self) -> None:
         self.flush()

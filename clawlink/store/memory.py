@@ -125,10 +125,10 @@ class MemoryStore:
         return shares.of(address, agent)
 
     async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
-        boxes = map(self._mailboxes.get, mailboxes)
+        boxes = self._mailboxes
         return Admission(
-            [NOTHING if box is None else Usage(box.count, box.bytes) for box in boxes],
-            [self._usage(kind, key) for kind, key in indexes],
+            [NOTHING if (box := boxes.get(id)) is None else Usage(box.count, box.bytes) for id in mailboxes],
+            [self._usage(*index) for index in indexes] if indexes else (),
             Usage(self._held_count, self._held_bytes),
             self._memory,
         )
@@ -215,14 +215,17 @@ class MemoryStore:
             return None
         if box.ready:
             return box.ready[0].visible_at
+        soonest = None
         for heap in (box.later, box.older):
-            for _ in range(_AT_ONCE):
+            for _ in range(_AT_ONCE if heap else 0):
                 if not heap or self._filed(heap[0], mailbox) is not None:
                     break
                 heappop(heap)
                 self._memory -= _LATER_BYTES
-        # Too early, if there are more that were settled: then ask again.
-        return min((heap[0][0] for heap in (box.later, box.older) if heap), default=None)
+            # Too early, if there are more that were settled: then ask again.
+            if heap and (soonest is None or heap[0][0] < soonest):
+                soonest = heap[0][0]
+        return soonest
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
         found = self._kinds[kind]
@@ -250,7 +253,7 @@ class MemoryStore:
             return self._next_due_at(mailbox)
         changes = rule(found)
         if changes:
-            self._commit(mailbox, tuple(changes))
+            self._commit(mailbox, changes)
         return None
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
@@ -266,7 +269,7 @@ class MemoryStore:
                 results.append(conflict.with_traceback(None))
         return results
 
-    def _commit(self, partition_key: str, changes: tuple[Put | Drop | Absent, ...]) -> None:
+    def _commit(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> None:
         accepted = []
         for change in changes:
             if isinstance(change, Absent):
@@ -274,15 +277,13 @@ class MemoryStore:
                     raise Conflict(change.kind, change.id, "exists")
                 continue
             record: Any = change.record
-            id = record.id
-            kind = self._kinds[type(record)]
+            id, kind = record.id, self._kinds[type(record)]
             old = kind.records.get(id)
             if record.partition_key != partition_key:
                 raise ValueError(
                     f"{type(record).__name__} {id!r} lives at {record.partition_key!r}, not at {partition_key!r}"
                 )
-            new = record if type(change) is Put else None
-            follows = record.version if new is None else record.version - 1
+            new, follows = (record, record.version - 1) if type(change) is Put else (None, record.version)
             if follows if old is None else old.version != follows or old.partition_key != partition_key:
                 raise Conflict(type(record), id, f"is not at version {follows}")
             accepted.append((kind, id, old, new))

@@ -18,7 +18,7 @@ class BytesStore(MemoryStore):
         super().__init__()
         self.bytes: dict[tuple[type[Any], str], bytes] = {}
 
-    def _commit(self, partition_key: str, changes: tuple[Put | Drop | Absent, ...]) -> None:
+    def _commit(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> None:
         encoded = [c if isinstance(c, Absent) else records.encode(c.record) for c in changes]
         super()._commit(
             partition_key,

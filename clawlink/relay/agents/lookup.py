@@ -83,4 +83,5 @@ class AgentLookup:
         core = self._core
         now, heard = core.clock(), agent.last_heartbeat
         status = rules.presence(agent, now, core.limits).value
-        return RecipientInfo(agent.id, agent.name, status, core.time.shown(heard), int(max(now - heard, 0.0)))
+        age = int(now - heard) if now > heard else 0
+        return RecipientInfo(agent.id, agent.name, status, core.time.shown(heard), age)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from msgspec import Struct
 
@@ -170,8 +171,7 @@ class Acks:
         changed = 0
         for partition_key, prepared in partitions.items():
             try:
-                changes = [change for made in prepared.values() for change in made]
-                await self._core.commit(partition_key, *changes, quiet=way.quiet)
+                await self._core.commit(partition_key, *chain.from_iterable(prepared.values()), quiet=way.quiet)
                 changed += len(prepared)
             except Conflict:
                 again, number = await self._settle_again(agent_id, partition_key, list(prepared), way)
@@ -188,8 +188,7 @@ class Acks:
         outcomes, partitions = await self._prepare(agent_id, receipts, way)
         prepared = partitions.get(partition_key, {})
         if prepared:
-            changes = [change for made in prepared.values() for change in made]
-            await self._core.commit(partition_key, *changes, quiet=way.quiet)
+            await self._core.commit(partition_key, *chain.from_iterable(prepared.values()), quiet=way.quiet)
         return outcomes, len(prepared)
 
     async def _prepare(

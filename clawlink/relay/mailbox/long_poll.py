@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from clawlink.domain.agent import Agent
@@ -160,7 +160,9 @@ class LongPoll:
         core, pools, signal = self._core, self._pools, waiter.signal
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        lags = self._lags()
+        lag = core.store.index_lag
+        late = tuple(part * lag for part in _LAG_PARTS) if lag else ()
+        lags = iter(late)
         woken = False  # for work of a pool, at which it has not looked yet
         # Work may have come to a pool while this one was not waiting; to the mailbox none has.
         asleep = self._emptied and not signal.given and not await pools.any()
@@ -194,7 +196,7 @@ class LongPoll:
                 await signal.wait(pause)
                 if not signal.given:
                     continue
-                lags = self._lags()
+                lags = iter(late)
                 if waiter.enlisted and not waiter.woken:  # another is woken for what comes to a pool
                     signal.clear()
                     if await self._read_own():
@@ -204,15 +206,12 @@ class LongPoll:
             if woken or waiter.woken:
                 await asyncio.shield(self._claims.pass_on(self._agent_id))
 
-    def _lags(self) -> Iterator[float]:
-        lag = self._core.store.index_lag
-        return iter([part * lag for part in _LAG_PARTS] if lag else ())
-
     async def _next_at(self) -> float:
         """Return when the next message is due, as far as is known; infinity if none is there."""
-        store = self._core.store
-        own = self._next_own
-        times = [await store.next_due_at(self._agent_id) if own is None else own]
+        store, soonest = self._core.store, self._next_own
+        if soonest is None:
+            soonest = await store.next_due_at(self._agent_id)
         for pool in self._lent:
-            times.append(await store.next_due_at(pool.id))
-        return min((at for at in times if at is not None), default=math.inf)
+            at = await store.next_due_at(pool.id)
+            soonest = at if soonest is None or (at is not None and at < soonest) else soonest
+        return math.inf if soonest is None else soonest

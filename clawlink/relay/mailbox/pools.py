@@ -24,6 +24,8 @@ _COUNT_SECONDS = 1.0
 _FEW = 256  # agents that are looked through each time
 # A count of more agents lasts longer, a second for this many: counting takes about a thousandth of the time.
 _COUNTED_A_SECOND = 1000
+# The most waiters that stand in no queue yet; filing as many takes a fraction of a millisecond.
+_MOST_UNFILED = 64
 # Long enough for any index to have caught up with the last piece of work.
 _EMPTY_SECONDS = 60.0
 
@@ -43,7 +45,7 @@ class Waiter:
         self.turn = 0
         self.enlisted = False
         self.woken = False
-        self.queues: tuple[str | frozenset[str], ...] = ()  # where it is found at this moment
+        self.queues: tuple[str | frozenset[str], ...] = ()  # where it is filed, if it is
 
     def become(self, agent: Agent) -> None:
         """Wait as the agent that it is by now."""
@@ -56,33 +58,47 @@ class _Queues:
     """The waiting agents, in queues: by id, by name, and by the set of capabilities.
 
     Agents with the same capabilities stand in the same queue. So of a thousand that wait, a few queues are looked at.
+
+    Most waiters wait for a moment, until the next message in their own mailbox. So a waiter is filed in its queues once
+    there is work in a pool, or once many are not filed. All that are filed have waited longer than all that are not.
     """
 
     def __init__(self) -> None:
+        self._unfiled: dict[int, Waiter] = {}
         self._waiting: dict[str | frozenset[str], dict[int, Waiter]] = {}
         self._by_skill: dict[str, dict[frozenset[str], None]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._unfiled or self._waiting)
 
     def of(self, waiter: Waiter) -> tuple[str | frozenset[str], ...]:
         """Return the keys of the queues in which a waiter belongs."""
         return (by_member(waiter.agent.id), by_name(waiter.agent.name), waiter.skills)
 
     def add(self, waiter: Waiter) -> None:
-        """Put a waiter into its queues, as the last."""
-        waiter.queues = self.of(waiter)
-        for key in waiter.queues:
-            queue = self._waiting.get(key)
-            if queue is None:
-                queue = self._waiting[key] = {}
-                if isinstance(key, frozenset):
-                    for skill in key:
-                        self._by_skill.setdefault(skill, {})[key] = None
-            queue[waiter.turn] = waiter
+        """Put a waiter behind all others."""
+        self._unfiled[waiter.turn] = waiter
+        if len(self._unfiled) > _MOST_UNFILED:
+            self._file()
+
+    def _file(self) -> None:
+        """Put all waiters into their queues."""
+        for waiter in self._unfiled.values():
+            waiter.queues = self.of(waiter)
+            for key in waiter.queues:
+                queue = self._waiting.get(key)
+                if queue is None:
+                    queue = self._waiting[key] = {}
+                    if isinstance(key, frozenset):
+                        for skill in key:
+                            self._by_skill.setdefault(skill, {})[key] = None
+                queue[waiter.turn] = waiter
+        self._unfiled.clear()
 
     def remove(self, waiter: Waiter) -> None:
         """Take a waiter out of its queues."""
+        if self._unfiled.pop(waiter.turn, None) is not None:
+            return
         for key in waiter.queues:
             queue = self._waiting[key]
             del queue[waiter.turn]
@@ -97,6 +113,7 @@ class _Queues:
 
     def first(self, pool: Pool) -> Waiter | None:
         """Return whoever may claim from the pool and has waited longest without having been woken."""
+        self._file()
         return min(self._candidates(pool), key=lambda waiter: waiter.turn, default=None)
 
     def _candidates(self, pool: Pool) -> Iterator[Waiter]:
@@ -270,7 +287,8 @@ class Pools:
 
     def enlist(self, waiter: Waiter) -> None:
         """Wake the consumer for work of the pools from now on, as the last of those who wait."""
-        self.dismiss(waiter)
+        if waiter.enlisted:
+            self._queues.remove(waiter)
         self._turn += 1
         waiter.turn = self._turn
         waiter.enlisted = True
@@ -279,13 +297,14 @@ class Pools:
 
     def dismiss(self, waiter: Waiter) -> None:
         """Wake the consumer for nothing more."""
-        waiter.enlisted = False
-        self._queues.remove(waiter)
+        if waiter.enlisted:
+            waiter.enlisted = False
+            self._queues.remove(waiter)
 
     def awake(self, waiter: Waiter, agent: Agent) -> None:
         """Note that the consumer looks at its pools again, as the agent that it is by now."""
         waiter.become(agent)
-        if waiter.enlisted and waiter.queues != self._queues.of(waiter):
+        if waiter.enlisted and waiter.queues and waiter.queues != self._queues.of(waiter):
             self.enlist(waiter)
         waiter.woken = False
 

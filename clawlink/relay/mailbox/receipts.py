@@ -44,18 +44,16 @@ class Receipts:
 
 def receipted(outcomes: Sequence[Outcome], done: str, time: StoppableTime) -> Receipted:
     """Return the result of each receipt; ``done`` is the status of a receipt that took effect."""
-    results = [
-        Settled(o.receipt, "", o.error.code if o.error else "unknown", o.error.message if o.error else None)
-        if o.message_id is None
-        else Settled(
-            o.receipt,
-            o.message_id,
-            done,
-            lease_expires_at=time.iso_or_none(o.held_until) if done == "extended" else None,
-        )
-        for o in outcomes
-    ]
-    return Receipted(results, sum(o.message_id is not None for o in outcomes))
+    results, count = [], 0
+    for o in outcomes:
+        if o.message_id is None:
+            why = ("unknown", None) if o.error is None else (o.error.code, o.error.message)
+            results.append(Settled(o.receipt, "", *why))
+        else:
+            until = time.iso_or_none(o.held_until) if done == "extended" else None
+            results.append(Settled(o.receipt, o.message_id, done, lease_expires_at=until))
+            count += 1
+    return Receipted(results, count)
 
 
 def lease_of(d: Delivery, earlier: Mapping[str, Sequence[Event]], time: StoppableTime) -> Lease:

@@ -32,7 +32,7 @@ async def poll(relay: Relay, request: Request) -> Reply:
         [msgspec.Raw(d.body) for d in taken], len(taken), [lease_of(d, earlier, relay.time) for d in taken]
     )
     out = relay.handed_out(agent, taken, lease=lease, until_read=ask.lease is None) if taken else None
-    return reply(tell_by_the_way(polled, new), out)
+    return reply(tell_by_the_way(polled) if new else polled, out)
 
 
 @routes.serves(paths.POLL_AND_ACK)
