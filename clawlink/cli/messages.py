@@ -16,6 +16,7 @@ from clawlink.domain.message import (
     FileUpdated,
     KnowledgeBroadcast,
     Message,
+    MessageUpdate,
     PlainMessage,
     TaskAnswer,
     TaskDelegation,
@@ -64,6 +65,9 @@ def show_message(
         show_text(ctx, "content", message.content)
     elif isinstance(message, TaskUpdate):
         _show_update(ctx, message, id, again)
+    elif isinstance(message, MessageUpdate):
+        ctx.out.line(f"message notice {cell(id)}: about message {cell(message.about)}", style="bold")
+        ctx.out.facts(("why", cell(message.note)), ("age", _age(ctx, message.queued_at)), ("attempt", again))
     elif isinstance(message, KnowledgeBroadcast):
         ctx.out.line(f"broadcast {cell(id)}", style="bold")
         _facts(ctx, message, again)
@@ -182,6 +186,8 @@ def next_command(ctx: Context, message: Message | Other, *, receipt: str | None 
         return "go on", ctx.command("respond", msg_id=message.task_id, tail='--result "..."')
     if isinstance(message, TaskUpdate):
         return "look", ctx.command("task", message.task_id)
+    if isinstance(message, MessageUpdate):
+        return "look", ctx.command("status", message.about)
     if isinstance(message, PlainMessage):
         from clawlink.doors.registry import next_step
 

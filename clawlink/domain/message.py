@@ -165,6 +165,21 @@ class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     by_person: Person = msgspec.UNSET
 
 
+class MessageUpdate(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="message_update"):
+    """News by the relay of the plain message ``about``: its reader could not be woken, so it waits.
+
+    Unread news of one reader is replaced by the newest.
+    """
+
+    message_id: str
+    about: str
+    to_agent: str
+    status: str
+    note: str
+    timestamp: str
+    queued_at: str
+
+
 class KnowledgeBroadcast(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="knowledge_broadcast"):
     """Knowledge of an agent, told to all others."""
 
@@ -232,6 +247,7 @@ Message = (
     | TaskResponse
     | TaskAnswer
     | TaskUpdate
+    | MessageUpdate
     | KnowledgeBroadcast
     | FileUpdated
     | AgentJoined

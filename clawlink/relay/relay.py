@@ -101,7 +101,7 @@ class Relay:
         self.submission = TaskSubmission(core, self.agents, self.mailbox, pools, admission)
         self.tasks = TaskReports(core, self.agents, self.mailbox, lifecycle)
         self.task_views = TaskViews(core, self.agents, pools)
-        self.unread_mail = UnreadMail(core, lifecycle.tell)
+        self.unread_mail = UnreadMail(core, self.mailbox, lifecycle.tell)
         self.messages = Messages(core, self.agents, self.mailbox, admission)
         self.responses = Responses(core, self.agents, self.mailbox, admission, self.tasks, self.messages)
         self.broadcasts = Broadcasts(core, self.mailbox, admission)

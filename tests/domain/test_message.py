@@ -15,6 +15,7 @@ from clawlink.domain.message import (
     FileUpdated,
     KnowledgeBroadcast,
     Message,
+    MessageUpdate,
     PlainMessage,
     Priority,
     TaskAnswer,
@@ -111,6 +112,9 @@ UPDATE = TaskUpdate(
     timestamp=T,
     queued_at=T,
 )
+ABOUT = MessageUpdate(
+    message_id="9", about="6", to_agent="m1", status="given_up", note="it waits", timestamp=T, queued_at=T
+)
 TYPES: list[tuple[Message, str]] = [
     (TASK, "task_delegation"),
     (RESPONSE, "task_response"),
@@ -121,6 +125,7 @@ TYPES: list[tuple[Message, str]] = [
     (PLAIN, "message"),
     (ANSWER, "task_answer"),
     (UPDATE, "task_update"),
+    (ABOUT, "message_update"),
 ]
 ALL = [message for message, _ in TYPES]
 # When it was sent, by whom as they are called now, and what led to it: a repeat may differ in these.

@@ -113,13 +113,14 @@ def test_what_a_poll_carries_is_one_of_the_messages_by_its_type() -> None:
         "task_response",
         "knowledge_broadcast",
         "file_updated",
+        "message_update",
         "agent_joined",
         "agent_left",
         "message",
         "task_answer",
         "task_update",
     }
-    assert len(carried["anyOf"]) == 9
+    assert len(carried["anyOf"]) == 10
 
 
 def test_patterns_are_regular_expressions_of_javascript_too() -> None:

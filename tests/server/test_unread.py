@@ -116,8 +116,8 @@ async def _claims(relay: Running, id: str) -> bool:
 
 
 async def test_the_requester_of_a_task_is_told_once_that_its_worker_could_not_be_woken(pair: Running) -> None:
-    task, message = await delegate(pair, "a", "b"), await send(pair, "a", "b")
-    for id in (task, task, message):
+    task = await delegate(pair, "a", "b")
+    for id in (task, task):
         await wake(pair, id, "given_up", idempotency_key="k1")
 
     async def told() -> list[Any]:
@@ -132,6 +132,33 @@ async def test_the_requester_of_a_task_is_told_once_that_its_worker_could_not_be
     await claim_one(pair, "a")
     await wake(pair, task, "given_up", idempotency_key="k2")
     assert (await look(pair, "a"))["messages"] == [], "a task that has ended needs no worker"
+
+
+async def test_the_sender_of_a_message_is_told_once_that_its_reader_could_not_be_woken(pair: Running) -> None:
+    first, second = await send(pair, "a", "b"), await send(pair, "a", "b", "again")
+    for id, key in ((first, "k1"), (first, "k1"), (second, "k2")):
+        await wake(pair, id, "failed", idempotency_key=key + "-1")
+        await wake(pair, id, "given_up", idempotency_key=key)
+    update = (await claim_one(pair, "a")).message
+    assert (update["type"], update["about"], update["status"]) == ("message_update", second, "given_up")
+    assert update["note"] == "Bob could not be woken; the message waits in its mailbox"
+    # A later end of the chain says nothing new, and there is no notice about a notice.
+    await wake(pair, first, "given_up", idempotency_key="k3")
+    ask = {"agent_id": "a", "adapter": "claude", "result": "given_up"}
+    await ok(pair.post(f"/messages/{update['message_id']}/woken", ask))
+    told_all = await ok(pair.post("/broadcast", {"from_agent": "a", "content": "news", "topic": "t"}))
+    await wake(pair, told_all["message_id"], "given_up")
+    own = await send(pair, "b", "b")
+    await wake(pair, own, "given_up")
+    for reader, ids in (("a", []), ("b", [first, second, told_all["message_id"], own])):
+        found = await look(pair, reader)
+        assert [m["message_id"] for m in found["messages"] if m["type"] == "message_update"] == [], reader
+        assert set(ids) <= {m["message_id"] for m in found["messages"]}
+    # Mail that was read meanwhile is no news.
+    third = await send(pair, "a", "b", "third")
+    await eventually(lambda: _claims(pair, third))
+    await wake(pair, third, "given_up", idempotency_key="k4")
+    assert (await look(pair, "a"))["messages"] == []
 
 
 async def test_a_wake_of_a_broadcast_is_of_the_own_copy(pair: Running) -> None:

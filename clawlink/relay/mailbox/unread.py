@@ -13,7 +13,8 @@ from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
 from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import Delivery, copy_id
+from clawlink.domain.delivery import Delivery, Sender, copy_id
+from clawlink.domain.message import MessageUpdate, PlainMessage, Priority, decode, encode
 from clawlink.domain.task import FINAL, Task
 from clawlink.domain.wake import Wake
 from clawlink.errors import NotAllowed, UnknownMessage
@@ -22,6 +23,8 @@ from clawlink.protocol.mailbox_replies import Unread, UnreadMessage, UnreadSende
 from clawlink.protocol.replies import WakeStored
 from clawlink.relay import wait_loop
 from clawlink.relay.core import Core, retrying
+from clawlink.relay.ids import derived
+from clawlink.relay.mailbox.mailbox import Mailbox, Purpose
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import Turns
 from clawlink.relay.timestamps import StoppableTime
@@ -43,8 +46,9 @@ class Tell(Protocol):
 class UnreadMail:
     """Shows the messages that wait in a mailbox, and stores the wakes for them."""
 
-    def __init__(self, core: Core, tell: Tell) -> None:
+    def __init__(self, core: Core, mailbox: Mailbox, tell: Tell) -> None:
         self._core = core
+        self._mailbox = mailbox
         self._tell = tell
 
     async def unread(self, agent: Agent, ask: requests.UnreadQuery) -> Unread:
@@ -122,6 +126,8 @@ class UnreadMail:
             core.unwoken.note(agent.id, id, wake)
         if ask.result == _GIVEN_UP:
             await self._told(agent, id, wake)
+            if d is not None and not d.is_task and _is_first(told.wakes, wake):
+                await self._told_sender(agent, id, d)
         return WakeStored("stored", id, shown(told.wakes, core.time))
 
     async def _told(self, worker: Agent, id: str, wake: Wake) -> None:
@@ -130,6 +136,47 @@ class UnreadMail:
         if task is not None and task.state not in FINAL:
             note = f"{worker.name} could not be woken; the task waits in its mailbox"
             await self._tell(task.requester, task, by=None, note=note, occasion=f"woken {wake.key or wake.at}")
+
+    async def _told_sender(self, reader: Agent, id: str, d: Delivery) -> None:
+        """Tell the sender of a plain message that its reader could not be woken. Nothing is told about a notice."""
+        core = self._core
+        now = core.clock()
+        sender = await core.store.get(Agent, d.sender)
+        if sender is None or sender.id == reader.id or not rules.is_sender(d, sender):
+            return
+        message = decode(d.body)
+        waits = rules.hands_out(d, now, max_attempts=core.limits.max_attempts)
+        if not waits or not isinstance(message, PlainMessage) or message.from_person is True:
+            return
+        news = derived("unwoken", id, reader.id)
+        stamp = core.time.stamp()
+        update = MessageUpdate(
+            message_id=news,
+            about=id,
+            to_agent=sender.id,
+            status=_GIVEN_UP,
+            note=f"{reader.name} could not be woken; the message waits in its mailbox",
+            timestamp=stamp,
+            queued_at=stamp,
+        )
+        await self._mailbox.put_notice(
+            self._mailbox.new(
+                news,
+                sender.id,
+                sender=Sender(sender.id, None, sender.key_hash),
+                body=encode(update),
+                now=now,
+                level=Priority.NORMAL.level,
+                merge="unwoken:" + reader.id,
+            ),
+            Purpose.ANSWER,
+        )
+
+
+def _is_first(wakes: Sequence[Wake], wake: Wake) -> bool:
+    """Return True if a wake is the first that was given up, also where its request is repeated."""
+    given = next((one for one in wakes if one.result == _GIVEN_UP), wake)
+    return given == wake if wake.key is None else given.key == wake.key
 
 
 def shown(wakes: Sequence[Wake], time: StoppableTime) -> list[replies.Wake]:
