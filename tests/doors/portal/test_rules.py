@@ -15,6 +15,7 @@ from clawlink.doors.portal.rules.consent import Decision, Offer
 from clawlink.doors.portal.rules.posting import Outcome, Step
 from clawlink.doors.portal.wire import calls
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
+from clawlink.doors.portal.wire.old_calls import OLD_CALLS, PHOTO_CALLS
 from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated
 
 OWN = "https://me.example"
@@ -125,7 +126,7 @@ def test_the_owners_words_decide_and_no_others_do() -> None:
 
 def test_every_route_has_its_rights_and_none_else() -> None:
     assert set(access.RIGHTS) == {
-        call.name for call in (*calls.CALLS, *FILE_CALLS, calls.CHAT_UPLOAD, calls.CHAT_FILE)
+        call.name for call in (*calls.CALLS, *FILE_CALLS, calls.CHAT_UPLOAD, calls.CHAT_FILE, *OLD_CALLS, *PHOTO_CALLS)
     } | {calls.SOCKET.name}
     for route, role in product(access.RIGHTS, Role):
         if role in access.RIGHTS[route]:
