@@ -21,6 +21,7 @@ from clawlink.domain.delivery import Delivery, by_dead
 from clawlink.store import records
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
 from clawlink.store.probe import probe
+from clawlink.store.sqlite import queries
 from clawlink.store.sqlite.counts import Counts, Place
 from clawlink.store.sqlite.database import DataFolderError, connect, migrate, open_writer, said
 from clawlink.store.sqlite.gathering import Gathering
@@ -37,54 +38,6 @@ _LAPSED_AT_ONCE = 512
 _CLAIM_TRIES = 4
 # An index of fewer records is counted on the event loop.
 _FEW = 500
-_IDS = "SELECT DISTINCT id FROM record INDEXED BY record_id WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
-# The first lapsed ones, and then those that are ready.
-_DUE = (
-    "SELECT * FROM (SELECT row, id, version, cost, sort_key, later FROM record INDEXED BY record_later "
-    "WHERE partition_key = ? AND later <= ? AND (later, row) > (?, ?) ORDER BY later, row LIMIT ?) "
-    "UNION ALL SELECT * FROM (SELECT row, id, version, cost, sort_key, NULL FROM record INDEXED BY record_ready "
-    "WHERE partition_key = ? AND ready_at IS NOT NULL ORDER BY sort_key LIMIT ?)"
-)
-_FIRST_READY = (
-    "SELECT ready_at FROM record INDEXED BY record_ready "
-    "WHERE partition_key = ? AND ready_at IS NOT NULL ORDER BY sort_key LIMIT 1"
-)
-_FIRST_LATER = (
-    "SELECT later FROM record INDEXED BY record_later "
-    "WHERE partition_key = ? AND later IS NOT NULL ORDER BY later LIMIT 1"
-)
-_WAITING = (
-    "SELECT row, id, version, cost FROM record INDEXED BY record_later "
-    "WHERE partition_key = ? AND later IS NOT NULL ORDER BY later"
-)
-_ALL_READY = (
-    "SELECT row, id, version, cost FROM record INDEXED BY record_ready "
-    "WHERE partition_key = ? AND ready_at IS NOT NULL ORDER BY sort_key"
-)
-_ENDING = (
-    "SELECT row, id, version, cost FROM record INDEXED BY record_ends WHERE kind = ? AND ends_at <= ? ORDER BY ends_at"
-)
-_LISTED = (
-    "SELECT r.row, r.id, r.version, r.cost, e.number FROM entry e JOIN record r ON r.row = e.row "
-    "WHERE e.kind = ? AND e.key = ?"
-)
-_COUNT = "SELECT count(*), coalesce(sum(weight), 0) FROM entry WHERE kind = ? AND key = ?"
-_COUNT_FEW = (
-    "SELECT count(*), coalesce(sum(weight), 0) FROM (SELECT weight FROM entry WHERE kind = ? AND key = ? LIMIT ?)"
-)
-_ORIGINS_OF_MAILBOX = (
-    "SELECT address, agent, count(*), sum(held) FROM record WHERE row IN ("
-    "SELECT row FROM record WHERE partition_key = :partition_key AND ready_at IS NOT NULL "
-    "UNION SELECT row FROM record WHERE partition_key = :partition_key AND later IS NOT NULL "
-    "UNION SELECT row FROM entry WHERE kind = :kind AND key = :dead"
-    ") GROUP BY address, agent"
-)
-_ORIGINS_OF_INDEX = (
-    "SELECT r.address, r.agent, count(*), sum(e.weight) FROM entry e JOIN record r ON r.row = e.row "
-    "WHERE e.kind = ? AND e.key = ? GROUP BY r.address, r.agent"
-)
-# Python counts them in half the time that SQLite needs to sort and group them.
-_HELD = "SELECT partition_key, address, agent, held, cost FROM record"
 
 
 class SqliteStore:
@@ -136,7 +89,7 @@ class SqliteStore:
         writing = open_writer(path, sync=self._sync)
         try:
             self._db = connect(path, reads_only=True, leaves_log=True)
-            self._counts.learn_records(self._db.execute(_HELD))
+            self._counts.learn_records(self._db.execute(queries.HELD))
             self._numbers = {name: number for number, name in self._db.execute("SELECT number, name FROM kind")}
             meta = dict(self._db.execute("SELECT name, value FROM meta WHERE name IN ('alive', 'boot', 'uptime')"))
             self._writer = Writer(
@@ -230,7 +183,7 @@ class SqliteStore:
         return await self.get_many(*first), await self.get_many(*second)
 
     async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
-        return [id for (id,) in self._reading.read(_IDS, (first, end, limit))]
+        return [id for (id,) in self._reading.read(queries.IDS, (first, end, limit))]
 
     # -- indexes -----------------------------------------------------------------------------------------------------
 
@@ -239,10 +192,12 @@ class SqliteStore:
     ) -> Page[R]:
         order = "ORDER BY e.number DESC LIMIT ?" if newest else "ORDER BY e.number LIMIT ?"
         if after is None or not after.isdecimal():
-            found = self._reading.read(f"{_LISTED} {order}", (self._kind(kind), key, limit + 1))
+            found = self._reading.read(f"{queries.LISTED} {order}", (self._kind(kind), key, limit + 1))
         else:
             beyond = "AND e.number < ?" if newest else "AND e.number > ?"
-            found = self._reading.read(f"{_LISTED} {beyond} {order}", (self._kind(kind), key, int(after), limit + 1))
+            found = self._reading.read(
+                f"{queries.LISTED} {beyond} {order}", (self._kind(kind), key, int(after), limit + 1)
+            )
         listed = await self._reading.load(kind, [Hint(*row[:4]) for row in found[:limit]])
         return Page(listed, str(found[limit - 1][4]) if len(found) > limit > 0 else None)
 
@@ -260,7 +215,7 @@ class SqliteStore:
             return known
         values = (self._kind(kind), key)
         if not self._unsettled:  # nothing is on its way that would be counted twice
-            ((count, size),) = self._reading.read(_COUNT_FEW, (*values, _FEW))
+            ((count, size),) = self._reading.read(queries.COUNT_FEW, (*values, _FEW))
             if count < _FEW:
                 self._counts.learn_index(place, count, size)
                 return Usage(count, size)
@@ -268,7 +223,7 @@ class SqliteStore:
         def take(answer: tuple[int, int]) -> None:
             self._counts.learn_index(place, *answer)
 
-        await self.ask(place, lambda db: db.execute(_COUNT, values).fetchone(), take)
+        await self.ask(place, lambda db: db.execute(queries.COUNT, values).fetchone(), take)
         return self._counts.index(place) or NOTHING
 
     async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
@@ -280,7 +235,7 @@ class SqliteStore:
             def take(rows: list[Any]) -> None:
                 self._counts.learn_index_shares(place, _shares(rows))
 
-            await self.ask(("from", place), lambda db: db.execute(_ORIGINS_OF_INDEX, values).fetchall(), take)
+            await self.ask(("from", place), lambda db: db.execute(queries.ORIGINS_OF_INDEX, values).fetchall(), take)
             shares = self._counts.index_shares(place)
         return (shares or Shares()).of(address, agent)
 
@@ -299,7 +254,7 @@ class SqliteStore:
             def take(rows: list[Any]) -> None:
                 self._counts.learn_shares(box, _shares(rows))
 
-            await self.ask(("load", box), lambda db: db.execute(_ORIGINS_OF_MAILBOX, values).fetchall(), take)
+            await self.ask(("load", box), lambda db: db.execute(queries.ORIGINS_OF_MAILBOX, values).fetchall(), take)
             shares = self._counts.shares(box)
         return (shares or Shares()).of(address, agent)
 
@@ -311,7 +266,7 @@ class SqliteStore:
         found: list[Any] = []
         at, row = -math.inf, 0
         while True:
-            rows = self._reading.read(_DUE, (mailbox, now, at, row, _LAPSED_AT_ONCE, mailbox, limit))
+            rows = self._reading.read(queries.DUE, (mailbox, now, at, row, _LAPSED_AT_ONCE, mailbox, limit))
             if len(rows) < _LAPSED_AT_ONCE:
                 break
             lapsed = [one for one in rows if one[5] is not None]
@@ -324,16 +279,18 @@ class SqliteStore:
         return await self._reading.load(Delivery, [Hint(*row[:4]) for row in found])
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
-        found = self._reading.some(_ALL_READY, (mailbox,), limit, but)
-        found += self._reading.some(_WAITING, (mailbox,), limit - len(found), but)
+        found = self._reading.some(queries.ALL_READY, (mailbox,), limit, but)
+        found += self._reading.some(queries.WAITING, (mailbox,), limit - len(found), but)
         return await self._reading.load(Delivery, found)
 
     async def next_due_at(self, mailbox: str) -> float | None:
-        ready = self._reading.read(_FIRST_READY, (mailbox,)) or self._reading.read(_FIRST_LATER, (mailbox,))
+        ready = self._reading.read(queries.FIRST_READY, (mailbox,)) or self._reading.read(
+            queries.FIRST_LATER, (mailbox,)
+        )
         return ready[0][0] if ready else None
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
-        return await self._reading.load(kind, self._reading.some(_ENDING, (self._kind(kind), now), limit, but))
+        return await self._reading.load(kind, self._reading.some(queries.ENDING, (self._kind(kind), now), limit, but))
 
     # -- commits -----------------------------------------------------------------------------------------------------
 
