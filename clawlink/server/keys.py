@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +50,22 @@ def _note(data: Path, port: int, environ: Mapping[str, str]) -> None:
         private.write(folder / DATA_FOLDER, noted)
 
 
+@contextlib.contextmanager
+def noted(config: ServerConfig, port: int, environ: Mapping[str, str]) -> Iterator[None]:
+    """Note where a relay with a port of the system's choice keeps its secrets, for as long as it runs."""
+    if config.port or config.data is None or config.admin_token is None:
+        yield
+        return
+    _note(Path(config.data), port, environ)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, RuntimeError):
+            folder = folder_of(port, environ)
+            (folder / DATA_FOLDER).unlink()
+            folder.rmdir()  # it stays if a relay has kept something there
+
+
 def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:
     """Return the configuration with all the secrets that its relay needs, kept from an earlier start or made.
 
@@ -70,7 +86,7 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
         admin_token = config.admin_token
         if admin_token is None and not config.operated_locally:
             admin_token = keep(folder, ADMIN_TOKEN, anew=config.new_token)
-            if config.data is not None:
+            if config.data is not None and config.port:
                 _note(folder, config.port, environ)
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or str(error)

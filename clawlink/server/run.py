@@ -21,7 +21,7 @@ from clawlink.doors.registry import doors, settings_of
 from clawlink.errors import ClawLinkError
 from clawlink.relay.timestamps import steady_clock
 from clawlink.server.app import App
-from clawlink.server.keys import with_secrets
+from clawlink.server.keys import noted, with_secrets
 from clawlink.server.logs import set_up
 from clawlink.store.base import Store
 from clawlink.version import VERSION, former_distribution
@@ -194,9 +194,16 @@ async def _serve_until_told(config: ServerConfig, tls: ssl.SSLContext | None, ke
     _on_signals(stop)
     app = App(config, data=data, mesh=mesh)
     port = await app.start(tls=tls, close_seconds=_CLOSE_SECONDS)
+    with noted(config, port, os.environ):
+        await _listen_until_told(config, app, port, kept, stop)
+
+
+async def _listen_until_told(config: ServerConfig, app: App, port: int, kept: _Kept, stop: asyncio.Event) -> None:
+    """Tell the operator where the relay listens, and serve until it is told to stop."""
+    data, mesh = kept
     for line in (*banner(config, port), *(line for door in app.doors.values() for line in door.news())):
         print(line, flush=True)
-    facts = {"address": config.host, "port": port, "version": VERSION, "tls": tls is not None}
+    facts = {"address": config.host, "port": port, "version": VERSION, "tls": config.tls_cert is not None}
     _log.info("listening", extra=facts)
     for warning in warnings(config):
         _log.warning(warning)

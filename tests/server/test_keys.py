@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clawlink.config import ServerConfig, folder_of
-from clawlink.server.keys import keep, with_secrets
+from clawlink.server.keys import keep, noted, with_secrets
 
 EVERYWHERE = ["0.0.0.0", "::", "192.168.1.5", "relay.example", "127.example.org", "10.0.0.1"]
 
@@ -91,3 +91,21 @@ def test_a_start_without_a_home_ends_with_the_sentence(tmp_path: Path) -> None:
         r"set CLAWLINK_TOKEN, or CLAWLINK_HOME to a folder that it may write to",
         sentence,
     ), sentence
+
+
+def test_commands_find_the_data_folder_of_a_relay_by_its_port(tmp_path: Path) -> None:
+    """A port that the system chose stands for the relay only while it runs."""
+    data, environ = tmp_path / "data", {"CLAWLINK_HOME": str(tmp_path)}
+
+    def note(port: int) -> Path:
+        return folder_of(port, environ) / "data-folder"
+
+    fixed = settled(tmp_path, token="t", data=str(data))
+    with noted(fixed, 9077, environ):
+        assert Path(os.fsdecode(note(9077).read_bytes())) == data.resolve()
+    assert note(9077).is_file()
+    chosen = settled(tmp_path, token="t", data=str(data), port=0)
+    with noted(chosen, 4711, environ):
+        assert Path(os.fsdecode(note(4711).read_bytes())) == data.resolve()
+    assert not note(4711).parent.exists()
+    assert not note(0).parent.exists()

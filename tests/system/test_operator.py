@@ -64,13 +64,15 @@ def test_what_lets_others_in_asks_for_the_admin_token(start_relay: Start, flags:
             nobody.kick("alice")
 
 
-@pytest.mark.parametrize("with_data", [False, True])
+@pytest.mark.parametrize(("with_data", "chosen"), [(False, False), (True, True)])
 def test_the_command_finds_the_admin_token_of_its_own_relay_alone(
-    start_relay: Start, tmp_path: Path, *, with_data: bool
+    start_relay: Start, tmp_path: Path, *, with_data: bool, chosen: bool
 ) -> None:
-    port = free_port()
+    """``chosen``: the system chooses the port."""
+    port = "0" if chosen else free_port()
     data = tmp_path / "data"
     relay = start_relay("--token", "t", "--port", port, *(("--data", str(data)) if with_data else ()))
+    port = relay.url.rpartition(":")[2]
     home = tmp_path / "relay-home"
     noted = home / "relays" / port
     assert ((data if with_data else noted) / "admin-token").is_file()
