@@ -16,6 +16,9 @@ STANDSTILL = " standstill"
 
 # Of more stops than these the oldest count as one.
 MAX_PAST = 100
+# In a stop, the time of registers goes on at this pace, and by this many seconds at most.
+_ARRIVAL_PACE = 1e-5
+_MOST_ARRIVAL_SECONDS = 1.0
 # The bytes that the record takes beside its stops.
 _RECORD_BYTES = 120
 _STOP_BYTES = 110
@@ -65,6 +68,18 @@ class Standstill(msgspec.Struct, frozen=True):
 def relay_time(s: Standstill, steady: float) -> float:
     """Return the relay time at a steady time."""
     return (steady if s.since is None else min(s.since, steady)) - s.lag
+
+
+def arrival(s: Standstill, steady: float) -> float:
+    """Return the relay time at which an agent registers at a steady time.
+
+    In a stop it is a little later than all facts of that stop, and later for each agent that comes after: so it tells a
+    new agent from an earlier one with its id.
+    """
+    now = relay_time(s, steady)
+    if s.since is None:
+        return now
+    return max(math.nextafter(now, math.inf), now + min((steady - s.since) * _ARRIVAL_PACE, _MOST_ARRIVAL_SECONDS))
 
 
 def shown(s: Standstill, at: float, steady: float) -> float:

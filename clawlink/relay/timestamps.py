@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 
-from clawlink.domain.standstill import Standstill, relay_time, shown
+from clawlink.domain.standstill import Standstill, arrival, relay_time, shown
 
 # Recently written times, by millisecond: a relay writes the present, and the ends of new leases, again and again.
 _written: dict[int, str] = {}
@@ -106,6 +106,10 @@ class StoppableTime:
 
     def __call__(self) -> float:
         return self.steady() - self._lag if self._still is None else self._still
+
+    def arrival(self) -> float:
+        """Return the time of a register: in a stop later than the facts of that stop."""
+        return arrival(self._standstill, self.steady())
 
     def shown(self, at: float) -> float:
         """Return an instant of relay time as people and peers know it, in seconds since the epoch."""

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawlink.domain.standstill import MAX_PAST, Standstill, relay_time, resumed, shown, stopped
+from clawlink.domain.standstill import MAX_PAST, Standstill, arrival, relay_time, resumed, shown, stopped
 
 START = 1_000_000.0
 
@@ -59,3 +59,13 @@ def test_the_oldest_of_many_stops_count_as_one() -> None:
     assert len(record.past) == MAX_PAST
     assert record.lag == MAX_PAST + 20
     assert relay_time(record, steady) == START + MAX_PAST + 20
+
+
+def test_agents_that_register_in_a_stop_come_after_its_facts_one_after_the_other() -> None:
+    for start in (0.0, START, 1.8e9):  # of tests, and of today
+        record = stopped(Standstill(), start)
+        facts = relay_time(record, start)
+        times = [arrival(record, start + seconds) for seconds in (0, 0.1, 1, 60, 3600, 86_400)]
+        assert facts < times[0] <= times[1] < times[2] < times[3] < times[4] < times[5] <= facts + 1
+        record = resumed(record, start + 86_400)
+        assert arrival(record, start + 86_410) == facts + 10

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from clawlink.domain.message import TaskResponse
+from clawlink.domain.readers import party
 from clawlink.errors import FileLocked, NotAllowed, UnknownMessage
 from clawlink.protocol import file_requests, requests
+from clawlink.protocol.operating import StopAll
 from tests.relay.scene import Scene
 
 MINE, OTHER = "k" * 43, "o" * 43
@@ -273,3 +275,24 @@ async def test_a_lock_is_not_its_own(scene: Scene) -> None:
             await scene.relay.files.unlock(await scene.agent("ann"), "plan", file_requests.UnlockQuery())
     await replaced(scene, MINE)
     await lock("ann")
+
+
+async def test_in_a_stop_of_all_work_it_inherits_nothing_either(scene: Scene) -> None:
+    """Relay time stands still then: the facts of a stop and the registers in it would be of one moment."""
+    await scene.register("old")
+    await scene.relay.stops.switch(StopAll(True))
+    ask = file_requests.LockFile(agent_id="ann", file_key="plan", seconds=600)
+    await scene.relay.files.lock(await scene.agent("ann"), ask)
+    before = [party(await scene.agent(id)) for id in ("ann", "old")]
+    await replaced(scene)
+    with pytest.raises(FileLocked):
+        await scene.relay.files.lock(await scene.agent("ann"), ask)
+    for _ in range(2):  # without a key it is known by its register
+        await scene.leave("old")
+        await scene.register("old")
+        now = party(await scene.agent("old"))
+        assert now not in before
+        before.append(now)
+        scene.now += 1
+    await replaced(scene, MINE)
+    await scene.relay.files.lock(await scene.agent("ann"), ask)

@@ -169,7 +169,7 @@ class AgentRegistration(AgentLookup):
             capabilities=_chosen(ask.capabilities, () if old is None else old.capabilities),
             machine=ask.machine or (machine if old is None else old.machine),
             description=ask.description or ("" if old is None else old.description),
-            registered_at=now if old is None else old.registered_at,
+            registered_at=core.time.arrival() if old is None else old.registered_at,
             last_heartbeat=now if seen else now - core.limits.stale_after if old is None else old.last_heartbeat,
             key_hash=key_hash,
             subscriptions=subscriptions,
