@@ -183,9 +183,11 @@ def timeline(me: Identity, task_id: str) -> Call[admin.TaskTimeline]:
     return simple_call(paths.TIMELINE, task_id=task_id)
 
 
-def all_dead_letters(me: Identity, *, limit: int = 50, after: str | None = None) -> Call[admin.AllDeadLetters]:
-    """List the dead letters of all mailboxes, the newest first."""
-    return simple_call(paths.ALL_DEAD_LETTERS, query={"limit": limit, "after": after})
+def all_dead_letters(
+    me: Identity, *, reason: str | None = None, limit: int = 50, after: str | None = None
+) -> Call[admin.AllDeadLetters]:
+    """List the dead letters of all mailboxes, the newest first: those of a ``reason``, or all."""
+    return simple_call(paths.ALL_DEAD_LETTERS, query={"reason": reason, "limit": limit, "after": after})
 
 
 def audit(me: Identity, *, limit: int = 50, after: str | None = None) -> Call[admin.AuditList]:

@@ -104,9 +104,11 @@ def respond_as_operator(
     return simple_call(operator_paths.RESPOND_AS, checked(ask, operating.OperatorReport), task_id=task_id)
 
 
-def redrive_all(me: Identity, *, limit: int = MAX_LIST_LENGTH) -> Call[operating.RedrivenAll]:
-    """Put dead letters of all mailboxes back, the newest first."""
-    return simple_call(operator_paths.REDRIVE_ALL, checked({"limit": limit}, operating.RedriveAll))
+def redrive_all(
+    me: Identity, *, limit: int = MAX_LIST_LENGTH, reason: str | None = None
+) -> Call[operating.RedrivenAll]:
+    """Put dead letters of all mailboxes back, the newest first: those of a ``reason``, or all."""
+    return simple_call(operator_paths.REDRIVE_ALL, checked({"limit": limit, "reason": reason}, operating.RedriveAll))
 
 
 def rename_agent(me: Identity, agent: str, name: str) -> Call[operating.Renamed]:

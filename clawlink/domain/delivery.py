@@ -21,6 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent, is_same
+from clawlink.domain.attempts import AttemptEnd
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED, text_bytes
 from clawlink.domain.shares import Origin, holder
@@ -51,7 +52,7 @@ def by(agent: Agent) -> Sender:
 
 
 # The bytes of a delivery beside its id and body, measured; `clawlink.store.memory` has those that the store adds.
-_RECORD_BYTES = 426
+_RECORD_BYTES = 434
 
 # Looking a member up in its class costs more than all else that a hot comparison does.
 PENDING, ACKED, DEAD = State.PENDING, State.ACKED, State.DEAD
@@ -69,6 +70,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     ``holder`` is the agent that claimed it, if it is not the mailbox's agent, and ``lease`` its lease in seconds.
     ``address`` is the sender's. ``sender_key`` is the hash of the sender's key, and ``reader_key`` that of the last
     claiming reader's key. They tell an agent from a later agent with its id.
+    ``ended`` says how the last attempt ended, if that was without an ack; a lapse counts once the message is dead.
     """
 
     id: str
@@ -96,6 +98,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     sender_key: str | None = None
     reader_key: str | None = None
     wakes: tuple[Wake, ...] = ()
+    ended: AttemptEnd | None = None
 
     @property
     def partition_key(self) -> str:
@@ -254,6 +257,7 @@ def lease(
         expires_at=max(d.expires_at, now + seconds),
         delivered_at=now,
         reader_key=key_hash,
+        ended=None,
     )
 
 
@@ -282,6 +286,7 @@ def lease_task(
         holder=None if by == d.mailbox else by,
         lease=seconds,
         reader_key=key_hash,
+        ended=None,
     )
 
 
@@ -336,10 +341,10 @@ def ack_task(d: Delivery, *, receipt: str, now: float, until: float) -> Delivery
     return replace(d, version=d.version + 1, state=ACKED, settled_at=now, visible_at=max(d.visible_at, until))
 
 
-def nack(d: Delivery, *, receipt: str, now: float, delay: float) -> Delivery:
+def nack(d: Delivery, *, receipt: str, now: float, delay: float, end: AttemptEnd = AttemptEnd.GIVEN_BACK) -> Delivery:
     """Give the message back, to be due again after ``delay`` seconds. The attempt counts."""
     require_receipt(d, receipt)
-    return replace(d, version=d.version + 1, receipt=None, visible_at=now + delay)
+    return replace(d, version=d.version + 1, receipt=None, visible_at=now + delay, ended=end)
 
 
 def release(d: Delivery, *, receipt: str, now: float) -> Delivery:
@@ -383,7 +388,9 @@ def expire(d: Delivery, *, now: float, keep: float) -> Delivery:
 
 def bury(d: Delivery, *, now: float, keep: float) -> Delivery:
     """Make a dead letter of a message that was handed out too often."""
-    return replace(d, version=d.version + 1, state=DEAD, receipt=None, settled_at=now, expires_at=now + keep)
+    ended = AttemptEnd.LAPSED if d.ended is None and d.receipt is not None else d.ended
+    changed = replace(d, version=d.version + 1, state=DEAD, receipt=None, settled_at=now, expires_at=now + keep)
+    return replace(changed, ended=ended)
 
 
 def redrive(d: Delivery, *, now: float, ttl: float) -> Delivery:
@@ -395,6 +402,7 @@ def redrive(d: Delivery, *, now: float, ttl: float) -> Delivery:
         version=d.version + 1,
         state=PENDING,
         attempts=0,
+        ended=None,
         visible_at=now,
         settled_at=None,
         expires_at=d.deadline_at or now + ttl,
@@ -438,6 +446,7 @@ def take_back(d: Delivery, *, now: float, keep_receipt: bool) -> Delivery:
         visible_at=now,
         holder=None,
         receipt=d.receipt if keep_receipt else None,
+        ended=AttemptEnd.TAKEN_BACK if d.state is ACKED else AttemptEnd.LAPSED,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from clawlink.domain import limits
+from clawlink.domain.attempts import AttemptEnd
 from clawlink.protocol.replies import Stop, TaskView
 from clawlink.protocol.requests import AgentId, Limit, MessageId, Recipient
 
@@ -48,6 +49,14 @@ class AllTasksQuery(Struct, frozen=True, gc=False):
     ] = "open"
     requester: AgentId | None = None
     assignee: AgentId | None = None
+    limit: Limit = 50
+    after: After | None = None
+
+
+class DeadLettersQuery(Struct, frozen=True, gc=False):
+    """The dead letters whose last attempt ended in this way. ``after`` is the ``next`` of the reply before."""
+
+    reason: AttemptEnd | None = None
     limit: Limit = 50
     after: After | None = None
 
@@ -192,7 +201,10 @@ class AgentList(Struct, frozen=True):
 
 
 class MessageRow(Struct, frozen=True, gc=False):
-    """A message in a mailbox. ``from_agent`` is null for the relay; ``words`` begin its text."""
+    """A message in a mailbox. ``from_agent`` is null for the relay; ``words`` begin its text.
+
+    ``reason`` says how the last attempt to deliver it ended: null without one, and where an older relay noted none.
+    """
 
     message_id: str
     mailbox: str
@@ -201,6 +213,7 @@ class MessageRow(Struct, frozen=True, gc=False):
     attempts: int
     stored_at: str
     dead_at: str | None
+    reason: AttemptEnd | None
     words: str | None
 
 
@@ -274,7 +287,7 @@ class TaskTimeline(Struct, frozen=True, gc=False):
 
 
 class AllDeadLetters(Struct, frozen=True):
-    """Dead letters of all mailboxes, the newest first."""
+    """Dead letters of all mailboxes, the newest first. A page may be short: go on while ``next`` is not null."""
 
     dead_letters: list[MessageRow]
     count: int

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from clawlink.domain import limits
 from clawlink.domain.agent import OPERATOR
+from clawlink.domain.attempts import AttemptEnd
 from clawlink.domain.message import Priority as MessagePriority
 from clawlink.protocol import requests
 from clawlink.protocol.requests import (
@@ -105,13 +106,14 @@ class OperatorReport(Struct, frozen=True, gc=False):
 
 
 class RedriveAll(Struct, frozen=True, gc=False):
-    """Put dead letters of all mailboxes back, the newest first."""
+    """Put dead letters of all mailboxes back, the newest first: those of a ``reason``, or all."""
 
     limit: Limit = 1000
+    reason: AttemptEnd | None = None
 
 
 class RedrivenAll(Struct, frozen=True):
-    """The messages that are due again, and the agents that get them. ``left`` counts the other dead letters."""
+    """The messages that are due again, and the agents that get them. ``left`` counts all other dead letters."""
 
     status: str
     message_ids: list[str]

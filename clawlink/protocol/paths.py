@@ -376,7 +376,7 @@ ALL_DEAD_LETTERS = Endpoint(
     "/admin/dead-letters",
     "List the dead letters of all mailboxes.",
     admin.AllDeadLetters,
-    query=admin.PageQuery,
+    query=admin.DeadLettersQuery,
     admin=True,
     use="admin_lists.dead_letters",
 )

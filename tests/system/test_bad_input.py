@@ -294,7 +294,7 @@ VALID: dict[str, dict[str, Any]] = {
     "/admin/tasks/{task_id}/answer": {"content": 1},
     "/admin/tasks/{task_id}/cancel": {"note": "n"},
     "/admin/tasks/{task_id}/respond": {"result": 1, "status": "failed", "note": "n", "idempotency_key": "k"},
-    "/admin/redrive-all": {"limit": 5},
+    "/admin/redrive-all": {"limit": 5, "reason": "lapsed"},
     "/admin/unlock": {"file_key": "k"},
     "/admin/rename": {"agent": "nobody", "name": "n"},
     "/admin/inbox": {"message_ids": ["m"]},

@@ -24,9 +24,9 @@ from clawlink.protocol.admin import (
     AllTasks,
     AllTasksQuery,
     CurrentTask,
+    DeadLettersQuery,
     MessageRow,
     OverviewQuery,
-    PageQuery,
     TaskFacts,
     TaskLease,
     TaskRow,
@@ -150,15 +150,21 @@ class AdminLists:
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
-    async def dead_letters(self, ask: PageQuery) -> AllDeadLetters:
-        """List the dead letters of all mailboxes, the newest first."""
-        turns = Turns()
-        page = await self._core.store.page(Delivery, ALL_DEAD, ask.after, ask.limit, newest=True)
-        letters = []
-        for d in page.records:
-            letters.append(self._message(d))
-            await turns.next()
-        return AllDeadLetters(letters, len(letters), page.after)
+    async def dead_letters(self, ask: DeadLettersQuery) -> AllDeadLetters:
+        """List the dead letters of all mailboxes, the newest first: those of a reason, or all."""
+        store, turns = self._core.store, Turns()
+        letters: list[MessageRow] = []
+        after, looked_at = ask.after, 0
+        while True:
+            page = await store.page(Delivery, ALL_DEAD, after, min(ask.limit - len(letters), SLICE), newest=True)
+            for d in page.records:
+                if ask.reason in (None, d.ended):
+                    letters.append(self._message(d))
+                await turns.next()
+            looked_at += len(page.records)
+            after = page.after
+            if after is None or len(letters) >= ask.limit or looked_at >= _LOOKED_AT:
+                return AllDeadLetters(letters, len(letters), after)
 
     def _message(self, d: Delivery) -> MessageRow:
         seen, time = glimpse(d.body, _WORDS if self._contents else 0), self._core.time
@@ -170,6 +176,7 @@ class AdminLists:
             attempts=d.attempts,
             stored_at=time.iso(d.stored_at),
             dead_at=time.iso_or_none(d.settled_at),
+            reason=d.ended,
             words=seen.words,
         )
 

@@ -124,7 +124,7 @@ class Operator:
     # -- dead letters and locks --------------------------------------------------------------------------------------
 
     async def redrive_all(self, ask: operating.RedriveAll) -> operating.RedrivenAll:
-        """Put dead letters of all mailboxes back, the newest first."""
+        """Put dead letters of all mailboxes back, the newest first: those of a reason, or all."""
         store, turns = self._core.store, Turns()
         found: dict[str, list[str]] = {}
         after: str | None = None
@@ -132,9 +132,10 @@ class Operator:
         while left:
             page = await store.page(Delivery, ALL_DEAD, after, min(left, SLICE), newest=True)
             for d in page.records:
-                found.setdefault(d.mailbox, []).append(message_id(d))
+                if ask.reason in (None, d.ended):
+                    found.setdefault(d.mailbox, []).append(message_id(d))
+                    left -= 1
                 await turns.next()
-            left -= len(page.records)
             after = page.after
             if after is None:
                 break

@@ -10,6 +10,7 @@ from msgspec import Struct
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
 from clawlink.domain import task_steps
+from clawlink.domain.attempts import AttemptEnd
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Task, merge_of
@@ -117,11 +118,15 @@ class Acks:
         *,
         known: Known | None = None,
         note: str = "given back",
+        end: AttemptEnd = AttemptEnd.GIVEN_BACK,
     ) -> list[Outcome]:
-        """Give leased messages back, due again after ``delay`` seconds. ``note`` says why in a task's history."""
+        """Give leased messages back, due again after ``delay`` seconds.
+
+        ``note`` says why in a task's history, and ``end`` among the dead letters.
+        """
         now = self._core.clock()
         way = _Way(
-            message=lambda d, token: rules.nack(d, receipt=token, now=now, delay=delay),
+            message=lambda d, token: rules.nack(d, receipt=token, now=now, delay=delay, end=end),
             carried=None,
             task=lambda t: task_steps.lapse(t, now=now, by=agent_id, note=note),
             alone=False,

@@ -12,6 +12,7 @@ from msgspec import Struct
 from clawlink.domain import delivery as rules
 from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent
+from clawlink.domain.attempts import AttemptEnd
 from clawlink.domain.delivery import PENDING, Delivery
 from clawlink.errors import StoreUnavailable
 from clawlink.relay.core import Core
@@ -218,7 +219,7 @@ class Consumer:
                 await self._acks.release(self.agent_id, unread)
         if read:
             with contextlib.suppress(Failed, StoreUnavailable):
-                await self._acks.nack(self.agent_id, read, 0.0, note=_LEFT)
+                await self._acks.nack(self.agent_id, read, 0.0, note=_LEFT, end=AttemptEnd.CONNECTION_ENDED)
 
     def _parted(self) -> tuple[Sequence[str], Sequence[str]]:
         read: list[str] = []

@@ -166,12 +166,14 @@ export function TaskActs({ task, session }) {
 
 // -- dead letters and locks -------------------------------------------------------------------------------------------
 
-export function RedriveAll() {
+// Put all dead letters back, or those of a reason.
+export function RedriveAll({ reason }) {
   const { overview } = useContext(Live);
   const dead = overview ? overview.needs_you.dead_letters : 0;
   const { act, busy, done, error } = useAct();
-  const run = () => confirm(t("redrive_all.sure")) && act("admin/redrive-all", {});
-  return html`<p><button disabled=${busy || !dead} onClick=${run}>${t("redrive_all")}</button>
+  const words = reason ? t("redrive_all.some", { reason: t(`reason.${reason}`) }) : t("redrive_all");
+  const run = () => confirm(t("redrive_all.sure")) && act("admin/redrive-all", reason ? { reason } : {});
+  return html`<p><button disabled=${busy || !dead} onClick=${run}>${words}</button>
     ${done && html` <span role="status">${t("redrive_all.done", { n: done.count, left: done.left })}</span>`}
     <${Refusal} error=${error} /></p>`;
 }

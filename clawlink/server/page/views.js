@@ -101,7 +101,10 @@ const Messages = ({ rows, empty }) =>
       </tr>`,
     )} />`;
 
-export function DeadLetters({ session }) {
+// How the last attempt to deliver a message ended.
+const REASONS = ["lapsed", "given_back", "connection_ended", "taken_back", "undeliverable"];
+
+export function DeadLetters({ query, session }) {
   const [trouble, complain] = useState(null);
   const back = (letters) => {
     complain(null);
@@ -112,13 +115,17 @@ export function DeadLetters({ session }) {
   };
   return html`<article><h1>${t("needs.dead_letters")}</h1>
     <p>${t("dead.why")}</p>
-    ${!session.read_only && html`<${RedriveAll} />`}
+    <div class="filters">
+      <${Choice} name=${t("reason")} value=${query.reason || ""} onChange=${(reason) => go("dead-letters", { reason })}
+        options=${[["", t("all")], ...REASONS.map((name) => [name, t(`reason.${name}`)])]} />
+    </div>
+    ${!session.read_only && html`<${RedriveAll} key=${query.reason} reason=${query.reason} />`}
     ${trouble && html`<${Trouble} state=${{ error: trouble }} />`}
-    <${List} path="admin/dead-letters" take=${(found) => found.dead_letters} id=${(letter) => `${letter.mailbox} ${letter.message_id}`}
+    <${List} path=${`admin/dead-letters${asked(query, ["reason"])}`} take=${(found) => found.dead_letters} id=${(letter) => `${letter.mailbox} ${letter.message_id}`}
       empty=${t("empty.dead_letters")}
       above=${(rows) => !session.read_only && rows.length > 1 && html`<p><button onClick=${() => back(rows)}>${t("put_these_back")}</button></p>`}
       heads=${[
-        [t("message"), 18], [t("mailbox"), 9], [t("kind"), 9], [t("from"), 9], [t("attempts"), 6], [t("dead"), 8],
+        [t("message"), 18], [t("mailbox"), 9], [t("kind"), 9], [t("from"), 9], [t("reason"), 14], [t("attempts"), 6], [t("dead"), 8],
         ...(session.read_only ? [] : [[t("act"), 8]]),
       ]}
       row=${(letter) => html`
@@ -128,6 +135,7 @@ export function DeadLetters({ session }) {
         <td><${AgentLink} id=${letter.mailbox} /></td>
         <td><${Said} text=${letter.type} /></td>
         <td><${AgentLink} id=${letter.from_agent} /></td>
+        <td>${t(`reason.${letter.reason || "unknown"}`)}</td>
         <td>${count(letter.attempts)}</td>
         <td><${Ago} at=${letter.dead_at} /></td>
         ${!session.read_only && html`<td><button onClick=${() => back([letter])}>${t("put_back")}</button></td>`}`} /></article>`;

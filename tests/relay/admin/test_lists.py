@@ -5,12 +5,16 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from clawlink.domain.agent import Agent
+from clawlink.domain.attempts import AttemptEnd
 from clawlink.domain.audit import MAX_ACTS
 from clawlink.errors import UnknownAgent, UnknownTask
-from clawlink.protocol.admin import AgentsQuery, AllTasksQuery, OverviewQuery, PageQuery
+from clawlink.protocol.admin import AgentsQuery, AllTasksQuery, DeadLettersQuery, OverviewQuery, PageQuery
+from clawlink.protocol.operating import RedriveAll
 from clawlink.relay.admin import audit
 from clawlink.relay.admin.lists import AdminLists
-from tests.relay.scene import Scene
+from clawlink.relay.mailbox.consumer import Consumer
+from tests.relay.scene import Scene, receipt_of
 
 ASK = OverviewQuery()
 
@@ -99,12 +103,47 @@ async def test_dead_letters_of_all_mailboxes_are_listed_until_they_are_put_back(
     scene, tasks = await busy()
     await scene.let_pass(6)
     await scene.let_pass(1)
-    (letter,) = (await scene.relay.admin_lists.dead_letters(PageQuery())).dead_letters
+    (letter,) = (await scene.relay.admin_lists.dead_letters(DeadLettersQuery())).dead_letters
     assert (letter.message_id, letter.mailbox, letter.words) == (tasks["delivered"], "w", "secret words")
     assert letter.dead_at is not None
     assert (await scene.relay.admin_lists.agent("w", ASK)).dead_letters == 1
     await scene.relay.mailbox.redrive("w", None, 10)
-    assert (await scene.relay.admin_lists.dead_letters(PageQuery())).dead_letters == []
+    assert (await scene.relay.admin_lists.dead_letters(DeadLettersQuery())).dead_letters == []
+
+
+async def test_a_dead_letter_says_how_its_last_attempt_ended() -> None:
+    scene = Scene(max_attempts=1, stale_after=30)
+    relay = scene.relay
+    await scene.register("a", "silent", "back", "gone", "mute")
+    lists, dead = relay.admin_lists, {}
+    dead["lapsed"] = await scene.send("a", "silent")
+    await scene.take("silent", lease=5)
+    dead["given_back"] = await scene.send("a", "back")
+    await relay.acks.nack("back", [receipt_of(d) for d in await scene.take("back")], 0)
+    dead["connection_ended"] = await scene.send("a", "gone")
+    consumer = Consumer(relay.core, relay.claims, relay.acks, await scene.agent("gone"), lease=20, credit=9)
+
+    async def tick() -> Agent:
+        return await scene.agent("gone")
+
+    await consumer.next(await scene.agent("gone"), tick=tick)
+    consumer.has_read(consumer.batch)
+    await consumer.close()
+    dead["taken_back"] = await scene.delegate("a", to_agent="mute")
+    await relay.acks.ack("mute", await scene.claim("mute"))
+    await scene.let_pass(31)  # and so "mute" is stale
+    await scene.let_pass(1)
+    for agent in ("silent", "back", "gone"):
+        assert await scene.take(agent) == []
+    found = (await lists.dead_letters(DeadLettersQuery())).dead_letters
+    assert {letter.reason: letter.message_id for letter in found} == dead
+    for reason in AttemptEnd:
+        only = (await lists.dead_letters(DeadLettersQuery(reason=reason))).dead_letters
+        assert [letter.message_id for letter in only] == [id for name, id in dead.items() if name == reason]
+    back = await relay.operator.redrive_all(RedriveAll(reason=AttemptEnd.GIVEN_BACK))
+    assert (back.message_ids, back.left) == ([dead["given_back"]], 3)
+    (again,) = await scene.take("back")
+    assert again.ended is None
 
 
 async def test_texts_are_withheld_where_they_are_not_to_be_shown() -> None:
@@ -116,7 +155,7 @@ async def test_texts_are_withheld_where_they_are_not_to_be_shown() -> None:
     shown = [
         await lists.tasks(AllTasksQuery()),
         await lists.tasks(AllTasksQuery(status="final")),
-        await lists.dead_letters(PageQuery()),
+        await lists.dead_letters(DeadLettersQuery()),
         await lists.agents(AgentsQuery()),
         *[await lists.agent(id, ASK) for id in ("req", "other", "w")],
         *[await lists.task(id, ASK) for id in tasks.values()],

@@ -16,6 +16,7 @@ from aiohttp import hdrs
 from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent, forms
+from clawlink.domain.attempts import AttemptEnd
 from clawlink.doors.a2a.wire.clients import CLIENTS, hash_of
 from clawlink.doors.a2a.wire.list_file import Watch
 from clawlink.errors import ClawLinkError, NotAuthenticated, UnknownAgent
@@ -191,5 +192,5 @@ class Callers:
             await self._relay.acks.ack(agent.id, news)
             consumer.settled(news)
         if plain:
-            await self._relay.acks.nack(agent.id, plain, _RETRY_SECONDS, note=_NO_MAILBOX)
+            await self._relay.acks.nack(agent.id, plain, _RETRY_SECONDS, note=_NO_MAILBOX, end=AttemptEnd.UNDELIVERABLE)
             consumer.settled(plain)

@@ -12,6 +12,7 @@ import aiohttp
 from msgspec import UNSET
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.attempts import AttemptEnd
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskUpdate, decode
 from clawlink.doors.a2a.server.errands import FILES_AT_ONCE, Away, Errand, Job, forget
@@ -201,7 +202,9 @@ class _Remote:
             if self._takes(d):
                 await self._relay.acks.ack(self.agent.id, mark)
             else:
-                await self._relay.acks.nack(self.agent.id, mark, _RETRY_SECONDS, note=_NO_TASK)
+                await self._relay.acks.nack(
+                    self.agent.id, mark, _RETRY_SECONDS, note=_NO_TASK, end=AttemptEnd.UNDELIVERABLE
+                )
             consumer.settled(mark)
 
     def _takes(self, d: Delivery) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.attempts import AttemptEnd
 from clawlink.domain.delivery import Delivery
 from clawlink.doors.agentlink.server.envelopes import Envelopes
 from clawlink.doors.agentlink.server.socket import Gone, Socket
@@ -65,7 +66,9 @@ class Written(NamedTuple):
                 consumer.settled(self.meaningless)
             if self.unwritable:
                 note = "it cannot be written"
-                await relay.acks.nack(consumer.agent_id, self.unwritable, _RETRY_SECONDS, note=note)
+                await relay.acks.nack(
+                    consumer.agent_id, self.unwritable, _RETRY_SECONDS, note=note, end=AttemptEnd.UNDELIVERABLE
+                )
                 consumer.settled(self.unwritable)
 
 
