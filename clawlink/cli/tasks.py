@@ -62,10 +62,10 @@ def wanted(ctx: Context, task: TaskView) -> str | None:
     """Return the conditions of a pool's task as a text; None for a task of a named agent."""
     able = task.capability
     needs = [] if able is None else [able] if isinstance(able, str) else able
-    can = f" can {' and '.join(needs)}" if needs else ""
+    able_to = f" with {' and '.join(needs)}" if needs else ""
     if task.to_any_of:
-        return f"one of {', '.join(map(ctx.agents.named, task.to_any_of))}" + cell(can and f" that{can}")
-    return cell(f"any agent that{can}") if needs else None
+        return f"one of {', '.join(map(ctx.agents.named, task.to_any_of))}" + cell(able_to and f",{able_to}")
+    return cell(f"any agent{able_to}") if needs else None
 
 
 def question(task: TaskView) -> Any:

@@ -183,7 +183,7 @@ def test_tasks_lists_both_sides(run: Run, call: Run, me: str, my_id: str, peer: 
     assert len(rows) == len(lines) - 1 == 4
     assert re.search(r"queued +\d s +you +\".*\", online +\"first␤second ␛", rows[asked])
     assert re.search(r"queued +\d s +\"peer-\d+\" +you +\"for you\"", rows[given])
-    assert "nobody yet: any agent that can skill" in rows[pooled]
+    assert "nobody yet: any agent with skill" in rows[pooled]
     assert rows[pooled].endswith('x..."')
     listed = call("tasks", "--role", "assignee", "--json").ok().json
     assert (listed["count"], listed["next"]) == (2, None)
