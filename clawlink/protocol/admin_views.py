@@ -206,6 +206,9 @@ class LoadMinute(Struct, frozen=True, gc=False):
     refused: int
     messages_held: int
     memory_bytes: int
+    file_bytes: int
+    connections: int
+    waiting_polls: int
 
 
 class LimitUse(Struct, frozen=True, gc=False):

@@ -233,7 +233,7 @@ class App:
     async def _sample(self) -> None:
         """Count the traffic and the load for the present minute, whether anybody looks or not."""
         self.relay.overviews.traffic.sample()
-        await self.relay.load_views.sample()
+        await self.relay.load_views.sample(self._ceiling.count)
 
     async def _sweep(self) -> None:
         while True:

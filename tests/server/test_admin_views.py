@@ -94,11 +94,13 @@ async def test_a_minute_counts_its_own_traffic_whether_anybody_looks_or_not(serv
     await ok(relay.post("/delegate", {"from_agent": "a", "to_agent": "a", "task": "x"}))
 
     async def sampled() -> bool:
-        return bool(relay.app.relay.load_views.history.minutes())
+        minutes = relay.app.relay.load_views.history.minutes()
+        return bool(minutes) and minutes[-1].held.connections > 0
 
     await eventually(sampled)
     (minute,) = (await ok(relay.get("/admin/load")))["minutes"][-1:]
     assert minute["stored"] >= 1
+    assert minute["connections"] >= 1
 
 
 async def test_talk_children_and_search_come_from_each_store(serve: Serve) -> None:

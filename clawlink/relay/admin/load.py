@@ -40,12 +40,22 @@ class LoadViews:
         self._quota = quota
         self._stuck = stuck
         self._uploads = uploads
+        self._connections = 0
         self.history = telemetry.LoadHistory(core.steady, core.stats)
 
-    async def sample(self) -> None:
-        """Note the load of this moment. The relay calls it twice a second."""
-        read = await self._core.store.admission()
-        self.history.sample(read.total.count, await self._core.memory.used())
+    async def sample(self, connections: int | None = None) -> None:
+        """Note the load of this moment. The server calls it twice a second, with the number of its connections."""
+        core = self._core
+        if connections is not None:
+            self._connections = connections
+        held = telemetry.Held(
+            messages_held=(await core.store.admission()).total.count,
+            memory_bytes=await core.memory.used(),
+            file_bytes=self._quota.used,
+            connections=self._connections,
+            waiting_polls=core.signals.listeners(),
+        )
+        self.history.sample(held)
 
     async def load(self, ask: LoadQuery) -> Load:
         """Show the counters, the limits and what is held against them."""
@@ -86,7 +96,5 @@ class LoadViews:
 
 
 def _minute(minute: telemetry.LoadMinute) -> LoadMinute:
-    stored, delivered, acked, refused = minute.counted
-    return LoadMinute(
-        iso(60 * minute.minute), stored, delivered, acked, refused, minute.messages_held, minute.memory_bytes
-    )
+    counted = dict(zip(telemetry.COUNTED, minute.counted, strict=True))
+    return LoadMinute(iso(60 * minute.minute), **counted, **minute.held._asdict())

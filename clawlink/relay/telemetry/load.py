@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,13 +15,22 @@ COUNTED = ("stored", "delivered", "acked", "refused")
 _SECONDS = 60
 
 
+class Held(NamedTuple):
+    """The load of a moment: what the relay holds, its open ``connections``, and the polls that wait."""
+
+    messages_held: int = 0
+    memory_bytes: int = 0
+    file_bytes: int = 0
+    connections: int = 0
+    waiting_polls: int = 0
+
+
 class LoadMinute(msgspec.Struct, gc=False):
     """A minute, counted since the epoch: what the counters grew by, and what the relay held at its end."""
 
     minute: int
     counted: list[int]
-    messages_held: int = 0
-    memory_bytes: int = 0
+    held: Held
 
 
 class LoadHistory:
@@ -32,16 +42,16 @@ class LoadHistory:
         self._read = [0] * len(COUNTED)
         self._minutes: deque[LoadMinute] = deque(maxlen=MINUTES)
 
-    def sample(self, messages_held: int, memory_bytes: int) -> None:
+    def sample(self, held: Held) -> None:
         """Count what happened since the last sample, and note what the relay holds."""
         now = int(self._clock()) // _SECONDS
         first = now if not self._minutes else max(self._minutes[-1].minute + 1, now - MINUTES + 1)
         for minute in range(first, now + 1):
-            self._minutes.append(LoadMinute(minute, [0] * len(COUNTED), messages_held, memory_bytes))
+            self._minutes.append(LoadMinute(minute, [0] * len(COUNTED), held))
         read = [getattr(self._stats, name) for name in COUNTED]
         last = self._minutes[-1]
         last.counted = [n + new - old for n, new, old in zip(last.counted, read, self._read, strict=True)]
-        last.messages_held, last.memory_bytes = messages_held, memory_bytes
+        last.held = held
         self._read = read
 
     def minutes(self) -> list[LoadMinute]:

@@ -29,7 +29,9 @@ export function Load() {
         <${Chart} title=${t("load.messages")} minutes=${load.minutes} fields=${["stored", "delivered", "acked"]} />
         <${Chart} title=${t("load.refusals")} minutes=${load.minutes} fields=${["refused"]} />
         <${Chart} title=${t("load.held")} minutes=${load.minutes} fields=${["messages_held"]} />
+        <${Chart} title=${t("load.connected")} minutes=${load.minutes} fields=${["connections", "waiting_polls"]} />
         <${Chart} title=${t("load.memory")} minutes=${load.minutes} fields=${["memory_bytes"]} show=${bytes} />
+        <${Chart} title=${t("load.files")} minutes=${load.minutes} fields=${["file_bytes"]} show=${bytes} />
       </div>
       ${load.upkeep_stuck > 0 && html`<p class="trouble">${t("load.stuck", { n: count(load.upkeep_stuck) })}</p>`}
       <h2>${t("limits")}</h2>

@@ -177,6 +177,10 @@ async def test_load_shows_limits_with_their_use_and_the_last_hour() -> None:
     assert first.counters["stored"] == sum(minute.stored for minute in first.minutes) > 0
     used = {limit.name: limit.used for limit in first.limits}
     assert (used["max_agents"], used["max_knowledge"], used["lease"]) == (3, 0, None)
+    await load.sample(connections=7)
+    held = (await load.load(views.LoadQuery())).minutes[-1]
+    assert (held.connections, held.waiting_polls, held.file_bytes) == (7, 0, 0)
+    assert held.messages_held > 0
     scene.now += 600
     await scene.send("req", "w")
     later = await load.load(views.LoadQuery())
