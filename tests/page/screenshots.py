@@ -1,6 +1,7 @@
 """Take pictures of every view: ``python -m tests.page.screenshots FOLDER``, or ``make screenshots``.
 
-Each view comes empty and with contents, in both themes and languages, 1280 and 390 pixels wide.
+Each view comes empty to a reader, and with contents to the operator, in both themes and languages, 1280 and 390 pixels
+wide.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.system.threaded import relay_in_thread
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+_ADMIN = "boss"
 _SIZES = ((1280, 800), (390, 844))
 _PLAN = "# Release 2.4\n\n- [ ] freeze the branch\n- [ ] run the long tests\n- [ ] write the notes\n"
 _AGENTS = (
@@ -114,13 +116,37 @@ def story(url: str) -> list[str]:
     ]
 
 
-def shoot(browser: Browser, url: str, folder: Path, views: list[str], name: str) -> None:
-    """Take pictures of these views in all themes, languages and sizes."""
+def operate(url: str) -> None:
+    """Act as the operator: ask for work, get an answer and a question, and leave traces in the audit."""
+
+    def act(path: str, **body: Any) -> Any:
+        return post(url, f"/admin/{path}", body, Authorization=f"Bearer {_ADMIN}")
+
+    task = act("delegate", to_agent="writer", task="Write a line for the front page", priority="high")["message_id"]
+    claimed = requests.get(f"{url}/poll/writer?lease=600", timeout=10).json()
+    post(url, "/ack", {"agent_id": "writer", "receipts": [d["receipt"] for d in claimed["deliveries"]]})
+    answer = {
+        "from_agent": "writer",
+        "message_id": task,
+        "status": "completed",
+        "result": "Agents that keep their word.",
+    }
+    post(url, "/respond", answer)
+    post(url, "/send", {"from_agent": "scout", "to_agent": "operator", "content": "May I read the mail of upstream?"})
+    act("send", to_agent="scout", content="Look at the licences, too.")
+    act("broadcast", topic="release", content="I tag it at noon.", tags=["release"])
+
+
+def shoot(browser: Browser, url: str, folder: Path, views: list[str], name: str, token: str | None = None) -> None:
+    """Take pictures of these views in all themes, languages and sizes. With the admin token a person may act."""
     for scheme in ("light", "dark"):
         for language in ("en", "zh"):
             for width, height in _SIZES:
                 size = {"width": width, "height": height}
                 with opened(browser, url, viewport=size, color_scheme=scheme, locale=language) as watched:
+                    if token is not None:
+                        signed = watched.page.request.post(f"{url}/admin/sessions", data={"admin_token": token})
+                        assert signed.ok, signed.text()
                     for view in views:
                         watched.page.goto(f"{url}/#/{view}")
                         watched.settle(view)
@@ -137,11 +163,16 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
-        with relay_in_thread(ServerConfig(port=0, limits=Limits(max_attempts=1))) as url:
+        with relay_in_thread(ServerConfig(port=0)) as url:
             shoot(browser, url, folder, list(VIEWS), "empty")
+        few = Limits(max_attempts=1)
+        with relay_in_thread(ServerConfig(port=0, limits=few, admin_token=_ADMIN)) as url:
             ones = story(url)
-            shoot(browser, url, folder, [*VIEWS, *ones], "full")
-        with relay_in_thread(ServerConfig(port=0, token="t", admin_token="boss")) as url:
+            operate(url)
+            shoot(browser, url, folder, [*VIEWS, *ones], "full", _ADMIN)
+            post(url, "/admin/stop", {"stopped": True}, Authorization=f"Bearer {_ADMIN}")
+            shoot(browser, url, folder, ["overview", "write"], "stopped", _ADMIN)
+        with relay_in_thread(ServerConfig(port=0, token="t", admin_token=_ADMIN)) as url:
             for scheme in ("light", "dark"):
                 with opened(browser, url, color_scheme=scheme) as watched:
                     watched.page.goto(url)
