@@ -76,6 +76,19 @@ def test_no_view_is_wider_than_a_phone_in_any_language(browser: Browser, filled:
                 assert watched.page.evaluate("document.documentElement.scrollWidth") <= 360, (language, view)
 
 
+def test_no_head_of_a_list_runs_into_the_next_one(browser: Browser, filled: Filled) -> None:
+    cut = """[...document.querySelectorAll("table.rows th")].filter((th) => {
+        const text = document.createRange();
+        text.selectNodeContents(th);
+        return text.getBoundingClientRect().width > th.clientWidth - parseFloat(getComputedStyle(th).paddingRight) + 1;
+    }).map((th) => th.textContent)"""
+    for language in ("en-US", "zh-CN"):
+        with opened(browser, filled.url, viewport={"width": 1280, "height": 800}, locale=language) as watched:
+            for view in ("agents", "tasks?status=open", "files", "dead-letters", "audit"):
+                watched.show(filled.url, view)
+                assert watched.page.evaluate(cut) == [], (language, view)
+
+
 def test_the_first_screen_needs_no_scrolling(browser: Browser, filled: Filled) -> None:
     with opened(browser, filled.url, viewport={"width": 1280, "height": 800}) as watched:
         watched.show(filled.url, "overview")

@@ -260,7 +260,7 @@ function App({ first }) {
         </select>
       </label>
       <${StopButton} session=${session} />
-      <button onClick=${() => setHelp(true)} aria-label=${t("keys")}>?</button>
+      <button class="keys" onClick=${() => setHelp(true)} aria-label=${t("keys")}>?</button>
       ${session.csrf && html`<button onClick=${leave}>${t("logout")}</button>`}
     </header>
     <${StopBanner} session=${session} />

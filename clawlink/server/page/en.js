@@ -149,7 +149,7 @@ export default {
   loading: "Loading …",
   lock: "Lock",
   locked: "locked by",
-  "locked.until": "until",
+  "locked.until": "· ends",
   login: "Sign in",
   "login.ended": "The session has ended.",
   "login.link": "Or open a one-time link, on the machine of the relay:",

@@ -14,7 +14,7 @@ const content = (key, version) => `admin/file-content/${encodeURIComponent(key)}
 const Lock = ({ lock }) => html`<span class="note">${t("locked")} <${AgentLink} id=${lock.holder} />${" "}
   ${t("locked.until")} <${Ago} at=${lock.until} /> <${Said} text=${lock.note} /></span>`;
 
-export const FILE_HEADS = () => [[t("file"), 18], [t("version"), 6], [t("size"), 8], [t("editor"), 9], [t("written"), 8], [t("for"), 8], [t("lock"), 14]];
+export const FILE_HEADS = () => [[t("file"), 18], [t("version"), 5], [t("size"), 6], [t("editor"), 9], [t("written"), 8], [t("for"), 8], [t("lock"), 26]];
 
 export const fileRow = (file) => html`
   <td><a href=${one("files", file.file_key)} data-row><${Said} text=${file.file_key} /></a></td>

@@ -16,6 +16,13 @@ function load() {
   return loading;
 }
 
+// Five minutes at least. Of a single minute uPlot itself would show the day that follows.
+function spanOf(plot) {
+  const times = plot.data[0];
+  const last = times[times.length - 1];
+  return [Math.min(times[0], last - 300), last];
+}
+
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 // Draw the fields of the minutes, each in the color of its name. ``show`` makes the words of a number of bytes.
@@ -45,7 +52,7 @@ export function Plot({ minutes, fields, show = null }) {
     const made = new uPlot(
       {
         width: width(), height: HEIGHT, legend: { show: false }, cursor: { show: false },
-        scales: { x: { range: (self, low, high) => [Math.min(low, high - 300), high] }, y: { range: (self, low, high) => [0, Math.max(high, 4)] } },
+        scales: { x: { range: spanOf }, y: { range: (self, low, high) => [0, Math.max(high, 4)] } },
         axes: [
           { ...axis, space: 60, incrs: [60, 120, 300, 600, 900, 1800], values: (self, at) => at.map((second) => clock(second * 1000)) },
           { ...axis, size: 56, incrs: show ? STEPS_OF_BYTES : STEPS, ...(show && { values: (self, numbers) => numbers.map(show) }) },

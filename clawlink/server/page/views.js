@@ -18,8 +18,8 @@ export function Agents({ query }) {
     <${List} path=${`admin/agents${asked(query, ["status", "text"])}`} take=${(found) => found.agents}
       id=${(agent) => agent.agent_id} empty=${t("empty.agents")}
       heads=${[
-        [t("agent"), 13], [t("presence"), 6], [t("last_seen"), 8], [t("messages"), 6], [t("open_tasks"), 6],
-        [t("works_on"), 20], [t("capabilities"), 14],
+        [t("agent"), 13], [t("presence"), 6], [t("last_seen"), 8], [t("messages"), 7], [t("open_tasks"), 8],
+        [t("works_on"), 24], [t("capabilities"), 12],
       ]}
       row=${(agent) => html`
         <td><a href=${one("agents", agent.agent_id)} data-row><${Said} text=${agent.name} /></a></td>
@@ -66,6 +66,7 @@ export function Agent({ id, session }) {
         <dd><a href=${address("tasks", { assignee: found.agent.agent_id })}>${count(found.agent.open_tasks)}</a></dd>
         <dt>${t("asked_for")}</dt>
         <dd>
+          ${Object.values(found.asked).every((n) => !n) && html`<span class="none">–</span>`}
           ${[...OPEN, ...ENDED]
             .filter((name) => found.asked[name])
             .map(
@@ -85,6 +86,9 @@ export function Agent({ id, session }) {
         <button class="danger" onClick=${kick}>${t("kick")}</button></p>`}</div>`}</article>`;
 }
 
+// Messages without a sender come from the relay.
+const Sender = ({ id }) => (id ? html`<${AgentLink} id=${id} />` : t("the_relay"));
+
 const Messages = ({ rows, empty }) =>
   html`<${Table} empty=${empty} heads=${[t("message"), t("kind"), t("from"), t("attempts"), t("stored")]}
     rows=${rows.map(
@@ -95,7 +99,7 @@ const Messages = ({ rows, empty }) =>
             : html`<${Said} text=${row.words || row.message_id} />`}
         </td>
         <td class="kind"><${Said} text=${row.type} /></td>
-        <td><${AgentLink} id=${row.from_agent} /></td>
+        <td><${Sender} id=${row.from_agent} /></td>
         <td>${count(row.attempts)}</td>
         <td><${Ago} at=${row.stored_at} /></td>
       </tr>`,
@@ -118,14 +122,14 @@ export function DeadLetters({ query, session }) {
     <div class="filters">
       <${Choice} name=${t("reason")} value=${query.reason || ""} onChange=${(reason) => go("dead-letters", { reason })}
         options=${[["", t("all")], ...REASONS.map((name) => [name, t(`reason.${name}`)])]} />
+      ${!session.read_only && html`<${RedriveAll} key=${query.reason} reason=${query.reason} />`}
     </div>
-    ${!session.read_only && html`<${RedriveAll} key=${query.reason} reason=${query.reason} />`}
     ${trouble && html`<${Trouble} state=${{ error: trouble }} />`}
     <${List} path=${`admin/dead-letters${asked(query, ["reason"])}`} take=${(found) => found.dead_letters} id=${(letter) => `${letter.mailbox} ${letter.message_id}`}
       empty=${t("empty.dead_letters")}
       above=${(rows) => !session.read_only && rows.length > 1 && html`<p><button onClick=${() => back(rows)}>${t("put_these_back")}</button></p>`}
       heads=${[
-        [t("message"), 18], [t("mailbox"), 9], [t("kind"), 9], [t("from"), 9], [t("reason"), 14], [t("attempts"), 6], [t("dead"), 8],
+        [t("message"), 14], [t("mailbox"), 8], [t("kind"), 11], [t("from"), 8], [t("reason"), 14], [t("attempts"), 6], [t("dead"), 8],
         ...(session.read_only ? [] : [[t("act"), 8]]),
       ]}
       row=${(letter) => html`
@@ -134,7 +138,7 @@ export function DeadLetters({ query, session }) {
           : html`<${Said} text=${letter.words || letter.message_id} />`}</td>
         <td><${AgentLink} id=${letter.mailbox} /></td>
         <td><${Said} text=${letter.type} /></td>
-        <td><${AgentLink} id=${letter.from_agent} /></td>
+        <td><${Sender} id=${letter.from_agent} /></td>
         <td>${t(`reason.${letter.reason || "unknown"}`)}</td>
         <td>${count(letter.attempts)}</td>
         <td><${Ago} at=${letter.dead_at} /></td>
