@@ -190,14 +190,13 @@ class SqliteStore:
     async def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
     ) -> Page[R]:
+        place = (self._kind(kind), key)
         order = "ORDER BY e.number DESC LIMIT ?" if newest else "ORDER BY e.number LIMIT ?"
         if after is None or not after.isdecimal():
-            found = self._reading.read(f"{queries.LISTED} {order}", (self._kind(kind), key, limit + 1))
+            found = self._reading.read(f"{queries.LISTED} {order}", (*place, limit + 1))
         else:
             beyond = "AND e.number < ?" if newest else "AND e.number > ?"
-            found = self._reading.read(
-                f"{queries.LISTED} {beyond} {order}", (self._kind(kind), key, int(after), limit + 1)
-            )
+            found = self._reading.read(f"{queries.LISTED} {beyond} {order}", (*place, int(after), limit + 1))
         listed = await self._reading.load(kind, [Hint(*row[:4]) for row in found[:limit]])
         return Page(listed, str(found[limit - 1][4]) if len(found) > limit > 0 else None)
 
@@ -284,9 +283,8 @@ class SqliteStore:
         return await self._reading.load(Delivery, found)
 
     async def next_due_at(self, mailbox: str) -> float | None:
-        ready = self._reading.read(queries.FIRST_READY, (mailbox,)) or self._reading.read(
-            queries.FIRST_LATER, (mailbox,)
-        )
+        read = self._reading.read
+        ready = read(queries.FIRST_READY, (mailbox,)) or read(queries.FIRST_LATER, (mailbox,))
         return ready[0][0] if ready else None
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
