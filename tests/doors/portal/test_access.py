@@ -44,6 +44,7 @@ _BODIES: dict[str, Any] = {
     "file_initiate": {"api_key": "", "filename": "x", "size": 1, "md5": "0" * 32, "chunks_total": 1},
     "file_chunk": {"api_key": "", "file_id": "", "chunk_index": 0, "chunk_md5": "0" * 32, "data": "eA=="},
     "old_send": {"contact_id": 999, "content": "hi"},
+    "plugin_reply": {"content": "hi"},
     "openclaw": {"url": "http://127.0.0.1:18789", "token": "x"},
     "file_confirm": {"api_key": "", "file_id": "none", "accept": True},
     "file_send": {"to": 999, "filename": "x", "size": 1, "md5": "0" * 32, "sha256": "0" * 64},

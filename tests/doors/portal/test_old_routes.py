@@ -54,6 +54,17 @@ async def test_the_place_of_openclaw_is_kept_for_the_owner_alone(portals: Portal
     assert (await portal.well("GET", "/api/portal/info"))["openclaw_url"] is None
 
 
+async def test_the_plugin_of_openclaw_answers_with_a_key(portals: Portals) -> None:
+    portal = await portals()
+    path, body = "/api/internal/agent-reply", {"content": "done", "user_id": "owner"}
+    status, answer = await portal.ask("POST", path, body, key="")
+    assert (status, "clawlink portal reply" in answer["detail"]) == (401, True), answer
+    agent = (await portal.well("POST", "/api/key/create", {"agent_name": "a"}))["api_key"]
+    await portal.well("POST", path, body, key=agent)
+    (line,) = (await portal.well("GET", "/api/chat/owner/history"))["messages"]
+    assert (line["role"], line["content"]) == ("agent", "done")
+
+
 async def test_a_route_that_is_gone_says_what_to_do_instead(portals: Portals) -> None:
     portal = await portals()
     steps = {

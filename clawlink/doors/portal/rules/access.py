@@ -78,6 +78,7 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
     "file_remove": _OWNER,
     "old_send": _OURS,
     "openclaw": _OWNER,
+    "plugin_reply": _OURS,
     "file_confirm": frozenset({CONTACT, AGENT, OWNER}),
     "notifications": _OURS,
     "key_exchange": _OURS,
@@ -117,6 +118,8 @@ HINTS: Mapping[str, str] = {
     "key_exchange": "; no key is exchanged by this call: offer one in a guest message, as 'clawlink portal ask URL' "
     "does, and the owner takes it over by the approval",
     "photo_upload": "; give the owner key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
+    "plugin_reply": "; the channel plugin p2p-portal sends no key: answer with 'clawlink portal reply' in its place, "
+    "or have it send the header 'Authorization: Bearer KEY'",
     "message_receive": "; ask the owner of this portal to approve you as a contact",
 }
 """The next step in a refusal, for routes that old peers call without a key."""

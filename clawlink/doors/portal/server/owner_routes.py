@@ -59,6 +59,8 @@ class OwnerRoutes:
         self._replied(line)
         return {"success": True, "message_id": line.number}
 
+    plugin_reply = chat_reply
+
     async def chat_history(self, ask: Ask) -> Any:
         """List the last lines; with ``after`` the first ones after a line, for which ``wait`` waits."""
         shown = Shown()

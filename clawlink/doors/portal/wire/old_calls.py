@@ -34,11 +34,18 @@ class Confirm(Struct, frozen=True):
     accept: bool | None = None
 
 
+class PluginReply(Struct, frozen=True):
+    """The agent's answer to its owner, as the channel plugin of OpenClaw sends it."""
+
+    content: str
+
+
 OLD_SEND = make_call("old_send", "POST", "/api/message/send", "Send a message to a contact, by its number.", OldSend)
 OPENCLAW = make_call("openclaw", "POST", "/api/config/openclaw", "Keep where OpenClaw is.", OpenClawPlace)
 OLD_CALLS = (
     OLD_SEND,
     OPENCLAW,
+    make_call("plugin_reply", "POST", "/api/internal/agent-reply", "Answer the owner.", PluginReply),
     make_call("file_confirm", "POST", "/api/file/confirm", "Say that files need no confirmation.", Confirm),
     make_call("notifications", "GET", "/api/notifications/pending", "Say where notifications come."),
     make_call("key_exchange", "POST", "/api/key/exchange", "Say how a key is exchanged."),
