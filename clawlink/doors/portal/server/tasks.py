@@ -7,7 +7,7 @@ from typing import Any
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, INPUT_REQUIRED
-from clawlink.doors.portal.records import AGENT, ERRANDS, Contact, Errand, errands_with
+from clawlink.doors.portal.records import AGENT, ERRANDS, Contact, Errand, errands_with, mailbox_of
 from clawlink.doors.portal.rules.words import stamp
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.errands import SUFFIX, Errands
@@ -49,7 +49,8 @@ class Tasks:
                 if not errand.id.startswith(beginning) or len(found) >= limit:
                     continue
                 if errand.contact not in parties:
-                    parties[errand.contact] = await self._members.of(errand.contact)
+                    there = await store.get(Agent, mailbox_of(errand.contact))
+                    parties[errand.contact] = there or await self._members.of(errand.contact)
                 with suppress(UnknownTask):  # it ended long ago
                     task = await self._relay.task_views.get(parties[errand.contact], errand.id, requests.TaskQuery())
                     found.append(await self._view(errand, task))
