@@ -92,16 +92,21 @@ class ValkeyStore:
         return None if data is None else _decoded(data)
 
     async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
-        found: list[R | None] = []
-        for start in range(0, len(ids), _SLICE):
-            data = await self._wire.call("HMGET", f"{self.base}:r:{self._kind(kind)}", *ids[start : start + _SLICE])
-            found += [None if one is None else _decoded(one) for one in data]
-        return found
+        return await _found(self._asked(kind, ids))
 
     async def get_both(
         self, first: tuple[type[R], Sequence[str]], second: tuple[type[S], Sequence[str]]
     ) -> tuple[Sequence[R | None], Sequence[S | None]]:
-        return await asyncio.gather(self.get_many(*first), self.get_many(*second))
+        asked, also = self._asked(*first), self._asked(*second)
+        return await _found(asked), await _found(also)
+
+    def _asked(self, kind: type[Any], ids: Sequence[str]) -> list[asyncio.Future[Any]]:
+        """Ask for records, some with each command."""
+        key = f"{self.base}:r:{self._kind(kind)}"
+        return [
+            self._wire.begin("HMGET", key, *ids[start : start + _SLICE], again=True)
+            for start in range(0, len(ids), _SLICE)
+        ]
 
     async def _load(self, kind: type[R], ids: Sequence[Any]) -> list[R]:
         """Return records in the order of their ids. Those that have gone are left out."""
@@ -297,6 +302,16 @@ class ValkeyStore:
             return failed
         at = answer.result()
         return None if at == 0 else _conflict(changes[at - 1])
+
+
+async def _found(asked: Sequence[asyncio.Future[Any]]) -> list[Any]:
+    """Return the records of several answers. Others have their turn after each."""
+    found: list[Any] = []
+    for answer in asked:
+        if found:
+            await asyncio.sleep(0)
+        found += [None if data is None else _decoded(data) for data in await answer]
+    return found
 
 
 async def _decided(answer: asyncio.Future[Any]) -> None:
