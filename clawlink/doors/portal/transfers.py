@@ -10,6 +10,7 @@ from clawlink.doors.portal.records import Kept
 TRANSFERS = " portal files"
 INCOMING = " portal files incoming"
 OUTGOING = " portal files outgoing"
+UNCLAIMED = " portal files unclaimed"
 
 UNFINISHED_SECONDS = 24 * 3600.0
 """A file of which no part comes for this time is forgotten."""
@@ -25,6 +26,8 @@ class FileState(str, Enum):
     SENT = "sent"
     REFUSED = "refused"
     EXPIRED = "expired"
+    ATTACHED = "attached"
+    """It waits here for the answer to a task that it goes with."""
 
 
 class Transfer(Kept, frozen=True, gc=False, kw_only=True):
@@ -33,6 +36,9 @@ class Transfer(Kept, frozen=True, gc=False, kw_only=True):
     ``number`` is its place in the relay's files, ``file_key`` its key there, and ``upload`` the upload that takes its
     parts. ``apart`` are the parts that came before their turn. ``md5`` and ``sha256`` are what the sender says of the
     whole, in hexadecimal. ``peer_id`` is the id that the other portal has for it. Times are seconds since the epoch.
+
+    ``task`` is the task that it goes with, by its id at the portal that delegated it, and ``claimed`` is True once that
+    has come. An attachment has the ``file_key`` and the ``revision`` of a file of another agent of this relay.
     """
 
     number: int
@@ -54,6 +60,20 @@ class Transfer(Kept, frozen=True, gc=False, kw_only=True):
     expires_at: float | None = None
     detail: str = ""
     settled_at: float | None = None
+    task: str | None = None
+    claimed: bool = False
+    revision: int | None = None
+
+    @property
+    def for_task(self) -> bool:
+        """Return True for an attachment of a task of this relay, which its requester delegated to the contact."""
+        return self.task is not None and self.revision is not None
+
+    @property
+    def unclaimed(self) -> bool:
+        """Return True for a file that lies here for a task or an answer that has not come yet."""
+        here = FileState.COMPLETED if self.inbound else FileState.ATTACHED
+        return self.task is not None and self.state is here and not self.claimed
 
     @property
     def index_keys(self) -> tuple[str, ...]:
@@ -64,6 +84,10 @@ class Transfer(Kept, frozen=True, gc=False, kw_only=True):
             keys += [INCOMING, under_way(self.contact, inbound=self.inbound)]
         elif self.state is FileState.QUEUED:
             keys += [OUTGOING, waiting_for(self.contact)]
+        if self.task is not None and self.revision is None:
+            keys.append(lies_at(self.file_key))
+        if self.unclaimed:
+            keys.append(UNCLAIMED)
         return tuple(keys)
 
     @property
@@ -92,6 +116,11 @@ def under_way(contact: str, *, inbound: bool) -> str:
 def waiting_for(contact: str) -> str:
     """Return the index key of the files that wait for a contact."""
     return " portal files waiting for " + contact
+
+
+def lies_at(file_key: str) -> str:
+    """Return the index key of the file for a task whose contents have this key among the relay's files."""
+    return " portal file at " + file_key
 
 
 def kept_from(contact: str) -> str:

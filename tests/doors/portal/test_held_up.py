@@ -8,7 +8,7 @@ import pytest
 
 from clawlink.domain.dense_json import MAX_PARTS
 from clawlink.doors.portal.server import file_outbox, outbox, shelf, socket
-from clawlink.doors.portal.server.errands import Errands, told_of
+from clawlink.doors.portal.server.errands import Carried, Errands, told_of
 from clawlink.doors.portal.server.shelf import Shelf
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.errors import StoreUnavailable
@@ -64,7 +64,7 @@ async def test_what_cannot_be_read_is_settled(
     peer.key, peer.from_portal = await portal.befriend(peer.url, agent_name="bob"), portal.url
     carry = Errands.carry
 
-    async def fail(self: Errands, contact: Any, agent: Any, delivery: Any) -> bool:
+    async def fail(self: Errands, contact: Any, agent: Any, delivery: Any) -> Carried:
         if b"poison" in delivery.body:
             raise TypeError("not to be read")
         return await carry(self, contact, agent, delivery)

@@ -38,9 +38,9 @@ _HELP = "Enter sends a line, /file PATH a file. /save LINE [FOLDER] keeps an att
 
 def _say(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     way = "send" if args.action == "say" else "reply"
-    if not args.words and args.attach is None:
+    if not args.words and not args.attach:
         raise UsageError(f"give it as: clawlink portal {args.action} TEXT, or with --attach FILE")
-    texts = ([] if args.attach is None else [attach(portal, Path(args.attach))]) + args.words
+    texts = [attach(portal, Path(path)) for path in args.attach or ()] + args.words
     for text in texts:
         told = portal.ask("POST", f"/api/chat/owner/{way}", {"content": text})
     return done(ctx, told, f"Stored as line {told['message_id']} of the chat.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from clawlink.cli.messages import as_text
 from clawlink.cli.render import quoted
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.cli.telling import done, local
+from clawlink.doors.portal.client.files import attach_file
 from clawlink.doors.portal.client.portal import Portal
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.errors import NotFound
@@ -57,9 +59,15 @@ def _delegate(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 def _answer(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     id = _id(portal, args.words[0])
-    report = {"result": args.words[1], "status": args.status, "idempotency_key": args.idempotency_key}
+    key = args.idempotency_key
+    files = [  # they are at the own portal before the report that names them
+        attach_file(portal, id, Path(path), key=key and f"{key} file {number}")["file_id"]
+        for number, path in enumerate(args.attach or ())
+    ]
+    report = {"result": args.words[1], "status": args.status, "idempotency_key": key, "files": files}
     told = portal.ask("POST", f"/api/portal/tasks/{quote(id, safe='')}", report)
-    return done(ctx, told, f"The report on task {cell(id)} is stored, and goes to the other portal.")
+    with_files = f" with {len(files)} file{'s' if len(files) > 1 else ''}" if files else ""
+    return done(ctx, told, f"The report on task {cell(id)} is stored{with_files}, and goes to the other portal.")
 
 
 def _cancel(args: Namespace, ctx: Context, portal: Portal) -> Exit:

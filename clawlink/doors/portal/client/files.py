@@ -71,9 +71,21 @@ def send_file(portal: Portal, to: str | int, path: Path, *, key: str | None = No
     A part that does not arrive is sent again, and parts that are there are not. With a ``key`` a later call goes on
     where this one broke off. Raises ClawLinkError, OSError.
     """
+    return _bring(portal, {"to": to}, path, key)
+
+
+def attach_file(portal: Portal, task: str, path: Path, *, key: str | None = None) -> Any:
+    """Bring a file to the own portal that goes with the answer to a task; return what the portal tells of it.
+
+    It waits there until ``files`` of the answer name it. Raises ClawLinkError, OSError.
+    """
+    return _bring(portal, {"task": task}, path, key)
+
+
+def _bring(portal: Portal, where: dict[str, Any], path: Path, key: str | None) -> Any:
     found = sums(path)
     ask = {
-        "to": to,
+        **where,
         "filename": path.name,
         "size": found.size,
         "md5": found.md5,

@@ -162,6 +162,16 @@ def _decoded(text: bytes, *, last: bool) -> bytes:
     return data
 
 
+async def _made(folder: str | None) -> IO[bytes]:
+    """Make a file without a name. One that is made after its request has ended is closed."""
+    making = asyncio.ensure_future(_with_disk(_nameless, folder))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(lambda made: made.cancelled() or made.exception() or made.result().close())
+        raise
+
+
 def _nameless(folder: str | None) -> IO[bytes]:
     return tempfile.TemporaryFile(dir=folder, prefix="clawlink-")
 
@@ -174,7 +184,7 @@ async def on_disk(request: Request, limit: int, folder: str | None) -> AsyncIter
         raise TooLarge(
             f"the body of a part may have {limit} bytes here, and this one has {length}", limit=limit, actual=length
         )
-    file = await _with_disk(_nameless, folder)
+    file = await _made(folder)
     try:
         body = PartOnDisk(file, limit)
         await body.take(parts(request))

@@ -36,6 +36,7 @@ from clawlink.doors.portal.server.photos import Photos
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.server.routes import Routes
 from clawlink.doors.portal.server.shelf import Shelf
+from clawlink.doors.portal.server.task_files import TaskFiles
 from clawlink.doors.portal.server.tasks import Tasks
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.wire import calls, frames
@@ -80,12 +81,17 @@ class PortalServer(OpenDoor):
         self._news: list[str] = []
         allowed = networks.networks(settings.allow_private)
         self._poster = Poster(self.url, ca=settings.ca, allowed=allowed)
-        self.errands = Errands(relay, self.contacts, self.mail, self._members, self._poster, self.url)
+        self.shelf = Shelf(relay, self.book, self._members)
+        file_poster = FilePoster(self._poster)
+        self.file_outbox = FileOutbox(relay, self.book, self.shelf, file_poster, moved=self._file_moved)
+        self.task_files = TaskFiles(relay, self.book, self.shelf, settings, self.file_outbox.look)
+        self.errands = Errands(relay, self.contacts, self.mail, self._members, self._poster, self.task_files, self.url)
         relay.agents.resolve_also(self._named)
         self.outbox = Outbox(relay, self.book, self.contacts, self._members, self._poster, self.errands)
-        self.shelf = Shelf(relay, self.book, self._members)
-        self.file_outbox = FileOutbox(relay, self.book, self.shelf, FilePoster(self._poster))
         self.files = Files(relay, self.book, self.shelf, settings, self.file_outbox.wake)
+
+    def _file_moved(self, contact: str) -> None:
+        self.outbox.files_moved(contact)
 
     def _wake(self, contact: str) -> None:
         self.outbox.wake(contact)
@@ -114,6 +120,7 @@ class PortalServer(OpenDoor):
     async def upkeep(self, now: float) -> None:
         """Look for work that agents of the relay left for contacts: the relay stores it without the portal."""
         now = self.relay.clock()
+        await self.task_files.sweep()
         for contact in list(islice(self._addressed, _AT_ONCE)):
             at = self._addressed.pop(contact)
             if now - at > _ADDRESSED_SECONDS:
@@ -163,6 +170,7 @@ class PortalServer(OpenDoor):
         return self._news
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
+        tasks = Tasks(self.relay, self.contacts, self._members, self.errands, self.task_files)
         parts = Parts(
             relay=self.relay,
             url=self.url,
@@ -173,7 +181,7 @@ class PortalServer(OpenDoor):
             mail=self.mail,
             files=self.files,
             errands=self.errands,
-            tasks=Tasks(self.relay, self.contacts, self._members, self.errands),
+            tasks=tasks,
             poster=self._poster,
             wake=self._wake_all,
             pages=self.pages,
@@ -182,7 +190,14 @@ class PortalServer(OpenDoor):
         )
         yield from Routes(parts).all()
         yield from FileRoutes(
-            self.url, self.keys, self.contacts, self.files, self.shelf, folder=self._folder, clock=self.relay.steady
+            self.url,
+            self.keys,
+            self.contacts,
+            self.files,
+            self.shelf,
+            tasks,
+            folder=self._folder,
+            clock=self.relay.steady,
         ).all()
         yield from Attachments(self.relay, self.keys, self.contacts, self._members).all()
         yield from self.photos.all()

@@ -7,6 +7,7 @@ have the same state in the end. A portal of Agent P2P gets the text of the task 
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -15,12 +16,13 @@ from clawlink.domain import dense_json
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskResponse, TaskUpdate, decode
-from clawlink.doors.portal.records import AGENT, Contact, Errand, errand_of, errands_with
+from clawlink.doors.portal.records import AGENT, Contact, Errand, Message, errand_of, errands_with
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.task_files import Progress, TaskFiles
 from clawlink.doors.portal.wire.calls import TaskNews
 from clawlink.errors import BadRequest, NotFound, Refused, StoreUnavailable, UnknownTask
 from clawlink.protocol import requests
@@ -32,13 +34,31 @@ SUFFIX = "@portal"
 _AT_ONCE = 100
 _CANCELLED = "cancelled"
 _ASKED = "input_required"
+_MOST_NOTE = 500
+
+
+class Carried(Enum):
+    """The outcome of a delivery that is to go to a contact."""
+
+    DONE = "done"
+    AGAIN = "again"
+    """It could not go now."""
+    WAITS = "waits"
+    """Its files are on their way, and it follows them."""
 
 
 class Errands:
     """Carries tasks and their news between two portals of ClawLink."""
 
     def __init__(
-        self, relay: Relay, contacts: Contacts, mail: Mail, members: Members, poster: Poster, own_url: str
+        self,
+        relay: Relay,
+        contacts: Contacts,
+        mail: Mail,
+        members: Members,
+        poster: Poster,
+        task_files: TaskFiles,
+        own_url: str,
     ) -> None:
         self._relay = relay
         self._core = relay.core
@@ -46,6 +66,7 @@ class Errands:
         self._mail = mail
         self._members = members
         self._poster = poster
+        self._task_files = task_files
         self._own_url = own_url
 
     async def named(self, recipient: str) -> Contact | None:
@@ -59,62 +80,100 @@ class Errands:
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
-    async def carry(self, peer: Contact | None, agent: Agent, delivery: Delivery) -> bool:
-        """Take what waits for a contact to its portal. Return True once nothing more is to be done with it."""
+    async def carry(self, peer: Contact | None, agent: Agent, delivery: Delivery) -> Carried:
+        """Take what waits for a contact to its portal."""
         body = decode(delivery.body)
         if isinstance(body, TaskDelegation):
             return await self._carry_task(peer, agent, body, delivery.deadline_at)
         if peer is None or peer.shut(self._core.steady()) is not None:
-            return True
+            return Carried.DONE
         if peer.paused:
-            return False
+            return Carried.AGAIN
         if isinstance(body, PlainMessage):
             text = dense_json.as_text(body.content)
-            await self._mail.send(peer, f"{body.from_name}: {text}", "text", delivery.id, None)
-            return True
-        news = await self._news(body)
-        return news is None or await self._poster.tell(peer, news) is not None
+            await self._send_apart(peer, f"{body.from_name}: {text}", delivery.id, body.attachments)
+            return Carried.DONE
+        news = await self._news(peer, body)
+        if isinstance(news, Carried):
+            return news
+        return _done(await self._poster.tell(peer, news) is not None)
+
+    async def _send_apart(self, peer: Contact, text: str, cause: str, attachments: Any) -> Message:
+        """Send a text as a message, and each of its files by itself, for which nothing waits."""
+        for one in () if attachments is msgspec.UNSET else attachments:
+            text += f"\n[file] {one.name}, {one.size} bytes, comes by itself"
+        sent = await self._mail.send(peer, text, "text", cause, None)
+        for missing in (await self._task_files.send(peer, None, cause, attachments)).missing:
+            await self._mail.notice(f"{cause} files", missing)
+        return sent
+
+    async def still_waits(self, peer: Contact | None, delivery: Delivery) -> bool:
+        """Return True while files of a delivery are on their way."""
+        body = decode(delivery.body)
+        if peer is None or peer.shut(self._core.steady()) is not None:
+            return False
+        if isinstance(body, TaskDelegation):
+            return (await self._send_files(peer, body, delivery.deadline_at)).waits
+        return isinstance(body, TaskResponse) and await self._news(peer, body) is Carried.WAITS
 
     async def _carry_task(
         self, peer: Contact | None, agent: Agent, task: TaskDelegation, deadline_at: float | None
-    ) -> bool:
+    ) -> Carried:
         why = "removed" if peer is None else peer.shut(self._core.steady())
         if peer is None or why is not None:
             return await self._reject(agent, task, f"the contact is {why}")
         await self.note(task.message_id, peer.id)
         if peer.paused:
-            return False
+            return Carried.AGAIN
         if peer.ours is None:
             ours = await self._poster.is_ours(peer)
             if ours is None:
-                return False
+                return Carried.AGAIN
             peer = await self._contacts.learn(peer.id, ours=ours) or peer
         if not peer.ours:
-            text = dense_json.as_text(task.task)
-            sent = await self._mail.send(peer, text, "text", "task " + task.message_id, None)
+            text, cause = dense_json.as_text(task.task), "task " + task.message_id
+            sent = await self._send_apart(peer, text, cause, task.attachments)
             told = f"the portal {shown(peer.id)} knows no tasks; the text goes there as message {sent.number}"
+            if task.attachments is not msgspec.UNSET:
+                told += ", and its attachments as files: 'clawlink portal files' says how far they came"
             return await self._reject(agent, task, told)
-        if task.attachments:
-            return await self._reject(agent, task, "attachments do not cross portals; send the file by send-file")
+        progress = await self._send_files(peer, task, deadline_at)
+        if progress.missing:
+            return await self._reject(agent, task, "; ".join(progress.missing))
+        if progress.waits:
+            return Carried.WAITS
         news = {"kind": "task", "task_id": task.message_id, "content": task.task, "context": task.context}
+        if progress.files:
+            news["files"] = progress.files
         if deadline_at is not None:
             news["deadline"] = max(deadline_at - self._core.clock(), 1.0)
         refused = await self._poster.tell(peer, news)
-        return refused is not None and (not refused or await self._reject(agent, task, refused))
+        if not refused:
+            return _done(refused is not None)
+        return await self._reject(agent, task, refused)
 
-    async def _news(self, body: Any) -> dict[str, Any] | None:
-        """Return what the other portal is to hear; None for what is not about a task of both."""
+    async def _send_files(self, peer: Contact, task: TaskDelegation, deadline_at: float | None) -> Progress:
+        return await self._task_files.send(peer, task.message_id, task.message_id, task.attachments, deadline_at)
+
+    async def _news(self, peer: Contact, body: Any) -> dict[str, Any] | Carried:
+        """Return what the other portal is to hear. What is not about a task of both is done."""
         if isinstance(body, TaskResponse):
             errand = await self._core.store.get(Errand, body.message_id)
             if errand is None or not errand.inbound:
-                return None
+                return Carried.DONE
+            progress = await self._task_files.send(peer, errand.peer_id, body.response_id, body.attachments)
+            if progress.waits:
+                return Carried.WAITS
             told = {"kind": "response", "task_id": errand.peer_id, "key": body.response_id, "content": body.result}
-            return told | {"status": body.status, "progress": body.progress, "note": body.note}
+            if progress.files:
+                told["files"] = progress.files
+            note = "; ".join((*([body.note] if body.note else []), *progress.missing))[:_MOST_NOTE] or None
+            return told | {"status": body.status, "progress": body.progress, "note": note}
         if isinstance(body, TaskAnswer):
             return {"kind": "answer", "task_id": body.task_id, "key": body.message_id, "content": body.content}
         if isinstance(body, TaskUpdate) and body.status == _CANCELLED:
             return {"kind": "cancel", "task_id": body.task_id, "note": body.note}
-        return None
+        return Carried.DONE
 
     @retrying
     async def note(self, task_id: str, contact: str) -> None:
@@ -124,7 +183,7 @@ class Errands:
             errand = Errand(id=task_id, version=1, contact=contact, peer_id="", created_at=now, inbound=False)
             await self._core.commit(AGENT, Put(errand))
 
-    async def give_up(self, agent: Agent, delivery: Delivery, why: str) -> bool:
+    async def give_up(self, agent: Agent, delivery: Delivery, why: str) -> Carried:
         """Settle what cannot be carried: reject a task, and have the owner's agent hear of any other message."""
         try:
             body = decode(delivery.body)
@@ -133,9 +192,9 @@ class Errands:
         if isinstance(body, TaskDelegation):
             return await self._reject(agent, body, why)
         await self._mail.notice(delivery.id, f"Message {delivery.id} to a contact was not sent: {why}")
-        return True
+        return Carried.DONE
 
-    async def _reject(self, agent: Agent, task: TaskDelegation, why: str) -> bool:
+    async def _reject(self, agent: Agent, task: TaskDelegation, why: str) -> Carried:
         """Answer a task that the contact does not get."""
         ask = requests.Respond(
             from_agent=agent.id,
@@ -147,10 +206,10 @@ class Errands:
         try:
             await self._relay.tasks.respond(agent, ask)
         except StoreUnavailable:
-            return False
+            return Carried.AGAIN
         except Refused:  # it was answered, cancelled or expired meanwhile
             pass
-        return True
+        return Carried.DONE
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -171,8 +230,10 @@ class Errands:
                 progress=news.progress,
                 note=news.note,
                 idempotency_key=news.key,
+                attachments=await self._task_files.received(contact, news.task_id, news.files) or None,
             )
             await self._relay.tasks.respond(agent, ask)
+            await self._task_files.claim(news.files)
             return news.task_id
         found = (await self._core.store.page(Errand, errand_of(contact.id, news.task_id), limit=1)).records
         if not found:
@@ -188,6 +249,9 @@ class Errands:
         return id
 
     async def _begin(self, contact: Contact, agent: Agent, news: TaskNews) -> str:
+        if known := (await self._core.store.page(Errand, errand_of(contact.id, news.task_id), limit=1)).records:
+            await self._task_files.claim(news.files)
+            return known[0].id
         self._mail.require_quota(contact, len(dense_json.as_text(news.content).encode("utf-8", "surrogatepass")))
         try:
             ask = requests.Delegate(
@@ -197,6 +261,7 @@ class Errands:
                 context=news.context,
                 deadline=news.deadline,
                 idempotency_key=news.task_id,
+                attachments=await self._task_files.received(contact, news.task_id, news.files) or None,
             )
         except ValueError:
             raise BadRequest("content is the task, and not empty", field="content") from None
@@ -205,6 +270,7 @@ class Errands:
         if await self._core.store.get(Errand, id) is None:
             errand = Errand(id=id, version=1, contact=contact.id, peer_id=news.task_id, created_at=self._core.clock())
             await self._core.commit(AGENT, Put(errand))
+        await self._task_files.claim(news.files)
         return id
 
     async def forget(self, contact: Contact) -> None:
@@ -214,6 +280,21 @@ class Errands:
         agent = await self._core.store.get(Agent, contact.mailbox)
         if agent is not None:
             await self._relay.deregistration.leave(agent)
+
+
+def about(delivery: Delivery) -> str | None:
+    """Return the task that a delivery gives, or is news of; None for other messages."""
+    try:
+        body = decode(delivery.body)
+    except msgspec.MsgspecError:  # carrying it says so
+        return None
+    if isinstance(body, (TaskDelegation, TaskResponse)):
+        return body.message_id
+    return body.task_id if isinstance(body, (TaskAnswer, TaskUpdate)) else None
+
+
+def _done(it_is: bool) -> Carried:
+    return Carried.DONE if it_is else Carried.AGAIN
 
 
 def told_of(body: Any) -> str | None:

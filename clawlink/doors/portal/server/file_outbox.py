@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
+from msgspec.structs import replace
+
 from clawlink.domain.backoff import backoff, spread
+from clawlink.domain.task import FINAL, TaskState
 from clawlink.doors.portal.records import Contact
 from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.urls import shown
@@ -17,7 +20,8 @@ from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.file_poster import Begun, Bytes, FilePoster, Refusal, There
 from clawlink.doors.portal.server.shelf import Shelf
 from clawlink.doors.portal.transfers import FileState, Transfer
-from clawlink.errors import OverLimit, StorageFull, Unavailable
+from clawlink.errors import NotAllowed, NotFound, OverLimit, StorageFull, Unavailable
+from clawlink.protocol import requests
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Conflict, Failed
 
@@ -26,6 +30,7 @@ MOST_FAILED = 3
 MOST_MISHAPS = 3
 _READ_BYTES = 256 * 1024
 _MISHAP_SECONDS = 5.0
+_FULL = 507
 # These pass by themselves: no file is to blame.
 _PASSING = (Conflict, Failed, Unavailable, OverLimit, StorageFull)
 _log = logging.getLogger("clawlink.portal")
@@ -34,12 +39,16 @@ _log = logging.getLogger("clawlink.portal")
 class FileOutbox:
     """Sends files. A contact for which none waits costs nothing."""
 
-    def __init__(self, relay: Relay, book: Book, shelf: Shelf, poster: FilePoster) -> None:
+    def __init__(
+        self, relay: Relay, book: Book, shelf: Shelf, poster: FilePoster, moved: Callable[[str], None]
+    ) -> None:
+        """``moved`` is called with a contact once a file for it is settled."""
         self._relay = relay
         self._core = relay.core
         self._book = book
         self._shelf = shelf
         self._poster = poster
+        self._moved = moved
         self._working: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._hurry: dict[str, asyncio.Event] = {}
@@ -66,6 +75,13 @@ class FileOutbox:
         self._hurry[contact] = asyncio.Event()
         task = self._working[contact] = asyncio.create_task(self._work(contact))
         task.add_done_callback(lambda _: self._ended(contact))
+
+    def look(self, contact: str) -> None:
+        """Send what waits for a contact, in its turn: a pause after a failure goes on."""
+        if contact in self._working:
+            self._again.add(contact)
+        else:
+            self.wake(contact)
 
     def _ended(self, contact: str) -> None:
         del self._working[contact], self._hurry[contact]
@@ -152,16 +168,29 @@ class FileOutbox:
             return await self._settle(transfer, FileState.EXPIRED, f"it was not sent within its time to live{last}")
         if peer.paused:
             return False
+        if transfer.for_task and await self._is_over(transfer):
+            return await self._settle(transfer, FileState.REFUSED, "the task that it goes with is over")
         outcome = await self._step(peer, transfer)
         if isinstance(outcome, Refusal):
-            if outcome.final:
+            if outcome.final or (transfer.task is not None and outcome.status == _FULL):
                 return await self._settle(transfer, FileState.REFUSED, outcome.detail)
             await self._shelf.note(transfer.id, FileState.QUEUED, outcome.detail)
             return False
         return await self._settle(transfer, FileState.SENT, "")
 
+    async def _is_over(self, transfer: Transfer) -> bool:
+        """Return True if the task of an attachment needs no files any more."""
+        agent = await self._shelf.agent(transfer.contact, inbound=True)
+        try:
+            view = await self._relay.task_views.get(agent, str(transfer.task), requests.TaskQuery())
+        except (NotFound, NotAllowed):
+            return True
+        return TaskState(view.status) in FINAL
+
     async def _step(self, peer: Contact, transfer: Transfer) -> Refusal | None:
         """Send what the other portal does not have; None once it has all of it, and the sums are right there."""
+        if transfer.md5 is None and not peer.ours:  # a portal of Agent P2P knows no other sum
+            transfer = replace(transfer, md5=await self._shelf.md5(transfer))
         begun = await self._poster.begin(peer, transfer) if transfer.peer_id is None else None
         if isinstance(begun, Refusal):
             return begun
@@ -254,7 +283,9 @@ class FileOutbox:
         self._failed.pop(transfer.id, None)
         self._mishaps.pop(transfer.id, None)
         text = f"File {transfer.filename} to {shown(transfer.contact)} is {state.value}: {detail}"
-        await self._shelf.sent(transfer.id, state, detail, None if state is FileState.SENT else text)
+        quiet = state is FileState.SENT or transfer.for_task  # the requester of the task hears of it
+        await self._shelf.sent(transfer.id, state, detail, None if quiet else text)
+        self._moved(transfer.contact)
         return True
 
 

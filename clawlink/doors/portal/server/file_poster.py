@@ -49,10 +49,14 @@ class There(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A request that brought nothing: ``final`` if the same would be refused again."""
+    """A request that brought nothing: ``final`` if the same would be refused again.
+
+    ``status`` is that of the answer; 0 if none came.
+    """
 
     detail: str
     final: bool = False
+    status: int = 0
 
 
 class FilePoster:
@@ -74,6 +78,8 @@ class FilePoster:
             "sha256": transfer.sha256,
             "idempotency_key": transfer.id,
         }
+        if transfer.task is not None:
+            body["task_id"] = transfer.task
         answer = await self._ask(contact, "POST", "/api/file/initiate", msgspec.json.encode(body))
         if isinstance(answer, Refusal):
             return answer
@@ -134,7 +140,7 @@ class FilePoster:
         if status == _GONE and gone is not None:
             return gone
         later = status in LATER or status >= _DOUBTFUL_FROM or 300 <= status < 400
-        return Refusal(refusal_in_words(status, answer), final=not later)
+        return Refusal(refusal_in_words(status, answer), not later, status)
 
 
 def _ending(md5: str) -> bytes:

@@ -19,6 +19,7 @@ from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.files import Files, Offer
 from clawlink.doors.portal.server.keys import Caller, Keys
 from clawlink.doors.portal.server.shelf import Shelf
+from clawlink.doors.portal.server.tasks import Tasks
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.errors import BadRequest, NotAllowed, RateLimited
@@ -43,6 +44,7 @@ class FileRoutes:
         contacts: Contacts,
         files: Files,
         shelf: Shelf,
+        tasks: Tasks,
         *,
         folder: str | None,
         clock: Callable[[], float],
@@ -53,6 +55,7 @@ class FileRoutes:
         self._contacts = contacts
         self._files = files
         self._shelf = shelf
+        self._tasks = tasks
         self._folder = folder
         self._now = clock
         self._bodies: Counter[str] = Counter()
@@ -77,6 +80,7 @@ class FileRoutes:
             md5=body.md5,
             sha256=body.sha256,
             key=body.idempotency_key,
+            task=body.task_id,
         )
         transfer = await self._files.begin(ask.contact, offer, inbound=True)
         told = "send the parts" if transfer.state is FileState.TRANSFERRING else f"the file is {transfer.state.value}"
@@ -201,7 +205,10 @@ class FileRoutes:
 
     async def file_send(self, ask: Ask) -> Any:
         body = ask.body
-        contact = await self._contacts.find(body.to)
+        if (body.to is None) == (body.task is None):
+            raise BadRequest("give to, the contact, or task, whose answer it goes with, and not both", field="to")
+        contact, task = await self._tasks.asked_by(body.task) if body.task else (None, None)
+        contact = contact or await self._contacts.find(body.to)
         offer = Offer(
             filename=body.filename,
             size=body.size,
@@ -210,6 +217,7 @@ class FileRoutes:
             md5=body.md5,
             sha256=body.sha256,
             key=body.idempotency_key,
+            task=task,
         )
         transfer = await self._files.begin(contact, offer, inbound=False)
         return views.file(transfer, await self._files.received(transfer), self._url)

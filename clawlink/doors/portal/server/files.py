@@ -6,7 +6,6 @@ comes before its turn is a shared file of its own until then.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -51,6 +50,7 @@ class Offer(NamedTuple):
     md5: str | None
     sha256: str | None
     key: str | None
+    task: str | None = None
 
 
 Pieces = Callable[[int, Any], AsyncIterator[bytes]]
@@ -116,8 +116,8 @@ class Files:
         core = self._core
         old = await core.store.get(Transfer, id)
         if old is not None:
-            said = offer.filename, offer.size, offer.part_size, offer.md5, offer.sha256
-            if said != (old.filename, old.size, old.part_size, old.md5, old.sha256):
+            said = offer.filename, offer.size, offer.part_size, offer.md5, offer.sha256, offer.task
+            if said != (old.filename, old.size, old.part_size, old.md5, old.sha256, old.task):
                 raise KeyReused("this idempotency key belongs to another file", field="idempotency_key")
             return old if old.state is not FileState.FAILED else await self._again(old)
         agent = await self._shelf.agent(contact.id, inbound=inbound)
@@ -140,6 +140,7 @@ class Files:
             md5=offer.md5,
             sha256=offer.sha256,
             key=offer.key,
+            task=offer.task,
         )
         transfer = replace(transfer, upload=await self._new_upload(agent, transfer))
         await core.commit(AGENT, Put(transfer))
@@ -155,6 +156,14 @@ class Files:
 
     async def _require_room(self, contact: Contact, offer: Offer, *, inbound: bool) -> None:
         most = self._settings.portal_contact_files
+        if inbound and offer.size > most:
+            raise TooLarge(
+                f"a file of a contact may have {most} bytes here, and this one has {offer.size}; send it in smaller "
+                "files, or ask the owner for more (--portal-contact-files)",
+                field="size",
+                limit=most,
+                actual=offer.size,
+            )
         kept = await self._core.store.usage(Transfer, transfers.kept_from(contact.id))
         if inbound and kept.bytes + offer.size > most:
             raise StorageFull(
@@ -313,15 +322,8 @@ class Files:
         else:
             name, said = "MD5", str(transfer.md5)
             size, md5 = self._sums.get(transfer.id, (0, None))
-            found = (md5 if md5 is not None and size == transfer.size else await self._md5(transfer)).hexdigest()
+            found = md5.hexdigest() if md5 is not None and size == transfer.size else await self._shelf.md5(transfer)
         return "" if said == found else f"the {name} of the file is {found}, not {said}; begin it again"
-
-    async def _md5(self, transfer: Transfer) -> Any:
-        sum = hashlib.md5(usedforsecurity=False)
-        async with self._shelf.opened(transfer) as (_, opened):
-            while piece := await opened.read(_READ_BYTES):
-                await asyncio.to_thread(sum.update, piece)
-        return sum
 
     @retrying
     async def _settle(self, id: str, fault: str) -> None:
@@ -333,6 +335,10 @@ class Files:
         settled = replace(transfer, version=transfer.version + 1, apart=(), settled_at=now, detail=fault)
         if fault:
             await core.commit(AGENT, Put(replace(settled, state=FileState.FAILED)))
+        elif transfer.inbound and transfer.task is not None:  # its task tells of it
+            await core.commit(AGENT, Put(replace(settled, state=FileState.COMPLETED)))
+        elif transfer.task is not None:
+            await core.commit(AGENT, Put(replace(settled, state=FileState.ATTACHED)))
         elif transfer.inbound:
             text = words.file_notice(id)
             sender = Sender(mailbox_of(transfer.contact))

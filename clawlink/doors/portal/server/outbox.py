@@ -6,19 +6,21 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
+from functools import partial
 
 from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.delivery import Delivery
-from clawlink.doors.portal.records import OPEN, QUEUED, Contact, Message, State, mailbox_of, queued_for
+from clawlink.doors.portal.records import OPEN, QUEUED, Contact, Message, State, queued_for
 from clawlink.doors.portal.rules import posting
 from clawlink.doors.portal.rules.posting import Outcome, Step
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.contacts import Contacts
-from clawlink.doors.portal.server.errands import Errands
+from clawlink.doors.portal.server.errands import Carried, Errands, about
+from clawlink.doors.portal.server.held_back import EXTEND_SECONDS, LEASE_SECONDS, HeldBack
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.errors import OverLimit, Refused, StorageFull, Unavailable, UnknownAgent
@@ -27,8 +29,6 @@ from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Conflict, Failed, Put
 
-LEASE_SECONDS = 60.0
-_EXTEND_SECONDS = 20.0
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 1.0, 300.0
 _MISHAP_SECONDS = 5.0
 # While the operator has stopped all work, a message under way waits, and looks again after this time.
@@ -57,6 +57,9 @@ class Outbox:
         self._again: set[str] = set()
         self._hurry: dict[str, asyncio.Event] = {}
         self._posting: set[str] = set()
+        self._released: set[str] = set()
+        self._holds: dict[str, set[asyncio.Event]] = {}
+        """By contact, what is to be set once a file for it has arrived or failed."""
         self._closed = False
 
     @property
@@ -75,12 +78,16 @@ class Outbox:
             if after is None:
                 break
         for contact in contacts:
-            await release(self._relay, mailbox_of(contact))
             self.wake(contact)
 
     def is_working_on(self, contact: str) -> bool:
         """Return True while messages of a contact are being posted, or wait for another try."""
         return contact in self._working
+
+    def files_moved(self, contact: str) -> None:
+        """Look whether what waits for its files has them."""
+        for moved in self._holds.get(contact, ()):
+            moved.set()
 
     def wake(self, contact: str) -> None:
         """Post what waits for a contact, at once if it waits for another try."""
@@ -126,19 +133,27 @@ class Outbox:
     async def _empty(self, contact: str) -> None:
         """Post until nothing waits."""
         agent = await self._members.of(contact)
+        if contact not in self._released:
+            await release(self._relay, agent.id)
+            self._released.add(contact)
         consumer = self._relay.consumer(agent, lease=LEASE_SECONDS, credit=1)
+        moved = self._holds.setdefault(contact, set())
+        held = HeldBack(self._relay, agent, partial(self._still_waits, contact), moved)
         try:
             while await self._something_waits(contact, agent) and not self._ending:
                 if await self._expire(contact):
                     continue
                 taken, _ = await consumer.next(agent, tick=lambda: self._seen(agent))
                 for delivery in taken:
-                    if not await self._deliver(contact, agent, delivery):
-                        return
                     given = [_receipt(delivery)]
-                    await self._relay.acks.ack(agent.id, given)
+                    outcome = await self._deliver(contact, agent, delivery, held)
+                    if outcome is Carried.AGAIN:
+                        return
+                    if outcome is Carried.DONE:
+                        await self._relay.acks.ack(agent.id, given)
                     consumer.settled(given)
         finally:
+            await held.close()
             await consumer.close()
 
     async def _something_waits(self, contact: str, agent: Agent) -> bool:
@@ -169,8 +184,11 @@ class Outbox:
     def _ending(self) -> bool:
         return self._closed or self._relay.draining
 
-    async def _deliver(self, contact: str, agent: Agent, delivery: Delivery) -> bool:
-        """Post one message until it is settled; return False if the relay ends before."""
+    async def _still_waits(self, contact: str, delivery: Delivery) -> bool:
+        return await self._errands.still_waits(await self._core.store.get(Contact, contact), delivery)
+
+    async def _deliver(self, contact: str, agent: Agent, delivery: Delivery, held: HeldBack) -> Carried:
+        """Post one message until it is settled, or put it aside; ``AGAIN`` if the relay ends before."""
         failed = 0
         while True:
             message = await self._core.store.get(Message, delivery.id)
@@ -179,24 +197,27 @@ class Outbox:
                 if self._core.stopped:
                     await self._pause(contact, agent, delivery, STOPPED_SECONDS)
                     if self._ending:
-                        return False
+                        return Carried.AGAIN
                     continue
-                if await self._carry(contact, agent, delivery):
-                    return True
-                if self._ending:
-                    return False
+                task_id = about(delivery)
+                waits = held.has(task_id)
+                outcome = Carried.WAITS if waits else await self._carry(contact, agent, delivery)
+                if outcome is Carried.WAITS:
+                    held.put(delivery, str(task_id))
+                if outcome is not Carried.AGAIN or self._ending:
+                    return outcome
                 failed += 1
                 await self._pause(contact, agent, delivery, _after(failed))
                 continue
             if message.state not in OPEN:
-                return True
+                return Carried.DONE
             if (lapsed := posting.lapse(message, now)) is not message:
                 await self._settle(message, lapsed)
-                return True
+                return Carried.DONE
             if self._core.stopped:
                 await self._pause(contact, agent, delivery, STOPPED_SECONDS)
                 if self._ending:
-                    return False
+                    return Carried.AGAIN
                 continue
             self._posting.add(contact)
             try:
@@ -204,14 +225,14 @@ class Outbox:
             finally:
                 self._posting.discard(contact)
             if settled or self._ending:
-                return settled
+                return Carried.DONE if settled else Carried.AGAIN
             failed += 1
             pause = _after(failed)
             left = pause if message.expires_at is None else message.expires_at - now
             await self._pause(contact, agent, delivery, min(pause, left))
 
-    async def _carry(self, contact: str, agent: Agent, delivery: Delivery) -> bool:
-        """Take what agents of the relay left for a contact to its portal; return True once it is settled.
+    async def _carry(self, contact: str, agent: Agent, delivery: Delivery) -> Carried:
+        """Take what agents of the relay left for a contact to its portal.
 
         What can never be carried is settled, too: everything behind it waits for it.
         """
@@ -219,7 +240,7 @@ class Outbox:
         try:
             return await self._errands.carry(peer, agent, delivery)
         except _PASSING:
-            return False
+            return Carried.AGAIN
         except Refused as refused:
             why = refused.message
         except Exception:
@@ -291,7 +312,7 @@ class Outbox:
             await self._relay.acks.extend(agent.id, [_receipt(delivery)], LEASE_SECONDS)
             waiting = asyncio.ensure_future(hurry.wait())
             try:
-                await asyncio.wait([waiting], timeout=min(left, _EXTEND_SECONDS))
+                await asyncio.wait([waiting], timeout=min(left, EXTEND_SECONDS))
             finally:
                 waiting.cancel()
 

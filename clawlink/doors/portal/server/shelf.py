@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +28,7 @@ from clawlink.store.base import Drop, Put
 
 _PAGE = 200
 _WAITING_PAGE = 20
+_READ_BYTES = 256 * 1024
 _log = logging.getLogger("clawlink.portal")
 
 
@@ -69,17 +71,29 @@ class Shelf:
     @asynccontextmanager
     async def opened(self, transfer: Transfer, start: int = 0) -> AsyncIterator[tuple[SharedFile, Opened]]:
         """Open the contents of a file. Raises UnknownFile."""
-        agent = await self.agent(transfer.contact, inbound=transfer.inbound)
-        file, version = await self._relay.file_reads.find(transfer.file_key, asker=agent)
+        agent = await self._reader(transfer)
+        file, version = await self._relay.file_reads.find(transfer.file_key, transfer.revision, asker=agent)
         async with self._relay.file_reads.open(file, version, agent.id, start) as opened:
             yield file, opened
 
     async def written(self, transfer: Transfer) -> Version | None:
         """Return the contents of a file of which all has come."""
-        agent = await self.agent(transfer.contact, inbound=transfer.inbound)
+        agent = await self._reader(transfer)
         with suppress(UnknownFile):
-            return (await self._relay.file_reads.find(transfer.file_key, asker=agent))[1]
+            return (await self._relay.file_reads.find(transfer.file_key, transfer.revision, asker=agent))[1]
         return None
+
+    async def _reader(self, transfer: Transfer) -> Agent:
+        """Return the agent that reads the contents: an attachment is shared with that of its contact."""
+        return await self.agent(transfer.contact, inbound=transfer.inbound or transfer.revision is not None)
+
+    async def md5(self, transfer: Transfer) -> str:
+        """Read a file for its MD5, in hexadecimal. Raises UnknownFile."""
+        sum = hashlib.md5(usedforsecurity=False)
+        async with self.opened(transfer) as (_, opened):
+            while piece := await opened.read(_READ_BYTES):
+                await asyncio.to_thread(sum.update, piece)
+        return sum.hexdigest()
 
     # -- the end of a record -----------------------------------------------------------------------------------------
 
@@ -101,7 +115,9 @@ class Shelf:
             await self._core.commit(AGENT, Drop(transfer))
 
     async def drop_contents(self, transfer: Transfer) -> None:
-        """Delete what is here of a file. Its record stays."""
+        """Delete what is here of a file. Its record stays, and so does an attachment, which is its owner's."""
+        if transfer.revision is not None:
+            return
         with suppress(UnknownUpload):
             upload = self._relay.uploads.get(transfer.upload)
             if upload.written is None:

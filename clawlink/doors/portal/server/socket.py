@@ -18,12 +18,13 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.dense_json import as_text
-from clawlink.domain.message import PlainMessage, decode
+from clawlink.domain.message import PlainMessage, TaskDelegation, TaskResponse, decode
 from clawlink.doors.portal.records import AGENT, Chat, Contact, Guest, Message, State
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.server.errands import told_of
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import Mail
+from clawlink.doors.portal.server.task_files import TaskFiles
 from clawlink.doors.portal.wire import frames
 from clawlink.errors import BadRequest, StoreUnavailable, UnknownAgent
 from clawlink.relay.ids import receipt
@@ -49,6 +50,7 @@ class Hub(Protocol):
     websockets: Websockets
     mail: Mail
     keys: Keys
+    task_files: TaskFiles
     url: str
 
     async def agent(self) -> Agent: ...
@@ -190,6 +192,8 @@ class Line:
         if isinstance(body, PlainMessage):
             return (frames.notice(as_text(body.content), self._stored_at(delivery)),)
         told = told_of(body)
+        if told is not None and isinstance(body, (TaskDelegation, TaskResponse)):
+            told += await self._hub.task_files.told(body.attachments)
         return () if told is None else (frames.notice(told, self._stored_at(delivery)),)
 
     def _stored_at(self, delivery: Delivery) -> float:

@@ -12,7 +12,8 @@ from clawlink.doors.portal.rules.words import stamp
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.errands import SUFFIX, Errands
 from clawlink.doors.portal.server.members import Members
-from clawlink.errors import UnknownTask
+from clawlink.doors.portal.server.task_files import TaskFiles
+from clawlink.errors import BadRequest, UnknownTask
 from clawlink.protocol import requests
 from clawlink.protocol.replies import TaskView
 from clawlink.relay.relay import Relay
@@ -27,12 +28,15 @@ _PAGE = 50
 class Tasks:
     """The tasks that came from contacts, and those that went to them."""
 
-    def __init__(self, relay: Relay, contacts: Contacts, members: Members, errands: Errands) -> None:
+    def __init__(
+        self, relay: Relay, contacts: Contacts, members: Members, errands: Errands, task_files: TaskFiles
+    ) -> None:
         self._relay = relay
         self._core = relay.core
         self._contacts = contacts
         self._members = members
         self._errands = errands
+        self._task_files = task_files
 
     async def listed(self, contact: Contact | None, beginning: str, limit: int) -> list[dict[str, Any]]:
         """Return the tasks that the relay still knows, the newest first: of one contact, or with ids that begin so."""
@@ -105,11 +109,12 @@ class Tasks:
     async def answer(self, task_id: str, ask: Any) -> str:
         """Report on a task of a contact, or answer the question about a task for one. Return the contact.
 
-        Raises UnknownTask, WrongState, NotAllowed, and the other refusals of the relay.
+        Raises UnknownTask, WrongState, NotAllowed, BadRequest for its files, and the other refusals of the relay.
         """
         errand = await self._errand(task_id)
         agent = await self._members.start()
         if errand.inbound:
+            attachments = await self._task_files.given(errand.contact, errand.peer_id, ask.files)
             report = requests.Respond(
                 from_agent=AGENT,
                 message_id=task_id,
@@ -118,13 +123,24 @@ class Tasks:
                 progress=ask.progress,
                 note=ask.note,
                 idempotency_key=ask.idempotency_key,
+                attachments=attachments or None,
             )
             await self._relay.tasks.respond(agent, report)
+        elif ask.files:
+            raise BadRequest("files go with a report on a task of a contact; send these by send-file", field="files")
         else:
             answer = requests.Answer(from_agent=AGENT, content=ask.result, idempotency_key=ask.idempotency_key)
             await self._relay.tasks.answer(agent, task_id, answer)
         contact: str = errand.contact
         return contact
+
+    async def asked_by(self, task_id: str) -> tuple[Contact, str]:
+        """Return the contact that asked for a task, and the id that the task has there. Raises UnknownTask."""
+        errand = await self._errand(task_id)
+        contact = await self._core.store.get(Contact, errand.contact)
+        if contact is None or not errand.inbound:
+            raise UnknownTask(f"no contact asked for task {task_id[:40]!r}", field="task")
+        return contact, errand.peer_id
 
     async def cancel(self, task_id: str, note: str | None) -> str:
         """Take back a task of the owner's agent for a contact. Return the contact. Raises as ``answer``."""

@@ -138,4 +138,5 @@ def file(found: Transfer, received: Sequence[int], own_url: str) -> dict[str, An
         "chunk_size": found.part_size,
         "sha256": found.sha256,
         "detail": found.detail,
+        "task_id": found.task,
     }

@@ -7,8 +7,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
+from clawlink.domain.limits import MAX_ATTACHMENTS
 from clawlink.doors.portal.rules.access import RIGHTS, Role
 from clawlink.protocol.endpoint import Endpoint
+
+FileIds = Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(max_length=MAX_ATTACHMENTS)]
 
 
 class Leave(Struct, frozen=True):
@@ -93,7 +96,7 @@ class RenewKey(FromPortal, frozen=True):
 class TaskNews(FromPortal, frozen=True):
     """A task of the portal of a contact, or news of one. ``kind`` is task, response, answer or cancel.
 
-    ``task_id`` is the id at the portal that delegated the task.
+    ``task_id`` is the id at the portal that delegated the task. ``files`` came for it before, by their ids here.
     """
 
     kind: str
@@ -105,16 +108,21 @@ class TaskNews(FromPortal, frozen=True):
     progress: Annotated[float, Meta(ge=0, le=100)] | None = None
     note: Annotated[str, Meta(max_length=500)] | None = None
     key: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    files: FileIds = []
 
 
 class AnswerTask(Struct, frozen=True):
-    """A report of the owner's agent on a task of a contact, or its answer to the question about its own task."""
+    """A report of the owner's agent on a task of a contact, or its answer to the question about its own task.
+
+    A report takes ``files`` that were brought here for it.
+    """
 
     result: Any = None
     status: Annotated[str, Meta(min_length=1, max_length=64)] = "completed"
     progress: Annotated[float, Meta(ge=0, le=100)] | None = None
     note: Annotated[str, Meta(max_length=500)] | None = None
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    files: FileIds = []
 
 
 class CancelTask(Struct, frozen=True):

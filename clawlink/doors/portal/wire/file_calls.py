@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from clawlink.doors.portal.rules.cutting import PART_BYTES
 from clawlink.doors.portal.wire.calls import make_call
 from clawlink.protocol.endpoint import Endpoint
 
+TaskId = Annotated[str, Meta(min_length=1, max_length=64)]
+
 
 class Initiate(Struct, frozen=True):
-    """The beginning of a file from a contact. The last two fields are those of ClawLink."""
+    """The beginning of a file from a contact. The last three fields are those of ClawLink.
+
+    ``task_id`` is the task that it goes with, at the portal that delegated it.
+    """
 
     api_key: str
     filename: str
@@ -21,6 +28,7 @@ class Initiate(Struct, frozen=True):
     chunk_size: int = PART_BYTES
     sha256: str | None = None
     idempotency_key: str | None = None
+    task_id: TaskId | None = None
 
 
 class Part(Struct, frozen=True):
@@ -32,15 +40,16 @@ class Part(Struct, frozen=True):
 
 
 class BeginFile(Struct, frozen=True):
-    """A file for a contact, which is named by number, name or address."""
+    """A file for a contact, which is named by number, name or address, or for the answer to its ``task``."""
 
-    to: str | int
     filename: str
     size: int
     md5: str
     sha256: str
+    to: str | int | None = None
     chunk_size: int = PART_BYTES
     idempotency_key: str | None = None
+    task: TaskId | None = None
 
 
 FILE_INITIATE = make_call("file_initiate", "POST", "/api/file/initiate", "Begin a file of a contact.", Initiate)

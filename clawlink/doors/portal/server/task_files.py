@@ -1,0 +1,233 @@
+"""Files that go with tasks, answers and messages: they cross before the words that name them.
+
+An attachment is sent as it lies in the relay, without a copy. A file for an answer came from the owner's program, and
+lies with the portal. At the other portal the file becomes a shared file, and an attachment of the task there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from clawlink.domain.agent import Agent
+from clawlink.domain.message import Attachment
+from clawlink.domain.shares import Origin
+from clawlink.doors.portal import transfers
+from clawlink.doors.portal.records import AGENT, Contact, mailbox_of
+from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.rules.urls import shown
+from clawlink.doors.portal.server.book import Book
+from clawlink.doors.portal.server.shelf import Shelf
+from clawlink.doors.portal.settings import Settings
+from clawlink.doors.portal.transfers import UNFINISHED_SECONDS, FileState, Transfer
+from clawlink.errors import BadRequest, NotFound, UnknownFile
+from clawlink.relay.core import retrying
+from clawlink.relay.relay import Relay
+from clawlink.store.base import Put
+
+_SWEPT_AT_ONCE = 50
+_log = logging.getLogger("clawlink.portal")
+
+
+class Progress(NamedTuple):
+    """The files of a message on their way: the ids that the other portal gave them, and those that do not arrive.
+
+    ``waits`` is True while any may still arrive. ``missing`` says for people what does not, and why.
+    """
+
+    files: list[str]
+    missing: list[str]
+    waits: bool
+
+
+class TaskFiles:
+    """The files that go with tasks, answers and messages."""
+
+    def __init__(self, relay: Relay, book: Book, shelf: Shelf, settings: Settings, look: Callable[[str], None]) -> None:
+        """``look`` is called with a contact for which a file waits."""
+        self._relay = relay
+        self._core = relay.core
+        self._book = book
+        self._shelf = shelf
+        self._settings = settings
+        self._look = look
+        self._stuck: set[str] = set()
+        """Files that cannot be deleted. They are tried again after a restart."""
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    async def send(
+        self, peer: Contact, task: str | None, cause: str, attachments: Any, ends_at: float | None = None
+    ) -> Progress:
+        """Send the attachments of a message, and say how far they came. A repeat with the same ``cause`` goes on.
+
+        ``task`` is the id of their task at the portal that delegated it; None for those of a plain message.
+        """
+        files: list[str] = []
+        missing: list[str] = []
+        waits = False
+        for index, attachment in enumerate(() if attachments is msgspec.UNSET else attachments):
+            try:
+                transfer = await self._sent(peer, task, f"{cause} {index}", attachment, ends_at)
+            except (NotFound, BadRequest) as refused:
+                missing.append(_sentence(attachment.name, attachment.size, peer, refused.message))
+                continue
+            if transfer.state is FileState.SENT and transfer.peer_id is not None:
+                files.append(transfer.peer_id)
+            elif transfer.state is FileState.QUEUED:
+                waits = True
+            else:
+                missing.append(_sentence(attachment.name, attachment.size, peer, transfer.detail))
+        return Progress(files, missing, waits)
+
+    async def _sent(
+        self, peer: Contact, task: str | None, cause: str, attachment: Attachment, ends_at: float | None
+    ) -> Transfer:
+        """Return the file of an attachment, which goes to the contact from now on. Raises UnknownFile, BadRequest."""
+        transfer = await self._core.finish(self._queued(peer, task, cause, attachment, ends_at))
+        if transfer.state is FileState.QUEUED:
+            self._look(peer.id)
+        return transfer
+
+    @retrying
+    async def _queued(
+        self, peer: Contact, task: str | None, cause: str, attachment: Attachment, ends_at: float | None
+    ) -> Transfer:
+        core = self._core
+        now = core.clock()
+        ends_at = min(now + self._settings.portal_ttl, ends_at or float("inf"))
+        for own in (await core.store.page(Transfer, transfers.lies_at(attachment.file_key), limit=1)).records:
+            if own.inbound or own.contact != peer.id or own.task != task or task is None:
+                continue
+            if own.state is FileState.ATTACHED:
+                own = replace(own, version=own.version + 1, state=FileState.QUEUED, expires_at=ends_at)
+                await core.commit(AGENT, Put(own))
+            return own
+        id = cutting.derived_id(core.secret, "attachment", peer.id, cause)
+        known = await core.store.get(Transfer, id)
+        if known is not None:
+            return known
+        await self._require_there(peer, attachment)
+        cutting.require_shape(attachment.size, cutting.PART_BYTES, None)
+        name = cutting.harmless(attachment.name)
+        await self._book.require_memory(len(name), Origin(None, AGENT))
+        transfer = Transfer(
+            id=id,
+            version=1,
+            number=self._book.number(Transfer),
+            inbound=False,
+            contact=peer.id,
+            filename=name,
+            size=attachment.size,
+            part_size=cutting.PART_BYTES,
+            file_key=attachment.file_key,
+            created_at=now,
+            moved_at=now,
+            sha256=attachment.sha256,
+            state=FileState.QUEUED,
+            expires_at=ends_at,
+            revision=attachment.version,
+            task=task,
+        )
+        await core.commit(AGENT, Put(transfer))
+        return transfer
+
+    async def _require_there(self, peer: Contact, attachment: Attachment) -> None:
+        """Refuse a file that the agent which stands for the contact cannot read. Raises UnknownFile."""
+        agent = await self._core.store.get(Agent, mailbox_of(peer.id))
+        try:
+            _, version = await self._relay.file_reads.find(attachment.file_key, attachment.version, asker=agent)
+        except UnknownFile:
+            version = None
+        if version is None or (version.content.digest, version.content.size) != (attachment.sha256, attachment.size):
+            raise UnknownFile(
+                f"version {attachment.version} of {attachment.file_key!r} is not there with these sums, or it is not "
+                "the sender's to share; share it and attach it again",
+                field="attachments",
+            )
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    async def received(self, contact: Contact, task: str, files: Sequence[str]) -> list[Attachment]:
+        """Return the attachments that a contact has sent for a task. Raises BadRequest for files that are not here."""
+        return [await self._came(contact, task, id) for id in files]
+
+    async def _came(self, contact: Contact, task: str, id: str) -> Attachment:
+        transfer = await self._core.store.get(Transfer, id)
+        version = None
+        if transfer is not None and transfer.inbound and (transfer.contact, transfer.task) == (contact.id, task):
+            version = await self._shelf.written(transfer) if transfer.state is FileState.COMPLETED else None
+        if transfer is None or version is None:
+            raise BadRequest(f"no complete file {id[:64]!r} for this task came from your portal", field="files")
+        return Attachment(
+            file_key=transfer.file_key,
+            version=version.revision,
+            size=version.content.size,
+            sha256=version.content.digest,
+            name=transfer.filename,
+        )
+
+    async def claim(self, files: Sequence[str]) -> None:
+        """Note that what the files were sent for has come."""
+        for id in files:
+            await self._claim(id)
+
+    @retrying
+    async def _claim(self, id: str) -> None:
+        transfer = await self._core.store.get(Transfer, id)
+        if transfer is not None and not transfer.claimed:
+            await self._core.commit(AGENT, Put(replace(transfer, version=transfer.version + 1, claimed=True)))
+
+    # -- for an answer -----------------------------------------------------------------------------------------------
+
+    async def given(self, contact: str, task: str, files: Sequence[str]) -> list[Attachment]:
+        """Return the attachments of an answer, of files that the owner's program brought for it. Raises BadRequest."""
+        found = []
+        for id in files:
+            transfer = await self._core.store.get(Transfer, id)
+            if transfer is None or transfer.inbound or (transfer.contact, transfer.task) != (contact, task):
+                raise BadRequest(f"no file {id[:64]!r} was brought for this task; bring it first", field="files")
+            if transfer.state in (FileState.TRANSFERRING, FileState.FAILED):
+                raise BadRequest(f"file {id} is {transfer.state.value}; bring all of its parts first", field="files")
+            found.append(
+                Attachment(
+                    file_key=transfer.file_key,
+                    version=1,
+                    size=transfer.size,
+                    sha256=str(transfer.sha256),
+                    name=transfer.filename,
+                )
+            )
+        return found
+
+    # -- what is left ------------------------------------------------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Delete files for a task or an answer that never came, after a day."""
+        page = await self._core.store.page(Transfer, transfers.UNCLAIMED, limit=_SWEPT_AT_ONCE)
+        for transfer in page.records:
+            over = (transfer.settled_at or 0.0) + UNFINISHED_SECONDS <= self._core.clock()
+            if not (transfer.unclaimed and over) or transfer.id in self._stuck:
+                continue
+            try:
+                await self._shelf.remove(transfer.id)
+            except Exception:
+                _log.exception("a file without its task cannot be deleted", extra={"file": transfer.id})
+                self._stuck.add(transfer.id)
+
+    async def told(self, attachments: Any) -> str:
+        """Return what the owner's agent hears of the files of a task: each with the command that brings it."""
+        lines = []
+        for one in () if attachments is msgspec.UNSET else attachments:
+            for transfer in (await self._core.store.page(Transfer, transfers.lies_at(one.file_key), limit=1)).records:
+                if transfer.inbound:
+                    lines.append(f"\nFile {one.name}, {one.size} bytes: clawlink portal get-file {transfer.id}")
+        return "".join(lines)
+
+
+def _sentence(name: str, size: int, peer: Contact, why: str) -> str:
+    return f"attachments: {name!r} ({size} bytes) does not reach {shown(peer.id)}: {why}"
