@@ -26,6 +26,8 @@ from clawlink.version import VERSION
 _FRESH_SECONDS = 0.25
 _SHOWN = 20
 _LOOKED_AT = 1000
+# The mailboxes that are counted in one turn of the event loop, which takes half a millisecond.
+_COUNTED = 256
 _ENDED = tuple(state for state in TaskState if state in FINAL)
 
 T = TypeVar("T", Agent, Pool)
@@ -146,15 +148,17 @@ class Overviews:
         turns = Turns()
         place = 0
         while True:
-            page = await self._core.store.page(kind, key, after, SLICE)
+            page = await self._core.store.page(kind, key, after, _COUNTED)
             read = await self._core.store.admission([one.id for one in page.records])
             for one, usage in zip(page.records, read.mailboxes, strict=True):
                 place += 1
                 if usage.count:
                     unread += isinstance(one, Agent) and one.last_heartbeat <= silent
-                    heapq.heappush(found, (usage.count, usage.bytes, -place, one))
-                    if len(found) > _SHOWN:
-                        heapq.heappop(found)
+                    entry = (usage.count, usage.bytes, -place, one)
+                    if len(found) < _SHOWN:
+                        heapq.heappush(found, entry)
+                    elif entry > found[0]:
+                        heapq.heapreplace(found, entry)
             await turns.next(len(page.records))
             after = page.after
             if after is None:
