@@ -27,7 +27,7 @@ from clawlink.client.calls import (
 )
 from clawlink.domain.limits import MAX_POLL_MESSAGES
 from clawlink.errors import ClawLinkError, MethodNotAllowed, UnknownRoute
-from clawlink.protocol import mailbox_replies, paths, replies, requests
+from clawlink.protocol import mailbox_paths, mailbox_replies, replies, requests
 
 _read_polled = reader(mailbox_replies.Polled[msgspec.Raw])
 _read_polled_and_acked = reader(mailbox_replies.PolledAndAcked[msgspec.Raw])
@@ -71,7 +71,7 @@ def poll(
 
     if me.acks_apart:
         return _apart(me, body)
-    call = simple_call(paths.POLL_AND_ACK, body, read=read, wait=wait, agent_id=me.require())
+    call = simple_call(mailbox_paths.POLL_AND_ACK, body, read=read, wait=wait, agent_id=me.require())
     return dataclasses.replace(call, otherwise=otherwise)
 
 
@@ -83,7 +83,7 @@ def _poll_alone(
         return _batch(polled.messages, polled.deliveries, results)
 
     query = {"wait": wait, "max": most, "lease": lease}
-    return simple_call(paths.POLL, query=query, read=read, wait=wait, agent_id=me.require())
+    return simple_call(mailbox_paths.POLL, query=query, read=read, wait=wait, agent_id=me.require())
 
 
 def _batch(
@@ -124,17 +124,17 @@ def ack(me: Identity, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()
         "receipts": several(receipts, "receipts") or None,
         "tasks": several(tasks, "tasks") or None,
     }
-    return simple_call(paths.ACK, checked(ask, requests.Ack))
+    return simple_call(mailbox_paths.ACK, checked(ask, requests.Ack))
 
 
 def nack(me: Identity, receipts: Sequence[str], *, delay: float = 0.0) -> Call[mailbox_replies.Receipted]:
     """Give leased messages back, to be due again after ``delay`` seconds."""
-    return simple_call(paths.NACK, requests.Nack(me.require(), several(receipts, "receipts"), delay))
+    return simple_call(mailbox_paths.NACK, requests.Nack(me.require(), several(receipts, "receipts"), delay))
 
 
 def extend(me: Identity, receipts: Sequence[str], *, lease: float = 60.0) -> Call[mailbox_replies.Receipted]:
     """Lengthen leases to ``lease`` seconds from now."""
-    return simple_call(paths.EXTEND, requests.Extend(me.require(), several(receipts, "receipts"), lease))
+    return simple_call(mailbox_paths.EXTEND, requests.Extend(me.require(), several(receipts, "receipts"), lease))
 
 
 def dead_letters(me: Identity, *, limit: int = 100, after: str | None = None) -> Call[list[DeadLetter]]:
@@ -159,12 +159,12 @@ def dead_letters(me: Identity, *, limit: int = 100, after: str | None = None) ->
         return found
 
     query = {"limit": limit, "after": after}
-    return simple_call(paths.DEAD_LETTERS, query=query, read=read, agent_id=me.require())
+    return simple_call(mailbox_paths.DEAD_LETTERS, query=query, read=read, agent_id=me.require())
 
 
 def redrive(me: Identity, message_ids: Sequence[str] | None = None) -> Call[mailbox_replies.Redriven]:
     """Put the named dead letters back, or all."""
-    return simple_call(paths.REDRIVE, requests.Redrive(me.require(), several(message_ids, "message_ids")))
+    return simple_call(mailbox_paths.REDRIVE, requests.Redrive(me.require(), several(message_ids, "message_ids")))
 
 
 def message(
@@ -177,7 +177,7 @@ def message(
     checked({"until": until}, requests.MessageQuery)
     wait = number_of_seconds(wait, "wait")
     query = {"agent_id": me.require(), "wait": wait or None, "until": until if wait else None}
-    return simple_call(paths.MESSAGE, query=query, wait=wait, message_id=message_id)
+    return simple_call(mailbox_paths.MESSAGE, query=query, wait=wait, message_id=message_id)
 
 
 def unread(
@@ -190,7 +190,7 @@ def unread(
     """
     wait = number_of_seconds(wait, "wait")
     query = {"wait": wait or None, "since": since, "limit": limit, "words": words or None}
-    return simple_call(paths.UNREAD, query=query, wait=wait, agent_id=me.require())
+    return simple_call(mailbox_paths.UNREAD, query=query, wait=wait, agent_id=me.require())
 
 
 def woken(
@@ -204,4 +204,4 @@ def woken(
         "note": note,
         "idempotency_key": repeat_key(key),
     }
-    return simple_call(paths.WOKEN, checked(ask, requests.Woken), message_id=message_id)
+    return simple_call(mailbox_paths.WOKEN, checked(ask, requests.Woken), message_id=message_id)

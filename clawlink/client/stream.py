@@ -30,7 +30,7 @@ from clawlink.errors import (
     UnknownAgent,
     UnknownRoute,
 )
-from clawlink.protocol import failure, mailbox_replies, paths, replies
+from clawlink.protocol import failure, mailbox_paths, mailbox_replies, replies
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ class Stream:
     async def open(self) -> None:
         """Connect. Raises the relay's refusal of the handshake, or NoWebsocket."""
         client = self._client
-        path = f"{paths.SOCKET.url(agent_id=self.identity.require())}?{self._query}"
+        path = f"{mailbox_paths.SOCKET.url(agent_id=self.identity.require())}?{self._query}"
         try:
             self._socket = await self._session.ws_connect(
                 client._url(path),

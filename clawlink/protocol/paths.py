@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clawlink.protocol import admin, headers, mailbox_replies, replies, requests
+from clawlink.protocol import admin, headers, mailbox_paths, replies, requests
 from clawlink.protocol.admin_paths import ADMIN_ENDPOINTS
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.file_paths import FILE_ENDPOINTS
+from clawlink.protocol.mailbox_paths import MAILBOX_ENDPOINTS
 from clawlink.protocol.operator_paths import OPERATOR_ENDPOINTS
 
 INFO = Endpoint("info", "GET", "/", "Show the relay, its contents and its limits.", replies.Info)
@@ -161,154 +162,6 @@ KNOWLEDGE = Endpoint(
     query=requests.KnowledgeQuery,
     use="broadcasts.knowledge",
 )
-POLL = Endpoint(
-    "poll",
-    "GET",
-    "/poll/{agent_id}",
-    "Claim messages.",
-    mailbox_replies.Polled,
-    query=requests.PollQuery,
-    acts=True,
-    claims=True,
-)
-POLL_AND_ACK = Endpoint(
-    "poll_and_ack",
-    "POST",
-    "/poll/{agent_id}",
-    "Settle messages, and claim the next.",
-    mailbox_replies.PolledAndAcked,
-    body=requests.PollAndAck,
-    acts=True,
-)
-SOCKET = Endpoint(
-    "socket",
-    "GET",
-    "/ws/{agent_id}",
-    "Get messages, and act, over a websocket.",
-    None,
-    query=requests.StreamQuery,
-    acts=True,
-    text=True,
-    stays=True,
-    claims=True,
-    socket=True,
-)
-EVENTS = Endpoint(
-    "events",
-    "GET",
-    "/events/{agent_id}",
-    "Get messages as server-sent events.",
-    None,
-    query=requests.EventsQuery,
-    acts=True,
-    text=True,
-    stays=True,
-    claims=True,
-    ticket=True,
-    headers=(headers.LAST_EVENT_ID,),
-)
-TICKETS = Endpoint(
-    "tickets",
-    "POST",
-    "/tickets",
-    "Get a ticket that opens one event stream without headers.",
-    replies.TicketMade,
-    body=requests.MakeTicket,
-    acts=True,
-)
-ACK = Endpoint(
-    "ack",
-    "POST",
-    "/ack",
-    "Settle leased messages.",
-    mailbox_replies.Receipted,
-    body=requests.Ack,
-    acts=True,
-    use="receipts.ack",
-    by="agent_id",
-    receipts=True,
-)
-NACK = Endpoint(
-    "nack",
-    "POST",
-    "/nack",
-    "Give leased messages back.",
-    mailbox_replies.Receipted,
-    body=requests.Nack,
-    acts=True,
-    use="receipts.nack",
-    by="agent_id",
-    receipts=True,
-)
-EXTEND = Endpoint(
-    "extend",
-    "POST",
-    "/extend",
-    "Lengthen leases.",
-    mailbox_replies.Receipted,
-    body=requests.Extend,
-    acts=True,
-    use="receipts.extend",
-    by="agent_id",
-    receipts=True,
-)
-DEAD_LETTERS = Endpoint(
-    "dead_letters",
-    "GET",
-    "/dead-letters/{agent_id}",
-    "List dead letters.",
-    mailbox_replies.DeadLetters,
-    query=requests.ListQuery,
-    acts=True,
-    use="messages.dead_letters",
-    by="agent_id",
-)
-REDRIVE = Endpoint(
-    "redrive",
-    "POST",
-    "/redrive",
-    "Put dead letters back.",
-    mailbox_replies.Redriven,
-    body=requests.Redrive,
-    acts=True,
-    use="messages.redrive",
-    by="agent_id",
-)
-MESSAGE = Endpoint(
-    "message",
-    "GET",
-    "/messages/{message_id}",
-    "Show how far a message came.",
-    mailbox_replies.MessageStatus,
-    query=requests.MessageQuery,
-    acts=True,
-    headers=(headers.AGENT,),
-    use="messages.status",
-)
-UNREAD = Endpoint(
-    "unread",
-    "GET",
-    "/agents/{agent_id}/unread",
-    "Show what waits in a mailbox, and lease nothing.",
-    mailbox_replies.Unread,
-    query=requests.UnreadQuery,
-    acts=True,
-    use="unread_mail.unread",
-    by="agent_id",
-    quiet=True,
-)
-WOKEN = Endpoint(
-    "woken",
-    "POST",
-    "/messages/{message_id}/woken",
-    "Store that an agent was woken for a message.",
-    replies.WakeStored,
-    body=requests.Woken,
-    acts=True,
-    use="unread_mail.woken",
-    by="agent_id",
-    quiet=True,
-)
 FIND_IDS = Endpoint(
     "find_ids",
     "GET",
@@ -459,6 +312,7 @@ OPENAPI = Endpoint("openapi", "GET", "/openapi.json", "This interface as OpenAPI
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *(value for value in list(globals().values()) if isinstance(value, Endpoint)),
+    *MAILBOX_ENDPOINTS,
     *ADMIN_ENDPOINTS,
     *FILE_ENDPOINTS,
     *OPERATOR_ENDPOINTS,
@@ -485,9 +339,9 @@ FRAMES: dict[str, Endpoint | Frame] = {
         BROADCAST,
         RESPOND,
         SEND,
-        ACK,
-        NACK,
-        EXTEND,
+        mailbox_paths.ACK,
+        mailbox_paths.NACK,
+        mailbox_paths.EXTEND,
         Frame("subscribe", requests.Subscribe, replies.Subscribed, "agents.choose_topics", "agent_id"),
         Frame("ping", requests.Ping, replies.Pong, "agents.ping", "agent_id"),
     )

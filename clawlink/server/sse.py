@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
 from clawlink.errors import NotAllowed, UnknownAgent
-from clawlink.protocol import paths
+from clawlink.protocol import mailbox_paths
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.replies import TicketMade
 from clawlink.protocol.requests import EventsQuery, MakeTicket
@@ -57,8 +57,8 @@ class EventStreams:
     @property
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
         """The endpoints with their handlers."""
-        yield paths.EVENTS, self._serve
-        yield paths.TICKETS, self._make_ticket
+        yield mailbox_paths.EVENTS, self._serve
+        yield mailbox_paths.TICKETS, self._make_ticket
 
     async def stop(self) -> None:
         """Give the messages of all clients back at once, also of those that leave from now on."""
@@ -83,7 +83,7 @@ class EventStreams:
         ask = await read(request, MakeTicket)
         agent = await acting(relay, request, ask.agent_id, "agent_id")
         ticket = self._tickets.make(agent.id, request.headers.get(KEY_HEADER), ask.route, ask.last_event_id)
-        url = f"{paths.EVENTS.url(agent_id=agent.id)}?ticket={ticket}"
+        url = f"{mailbox_paths.EVENTS.url(agent_id=agent.id)}?ticket={ticket}"
         return reply(TicketMade(ticket, url, SECONDS))
 
     async def _serve(self, relay: Relay, request: Request) -> web.StreamResponse:
@@ -173,7 +173,7 @@ class _Stream:
             except Exception as failure:
                 if isinstance(failure, ConnectionError) and hung_up(self._request):
                     raise
-                refusal(self._relay, failure, {"route": paths.EVENTS.path}, _log)
+                refusal(self._relay, failure, {"route": mailbox_paths.EVENTS.path}, _log)
                 await asyncio.sleep(_RETRY_MILLISECONDS / 1000)
 
     @property

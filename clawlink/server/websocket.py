@@ -20,7 +20,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import first_time
 from clawlink.domain.task import FINAL
 from clawlink.errors import BadRequest, NotAllowed, UnknownAgent
-from clawlink.protocol import paths
+from clawlink.protocol import mailbox_paths
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.requests import StreamQuery
 from clawlink.relay.error_mapping import refusal
@@ -59,7 +59,7 @@ class WebsocketEndpoint:
     @property
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
         """The endpoints with their handlers."""
-        yield paths.SOCKET, self._serve
+        yield mailbox_paths.SOCKET, self._serve
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -149,7 +149,7 @@ class _Session:
             await asyncio.create_task(self._listen())
         except Exception as failure:
             if not self._has_gone(failure):
-                refusal(self._relay, failure, {"route": paths.SOCKET.path}, _log)
+                refusal(self._relay, failure, {"route": mailbox_paths.SOCKET.path}, _log)
                 self._websocket.end(_FAILED, "the relay failed; its log says more")
         finally:
             await asyncio.shield(self._finish())
@@ -180,7 +180,7 @@ class _Session:
             except Exception as failure:
                 if self._has_gone(failure):
                     return
-                refusal(self._relay, failure, {"route": paths.SOCKET.path}, _log)
+                refusal(self._relay, failure, {"route": mailbox_paths.SOCKET.path}, _log)
                 if self._over:  # it was cancelled, and giving its messages back failed
                     return
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -259,7 +259,7 @@ class _Session:
         try:
             await self._consumer.settle_read(batch)
         except Exception as failure:  # the next pong settles it, or it comes again
-            refusal(self._relay, failure, {"route": paths.SOCKET.path}, _log)
+            refusal(self._relay, failure, {"route": mailbox_paths.SOCKET.path}, _log)
 
     async def _take(self, text: str) -> None:
         try:
@@ -271,7 +271,7 @@ class _Session:
         try:
             reply = await frame.act(self._relay, await self._acting())
         except Exception as failure:
-            facts = {"route": paths.SOCKET.path, "frame": frame.type, **self._origin}
+            facts = {"route": mailbox_paths.SOCKET.path, "frame": frame.type, **self._origin}
             await self._sender.text(error_frame(frame.id, refusal(self._relay, failure, facts, _log)))
             return
         self._note(frame, reply)

@@ -9,7 +9,7 @@ import pytest
 
 from clawlink import errors
 from clawlink.client.sync import Client
-from clawlink.protocol import paths
+from clawlink.protocol import mailbox_paths
 from clawlink.server.routes import messages
 from tests.client.conftest import Scripted, http
 from tests.client.facade import connect
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("each_client")
 @pytest.fixture
 def old(monkeypatch: pytest.MonkeyPatch) -> Iterator[Restartable]:
     """A relay as it was before polls took acks."""
-    monkeypatch.delitem(messages.routes.serving, paths.POLL_AND_ACK)
+    monkeypatch.delitem(messages.routes.serving, mailbox_paths.POLL_AND_ACK)
     relay = Restartable()
     yield relay
     relay.close()

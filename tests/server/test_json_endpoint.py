@@ -10,7 +10,7 @@ import msgspec
 
 from clawlink.config import ServerConfig
 from clawlink.domain.agent import Agent
-from clawlink.protocol import paths
+from clawlink.protocol import mailbox_paths, paths
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.paths import ENDPOINTS, FRAMES, Frame
 from clawlink.server.app import App
@@ -60,6 +60,6 @@ def test_each_row_says_where_its_agent_is_named() -> None:
 def test_each_endpoint_has_one_handler() -> None:
     own = [endpoint for routes in ALL for endpoint in routes.serving]
     assert {endpoint.name for endpoint in USED} & {endpoint.name for endpoint in own} == set()
-    elsewhere = {paths.SOCKET, paths.EVENTS, paths.TICKETS, paths.LIVE}
+    elsewhere = {mailbox_paths.SOCKET, mailbox_paths.EVENTS, mailbox_paths.TICKETS, paths.LIVE}
     elsewhere |= {paths.MAKE_LINK, paths.LOG_IN, paths.SESSION, paths.LOG_OUT, paths.PAGE_FILE}
     assert {*USED, *own, *elsewhere} == set(ENDPOINTS)

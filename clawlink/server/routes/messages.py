@@ -6,7 +6,7 @@ import msgspec
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_POLL_MESSAGES
-from clawlink.protocol import mailbox_replies, paths, requests
+from clawlink.protocol import mailbox_paths, mailbox_replies, requests
 from clawlink.relay.mailbox.long_poll import Taken
 from clawlink.relay.mailbox.receipts import lease_of, receipted
 from clawlink.relay.relay import Relay
@@ -16,7 +16,7 @@ from clawlink.server.response import Reply, reply, tell_by_the_way
 routes = Routes()
 
 
-@routes.serves(paths.POLL)
+@routes.serves(mailbox_paths.POLL)
 async def poll(relay: Relay, request: Request) -> Reply:
     """Lease messages and hand them out. If the reply cannot be written, they are due again at once.
 
@@ -35,7 +35,7 @@ async def poll(relay: Relay, request: Request) -> Reply:
     return reply(tell_by_the_way(polled) if new else polled, out)
 
 
-@routes.serves(paths.POLL_AND_ACK)
+@routes.serves(mailbox_paths.POLL_AND_ACK)
 async def poll_and_ack(relay: Relay, request: Request) -> Reply:
     """Settle messages, then lease the next. Settled messages stay settled, also if the rest fails."""
     ask = await read(request, requests.PollAndAck)
