@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from itertools import count
 from pathlib import Path
@@ -14,15 +15,16 @@ from clawlink.doors.agentlink import Settings
 from clawlink.doors.agentlink.server import connection, seats, service
 from clawlink.doors.agentlink.server.records import UsedFrame
 from clawlink.doors.agentlink.server.used_frames import UsedFrames
+from clawlink.errors import RelayUnreachable
 from clawlink.protocol.operating import StopAll
 from clawlink.relay.core import Core
 from clawlink.store.base import Event
 from tests import valkey
 from tests.conftest import UNPACED, Running, Serve
-from tests.doors.agentlink.conftest import Dial, DialNew, Joined, ServeLink, Sign, door_of
+from tests.doors.agentlink.conftest import Dial, DialNew, Joined, Make, ServeLink, Sign, door_of
 from tests.doors.agentlink.old_client import OldClient
 from tests.doors.agentlink.signed_client import SignedClient
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 pytestmark = [
     pytest.mark.skipif(valkey.program() is None, reason="it needs a Valkey server"),
@@ -280,6 +282,46 @@ async def test_what_was_under_way_at_a_relay_that_ends_comes_at_the_other(
         assert got["message_id"] == expected["message_id"]
         await d.ack(got["receipt"])
         assert (await c.next("delivered"))["message_id"] == expected["message_id"]
+
+
+async def test_what_was_under_way_at_a_relay_that_is_killed_comes_at_the_other(
+    serve_link: ServeLink, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_FAREWELL_SECONDS", 0.05)
+    monkeypatch.setattr(service, "LEASE_SECONDS", 1.0)
+    one, two = await pair(serve_link)
+    c, d = await sign_in(two, "c", "carol"), await sign_in(one, "d", "dan")
+    sent = await queued(c, "d/dan", "work")
+    assert (await d.next("message"))["attempt"] == 1
+    assert one.app.mesh is not None
+    await one.app.mesh.close()  # from now on it can give nothing back
+    d = await sign_in(two, "d", "dan")
+    got = await d.next("message")
+    assert (got["message_id"], got["attempt"]) == (sent["message_id"], 2)
+    await d.ack(got["receipt"])
+    assert (await c.next("delivered"))["message_id"] == sent["message_id"]
+
+
+async def test_a_link_that_knows_several_relays_goes_on_at_the_next(
+    serve_link: ServeLink, make: Make, sign_in: Sign
+) -> None:
+    one, two = await pair(serve_link)
+    link = make(dataclasses.replace(one, url=f"{one.url}, {two.url}"), "c", "carol")
+    got: list[str] = []
+    link.on_message(lambda message: got.append(message.message))
+    await link.connect()
+    d = await sign_in(two, "d", "dan")
+    await queued(d, "c/carol", "before")
+    await until(lambda: got == ["before"])
+    assert door_of(one).lines.count("c") == 1
+    await end(one)
+    sent = await asyncio.wait_for(link.send("d/dan", "from the other relay"), 20)
+    assert (await d.next("message"))["message"] == "from the other relay"
+    assert sent.message_id is not None
+    await queued(d, "c/carol", "after")
+    await until(lambda: got == ["before", "after"])
+    with pytest.raises(RelayUnreachable, match=one.url):
+        await make(dataclasses.replace(one, url=f"{one.url},{one.url}"), "c", "carol").connect()
 
 
 @pytest.mark.virtual_time

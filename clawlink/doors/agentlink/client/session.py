@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import time
@@ -16,7 +17,7 @@ from clawlink.doors.agentlink.client.message import seal
 from clawlink.doors.agentlink.client.sent import Sent
 from clawlink.doors.agentlink.wire import frames, signing
 from clawlink.doors.agentlink.wire.files import LinkFile
-from clawlink.errors import BY_CODE, ClawLinkError, NotARelay, RelayUnreachable, TooLarge
+from clawlink.errors import BY_CODE, ClawLinkError, NotARelay, RelayUnreachable, TooLarge, Unavailable
 
 PATH = "/agentlink"
 CONNECT_SECONDS = 10.0
@@ -40,19 +41,32 @@ class Session:
         self._config = config
         self._http = http
         self._socket = socket
+        self._relay_url = config.relay_url
         self._max_bytes: int | None = None
         self.largest: tuple[str | None, int] = (None, 0)  # the id and the size of the largest frame sent
 
     @classmethod
     async def open(cls, config: LinkFile) -> Session:
-        """Connect and register. Raises RelayUnreachable, NotARelay, or what the relay refused."""
+        """Connect and register, at the first relay of those named that is there and takes work.
+
+        Raises RelayUnreachable, NotARelay, or what the relay refused; of several relays the error of the last.
+        """
+        *others, last = config.relay_url.split(",")
+        for url in others:
+            with contextlib.suppress(RelayUnreachable, Unavailable, NotARelay):
+                return await cls._at(url.strip(), config)
+        return await cls._at(last.strip(), config)
+
+    @classmethod
+    async def _at(cls, relay_url: str, config: LinkFile) -> Session:
         trusted = True if config.ca is None else ssl.create_default_context(cafile=config.ca)
         http = aiohttp.ClientSession()
         session = cls(config, http, None)
+        session._relay_url = relay_url
         try:
             session._socket = await asyncio.wait_for(
                 http.ws_connect(
-                    address(config.relay_url),
+                    address(relay_url),
                     heartbeat=_HEARTBEAT_SECONDS,
                     max_msg_size=MAX_FRAME_BYTES,
                     ssl=trusted,
@@ -64,11 +78,11 @@ class Session:
             await session.close()
             if isinstance(failure, aiohttp.WSServerHandshakeError):
                 raise NotARelay(
-                    f"{config.relay_url} answered with HTTP {failure.status}: no relay that serves Agent Link there"
+                    f"{relay_url} answered with HTTP {failure.status}: no relay that serves Agent Link there"
                 ) from None
             if isinstance(failure, asyncio.TimeoutError | aiohttp.ClientError | OSError | ValueError):
                 reason = str(failure) or type(failure).__name__
-                raise RelayUnreachable(f"no relay answers at {config.relay_url}: {reason}") from None
+                raise RelayUnreachable(f"no relay answers at {relay_url}: {reason}") from None
             raise
         return session
 
@@ -88,12 +102,12 @@ class Session:
         )
         answer = await asyncio.wait_for(self._socket.receive(), CONNECT_SECONDS)
         if answer.type is not aiohttp.WSMsgType.TEXT:
-            raise RelayUnreachable(f"{config.relay_url} ended the connection before it answered")
+            raise RelayUnreachable(f"{self._relay_url} ended the connection before it answered")
         frame = _read(answer.data)
         if frame.get("type") == "error":
             raise error_of(frame)
         if frame.get("type") != "registered":
-            raise NotARelay(f"{config.relay_url} does not speak Agent Link: it answered with {frame.get('type')!r}")
+            raise NotARelay(f"{self._relay_url} does not speak Agent Link: it answered with {frame.get('type')!r}")
         limit = frame.get("max_frame_bytes")
         self._max_bytes = limit if isinstance(limit, int) else None
 

@@ -100,9 +100,10 @@ class AgentLinkServer(OpenDoor):
             if self._goodbye is None:
                 self._goodbye = asyncio.create_task(self.close())
             return
-        if self.relay.leads and self.checks.used is not None:
-            await self.checks.used.forget()
-        await self.seats.upkeep()
+        with contextlib.suppress(Failed):  # the store is away, which others tell; the next call goes on
+            if self.relay.leads and self.checks.used is not None:
+                await self.checks.used.forget()
+            await self.seats.upkeep()
 
     async def close(self) -> None:
         await asyncio.gather(*(c.say_goodbye() for c in list(self._connections)))
@@ -112,6 +113,7 @@ class AgentLinkServer(OpenDoor):
             self._extending.cancel()
         if self._following is not None:
             self._following.close()
+        self.seats.close()
 
     async def info(self) -> dict[str, Any]:
         return {"instances": len(self.instances.all()), "connections": len(self._connections)}

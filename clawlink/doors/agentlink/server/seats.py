@@ -105,6 +105,11 @@ class Seats:
             if instance_id in self._seats:
                 await self.holds(instance_id)
 
+    def close(self) -> None:
+        """Follow no agents any more; what is held lapses."""
+        for seat in self._seats.values():
+            seat.following.close()
+
     async def _hold(self, instance_id: str) -> bool:
         peers = self._core.peers
         return peers is None or await peers.hold(place(instance_id))
