@@ -15,7 +15,6 @@ that number, so nothing has to run for a message to be handed out again.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -38,7 +37,7 @@ class State(str, Enum):
     DEAD = "dead"
 
 
-class Sender(NamedTuple):
+class Sender(msgspec.Struct, frozen=True, gc=False):
     """The sender of a message, as the message keeps it: id, address if that is known, and the hash of its key."""
 
     agent_id: str

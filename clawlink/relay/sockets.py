@@ -35,8 +35,10 @@ class Sockets:
 
     def route(self, agent_id: str) -> str:
         """Return which way a message goes to the agent: ``websocket``, or ``queued`` until a poll. It is no receipt."""
-        here = self._open.get(agent_id)
-        return "websocket" if here and any(socket.takes_more for socket in here) else "queued"
+        for socket in self._open.get(agent_id, ()):
+            if socket.takes_more:
+                return "websocket"
+        return "queued"
 
     def tell(self, agent_id: str, body: bytes) -> None:
         """Send a notice to the websockets of the agent, if it has any."""

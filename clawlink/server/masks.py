@@ -11,6 +11,7 @@ from typing import Protocol
 _HEAD_BYTES = 2
 _MASK_BYTES = 4
 _MASKED, _LENGTH = 0x80, 0x7F
+_LONG = 126
 _LENGTH_BYTES = {126: 2, 127: 8}
 _NO_FRAME = b"\xf0\x00"  # reserved bits
 
@@ -42,11 +43,11 @@ class Masked:
             if not told & _MASKED:
                 return self._reader.feed_data(data[:at] + _NO_FRAME)
             size = told & _LENGTH
-            more = _LENGTH_BYTES.get(size)
-            if more is not None:
-                if body + more > len(data):
+            if size >= _LONG:
+                more = body + _LENGTH_BYTES[size]
+                if more > len(data):
                     break
-                size = more + int.from_bytes(data[body : body + more], "big")
+                size, body = int.from_bytes(data[body:more], "big"), more
             at = body + _MASK_BYTES + size
         if at > len(data):
             self._rest = at - len(data)

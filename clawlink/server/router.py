@@ -60,8 +60,6 @@ class Router:
         endpoint, serve = self._fixed.get((method, request.rel_url.raw_path)) or self._find(request, method)
         if endpoint is INFO and self._page is not None and wants_page(request):
             endpoint, serve = PAGE_FILE, self._page
-        if method == hdrs.METH_OPTIONS and cors.is_preflight(request):
-            endpoint, serve = PREFLIGHT, self._preflight
         started = time.perf_counter() if self._logs else 0.0
         refused: Reply | None = None
         try:
@@ -106,6 +104,8 @@ class Router:
         path = request.rel_url.raw_path
         if (fixed := self._fixed.get((method, path))) is not None:
             return fixed
+        if method == hdrs.METH_OPTIONS and cors.is_preflight(request):
+            return PREFLIGHT, self._preflight
         for endpoint, serve in self._patterns.get(method, ()):
             found = endpoint.pattern.fullmatch(path)
             if found is not None:

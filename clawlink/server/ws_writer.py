@@ -49,7 +49,6 @@ class Sender:
         self._transport = request.transport
         self._loop = asyncio.get_running_loop()
         self._piece: list[bytes] = []
-        self._size = 0
         self._undrained = 0
         self._stopped = False
         self._waits: dict[object, float] = {}  # the waiting writers, oldest first, each with its start
@@ -81,6 +80,7 @@ class Sender:
         """Send a text frame that may be lost: it is, where the peer is behind in reading."""
         if self._transport is not None and self._transport.get_write_buffer_size() < _PIECE_BYTES:
             self._add(WSMsgType.TEXT, frame)
+            self.flush()
 
     @property
     def closed(self) -> bool:
@@ -104,7 +104,7 @@ class Sender:
 
     def flush(self) -> None:
         """Write the gathered frames."""
-        piece, self._piece, self._size = self._piece, [], 0
+        piece, self._piece = self._piece, []
         if piece and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(piece))
 
@@ -121,10 +121,7 @@ class Sender:
         else:
             head = _HUGE.pack(_FINAL | kind, 127, size)
         self._piece += head, data
-        self._size += size
         self._undrained += size
-        if self._size >= _PIECE_BYTES:
-            self.flush()
 
     async def _drain(self) -> None:
         self.flush()

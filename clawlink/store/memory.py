@@ -31,6 +31,8 @@ _MAILBOX_BYTES = 320
 _LATER_BYTES = 96
 
 
+# The states of deliveries that count as messages of their mailbox.
+_HELD = (PENDING, DEAD)
 # The kinds whose records keep their origin for life.
 _CONSTANT = (Delivery, Task)
 
@@ -125,10 +127,10 @@ class MemoryStore:
         return shares.of(address, agent)
 
     async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
-        boxes = self._mailboxes
+        boxes = map(self._mailboxes.get, mailboxes)
         return Admission(
-            [NOTHING if (box := boxes.get(id)) is None else Usage(box.count, box.bytes) for id in mailboxes],
-            [self._usage(*index) for index in indexes] if indexes else (),
+            [NOTHING if box is None else Usage(box.count, box.bytes) for box in boxes],
+            [self._usage(kind, key) for kind, key in indexes] if indexes else (),
             Usage(self._held_count, self._held_bytes),
             self._memory,
         )
@@ -277,19 +279,23 @@ class MemoryStore:
                     raise Conflict(change.kind, change.id, "exists")
                 continue
             record: Any = change.record
-            id, kind = record.id, self._kinds[type(record)]
+            id = record.id
+            kind = self._kinds[type(record)]
             old = kind.records.get(id)
             if record.partition_key != partition_key:
                 raise ValueError(
                     f"{type(record).__name__} {id!r} lives at {record.partition_key!r}, not at {partition_key!r}"
                 )
-            new, follows = (record, record.version - 1) if type(change) is Put else (None, record.version)
+            new = record if type(change) is Put else None
+            follows = record.version - (new is not None)
             if follows if old is None else old.version != follows or old.partition_key != partition_key:
                 raise Conflict(type(record), id, f"is not at version {follows}")
             accepted.append((kind, id, old, new))
         for kind, id, old, new in accepted:
             grown = (0 if new is None else new.footprint) - (0 if old is None else old.footprint)
-            self._memory += grown + kind.apply(id, old, new) + self._move(old, new, grown)
+            self._memory += grown + kind.apply(id, old, new)
+            if grown or type(new) not in _CONSTANT:
+                self._memory += self._move(old, new, grown)
             if kind is self._deliveries:
                 self._queue(partition_key, old, new)
 
@@ -298,8 +304,6 @@ class MemoryStore:
 
         Return by how many bytes that makes memory grow.
         """
-        if not larger and type(new) in _CONSTANT:
-            return 0
         if old is None or new is None:
             origin = getattr(old or new, "origin", None)
             return 0 if origin is None else self._origins.change(origin, 1 if old is None else -1, larger)
@@ -321,18 +325,14 @@ class MemoryStore:
             box = self._mailboxes[mailbox] = _Mailbox()
             self._memory += _MAILBOX_BYTES
         count = size = 0
-        if old is not None:
-            before = old.state
-            if before is PENDING:
+        if old is not None and old.state in _HELD:
+            count, size = -1, -len(old.body)
+            if old.state is PENDING:
                 _remove(box.ready, old)
-            if before is PENDING or before is DEAD:
-                count, size = -1, -len(old.body)
-        if new is not None:
-            after = new.state
-            if after is PENDING:
+        if new is not None and new.state in _HELD:
+            count, size = count + 1, size + len(new.body)
+            if new.state is PENDING:
                 self._file(box, new)
-            if after is PENDING or after is DEAD:
-                count, size = count + 1, size + len(new.body)
         if count or size:
             box.count += count
             box.bytes += size

@@ -123,7 +123,9 @@ class Claims:
                 if reread or leasing.needs_tasks:
                     await self._lease_with_tasks(mailbox, limit, leasing, reread=reread)
                 current = await claimant.again() if leasing.taken else reader
-                over = [await self._lifecycle.end(id) for id in leasing.ended]
+                over = False
+                for id in leasing.ended:
+                    over = await self._lifecycle.end(id) or over
                 left = current.registered_at > reader.registered_at
                 if left:
                     raise UnknownAgent(
@@ -142,7 +144,7 @@ class Claims:
             leasing.count()
             if leasing.taken and mailbox != reader.id:
                 core.relist(reader.id)
-            if leasing.taken or not (leasing.changes or any(over)):
+            if leasing.taken or not (leasing.changes or over):
                 return Found(leasing.taken, None)
             # All that was due has expired or died, or is held longer: look at what comes behind it.
 

@@ -7,6 +7,8 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct
+
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.pool import Pool
@@ -32,7 +34,7 @@ class Taken(NamedTuple):
     reported: dict[str, tuple[Event, ...]]
 
 
-class Claimant(NamedTuple):
+class Claimant(Struct, frozen=True):
     """The reader of a claim: its agent as last read, and how long it leases what it gets.
 
     ``again`` reads the agent again, and raises if it may not read any more. ``reported`` takes what was done before

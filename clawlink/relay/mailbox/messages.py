@@ -7,6 +7,7 @@ import re
 import msgspec
 from msgspec.structs import replace
 
+from clawlink.domain import chain as chain_rules
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as task_rules
 from clawlink.domain.agent import Agent
@@ -95,8 +96,12 @@ class Messages:
             first = await core.store.get(Delivery, id)
         if first is not None:
             return await self._repeat(first, sender, ask)
-        to = await self._agents.resolve(ask.to_agent)
-        chain = await self._admission.chain(sender, to.id, parent_task=ask.parent_task, in_reply_to=ask.in_reply_to)
+        to = await core.store.get(Agent, ask.to_agent) or await self._agents.resolve(ask.to_agent)
+        chain = (
+            chain_rules.first(sender.id)
+            if ask.parent_task is None and ask.in_reply_to is None
+            else await self._admission.chain(sender, to.id, parent_task=ask.parent_task, in_reply_to=ask.in_reply_to)
+        )
         self._admission.require_pace(sender.id, to.id)
         now = core.clock()
         body = encode(_plain(id, sender, ask, to.id, chain, core.time.iso(now)))
