@@ -100,7 +100,7 @@ Priority = Annotated[
 
 def _require_content(value: object, field: str) -> None:
     """Refuse work or news that is nothing: null, or an empty text, list or object."""
-    if value is None or value in ("", [], {}):
+    if value is None or (not value and isinstance(value, str | list | dict)):
         raise ValueError(f"Expected `str` of length >= 1 - at `$.{field}`")
 
 

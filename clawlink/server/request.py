@@ -124,7 +124,8 @@ async def read(request: Request, kind: type[T]) -> T:
         raise BadRequest("the body is not what its headers say: its chunks are wrong") from None
     if len(body) > request.client_max_size:
         raise _too_large(request.client_max_size, len(body))
-    require_shallow(body)
+    if not is_shallow(body, MAX_JSON_DEPTH):
+        raise too_deep(body)
     if is_dense(body):
         await asyncio.sleep(0)  # both steps take milliseconds here, so others come between them
     try:
@@ -184,11 +185,9 @@ def _too_large(limit: int, actual: int) -> TooLarge:
     )
 
 
-def require_shallow(body: bytes) -> None:
-    """Refuse JSON nested so deep that some reader would fail on it. Raises BadRequest."""
-    if is_shallow(body, MAX_JSON_DEPTH):
-        return
-    raise BadRequest(
+def too_deep(body: bytes) -> BadRequest:
+    """Return the refusal of JSON that is nested deeper than ``MAX_JSON_DEPTH``: some reader would fail on it."""
+    return BadRequest(
         f"JSON may be nested {MAX_JSON_DEPTH} levels deep, and this is deeper; "
         "send data that is less nested, or share it as a file",
         field=_deep_field(body),

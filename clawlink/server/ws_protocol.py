@@ -9,14 +9,15 @@ from typing import Any
 import msgspec
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.dense_json import is_dense, read_object
-from clawlink.domain.limits import MAX_ID_LENGTH
+from clawlink.domain.dense_json import MAX_PARTS, read_object
+from clawlink.domain.limits import MAX_ID_LENGTH, MAX_JSON_DEPTH
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed
 from clawlink.protocol import failure, mailbox_replies, paths, requests
+from clawlink.protocol.nesting import is_shallow
 from clawlink.protocol.reading import passed_on, read_fields, why_no_json
 from clawlink.relay.relay import Relay
 from clawlink.relay.tasks.submit import Own
-from clawlink.server.request import require_shallow
+from clawlink.server.request import too_deep
 
 _encoder = msgspec.json.Encoder()
 _USES: Mapping[str, Callable[[Relay], Callable[..., Awaitable[Any]]]] = {
@@ -59,8 +60,8 @@ def read_frame(text: str, agent_id: str) -> Frame:
     """Read a frame of the connection of ``agent_id``. Raises BadFrame."""
     try:
         body = text.encode("utf-8", "surrogatepass")
-        require_shallow(body)
-        dense = is_dense(body)
+        if not is_shallow(body, MAX_JSON_DEPTH):
+            raise BadFrame(too_deep(body))
         fields = read_object(body)
     except msgspec.ValidationError as error:
         large = "out of range" in str(error)
@@ -68,8 +69,6 @@ def read_frame(text: str, agent_id: str) -> Frame:
         raise BadFrame(BadRequest(what)) from None
     except (msgspec.DecodeError, UnicodeError) as error:
         raise BadFrame(BadJson(why_no_json("the frame", text, error))) from None
-    except ClawLinkError as error:
-        raise BadFrame(error) from None
     type, id = fields.pop("type", None), fields.pop("id", None)
     if isinstance(id, str):
         _require_short(id)
@@ -81,7 +80,7 @@ def read_frame(text: str, agent_id: str) -> Frame:
     if fields.setdefault(row.by, agent_id) != agent_id:
         raise BadFrame(NotAllowed(f"this connection speaks for {agent_id!r} alone", field=row.by), id)
     try:
-        if dense:
+        if len(body) > MAX_PARTS:  # a smaller frame has no dense value
             fields |= {n: passed_on(v, n, row.body) for n, v in fields.items() if isinstance(v, msgspec.Raw)}
         ask = read_fields(fields, row.body)
     except BadRequest as error:
