@@ -267,7 +267,7 @@ async def _send_head(request: Asked, answer: Reply, size: int) -> web.StreamResp
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:
-    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode()
 
 
 def as_response(answer: Reply) -> web.Response:

@@ -190,7 +190,8 @@ class Uploads:
     async def _require_place(self, owner: Agent) -> None:
         """Refuse one upload too many, of all or of one agent; those that are finished make room first."""
         limit = self._core.limits.max_agent_uploads
-        own = sum(upload.owner == owner.id and upload.written is None for upload in self._by_id.values())
+        under_way = [upload for upload in self._by_id.values() if upload.written is None]
+        own = sum(upload.owner == owner.id for upload in under_way)
         if own >= limit:
             raise StorageFull(
                 f"{limit} uploads of one agent may be under way, and yours are as many; finish or end one, "
@@ -204,7 +205,6 @@ class Uploads:
             if oldest is None:
                 break
             self._remove(oldest.id)
-        under_way = [upload for upload in self._by_id.values() if upload.written is None]
 
         async def held() -> Held:
             origins = [upload.buffer.origin for upload in under_way if upload.address == owner.address]
