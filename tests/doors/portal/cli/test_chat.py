@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import requests
 from clawlink.cli.main import main
 from clawlink.doors.portal.cli import chat
 from clawlink.doors.portal.cli.chat import attach, save
+from clawlink.doors.portal.cli.telling import as_instant, local
 from clawlink.doors.portal.client.portal import Portal
 from clawlink.errors import NotFound, TooLarge
 from tests.cli.test_top import Screen
@@ -131,7 +134,7 @@ async def test_in_a_terminal_it_shows_what_comes_and_ends_clean(
     path = tmp_path / "report 1.pdf"
     path.write_bytes(b"what we found")
     words = ("portal", "chat", "--at", portal.url, "--key", portal.key)
-    screen = await asyncio.to_thread(lambda: Screen(*words, env={"TZ": "Asia/Kathmandu"}))
+    screen = await asyncio.to_thread(lambda: Screen(*words, env={"TZ": "NPT-5:45"}))
 
     async def until_shown(text: str) -> None:
         await asyncio.to_thread(screen.until, text)
@@ -144,8 +147,8 @@ async def test_in_a_terminal_it_shows_what_comes_and_ends_clean(
         await until_shown("here I am")
         screen.type(f"/file {path}\n")
         await until(lambda: any("[文件] report 1.pdf" in text for text in bridge.texts))
-        last = (await portal.well("GET", "/api/chat/owner/history"))["messages"][-1]
-        screen.type(f"/save {last['id']} {tmp_path / 'kept'}\n")
+        lines = (await portal.well("GET", "/api/chat/owner/history"))["messages"]
+        screen.type(f"/save {lines[-1]['id']} {tmp_path / 'kept'}\n")
         await until_shown("Wrote ")
         assert (tmp_path / "kept" / "report 1.pdf").read_bytes() == b"what we found"
         screen.process.send_signal(signal.SIGINT)
@@ -153,7 +156,25 @@ async def test_in_a_terminal_it_shows_what_comes_and_ends_clean(
     finally:
         await asyncio.to_thread(screen.close)
     assert screen.shown.count("hello") == 1, "what was typed is not shown again"
+    (line,) = [one for one in lines if one["content"] == "here I am"]
+    there = datetime.fromisoformat(line["created_at"]).astimezone(timezone(timedelta(hours=5, minutes=45)))
+    assert f"agent  {there:%Y-%m-%d %H:%M:%S}" in screen.shown, "the time of the person"
     assert "Traceback" not in screen.shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows reads no TZ")
+def test_times_are_shown_and_read_in_the_time_zone_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "NPT-5:45")
+        time.tzset()
+        try:
+            assert local("2026-11-30T08:00:00.000000+08:00") == "2026-11-30 05:45:00"
+            assert as_instant("2027-01-31") == "2027-01-31T00:00:00+05:45"
+            assert as_instant("2027-01-31T12:00Z") == "2027-01-31T17:45:00+05:45"
+            assert (local("soon"), as_instant("soon")) == ("?", "soon")
+        finally:
+            patched.undo()
+            time.tzset()
 
 
 async def test_attachments_go_with_a_text_and_are_kept(
