@@ -10,6 +10,7 @@ import pytest
 from clawlink.doors.portal.server import photos
 from clawlink.doors.portal.wire.old_calls import GONE, OLD_CALLS
 from tests.doors.portal.conftest import OWNER, PASSWORD, Own, Peers, Portals
+from tests.server.test_page_files import BROWSER
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
 GIF = b"GIF89a" + b"\0" * 40
@@ -63,6 +64,13 @@ async def test_the_plugin_of_openclaw_answers_with_a_key(portals: Portals) -> No
     await portal.well("POST", path, body, key=agent)
     (line,) = (await portal.well("GET", "/api/chat/owner/history"))["messages"]
     assert (line["role"], line["content"]) == ("agent", "done")
+
+
+async def test_a_bookmark_of_the_old_page_leads_to_the_owners(portals: Portals) -> None:
+    portal = await portals()
+    async with portal.relay.session.get(portal.url + "/static/admin.html", headers=BROWSER) as answer:
+        assert (answer.status, str(answer.url)) == (200, portal.url + "/?owner")
+        assert "page/app.js" in await answer.text()
 
 
 async def test_a_route_that_is_gone_says_what_to_do_instead(portals: Portals) -> None:

@@ -78,6 +78,7 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
     "file_remove": _OWNER,
     "old_send": _OURS,
     "openclaw": _OWNER,
+    "old_page": _ALL,
     "plugin_reply": _OURS,
     "file_confirm": frozenset({CONTACT, AGENT, OWNER}),
     "notifications": _OURS,

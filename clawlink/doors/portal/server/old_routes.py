@@ -14,6 +14,7 @@ from clawlink.doors.portal.server.parts import Parts
 from clawlink.doors.portal.wire.old_calls import GONE, instead
 from clawlink.errors import BadRequest, NotFound
 from clawlink.relay.core import retrying
+from clawlink.server.response import Reply
 from clawlink.store.base import Put
 
 MAX_PLACE_LENGTH = 2000
@@ -53,6 +54,10 @@ class OldRoutes:
         if portal is not None:
             kept = replace(portal, version=portal.version + 1, openclaw_url=url or None, openclaw_token=token or None)
             await self._core.commit(AGENT, Put(kept))
+
+    async def old_page(self, ask: Ask) -> Any:
+        """Lead a bookmark of the old page to the owner's page."""
+        return Reply(b"{}", 302, headers={"Location": "/?owner"})
 
     async def file_confirm(self, ask: Ask) -> Any:
         return gone("file_confirm")

@@ -45,6 +45,7 @@ OPENCLAW = make_call("openclaw", "POST", "/api/config/openclaw", "Keep where Ope
 OLD_CALLS = (
     OLD_SEND,
     OPENCLAW,
+    make_call("old_page", "GET", "/static/admin.html", "Lead to the owner's page."),
     make_call("plugin_reply", "POST", "/api/internal/agent-reply", "Answer the owner.", PluginReply),
     make_call("file_confirm", "POST", "/api/file/confirm", "Say that files need no confirmation.", Confirm),
     make_call("notifications", "GET", "/api/notifications/pending", "Say where notifications come."),
