@@ -192,7 +192,7 @@ async def test_contacts_are_listed_changed_and_removed_as_on_the_wire(portals: P
     assert (await portal.ask("POST", "/api/message/receive", body, key=""))[0] == 401
 
 
-async def test_a_repeat_of_an_offer_is_the_same_guest_message_unless_it_was_denied(portals: Portals) -> None:
+async def test_a_repeat_of_an_offer_is_the_same_guest_message_while_it_counts(portals: Portals) -> None:
     portal = await portals()
 
     async def leave(text: str) -> int:
@@ -206,6 +206,8 @@ async def test_a_repeat_of_an_offer_is_the_same_guest_message_unless_it_was_deni
     assert await leave(offer) == 5
     await portal.well("POST", "/api/portal/guests/5", {"decision": "approve"})
     assert await leave(offer) == 5
+    await portal.well("DELETE", f"/api/contacts/{(await portal.contact('https://b.example'))['id']}")
+    assert await leave(offer) == 6, "the owner has to hear of it again"
 
 
 async def test_guests_are_limited_and_none_is_lost(portals: Portals) -> None:

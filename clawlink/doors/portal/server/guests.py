@@ -83,16 +83,22 @@ class Guests:
         offer = consent.offered(text, self._book.url)
         digest = hash_key(text) if offer.url is not None and offer.key is not None else None
         async with self._leaving:
-            known = None if digest is None else await self._repeated(digest)
+            known = None if digest is None else await self._repeated(digest, offer.key)
             return await core.finish(self._leave(text, address, digest)) if known is None else known
 
-    async def _repeated(self, digest: str) -> Guest | None:
-        """Return the guest message that offers this key in this text, unless it was denied.
+    async def _repeated(self, digest: str, key: str | None) -> Guest | None:
+        """Return the guest message of this text if it still waits, or its key still is that of the contact it made.
 
-        The answer to it was lost, and its sender asks again.
+        Then the answer to it was lost, and its sender asks again. Otherwise the owner has to hear of it again.
         """
-        page = await self._core.store.page(Guest, guest_with(digest), limit=1, newest=True)
-        return next((guest for guest in page.records if guest.status is not GuestStatus.REJECTED), None)
+        store = self._core.store
+        for guest in (await store.page(Guest, guest_with(digest), limit=1, newest=True)).records:
+            if guest.status is GuestStatus.PENDING:
+                return guest
+            contact = None if guest.contact is None else await store.get(Contact, guest.contact)
+            if guest.status is GuestStatus.APPROVED and contact is not None and key in contact.keys:
+                return guest
+        return None
 
     @retrying
     async def _leave(self, text: str, address: str | None, digest: str | None) -> Guest:
