@@ -10,6 +10,7 @@ import pytest
 from clawlink.domain.agent import Agent
 from clawlink.doors.portal.records import ERRANDS, Errand, mailbox_of
 from clawlink.doors.portal.server import outbox
+from clawlink.store.base import Failed, Put
 from tests.doors.portal.conftest import Bridges, Own, Peers, Portals
 from tests.doors.portal.test_files import pair
 from tests.waiting import eventually, until
@@ -136,6 +137,30 @@ async def tasks_of(own: Own, count: int) -> Any:
     """Return the tasks that crossed a portal, once they are this many."""
     found = (await own.well("GET", "/api/portal/tasks"))["tasks"]
     return found if len(found) == count else None
+
+
+async def test_a_task_of_which_one_of_two_commits_is_lost_comes_once(
+    portals: Portals, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals)
+    core = b.relay.app.relay.core
+    commit = core.commit
+    lost: list[str] = []
+
+    async def losing(key: str, *changes: Any, **more: Any) -> None:
+        if not lost and any(isinstance(change.record, Errand) for change in changes if isinstance(change, Put)):
+            lost.append(key)
+            raise Failed("the disk went away")
+        await commit(key, *changes, **more)
+
+    monkeypatch.setattr(core, "commit", losing)
+    bridge = await bridges(b, key=B_KEY)
+    id = await delegate(a, "B-bot@portal", "count the sheep")
+    (there,) = await eventually(lambda: tasks_of(b, 1))
+    assert lost
+    assert await heard(bridge, "count the sheep") == there["task_id"]
+    await b.well("POST", f"/api/portal/tasks/{there['task_id']}", {"result": "a hundred"})
+    assert (await task_in(a, id, "completed"))["result"] == "a hundred"
 
 
 async def test_a_cancelled_task_ends_on_both_sides(portals: Portals, bridges: Bridges) -> None:
