@@ -19,6 +19,7 @@ from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.file_poster import Begun, Bytes, FilePoster, Refusal, There
 from clawlink.doors.portal.server.shelf import Shelf
+from clawlink.doors.portal.server.workers import ContactWorkers
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.errors import NotAllowed, NotFound, OverLimit, StorageFull, Unavailable
 from clawlink.protocol import requests
@@ -36,45 +37,30 @@ _PASSING = (Conflict, Failed, Unavailable, OverLimit, StorageFull)
 _log = logging.getLogger("clawlink.portal")
 
 
-class FileOutbox:
+class FileOutbox(ContactWorkers):
     """Sends files. A contact for which none waits costs nothing."""
 
     def __init__(
         self, relay: Relay, book: Book, shelf: Shelf, poster: FilePoster, moved: Callable[[str], None]
     ) -> None:
         """``moved`` is called with a contact once a file for it is settled."""
+        super().__init__()
         self._relay = relay
         self._core = relay.core
         self._book = book
         self._shelf = shelf
         self._poster = poster
         self._moved = moved
-        self._working: dict[str, asyncio.Task[None]] = {}
-        self._again: set[str] = set()
-        self._hurry: dict[str, asyncio.Event] = {}
         self._at_once = asyncio.Semaphore(FILES_AT_ONCE)
         self._failed: dict[str, int] = {}
         self._mishaps: dict[str, int] = {}
         self._aside: set[str] = set()
         """Files whose end cannot be stored. They hold up no other, and are tried again after a restart."""
-        self._closed = False
 
     async def start(self) -> None:
         """Go on with the files that waited when the relay was here last."""
         for contact in await self._shelf.receivers():
             self.wake(contact)
-
-    def wake(self, contact: str) -> None:
-        """Send what waits for a contact, at once if it waits for another try."""
-        if self._closed:
-            return
-        self._again.add(contact)
-        if contact in self._working:
-            self._hurry[contact].set()
-            return
-        self._hurry[contact] = asyncio.Event()
-        task = self._working[contact] = asyncio.create_task(self._work(contact))
-        task.add_done_callback(lambda _: self._ended(contact))
 
     def look(self, contact: str) -> None:
         """Send what waits for a contact, in its turn: a pause after a failure goes on."""
@@ -83,18 +69,10 @@ class FileOutbox:
         else:
             self.wake(contact)
 
-    def _ended(self, contact: str) -> None:
-        del self._working[contact], self._hurry[contact]
-        if contact in self._again:  # a file came when it had just found none
-            self.wake(contact)
-
     async def close(self) -> None:
         """Stop sending. What is there of a file stays there, and the relay goes on with it when it comes back."""
         self._closed = True
-        tasks = list(self._working.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._cancel()
 
     async def _work(self, contact: str) -> None:
         tries = 0
@@ -149,13 +127,6 @@ class FileOutbox:
         if transfer.expires_at is not None:
             pause = min(pause, max(transfer.expires_at - self._core.clock(), 0.0))
         await self._wait(contact, pause)
-
-    async def _wait(self, contact: str, pause: float) -> None:
-        waiting = asyncio.ensure_future(self._hurry[contact].wait())
-        try:
-            await asyncio.wait([waiting], timeout=pause)
-        finally:
-            waiting.cancel()
 
     async def _send(self, transfer: Transfer) -> bool:
         """Take a file as far as it goes; return True once it is settled."""

@@ -23,6 +23,7 @@ from clawlink.doors.portal.server.errands import Carried, Errands, about
 from clawlink.doors.portal.server.held_back import EXTEND_SECONDS, LEASE_SECONDS, HeldBack
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.workers import ContactWorkers
 from clawlink.errors import OverLimit, Refused, StorageFull, Unavailable, UnknownAgent
 from clawlink.relay.core import retrying
 from clawlink.relay.ids import receipt
@@ -40,12 +41,13 @@ _PASSING = (Conflict, Failed, Unavailable, OverLimit, StorageFull, UnknownAgent)
 _log = logging.getLogger("clawlink.portal")
 
 
-class Outbox:
+class Outbox(ContactWorkers):
     """Posts what waits in the contacts' mailboxes. A contact whose mailbox is empty costs nothing."""
 
     def __init__(
         self, relay: Relay, book: Book, contacts: Contacts, members: Members, poster: Poster, errands: Errands
     ) -> None:
+        super().__init__()
         self._relay = relay
         self._core = relay.core
         self._book = book
@@ -53,14 +55,10 @@ class Outbox:
         self._members = members
         self._poster = poster
         self._errands = errands
-        self._working: dict[str, asyncio.Task[None]] = {}
-        self._again: set[str] = set()
-        self._hurry: dict[str, asyncio.Event] = {}
         self._posting: set[str] = set()
         self._released: set[str] = set()
         self._holds: dict[str, set[asyncio.Event]] = {}
         """By contact, what is to be set once a file for it has arrived or failed."""
-        self._closed = False
 
     @property
     def working(self) -> int:
@@ -89,23 +87,6 @@ class Outbox:
         for moved in self._holds.get(contact, ()):
             moved.set()
 
-    def wake(self, contact: str) -> None:
-        """Post what waits for a contact, at once if it waits for another try."""
-        if self._closed:
-            return
-        self._again.add(contact)
-        if contact in self._working:
-            self._hurry[contact].set()
-            return
-        self._hurry[contact] = asyncio.Event()
-        task = self._working[contact] = asyncio.create_task(self._work(contact))
-        task.add_done_callback(lambda _: self._ended(contact))
-
-    def _ended(self, contact: str) -> None:
-        del self._working[contact], self._hurry[contact]
-        if contact in self._again:  # a message came when it had just found none
-            self.wake(contact)
-
     async def close(self) -> None:
         """Stop posting. A post under way has a moment to learn its outcome: it would be in doubt otherwise.
 
@@ -115,10 +96,7 @@ class Outbox:
         posting = [self._working[contact] for contact in self._posting]
         if posting:
             await asyncio.wait(posting, timeout=_FAREWELL_SECONDS)
-        tasks = list(self._working.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._cancel()
 
     async def _work(self, contact: str) -> None:
         while contact in self._again and not self._ending:
@@ -310,11 +288,7 @@ class Outbox:
         hurry.clear()
         while (left := until - loop.time()) > 0 and not hurry.is_set():
             await self._relay.acks.extend(agent.id, [_receipt(delivery)], LEASE_SECONDS)
-            waiting = asyncio.ensure_future(hurry.wait())
-            try:
-                await asyncio.wait([waiting], timeout=min(left, EXTEND_SECONDS))
-            finally:
-                waiting.cancel()
+            await self._wait(contact, min(left, EXTEND_SECONDS))
 
 
 def _after(failed: int) -> float:
