@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
@@ -25,6 +26,7 @@ _ABORT_SECONDS = 5.0
 LINGER_SECONDS = 2.0
 _MOST_REASON_BYTES = 120
 _UNREADABLE = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG)
+_MESSAGES = (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PONG)
 _POLICY = 1008
 
 
@@ -66,6 +68,14 @@ class Websockets:
         self._open.discard(websocket)
         websocket.response.sender = None  # each knows the other, which would be garbage in a circle
 
+    async def over(self, websocket: Websocket) -> None:
+        """Forget a connection that has ended, once its peer has had the time to read the reason."""
+        if websocket.unreadable:
+            await asyncio.sleep(LINGER_SECONDS)
+        if websocket.ending is not None:
+            await websocket.ending
+        self.forget(websocket)
+
     async def tend(self, every: float) -> None:
         """Ping silent peers, and close those that stay silent. The caller repeats this every ``every`` seconds.
 
@@ -90,7 +100,10 @@ class Websockets:
 
 
 class Websocket:
-    """An open websocket. Its owner writes by ``sender``, reads by ``response``, and sets ``heard`` at each frame."""
+    """An open websocket. Its owner writes by ``sender`` and reads by ``receive``.
+
+    An owner that reads by ``response`` sets ``heard`` at each frame.
+    """
 
     def __init__(self, request: Request, response: _Response, turn: Turn) -> None:
         self.response = response
@@ -98,12 +111,32 @@ class Websocket:
         self.transport = request.transport
         self._loop = asyncio.get_running_loop()
         self.heard = self._pinged = self._loop.time()
+        self.unreadable = False
+        """Whether the peer sent a frame that nobody can read, as one that is too large."""
         self.mark = b""
         """The data of the next ping that asks whether the peer is there. Its pong proves what was read before it."""
         self.let_go: Callable[[], Awaitable[None]] | None = None
         """Called before the relay closes the connection."""
         self.ending: asyncio.Task[None] | None = None
         """The closing of the connection by the relay, once it has begun."""
+
+    async def receive(self) -> Any:
+        """Return the next message of the peer: a text, bytes, or a pong. Return None at the end of the connection.
+
+        Pings of the peer are answered. Raises ConnectionError if the peer has gone.
+        """
+        while True:
+            message = await self.response.receive()
+            self.heard = self._loop.time()
+            if message.type is WSMsgType.PING:
+                await self.sender.pong(message.data)
+            elif message.type in _MESSAGES:
+                return message
+            else:
+                if message.type is WSMsgType.ERROR:
+                    message.data.__traceback__ = None  # aiohttp keeps the error, and its frames know the websocket
+                    self.unreadable = True
+                return None
 
     def excuse(self, seconds: float) -> None:
         """Take this many seconds off the peer's silence."""

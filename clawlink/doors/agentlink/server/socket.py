@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from clawlink.errors import BadRequest
 from clawlink.server.request import Request
-from clawlink.server.ws_connection import LINGER_SECONDS, Websocket, Websockets
+from clawlink.server.ws_connection import Websocket, Websockets
 
 
 class Gone(ConnectionError):
@@ -25,7 +24,6 @@ class Socket:
         self._websockets = websockets
         self._websocket = websocket
         self._number = 0
-        self._unreadable = False
 
     @classmethod
     async def open(cls, websockets: Websockets, request: Request) -> Socket:
@@ -45,24 +43,17 @@ class Socket:
         large frame ends the connection (1009). Raises BadRequest for a frame that is not text.
         """
         while True:
-            message = await self._websocket.response.receive()
-            self._websocket.heard = asyncio.get_running_loop().time()
+            with _sending():
+                message = await self._websocket.receive()
+            if message is None:
+                return None
             if message.type is WSMsgType.TEXT:
                 return str(message.data)
-            if message.type is WSMsgType.PING:
-                with _sending():
-                    await self._websocket.sender.pong(message.data)
-            elif message.type is WSMsgType.PONG:
-                number = bytes(message.data)
-                if number.isdigit() and len(number) < 16:
-                    return int(number)
-            elif message.type is WSMsgType.BINARY:
+            if message.type is WSMsgType.BINARY:
                 raise BadRequest("frames are text: JSON in UTF-8")
-            else:
-                if message.type is WSMsgType.ERROR:
-                    message.data.__traceback__ = None  # aiohttp keeps the error, and its frames know the websocket
-                    self._unreadable = True
-                return None
+            number = bytes(message.data)
+            if number.isdigit() and len(number) < 16:
+                return int(number)
 
     async def send(self, text: str) -> None:
         """Write a frame; while the peer is behind in reading, this waits. Raises Gone."""
@@ -85,11 +76,7 @@ class Socket:
 
     async def over(self) -> None:
         """Let go of the connection, once its peer has had the time to read why it has ended."""
-        if self._unreadable:
-            await asyncio.sleep(LINGER_SECONDS)
-        if self._websocket.ending is not None:
-            await self._websocket.ending
-        self._websockets.forget(self._websocket)
+        await self._websockets.over(self._websocket)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from clawlink.errors import BadRequest, StoreUnavailable, UnknownAgent
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Request
-from clawlink.server.ws_connection import LINGER_SECONDS, Websocket, Websockets
+from clawlink.server.ws_connection import Websocket, Websockets
 from clawlink.store.base import Failed
 
 LEASE_SECONDS = 60.0
@@ -223,21 +223,18 @@ class Line:
 
     async def _listen(self) -> None:
         while True:
-            received = await self._websocket.response.receive()
-            self._websocket.heard = asyncio.get_running_loop().time()
+            try:
+                received = await self._websocket.receive()
+            except ConnectionError:
+                return
+            if received is None:
+                return
             if received.type is WSMsgType.TEXT:
                 with contextlib.suppress(ConnectionError):
                     if not await self._take(str(received.data)):
                         return
-            elif received.type is WSMsgType.PING:
-                with contextlib.suppress(ConnectionError):
-                    await self._websocket.sender.pong(received.data)
             elif received.type is WSMsgType.PONG:
                 await self._has_read(bytes(received.data))
-            elif received.type is not WSMsgType.BINARY:
-                if received.type is WSMsgType.ERROR:
-                    received.data.__traceback__ = None
-                return
 
     async def _take(self, text: str) -> bool:
         """Do what a frame asks for; False for a frame that ends the connection."""
@@ -320,14 +317,5 @@ async def serve(hub: Hub, request: Request, key: str, role: Role, lines: set[Lin
         await line.run()
     finally:
         lines.discard(line)
-        await asyncio.shield(_over(hub, websocket))
+        await asyncio.shield(hub.websockets.over(websocket))
     return websocket.response
-
-
-async def _over(hub: Hub, websocket: Websocket) -> None:
-    """Let go of the connection, once its peer has had the time to read why it has ended."""
-    if not websocket.response.closed and websocket.ending is None:
-        await asyncio.sleep(LINGER_SECONDS)
-    if websocket.ending is not None:
-        await websocket.ending
-    hub.websockets.forget(websocket)
