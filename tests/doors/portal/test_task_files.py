@@ -11,14 +11,16 @@ from urllib.parse import quote
 
 import pytest
 
+from clawlink.domain.agent import Agent
 from clawlink.domain.file import RESTRICTED, SharedFile
+from clawlink.doors.portal.records import mailbox_of
 from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.file_poster import FilePoster
 from clawlink.doors.portal.transfers import TRANSFERS, Transfer
 from tests.doors.portal.conftest import Bridges, Own, Peers, Portals
 from tests.doors.portal.test_errands import B_KEY, heard, task_in, well
 from tests.doors.portal.test_files import PART, contents_held, download, md5, pair, put, status_of
-from tests.waiting import eventually, until
+from tests.waiting import eventually, forever, until
 
 
 @pytest.fixture(autouse=True)
@@ -210,3 +212,43 @@ async def test_files_of_a_task_are_its_contact_s_alone_and_go_after_a_day(
     await door.task_files.sweep()
     assert (await b.relay.app.relay.core.store.usage(SharedFile, RESTRICTED)).count == 0
     assert (await b.well("GET", "/api/portal/files"))["files"] == []
+
+
+async def test_to_forget_a_contact_deletes_files_that_wait(
+    portals: Portals, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals)
+    bridge = await bridges(b, key=B_KEY)
+    await delegate(a, "B-bot@portal", "tell me", await share(a, "sheep.csv", b"x" * PART))
+    there = await heard(bridge, "tell me")
+    await bring(b, there, "answer.bin", b"y" * PART)
+    key = (await b.contact(a.url))["SHARED_KEY"]
+    head = {"api_key": key, "filename": "lost", "size": 1, "md5": md5(b"x"), "task_id": "never comes"}
+    told = await b.well("POST", "/api/file/initiate", head, key="")
+    await put(b, told["file_id"], 0, b"x", key=key)
+
+    async def never(self: FilePoster, *given: Any) -> Any:
+        await forever()
+
+    monkeypatch.setattr(FilePoster, "part", never)
+    waits = await delegate(a, "B-bot@portal", "count them", await share(a, "more.csv", b"x" * PART))
+    await task_in(a, waits, "delivered")
+
+    async def four() -> bool:
+        return await contents_held(b) == 4  # of the last one no part comes
+
+    await eventually(four)
+    for own, other in ((a, b), (b, a)):
+        contact = (await own.contact(other.url))["id"]
+        await own.well("DELETE", f"/api/portal/contacts/{contact}")
+
+        async def forgotten(own: Own = own) -> bool:
+            return (await own.relay.app.relay.core.store.usage(Transfer, TRANSFERS)).count == 0
+
+        await eventually(forgotten)
+    assert (await contents_held(a), await contents_held(b)) == (2, 0), "ann's files stay hers"
+    assert (await task_in(a, waits, "rejected", "returned"))["result"] == "the contact is removed"
+    door: Any = a.relay.app.doors["portal"]
+    door.outbox.wake(b.url)
+    await until(lambda: not door.outbox.working)
+    assert await a.relay.app.relay.core.store.get(Agent, mailbox_of(b.url)) is None

@@ -7,6 +7,7 @@ have the same state in the end. A portal of Agent P2P gets the text of the task 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -279,6 +280,9 @@ class Errands:
             await self._core.commit(AGENT, *map(Drop, found))
         agent = await self._core.store.get(Agent, contact.mailbox)
         if agent is not None:
+            async for delivery in self._relay.mailbox.pending(agent.id):
+                with suppress(msgspec.MsgspecError):  # it goes with the mailbox
+                    await self.carry(None, agent, delivery)
             await self._relay.deregistration.leave(agent)
 
 

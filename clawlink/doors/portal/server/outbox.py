@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from clawlink.domain.agent import Agent
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.delivery import Delivery
-from clawlink.doors.portal.records import OPEN, QUEUED, Contact, Message, State, queued_for
+from clawlink.doors.portal.records import OPEN, QUEUED, Contact, Message, State, mailbox_of, queued_for
 from clawlink.doors.portal.rules import posting
 from clawlink.doors.portal.rules.posting import Outcome, Step
 from clawlink.doors.portal.rules.urls import shown
@@ -103,6 +103,8 @@ class Outbox(ContactWorkers):
             self._again.discard(contact)
             try:
                 await self._empty(contact)
+            except UnknownAgent:  # the contact was forgotten, or the operator removed the agent that stands for it
+                self._again.add(contact)
             except Exception:
                 _log.exception("posting to a contact failed; it goes on", extra={"contact": contact})
                 self._again.add(contact)
@@ -110,6 +112,9 @@ class Outbox(ContactWorkers):
 
     async def _empty(self, contact: str) -> None:
         """Post until nothing waits."""
+        store = self._core.store
+        if await store.get(Contact, contact) is None and await store.get(Agent, mailbox_of(contact)) is None:
+            return  # it was forgotten, and no agent is to stand for it again
         agent = await self._members.of(contact)
         if contact not in self._released:
             await release(self._relay, agent.id)
