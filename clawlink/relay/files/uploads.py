@@ -35,7 +35,7 @@ from clawlink.relay.limits.shares import Held, Limit
 from clawlink.store.base import Conflict, Drop, Failed, Put, Usage
 
 _FIELD = "Upload-Length"
-_NOTED_EVERY_BYTES = 8 * 1024 * 1024
+_NOTED_EVERY_BYTES = 16 * 1024 * 1024
 _AT_ONCE = 100
 
 
