@@ -26,7 +26,7 @@ from clawlink.version import VERSION
 _FRESH_SECONDS = 0.25
 _SHOWN = 20
 _LOOKED_AT = 1000
-# The mailboxes that are counted in one turn of the event loop, which takes half a millisecond.
+# The mailboxes that are counted in one turn of the event loop: 0.2 ms.
 _COUNTED = 256
 _ENDED = tuple(state for state in TaskState if state in FINAL)
 
