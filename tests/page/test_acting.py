@@ -86,11 +86,13 @@ def test_a_form_that_is_sent_again_after_a_lost_reply_does_nothing_twice(acting:
             route.abort()
 
     page.route("**/admin/send", lose)
-    watched.show(url, "write?kind=message&to=bob")
+    watched.show(url, "write?kind=message")
+    page.fill("input[name=to]", "bob")
     page.fill("textarea[name=text]", "once")
     page.click("form.compose button")
-    page.wait_for_selector(".trouble")
+    page.wait_for_selector("text=The relay does not answer")
     assert lost == [200]
+    assert page.input_value("input[name=to]") == "bob"  # the page was drawn again meanwhile
     page.click("form.compose button")
     page.wait_for_selector(".done")
     assert only(url, "bob")["content"] == "once"

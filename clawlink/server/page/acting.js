@@ -50,6 +50,7 @@ function composed(kind, form) {
   return body;
 }
 
+// Fields keep what a person types: the page is drawn again with each update, and ``value`` would put the old text back.
 export function Write({ query, session }) {
   const [kind, setKind] = useState(query.kind in PATHS ? query.kind : "task");
   const { act, busy, done, error } = useAct();
@@ -67,9 +68,9 @@ export function Write({ query, session }) {
       <${Choice} name=${t("kind")} value=${kind} onChange=${setKind}
         options=${Object.keys(PATHS).map((name) => [name, t(`write.${name}`)])} />
       ${kind !== "broadcast" &&
-      html`<label>${t("to")} <input name="to" required=${kind === "message"} value=${query.to || ""} autocomplete="off" /></label>`}
+      html`<label>${t("to")} <input name="to" required=${kind === "message"} key=${query.to} defaultValue=${query.to || ""} autocomplete="off" /></label>`}
       ${kind === "task" && html`<label>${t("write.capability")} <input name="capability" autocomplete="off" /></label>`}
-      ${kind === "broadcast" && html`<label>${t("topic")} <input name="topic" value="general" autocomplete="off" /></label>`}
+      ${kind === "broadcast" && html`<label>${t("topic")} <input name="topic" defaultValue="general" autocomplete="off" /></label>`}
       ${kind !== "broadcast" &&
       html`<label>${t("write.priority")} <select name="priority">
         ${["low", "normal", "high", "urgent"].map(

@@ -130,7 +130,7 @@ function Facts({ contact, seen, onChange }) {
     <details><summary>${t("portal.rename")}</summary>
       <form class="fields" onSubmit=${rename}>
         ${["display_name", "agent_name", "user_name"].map(
-          (name) => html`<label>${t(`portal.${name}`)} <input name=${name} maxlength="200" value=${contact[name] || ""} /></label>`,
+          (name) => html`<label>${t(`portal.${name}`)} <input name=${name} maxlength="200" defaultValue=${contact[name] || ""} /></label>`,
         )}
         <button disabled=${state.busy}>${t("portal.save")}</button>
       </form>
@@ -183,7 +183,7 @@ function History({ contact, again, text }) {
   const found = state.data ? state.data.messages : [];
   return html`<section><h2>${t("portal.history")}</h2>
     <form class="search" role="search" onSubmit=${search}>
-      <label>${t("portal.search.history")} <input type="search" name="text" data-search value=${text} /></label>
+      <label>${t("portal.search.history")} <input type="search" name="text" data-search key=${text} defaultValue=${text} /></label>
       <button>${t("show")}</button>
     </form>
     <${Trouble} state=${state} />
