@@ -121,6 +121,13 @@ def test_keys_move_through_rows_search_and_help(browser: Browser, filled: Filled
         assert watched.faults == []
 
 
+def test_an_error_has_a_name_in_the_language_of_the_page(browser: Browser, filled: Filled) -> None:
+    for language, begins in (("en-US", "no task 'none'"), ("zh-CN", "未知的任务（no task 'none'")):
+        with opened(browser, filled.url, locale=language) as watched:
+            watched.show(filled.url, "tasks/none")
+            assert watched.page.inner_text(".trouble").startswith(begins), language
+
+
 def test_times_tell_the_exact_one_and_text_keeps_its_direction(browser: Browser, filled: Filled) -> None:
     with opened(browser, filled.url, locale="en-US", timezone_id="UTC") as watched:
         watched.show(filled.url, "agents/a")

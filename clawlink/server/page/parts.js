@@ -80,6 +80,11 @@ export function trust(session) {
   csrf = session.csrf;
 }
 
+// The relay speaks English. In another language its sentence follows the name of the error.
+function named(code, words) {
+  return language !== "en" && `error.${code}` in en ? `${t(`error.${code}`)}（${words}）` : words;
+}
+
 export async function ask(path, body, method = "POST") {
   const options = { credentials: "same-origin", headers: {} };
   if (body !== undefined) {
@@ -88,10 +93,13 @@ export async function ask(path, body, method = "POST") {
     options.headers["Content-Type"] = "application/json";
     if (csrf) options.headers["ClawLink-CSRF"] = csrf;
   }
-  const response = await fetch(path, options);
+  const response = await fetch(path, options).catch(() => {
+    throw new Error(t("error.no_answer"));
+  });
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) {
-    throw Object.assign(new Error(answer.error || (answer.detail && String(answer.detail)) || String(response.status)), { status: response.status });
+    const words = answer.error || (answer.detail && String(answer.detail)) || String(response.status);
+    throw Object.assign(new Error(named(answer.code, words)), { status: response.status });
   }
   return answer;
 }
