@@ -68,10 +68,14 @@ class App:
         data: DataFolder | None = None,
         mesh: Mesh | None = None,
     ) -> None:
-        """``data`` is an open folder that keeps everything, ``mesh`` a server that does; the caller closes it."""
+        """``data`` is an open folder that keeps everything, ``mesh`` a server that does.
+
+        The caller closes what it gives, and opens a ``store`` before.
+        """
         self._config = config
         self._data = data
         self.mesh = mesh
+        self._made_store = store is None and data is None and mesh is None
         stopped_at = None if data is None else data.store.last_alive
         if mesh is not None:
             clock, store = clock or mesh.clock, store or mesh.store
@@ -159,6 +163,8 @@ class App:
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""
         config = self._config
+        if self._made_store:
+            await self.store.open()
         await self.relay.stops.load()
         if self._data is not None:
             self._tell_stop(self._data.store)
@@ -216,6 +222,8 @@ class App:
             await self._runner.cleanup()
         await self.relay.finished()  # a connection that ends tells whether its last reply was read
         self.relay.close()
+        if self._made_store:
+            await self.store.close()
 
     async def _tend(self) -> None:
         """Look after the connections, also while a sweep takes long."""

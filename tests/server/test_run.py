@@ -19,7 +19,9 @@ import requests
 from clawlink import lan
 from clawlink.config import ServerConfig
 from clawlink.lan import reachable_at
+from clawlink.server.app import App
 from clawlink.server.run import banner
+from clawlink.store.memory import MemoryStore
 from tests.conftest import Start
 from tests.processes import Popen
 from tests.tables import each
@@ -190,3 +192,22 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
     assert "a relay may run there already" in done.stderr
     assert "--port" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_relay_opens_and_closes_the_store_that_it_makes_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class Told(MemoryStore):
+        async def open(self) -> None:
+            told.append("open")
+
+        async def close(self) -> None:
+            told.append("close")
+
+    monkeypatch.setattr("clawlink.server.app.MemoryStore", Told)
+    for given, expected in ((None, ["open", "close"]), (Told(), [])):
+        app = App(ServerConfig(port=0), store=given)
+        await app.start(close_seconds=0.1)
+        await app.stop()
+        assert told == expected, given
+        told.clear()
