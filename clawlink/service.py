@@ -5,6 +5,7 @@ The texts are pure. ``install``, ``uninstall`` and ``status`` run the system's o
 
 from __future__ import annotations
 
+import getpass
 import os
 import plistlib
 import subprocess
@@ -116,10 +117,11 @@ def launchd_plist(service: Service) -> bytes:
     return plistlib.dumps(settings)
 
 
-def windows_task(service: Service) -> bytes:
+def windows_task(service: Service, user: str) -> bytes:
     """Return the task as XML, in the UTF-16 that ``schtasks`` wants. It starts at the log-on, and after a failure.
 
-    Windows gives a task no variables of its own, so ``cmd`` sets them first.
+    ``user`` is the account, as ``DOMAIN\\name``: without it the task would start at the log-on of each account, which
+    an administrator alone may set up. Windows gives a task no variables of its own, so ``cmd`` sets them first.
     """
     program, arguments = service.words[0], subprocess.list2cmdline(service.words[1:])
     if service.environ:
@@ -128,8 +130,14 @@ def windows_task(service: Service) -> bytes:
     text = f"""<?xml version="1.0" encoding="UTF-16"?>
 <Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
   <RegistrationInfo><Description>{escape(service.description)}</Description></RegistrationInfo>
-  <Triggers><LogonTrigger><Enabled>true</Enabled></LogonTrigger></Triggers>
-  <Principals><Principal id="Author"><LogonType>InteractiveToken</LogonType></Principal></Principals>
+  <Triggers><LogonTrigger><Enabled>true</Enabled><UserId>{escape(user)}</UserId></LogonTrigger></Triggers>
+  <Principals>
+    <Principal id="Author">
+      <UserId>{escape(user)}</UserId>
+      <LogonType>InteractiveToken</LogonType>
+      <RunLevel>LeastPrivilege</RunLevel>
+    </Principal>
+  </Principals>
   <Settings>
     <MultipleInstancesPolicy>IgnoreNew</MultipleInstancesPolicy>
     <DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
@@ -193,7 +201,7 @@ class Services:
             private.write(path, launchd_plist(service))
             self._must("launchctl", "bootstrap", _domain(), str(path))
         else:
-            private.write(path, windows_task(service))
+            private.write(path, windows_task(service, _account()))
             self._may("schtasks", "/End", "/TN", service.name)
             self._must("schtasks", "/Create", "/TN", service.name, "/XML", str(path), "/F")
             self._must("schtasks", "/Run", "/TN", service.name)
@@ -257,6 +265,12 @@ class Services:
 def kind_here() -> str:
     """Return the kind of services of this system."""
     return {"darwin": LAUNCHD, "win32": WINDOWS}.get(sys.platform, SYSTEMD)
+
+
+def _account() -> str:
+    """Return the account as Windows names it."""
+    domain, name = os.environ.get("USERDOMAIN"), os.environ.get("USERNAME") or getpass.getuser()
+    return f"{domain}\\{name}" if domain else name
 
 
 def _domain() -> str:

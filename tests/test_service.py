@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import plistlib
+import re
 import shlex
 import shutil
 import stat
@@ -19,6 +20,7 @@ from clawlink.service import Done, Service, ServiceError, Services
 
 WORDS = ("/opt/my python/bin/python", "-m", "clawlink", "wake", '50% "$HOME" \\ $$')
 ENVIRON = {"CLAWLINK_HOME": "/home/my user/100%"}
+USER = "HOME & CO\\me"
 SERVICE = Service("clawlink-wake", "Wakes agents, 100%", WORDS, ENVIRON)
 
 
@@ -62,14 +64,85 @@ def test_a_property_list_and_a_task_have_each_word_as_it_was() -> None:
         {"SuccessfulExit": False},
     )
     space = {"t": "http://schemas.microsoft.com/windows/2004/02/mit/task"}
-    task = ET.fromstring(service.windows_task(SERVICE._replace(environ={})).decode("utf-16"))
+    task = ET.fromstring(service.windows_task(SERVICE._replace(environ={}), USER).decode("utf-16"))
     assert task.findtext(".//t:Command", namespaces=space) == WORDS[0]
     assert task.findtext(".//t:Arguments", namespaces=space) == subprocess.list2cmdline(WORDS[1:])
-    task = ET.fromstring(service.windows_task(SERVICE._replace(environ={"A": "b & <c>"})).decode("utf-16"))
+    task = ET.fromstring(service.windows_task(SERVICE._replace(environ={"A": "b & <c>"}), USER).decode("utf-16"))
     assert task.findtext(".//t:Command", namespaces=space) == "cmd.exe"
     arguments = task.findtext(".//t:Arguments", namespaces=space) or ""
     assert arguments.startswith('/d /s /c "set "A=b & <c>" && ')
     assert arguments.endswith(subprocess.list2cmdline(WORDS) + '"')
+
+
+# From the schema of the Task Scheduler, version 1.2: the elements, and the values that they may have.
+_TRUTH = "true|false"
+_DURATION = r"PT0S|PT\d+M"
+_TASK = {
+    "Task": {"RegistrationInfo", "Triggers", "Settings", "Data", "Principals", "Actions"},
+    "RegistrationInfo": {"Date", "Author", "Version", "Description", "Documentation", "URI"},
+    "Triggers": {"BootTrigger", "LogonTrigger", "TimeTrigger", "EventTrigger"},
+    "LogonTrigger": ["Repetition", "StartBoundary", "EndBoundary", "ExecutionTimeLimit", "Enabled", "UserId", "Delay"],
+    "Principals": {"Principal"},
+    "Principal": {"UserId", "LogonType", "GroupId", "DisplayName", "RunLevel", "RequiredPrivileges"},
+    "Settings": {
+        *("AllowStartOnDemand", "RestartOnFailure", "MultipleInstancesPolicy", "DisallowStartIfOnBatteries"),
+        *("StopIfGoingOnBatteries", "AllowHardTerminate", "StartWhenAvailable", "RunOnlyIfNetworkAvailable"),
+        *("WakeToRun", "Enabled", "Hidden", "DeleteExpiredTaskAfter", "IdleSettings", "ExecutionTimeLimit"),
+        *("Priority", "RunOnlyIfIdle"),
+    },
+    "RestartOnFailure": {"Interval", "Count"},
+    "Actions": {"Exec", "ComHandler", "SendEmail", "ShowMessage"},
+    "Exec": {"Command", "Arguments", "WorkingDirectory"},
+}
+_VALUES = {
+    **dict.fromkeys(("Enabled", "Hidden", "DisallowStartIfOnBatteries", "StopIfGoingOnBatteries"), _TRUTH),
+    "MultipleInstancesPolicy": "Parallel|Queue|IgnoreNew|StopExisting",
+    "LogonType": "S4U|Password|InteractiveToken|InteractiveTokenOrPassword",
+    "RunLevel": "LeastPrivilege|HighestAvailable",
+    "ExecutionTimeLimit": _DURATION,
+    "Interval": _DURATION,
+    "Count": r"[1-9]\d?|1\d\d|2[0-4]\d|25[0-5]",
+}
+
+
+def test_a_task_has_what_the_schema_of_windows_knows_and_is_of_one_account() -> None:
+    for environ in ({}, {"CLAWLINK_HOME": "C:\\x"}):
+        text = service.windows_task(SERVICE._replace(environ=environ), USER)
+        assert text.startswith((b"\xff\xfe", b"\xfe\xff"))
+        task = ET.fromstring(text.decode("utf-16"))
+        assert task.get("version") == "1.2"
+        space = "{http://schemas.microsoft.com/windows/2004/02/mit/task}"
+        for element in task.iter():
+            assert element.tag.startswith(space)
+            name, children = element.tag.removeprefix(space), [one.tag.removeprefix(space) for one in element]
+            assert set(children) <= set(_TASK.get(name, ())), name
+            assert len(children) == len(set(children)), name
+            if isinstance(known := _TASK.get(name), list):  # a sequence
+                assert children == sorted(children, key=known.index), name
+            if name in _VALUES:
+                assert re.fullmatch(_VALUES[name], element.text or ""), (name, element.text)
+        # Without an account the task would start at each log-on, and only an administrator may set that up.
+        assert [one.text for one in task.iter(f"{space}UserId")] == [USER, USER]
+        principals = [one.get("id") for one in task.iter(f"{space}Principal")]
+        assert [one.get("Context") for one in task.iter(f"{space}Actions")] == principals
+
+
+def test_a_property_list_has_what_launchd_knows() -> None:
+    known = {
+        "Label": str,
+        "ProgramArguments": list,
+        "EnvironmentVariables": dict,
+        "RunAtLoad": bool,
+        "KeepAlive": dict,
+        "ThrottleInterval": int,
+        "ProcessType": str,
+        "Umask": int,
+    }
+    read = plistlib.loads(service.launchd_plist(SERVICE))
+    assert {name: type(value) for name, value in read.items()} == known
+    assert read["ProcessType"] in ("Background", "Standard", "Adaptive", "Interactive")
+    assert all(type(word) is str for word in (*read["ProgramArguments"], *read["EnvironmentVariables"].values()))
+    assert read["Umask"] == 0o77, "launchd reads a number as decimal"
 
 
 def test_a_service_comes_and_goes(tmp_path: Path) -> None:
