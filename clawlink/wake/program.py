@@ -117,7 +117,8 @@ class Program:
         if bad is not None and bad != self._bad:
             self.log(f"the settings before are in force: {bad}")
         self._bad = bad
-        agents: list[tuple[Saved, Session | None]] = [*((one, None) for one in found), *sessions]
+        acting = await asyncio.to_thread(self._acting, [one for _, one in sessions])
+        agents: list[tuple[Saved, Session | None]] = [*((one, acting.get(one.agent_id)) for one in found), *sessions]
         wanted = {_key(saved): self._facts(saved, session) for saved, session in agents}
         self._by_session = {(one.host, one.session_id): _key(saved) for saved, one in sessions}
         for key in [key for key, watched in self._watched.items() if watched.facts != wanted.get(key)]:
@@ -143,8 +144,17 @@ class Program:
                 sessions.append((saved, session))
         return Identities(self.home).all(), sessions, bad
 
+    def _acting(self, sessions: list[Session]) -> dict[str, Session]:
+        """Return the sessions whose tools act as a kept identity, by its id; the newest of several."""
+        kept = Sessions(self.home)
+        found = {}
+        for session in sorted(sessions, key=lambda one: one.seen_at):
+            if not session.ended and (agent_id := kept.acts_as(session)) is not None:
+                found[agent_id] = session
+        return found
+
     def _adapters(self, saved: Saved, session: Session | None) -> list[Adapter]:
-        """Return the chain of an agent, in its order. An identity that is no session's has none unless it is set."""
+        """Return the chain of an agent, in its order. An identity that no session acts as has none unless it is set."""
         own = self.settings.of(saved.name)
         chain = own.chain if own.chain is not None else () if session is None else (settings.SESSION,)
         found: list[Adapter] = []
@@ -191,7 +201,13 @@ class Program:
             target = target._replace(told=lambda: self.current(session).told, is_busy=is_busy, host=session.host)
         watcher = Watcher(target, client, self)
         task = asyncio.get_running_loop().create_task(self._supervised(watcher))
-        self._watched[_key(saved)] = _Watched(watcher, client, task, self._facts(saved, session))
+        self._watched[_key(saved)] = _Watched(
+            watcher,
+            client,
+            task,
+            self._facts(saved, session),
+            None if session is None else (session.host, session.session_id),
+        )
 
     async def _supervised(self, watcher: Watcher) -> None:
         while True:
@@ -230,9 +246,9 @@ class Program:
         return self.desk.is_alive(self.current(session)) is not False
 
     def _changed(self, key: Key) -> None:
-        found = self.of_session(key)
-        if found is not None:
-            found[0].change()
+        for watched in self._watched.values():
+            if watched.session == key:
+                watched.watcher.change()
 
 
 class _Watched(NamedTuple):
@@ -240,6 +256,7 @@ class _Watched(NamedTuple):
     client: AsyncClient
     task: asyncio.Task[None]
     facts: tuple[Any, ...]
+    session: Key | None
 
 
 def _key(saved: Saved) -> tuple[str, str]:

@@ -328,3 +328,24 @@ async def test_at_the_end_the_person_is_told_by_the_ways_that_are_set(
     assert "red" not in json.dumps(said)
     await until(lambda: any("refused with 500" in text for text in house.said))
     await runner.cleanup()
+
+
+async def test_a_kept_identity_is_reached_by_the_session_whose_tools_act_as_it(
+    house: House, ann: AsyncClient, until: Until
+) -> None:
+    registered = (await house.relay.post("/register", {"name": "bob", "claim": True}))[1]
+    bob = Saved("bob", registered["agent"]["agent_id"], house.relay.url, agent_key=registered["agent_key"])
+    Identities(house.home).save(bob)
+    session = await house.session("s1")
+    await house.begin()
+    assert len(house.program.watched()) == 1, "no session acts as bob"
+    house.sessions.act(session, bob.agent_id)
+    await house.program.refresh()
+    assert len(house.program.watched()) == 2
+    said = house.waits(session)
+    await ann.send("bob", "hello")
+    await until(lambda: bool(said))
+    assert "for you (bob)" in str(said[0])
+    house.sessions.keep(session._replace(ended=True))
+    await house.program.refresh()
+    assert [one.target.saved.name for one in house.program.watched()] == [session.name]

@@ -77,6 +77,7 @@ class Sessions:
     def forget(self, session: Session) -> None:
         """Remove a session. Raises OSError."""
         self.path(session.host, session.session_id).unlink(missing_ok=True)
+        self._acting(session).unlink(missing_ok=True)
         self.disarm(session)
 
     # A file of its own: hooks that run at the same moment write the session.
@@ -101,6 +102,25 @@ class Sessions:
 
     def _waiting(self, session: Session) -> Path:
         return self.path(session.host, session.session_id).with_suffix(".waiting")
+
+    # A file of its own, too: the tools of the session write it.
+
+    def act(self, session: Session, agent_id: str) -> None:
+        """Keep that the tools of a session act as another agent, a kept identity. Raises OSError."""
+        from clawlink import private
+
+        if self.acts_as(session) != agent_id:
+            private.write(self._acting(session), agent_id.encode("utf-8", "surrogatepass"))
+
+    def acts_as(self, session: Session) -> str | None:
+        """Return the id of that agent; None if they act as the session's own."""
+        try:
+            return self._acting(session).read_bytes().decode("utf-8", "surrogatepass")
+        except (OSError, ValueError):
+            return None
+
+    def _acting(self, session: Session) -> Path:
+        return self.path(session.host, session.session_id).with_suffix(".acting")
 
     def note(self, why: str | None) -> None:
         """Keep the reason why the last hook did nothing; without one, forget it. Failures are ignored."""

@@ -17,7 +17,8 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from clawlink.client.hooks.ancestors import ancestors
 from clawlink.client.hooks.rules import HOSTS
 from clawlink.client.hooks.run import Hook, Where
-from clawlink.client.hooks.sessions import Sessions
+from clawlink.client.hooks.sessions import Session, Sessions
+from clawlink.client.identity import Identities
 from clawlink.client.sync import Client
 from tests import processes
 from tests.conftest import Start
@@ -116,6 +117,15 @@ def test_the_bridge_starts_without_a_relay_and_without_an_agent_and_says_what_to
     assert "clawlink register" in told["content"][0]["text"]
 
 
+def call(bridge: Any, tool: str, **arguments: Any) -> tuple[bool, dict[str, Any]]:
+    """Call a tool of a bridge that runs; return whether it failed, and its result."""
+    ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+    bridge.stdin.write(json.dumps(ask).encode() + b"\n")
+    bridge.stdin.flush()
+    result = json.loads(bridge.stdout.readline())["result"]
+    return result["isError"], json.loads(result["content"][0]["text"])
+
+
 def test_each_session_of_one_opencode_acts_as_its_own_agent(start_relay: Start, tmp_path: Path) -> None:
     """Its plugin names the session in each call. A call without that acts as nobody while there are several."""
     relay = start_relay()
@@ -129,13 +139,6 @@ def test_each_session_of_one_opencode_acts_as_its_own_agent(start_relay: Start, 
         made = sessions.find("opencode", id)
         assert made is not None
         sessions.keep(made._replace(host_process=host))
-
-    def call(bridge: Any, tool: str, **arguments: Any) -> tuple[bool, dict[str, Any]]:
-        ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
-        bridge.stdin.write(json.dumps(ask).encode() + b"\n")
-        bridge.stdin.flush()
-        result = json.loads(bridge.stdout.readline())["result"]
-        return result["isError"], json.loads(result["content"][0]["text"])
 
     agents = {one.session_id: one.agent_id for one in sessions.all()}
     env = environ(tmp_path, relay.url)
@@ -169,3 +172,24 @@ def test_the_server_of_openclaw_makes_its_agent_before_a_call(start_relay: Start
     (session,) = Sessions(tmp_path).all()
     with Client(relay.url) as visitor:
         assert [agent.agent_id for agent in visitor.discover().agents] == [session.agent_id]
+
+
+def test_a_session_whose_server_acts_as_a_kept_identity_says_so(start_relay: Start, tmp_path: Path) -> None:
+    relay = start_relay()
+    env = environ(tmp_path, relay.url)
+    processes.run([*_COMMAND[:-1], "register", "--name", "Bob"], env=env, timeout=60)
+    bob = Identities(tmp_path).pick(named="Bob", relay=None).agent_id
+    above = ancestors(os.getpid())
+    host = above[0].key if above else None
+    session = Session("claude", "s", "mine", relay.url, "c", agent_id="a1", host_process=host)
+    sessions = Sessions(tmp_path)
+    sessions.keep(session)
+    with processes.Popen([*_COMMAND, "--as", "Bob"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as bridge:
+        failed, said = call(bridge, "relay_agents")
+        assert (failed, said["you"]["agent_id"]) == (False, bob)
+        assert bridge.stdin is not None
+        bridge.stdin.close()
+        assert bridge.wait(30) == 0
+    assert sessions.acts_as(session) == (bob if above else None)
+    sessions.forget(session)
+    assert list(sessions.folder.iterdir()) == []

@@ -87,11 +87,13 @@ class _Acting:
 
         A name on the command line comes first, then the session, then the variable and the kept identities.
         """
+        import contextlib
+
         from clawlink.cli.settings import acting
         from clawlink.client.aio import AsyncClient
         from clawlink.client.hooks.acting import of_call, of_gateway
         from clawlink.client.hooks.sessions import Sessions
-        from clawlink.client.identity import home, of_session
+        from clawlink.client.identity import NoIdentity, SeveralIdentities, home, of_session
 
         ctx = self._ctx
         sessions = Sessions(home(ctx.environ))
@@ -102,6 +104,10 @@ class _Acting:
         elif not ctx.given.insisted:
             found = of_call(sessions, self._above, session)
         me = (None if found is None else of_session(found)) or ctx.me
+        if ctx.given.insisted:  # the program that wakes agents reaches it by the session
+            with contextlib.suppress(NoIdentity, SeveralIdentities, OSError):
+                if (found := of_call(sessions, self._above, session)) is not None:
+                    sessions.act(found, me.agent_id)
         where = acting(me, ctx.given)
         key = (where.relay, me.agent_id, me.agent_key)
         if key not in self._clients:
