@@ -144,6 +144,8 @@ def _fill(parser: Parser, verb: Verb) -> None:
     _add_everywhere(parser)
     parser.deletes = verb.deletes
     verb.load().add(parser)
+    for flag in verb.unused:
+        parser.flags()[flag].help = argparse.SUPPRESS
     parser.usage = parser.usage_line()
     others = [spelling for spelling in verb.spellings if spelling != verb.typed]
     lines = [] if parser.epilog is None else [parser.epilog, ""]

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from clawlink.cli.exits import Exit
 
 
+# The flags of every command that name a relay, an agent and a time.
+OF_A_RELAY = ("--relay", "--token", "--as", "--ca", "--timeout")
+
+
 class Command(Protocol):
     """The contents of a verb's module. It is imported only when the verb is asked for."""
 
@@ -36,6 +40,8 @@ class Verb(NamedTuple):
     frequent: bool = False
     # No suggestion for a typing mistake names a verb that deletes.
     deletes: bool = False
+    # Flags of every command that do nothing here: help leaves them out, and they are taken.
+    unused: tuple[str, ...] = ()
     # Filled in by the noun.
     noun: str = ""
 

@@ -11,7 +11,7 @@ import pytest
 from clawlink.cli import parser
 from clawlink.cli.exits import Exit, UsageError
 from clawlink.cli.plumbing import NOUN as PLUMBING
-from clawlink.cli.verb import Noun, Verb
+from clawlink.cli.verb import OF_A_RELAY, Noun, Verb
 from clawlink.cli.verbs import NOUNS, nouns, spellings, verbs
 from tests.cli.conftest import Run
 from tests.tables import each
@@ -51,8 +51,12 @@ def test_every_spelling_of_a_verb_has_its_help(verb: Verb, call: Run) -> None:
     assert len(shown) == 1
     text = shown.pop()
     assert text.startswith(f"usage: clawlink {verb.typed}")
-    for part in ("--relay", "--token", "--as", "--ca", "--timeout", "--json", verb.help, *verb.examples):
+    for part in ("--json", verb.help, *verb.examples):
         assert part in text
+    options = text.partition("\nexample")[0]
+    for flag in OF_A_RELAY:  # help shows those that do something
+        assert (f"\n  {flag} " in options) == (flag not in verb.unused), flag
+        assert flag in parser.parser_of(verb).flags(), "each is taken, wherever it stands"
 
 
 def test_every_verb_of_1_0_and_of_1_1_is_there_under_its_name() -> None:

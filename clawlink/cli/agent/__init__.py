@@ -37,6 +37,7 @@ NOUN = Noun(
             ("connect claude --dry-run", "connect claude --yes", "connect claude --undo --yes"),
             ("connect",),
             frequent=True,
+            unused=("--token", "--as", "--ca", "--timeout"),
         ),
         Verb(
             "hook",
@@ -45,6 +46,7 @@ NOUN = Noun(
             ("hook SessionStart --host claude",),
             ("hook",),
             frequent=True,
+            unused=("--as", "--timeout"),
         ),
         Verb(
             "wake",
@@ -53,6 +55,7 @@ NOUN = Noun(
             ("wake", "wake --status"),
             ("wake",),
             frequent=True,
+            unused=("--relay", "--token", "--as", "--ca"),
         ),
         Verb(
             "heartbeat",

@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
+from clawlink.cli.arguments import Parser
 from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ def add(parser: ArgumentParser) -> None:
         dest="client",
         choices=PROGRAMS,
         metavar="CLIENT",
-        help="send a test message to an idle session of claude, codex, opencode, gemini or cursor, or to openclaw; "
-        "it has 60 s, or --timeout",
+        help="send a test message to an idle session of claude, codex, opencode, gemini or cursor, or to openclaw",
     )
+    if isinstance(parser, Parser):
+        parser.flags()["--timeout"].help = "with --try: seconds until the message must be read (default 60)"
     doing.add_argument("--status", action="store_true", help="show whether it runs, and each agent that it watches")
 
 

@@ -11,6 +11,7 @@ NOUN = Noun(
             "Measure a relay, beside the floor that aiohttp sets.",
             "clawlink.cli.plumbing.bench",
             ("bench --only delegate --seconds 0.5 --rounds 1",),
+            unused=("--as", "--ca", "--timeout"),
         ),
     ),
 )

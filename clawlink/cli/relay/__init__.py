@@ -1,6 +1,6 @@
 """``clawlink relay``: run a relay and look after it."""
 
-from clawlink.cli.verb import Noun, Verb
+from clawlink.cli.verb import OF_A_RELAY, Noun, Verb
 
 NOUN = Noun(
     "relay",
@@ -13,10 +13,16 @@ NOUN = Noun(
             ("serve", "serve --port 9078 --token s3cret", "serve --data mesh"),
             ("serve",),
             frequent=True,
+            unused=("--relay", "--as", "--ca", "--timeout"),
         ),
         Verb("scan", "Find relays on the local network.", "clawlink.cli.relay.scan", ("relay scan",), ("scan",)),
         Verb(
-            "info", "Show a relay, its contents and its limits.", "clawlink.cli.relay.info", ("relay info",), ("info",)
+            "info",
+            "Show a relay, its contents and its limits.",
+            "clawlink.cli.relay.info",
+            ("relay info",),
+            ("info",),
+            unused=("--relay", "--token", "--as", "--ca"),
         ),
         Verb(
             "open",
@@ -59,6 +65,7 @@ NOUN = Noun(
             "clawlink.cli.relay.backup",
             ("relay backup mesh backups/today",),
             ("backup",),
+            unused=OF_A_RELAY,
         ),
         Verb(
             "restore",
@@ -66,6 +73,7 @@ NOUN = Noun(
             "clawlink.cli.relay.restore",
             ("relay restore backups/monday mesh-again",),
             ("restore",),
+            unused=OF_A_RELAY,
         ),
         Verb(
             "doctor",
