@@ -20,6 +20,7 @@ from clawlink import private
 SYSTEMD, LAUNCHD, WINDOWS = "systemd", "launchd", "windows"
 _RESTART_SECONDS = 5
 _COMMAND_SECONDS = 30.0
+_BY_HAND = "nothing was installed; start the program by hand, or by your own means"
 # The exit code of a command that SIGTERM has ended in order.
 _TERMINATED = 143
 
@@ -184,10 +185,10 @@ class Services:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._install(service, path)
-        except ServiceError:
+        except ServiceError as error:
             if not there:
                 path.unlink(missing_ok=True)
-            raise
+            raise ServiceError(f"{error}; {_BY_HAND}") from None
         return path
 
     def _install(self, service: Service, path: Path) -> None:
@@ -257,9 +258,7 @@ class Services:
         try:
             return self._run_command(words)
         except OSError as error:
-            raise ServiceError(
-                f"{words[0]} cannot be run ({error.strerror or error}); start the program by hand, or by your own means"
-            ) from None
+            raise ServiceError(f"{words[0]} cannot be run ({error.strerror or error})") from None
 
 
 def kind_here() -> str:
