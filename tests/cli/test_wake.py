@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from clawlink import service
+from clawlink.cli.agent import trying
 from clawlink.client.hooks import port, waiting
 from clawlink.client.hooks.sessions import Sessions
 from clawlink.client.hooks.waiting import Waiter
@@ -118,6 +119,14 @@ def test_the_table_of_programs_says_whether_their_sessions_can_be_woken_and_why_
         "OpenClaw": ("no", "never", "not installed here"),
     }
     assert "WHY NOT" in call("connect").ok().out
+
+
+def test_a_try_prefers_the_session_that_its_relay_knows() -> None:
+    def agent(name: str, way: str | None, unread: int | None) -> dict[str, Any]:
+        return {"name": name, "ways": {"opencode server": way}, "unread": unread}
+
+    gone, closed, known = agent("gone", None, None), agent("closed", "no screen", 0), agent("known", None, 0)
+    assert sorted([known, gone, closed], key=trying.hope) == [closed, gone, known]
 
 
 def test_the_service_is_installed_shown_and_removed(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:

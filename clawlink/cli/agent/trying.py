@@ -48,7 +48,8 @@ def _found(ctx: Context, folder: Path, program: str, until: float) -> dict[str, 
         with contextlib.suppress(OSError):
             agents: list[dict[str, Any]] = port.ask(str(folder), {"ask": "status"}, _ASK_SECONDS)["agents"]
             fits = [one for one in agents if program in (one["host"], *one["ways"])]
-            found = next((one for one in fits if None in one["ways"].values()), fits[-1] if fits else None)
+            best: dict[str, Any] | None = max(reversed(fits), key=hope, default=None)
+            found = best
             if found is not None and (None in found["ways"].values() or found["hopeless"]):
                 return found
             if found is None and not _can_be_woken(program, folder):
@@ -59,6 +60,11 @@ def _found(ctx: Context, folder: Path, program: str, until: float) -> dict[str, 
             ctx.err.flush()
         time.sleep(_LOOK_SECONDS * 10)
     return found
+
+
+def hope(agent: dict[str, Any]) -> tuple[bool, bool]:
+    """Return how likely a wake is: a way is open, and the relay knows the agent."""
+    return None in agent["ways"].values(), agent["unread"] is not None
 
 
 def _can_be_woken(program: str, folder: Path) -> bool:
