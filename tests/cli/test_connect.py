@@ -244,6 +244,12 @@ def test_the_skill_comes_with_a_program_and_goes_if_it_is_as_it_was(call: Run, a
     assert (other / "clawlink" / "SKILL.md").read_bytes() == packaged
 
 
+def test_the_home_folder_is_no_project(call: Run, account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(account)
+    call("connect", "claude", "--yes").ok()
+    assert call("connect", "--json").ok().json[0]["connected"] == "user"
+
+
 def test_a_project_has_settings_of_its_own(
     call: Run, account: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,7 +161,8 @@ def _show(ctx: Context, home: Path) -> Exit:
         places = [
             word
             for word, root, project in (("user", home, False), ("project", Path.cwd(), True))
-            if (not project or program.project_servers) and _is_connected(program, root, project=project)
+            if not (project and (program.project_servers is None or root == home))
+            and _is_connected(program, root, project=project)
         ]
         version = _version(program) or ("found" if found else "not found")
         wakeable, woken, why = _wakeable(program, watched, bool(places), found)

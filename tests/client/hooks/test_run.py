@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,15 @@ def test_the_gateway_of_openclaw_has_one_agent_that_is_never_forgotten(relay: st
     assert (back.agent_id, back.name) == (begun[0].agent_id, begun[0].name)
     with pytest.raises(RelayUnreachable, match="clawlink doctor"):
         of_gateway(Sessions(sessions.folder), lambda: Where("http://127.0.0.1:9"), 5.0, begins=True)
+
+
+def test_servers_of_openclaw_that_start_at_one_moment_make_one_agent(relay: str, tmp_path: Path) -> None:
+    def begin(_: int) -> str | None:
+        return of_gateway(Sessions(tmp_path), lambda: Where(relay), 20.0, begins=True).agent_id
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(begin, range(4)))) == 1
+    only(Sessions(tmp_path))
 
 
 def test_a_file_that_is_no_session_is_passed_over(sessions: Sessions) -> None:
