@@ -73,6 +73,18 @@ async def test_any_number_of_acks_are_read_and_committed_at_once() -> None:
         assert store.calls == ["get_many", "commit"], count
 
 
+async def test_where_many_messages_wait_their_senders_are_asked_for_once() -> None:
+    """The first question has the store count them, while they are few. The limit on their bytes is far."""
+    store: Any = CountingStore()
+    scene = Scene(store=store, rate_agent=0, rate_pair=0)
+    await scene.register("req", "a", "b")
+    for _ in range(510):
+        for to in "ab":
+            await scene.send("req", to)
+    assert store.calls.count("commit") > 1000
+    assert store.calls.count("load_from") == 1
+
+
 async def test_each_request_that_settles_reads_its_agent_together_with_its_messages(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

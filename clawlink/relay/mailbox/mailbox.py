@@ -13,11 +13,12 @@ from clawlink.domain import task_steps
 from clawlink.domain.delivery import Delivery, Sender, State
 from clawlink.domain.message import Priority
 from clawlink.domain.pool import is_pool
+from clawlink.domain.shares import Origin
 from clawlink.domain.task import Task
 from clawlink.errors import MailboxFull, RelayFull, StorageFull
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.limits.memory import NEW_RECORD_BYTES
-from clawlink.relay.limits.shares import Limit
+from clawlink.relay.limits.shares import Held, Limit
 from clawlink.relay.pages import page_within
 from clawlink.relay.time_slices import Turns
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Full, Page, Put, Usage
@@ -176,11 +177,10 @@ class Mailbox:
         )
 
     async def _require_room_in_all(self, held: Usage, new: Delivery, purpose: Purpose) -> None:
-        store = self._core.store
         await self._core.shares.require(
             RelayFull,
             new.origin,
-            lambda: store.load_from(None, *new.origin),
+            lambda: self._in_all_from(new.origin),
             bytes=Limit(self._core.limits.max_stored_bytes, held.bytes, len(new.body)),
             records=held.count,
             fair=purpose is not Purpose.ANSWER,
@@ -189,6 +189,15 @@ class Mailbox:
             then="try again when some have been read",
             retry_after=_FULL_RETRY_SECONDS,
         )
+
+    async def _in_all_from(self, origin: Origin) -> Held:
+        """Return how much of all mailboxes is from an origin. The store counts that from the first question on.
+
+        The first question comes while that takes a millisecond. The next come near the limit on bytes alone.
+        """
+        held = await self._core.store.load_from(None, *origin)
+        self._calm_in_all = self._calm_in_all._replace(records=math.inf)
+        return held
 
     async def has_room(self, new: Delivery, purpose: Purpose) -> bool:
         """Return True if the delivery finds room; see ``require_room``."""
@@ -309,7 +318,7 @@ class Mailbox:
         more = copies * size
         held = read.total
         if held.count > self._calm_in_all.records or held.bytes + more > self._calm_in_all.size:
-            theirs = await core.store.load_from(None, *new.origin)
+            theirs = await self._in_all_from(new.origin)
             if not core.shares.allow(theirs, new.origin, Limit(most, held.bytes, size), more - size):
                 return False
         return await core.memory.has_room(copies * (size + NEW_RECORD_BYTES), new.origin, read)
