@@ -37,8 +37,9 @@ class Transfer(Kept, frozen=True, gc=False, kw_only=True):
     parts. ``apart`` are the parts that came before their turn. ``md5`` and ``sha256`` are what the sender says of the
     whole, in hexadecimal. ``peer_id`` is the id that the other portal has for it. Times are seconds since the epoch.
 
-    ``task`` is the task that it goes with, by its id at the portal that delegated it, and ``claimed`` is True once that
-    has come. An attachment has the ``file_key`` and the ``revision`` of a file of another agent of this relay.
+    ``task`` is the task that it goes with, by its id at the portal that delegated it; empty while that has none yet.
+    ``claimed`` is True once that has come. An attachment has the ``file_key`` and the ``revision`` of a file of another
+    agent of this relay.
     """
 
     number: int

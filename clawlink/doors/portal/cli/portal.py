@@ -98,7 +98,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--status", default="completed", help="answer: in_progress, input_required, failed, ...")
     parser.add_argument("--in-reply-to", type=int, metavar="MESSAGE", help="send: the number of the message answered")
     parser.add_argument(
-        "--attach", action="append", metavar="FILE", help="say, reply, answer: a file that goes with it"
+        "--attach", action="append", metavar="FILE", help="say, reply, delegate, answer: a file with it"
     )
     parser.add_argument("--after", type=int, metavar="LINE", help="chat: show all lines after this one, not the last")
     parser.add_argument("--data", metavar="DIR", help="import, password: the folder of the portal, which does not run")

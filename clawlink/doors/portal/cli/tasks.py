@@ -46,7 +46,8 @@ def _tasks(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 
 def _delegate(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    ask = {"to": args.words[0], "task": args.words[1], "idempotency_key": args.idempotency_key}
+    files = _attached(args, portal, to=args.words[0])
+    ask = {"to": args.words[0], "task": args.words[1], "idempotency_key": args.idempotency_key, "files": files}
     told = portal.ask("POST", "/api/portal/delegate", ask)
     id = told["task_id"]
     if args.timeout is None:
@@ -59,15 +60,25 @@ def _delegate(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 def _answer(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     id = _id(portal, args.words[0])
-    key = args.idempotency_key
-    files = [  # they are at the own portal before the report that names them
-        attach_file(portal, id, Path(path), key=key and f"{key} file {number}")["file_id"]
-        for number, path in enumerate(args.attach or ())
-    ]
-    report = {"result": args.words[1], "status": args.status, "idempotency_key": key, "files": files}
+    files = _attached(args, portal, task=id)
+    report = {
+        "result": args.words[1],
+        "status": args.status,
+        "idempotency_key": args.idempotency_key,
+        "files": files,
+    }
     told = portal.ask("POST", f"/api/portal/tasks/{quote(id, safe='')}", report)
     with_files = f" with {len(files)} file{'s' if len(files) > 1 else ''}" if files else ""
     return done(ctx, told, f"The report on task {cell(id)} is stored{with_files}, and goes to the other portal.")
+
+
+def _attached(args: Namespace, portal: Portal, *, to: str | None = None, task: str | None = None) -> list[str]:
+    """Bring the files to the own portal, before the words that name them. Return their ids."""
+    key = args.idempotency_key
+    return [
+        attach_file(portal, Path(path), to=to, task=task, key=key and f"{key} file {number}")["file_id"]
+        for number, path in enumerate(args.attach or ())
+    ]
 
 
 def _cancel(args: Namespace, ctx: Context, portal: Portal) -> Exit:

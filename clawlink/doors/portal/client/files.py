@@ -74,12 +74,15 @@ def send_file(portal: Portal, to: str | int, path: Path, *, key: str | None = No
     return _bring(portal, {"to": to}, path, key)
 
 
-def attach_file(portal: Portal, task: str, path: Path, *, key: str | None = None) -> Any:
-    """Bring a file to the own portal that goes with the answer to a task; return what the portal tells of it.
+def attach_file(
+    portal: Portal, path: Path, *, to: str | int | None = None, task: str | None = None, key: str | None = None
+) -> Any:
+    """Bring a file to the own portal that goes with a new task for a contact, or with the answer to one of a contact.
 
-    It waits there until ``files`` of the answer name it. Raises ClawLinkError, OSError.
+    It waits there until ``files`` of the task or answer name it. Return what the portal tells of it. Raises
+    ClawLinkError, OSError.
     """
-    return _bring(portal, {"task": task}, path, key)
+    return _bring(portal, {"to": to, "attach": True} if task is None else {"task": task}, path, key)
 
 
 def _bring(portal: Portal, where: dict[str, Any], path: Path, key: str | None) -> Any:

@@ -33,7 +33,7 @@ export default {
   "portal.everywhere.do": "End all logins",
   "portal.everywhere.why": "This ends all logins with the password, this one too. Keys stay valid.",
   "portal.file": "File",
-  "portal.file.attached": "waits for its answer",
+  "portal.file.attached": "waits for its task",
   "portal.file.completed": "complete",
   "portal.file.expired": "expired",
   "portal.file.failed": "failed",

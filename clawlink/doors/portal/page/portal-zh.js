@@ -33,7 +33,7 @@ export default {
   "portal.everywhere.do": "结束所有登录",
   "portal.everywhere.why": "这会结束所有用密码的登录，包括当前的。密钥仍然有效。",
   "portal.file": "文件",
-  "portal.file.attached": "等待任务的回答",
+  "portal.file.attached": "等待它的任务",
   "portal.file.completed": "已完成",
   "portal.file.expired": "已过期",
   "portal.file.failed": "失败",

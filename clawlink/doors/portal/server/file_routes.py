@@ -207,7 +207,7 @@ class FileRoutes:
         body = ask.body
         if (body.to is None) == (body.task is None):
             raise BadRequest("give to, the contact, or task, whose answer it goes with, and not both", field="to")
-        contact, task = await self._tasks.asked_by(body.task) if body.task else (None, None)
+        contact, task = await self._tasks.asked_by(body.task) if body.task else (None, "" if body.attach else None)
         contact = contact or await self._contacts.find(body.to)
         offer = Offer(
             filename=body.filename,

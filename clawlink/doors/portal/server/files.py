@@ -116,8 +116,11 @@ class Files:
         core = self._core
         old = await core.store.get(Transfer, id)
         if old is not None:
-            said = offer.filename, offer.size, offer.part_size, offer.md5, offer.sha256, offer.task
-            if said != (old.filename, old.size, old.part_size, old.md5, old.sha256, old.task):
+            said = offer.filename, offer.size, offer.part_size, offer.md5, offer.sha256, offer.task is None
+            # A file for a task that has no id yet has that id later.
+            if said != (old.filename, old.size, old.part_size, old.md5, old.sha256, old.task is None) or (
+                offer.task and offer.task != old.task
+            ):
                 raise KeyReused("this idempotency key belongs to another file", field="idempotency_key")
             return old if old.state is not FileState.FAILED else await self._again(old)
         agent = await self._shelf.agent(contact.id, inbound=inbound)

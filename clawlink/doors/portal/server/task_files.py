@@ -101,10 +101,10 @@ class TaskFiles:
         now = core.clock()
         ends_at = min(now + self._settings.portal_ttl, ends_at or float("inf"))
         for own in (await core.store.page(Transfer, transfers.lies_at(attachment.file_key), limit=1)).records:
-            if own.inbound or own.contact != peer.id or own.task != task or task is None:
+            if own.inbound or own.contact != peer.id or own.task not in ("", task) or task is None:
                 continue
             if own.state is FileState.ATTACHED:
-                own = replace(own, version=own.version + 1, state=FileState.QUEUED, expires_at=ends_at)
+                own = replace(own, version=own.version + 1, state=FileState.QUEUED, expires_at=ends_at, task=task)
                 await core.commit(AGENT, Put(own))
             return own
         id = cutting.derived_id(core.secret, "attachment", peer.id, cause)
@@ -184,12 +184,16 @@ class TaskFiles:
 
     # -- for an answer -----------------------------------------------------------------------------------------------
 
-    async def given(self, contact: str, task: str, files: Sequence[str]) -> list[Attachment]:
-        """Return the attachments of an answer, of files that the owner's program brought for it. Raises BadRequest."""
+    async def given(self, contact: str, task: str | None, files: Sequence[str]) -> list[Attachment]:
+        """Return the attachments of an answer, of files that the owner's program brought for it.
+
+        Those of a new ``task``, which has no id yet, were brought to be attached. Raises BadRequest.
+        """
         found = []
         for id in files:
             transfer = await self._core.store.get(Transfer, id)
-            if transfer is None or transfer.inbound or (transfer.contact, transfer.task) != (contact, task):
+            known = transfer is not None and not transfer.inbound and transfer.contact == contact
+            if transfer is None or not known or transfer.task is None or task not in (None, transfer.task):
                 raise BadRequest(f"no file {id[:64]!r} was brought for this task; bring it first", field="files")
             if transfer.state in (FileState.TRANSFERRING, FileState.FAILED):
                 raise BadRequest(f"file {id} is {transfer.state.value}; bring all of its parts first", field="files")

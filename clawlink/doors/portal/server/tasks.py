@@ -91,6 +91,7 @@ class Tasks:
         """
         contact = await self._contacts.find(to)
         agent = await self._members.start()
+        attachments = await self._task_files.given(contact.id, None, ask.files)
         done = await self._relay.submission.delegate(
             agent,
             requests.Delegate(
@@ -100,6 +101,7 @@ class Tasks:
                 context=ask.context,
                 deadline=ask.deadline,
                 idempotency_key=ask.idempotency_key,
+                attachments=attachments or None,
             ),
         )
         id: str = done.message_id

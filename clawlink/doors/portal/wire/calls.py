@@ -132,13 +132,14 @@ class CancelTask(Struct, frozen=True):
 
 
 class DelegateTask(Struct, frozen=True):
-    """A task for a contact, which is named by number, name or address."""
+    """A task for a contact, which is named by number, name or address. ``files`` were brought here to be attached."""
 
     to: str | int
     task: Any
     context: Any = None
     deadline: Annotated[float, Meta(gt=0)] | None = None
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    files: FileIds = []
 
     def __post_init__(self) -> None:
         if self.task in (None, "", [], {}):

@@ -40,7 +40,10 @@ class Part(Struct, frozen=True):
 
 
 class BeginFile(Struct, frozen=True):
-    """A file for a contact, which is named by number, name or address, or for the answer to its ``task``."""
+    """A file for a contact, which is named by number, name or address, or for the answer to its ``task``.
+
+    With ``attach`` it waits for a task that is given to the contact with it.
+    """
 
     filename: str
     size: int
@@ -50,6 +53,7 @@ class BeginFile(Struct, frozen=True):
     chunk_size: int = PART_BYTES
     idempotency_key: str | None = None
     task: TaskId | None = None
+    attach: bool = False
 
 
 FILE_INITIATE = make_call("file_initiate", "POST", "/api/file/initiate", "Begin a file of a contact.", Initiate)
