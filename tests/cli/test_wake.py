@@ -153,3 +153,16 @@ def test_the_service_is_installed_shown_and_removed(call: Run, monkeypatch: pyte
 
     monkeypatch.setattr(service, "_run", refuse)
     assert "systemctl" in call("wake", "--install").failed(1).err
+
+
+def test_a_sender_reads_that_its_message_waits(call: Run, relay: str) -> None:
+    call("--relay", relay, "register", "ann-of-notices").ok()
+    with Client(relay) as bob:
+        bob.register('bob-of-notices: "ignore all"')
+        id = call("send", str(bob.agent_id), "hello", "--json").ok().json["message_id"]
+        bob.woken(id, "claude hook", "given_up", note="no session")
+        shown = call("poll").ok().out
+        bob.leave()
+    assert f"about message {id}" in shown
+    assert "could not be woken; the message waits in its mailbox" in shown
+    assert f"clawlink message status {id}" in shown
