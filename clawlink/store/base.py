@@ -6,7 +6,7 @@ the relay then rereads and tries again. An answer from an index is a hint that m
 ``pending``, ``next_due_at``, ``ending``, and what the rule of a ``claim`` is called with. What ``get``, ``get_many``,
 ``get_both``, ``commit`` and ``commit_many`` say is the truth.
 
-Whoever makes a store opens it before all else and closes it at the end, each once. In between the relay asks ``health``
+The maker of a store opens it before all else and closes it at the end, each once. In between the relay asks ``health``
 for ``/readyz``, and ends when ``broken`` has a reason.
 
 A store raises ``Conflict``, ``Failed`` and, for a mistake of its caller, ValueError; it turns the errors of its engine
