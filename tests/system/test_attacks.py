@@ -60,7 +60,8 @@ async def attacked(
     serve: Serve, open_doors: Mapping[str, Any], caplog: pytest.LogCaptureFixture
 ) -> AsyncIterator[Running]:
     """A relay on which all goes on once the attacks are over, and which has logged no defect."""
-    relay = await serve(limits={"rate_agent": 0.0, "rate_pair": 0.0}, doors=open_doors)
+    limits = {"rate_agent": 0.0, "rate_pair": 0.0, "max_uploads": 100_000, "max_agent_uploads": 100_000}
+    relay = await serve(limits=limits, doors=open_doors)
     for name in ("victim", "attacker", "honest"):
         await relay.register(name, agent_id=name)
     with caplog.at_level(logging.WARNING):
@@ -124,6 +125,9 @@ async def attack(relay: Running, seed: int, count: int, targets: Targets = OWN) 
             fine = all(status < 500 or status in _ALLOWED for status in statuses)
             assert fine, (seed, one.name, statuses, one.data[:300])
             answered += bool(statuses)
+    for upload in targets.uploads:  # unless an attack has
+        async with relay.session.delete(relay.url + upload, headers={"Tus-Resumable": "1.0.0"}) as ended:
+            assert ended.status in (204, 403, 404), await ended.text()
     # Nine of ten are answered in time on a quiet machine, and 91 of 208 were on a loaded one.
     assert answered > count // 10, "attacks reach the relay"
 
