@@ -240,15 +240,16 @@ async def _send_large(request: Asked, answer: Reply, size: int) -> None:
     connection: Any = request.protocol
     if answer.handover is not None:
         connection.hand_over(answer.handover)
+    else:  # a handover is watched once the system has all of it, and then it is given back sooner
+        buffer_little(transport)
     writer = request.writer
-    buffer_little(transport)
     transport.write(_head_of(request, answer, size))  # copying the body behind it would take longer than a second write
     unproved = _PART_BYTES
     for part in (answer.body, *answer.more):
         for start in range(0, len(part), _PART_BYTES):
             piece = memoryview(part)[start : start + _PART_BYTES]
             await writer.drain()
-            if unproved <= 0:
+            if unproved <= 0 and answer.handover is None:
                 buffer_freely(transport)
                 unproved = size
             writer.output_size += len(piece)
