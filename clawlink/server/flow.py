@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from clawlink.domain.limits import IDLE_BODY_SECONDS, Limits
@@ -19,8 +19,6 @@ if sys.platform == "linux":
 
 _SO_NWRITE = 0x1024
 _RETRY_SECONDS = 5.0
-_UNPROVED_BYTES = 64 * 1024
-_NO_BOUND = 0  # as many bytes as the system is set to
 
 
 def on_its_way(transport: Any, sock: Any = None) -> int:
@@ -39,46 +37,6 @@ def on_its_way(transport: Any, sock: Any = None) -> int:
     except (AttributeError, OSError, TypeError, ValueError):  # it is closed already, or tells nothing
         pass
     return left
-
-
-class borrowed(contextlib.AbstractContextManager["socket.socket | None"]):
-    """A socket with all its options, of which event loops give a part; None if it is closed. It raises no OSError."""
-
-    def __init__(self, sock: Any) -> None:
-        self._lent = sock
-        self._socket: socket.socket | None = None
-
-    def __enter__(self) -> socket.socket | None:
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            self._socket = socket.socket(fileno=self._lent.fileno())
-        return self._socket
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
-        if self._socket is not None:
-            self._socket.detach()
-        return isinstance(error, OSError)
-
-
-def buffer_little(transport: Any) -> None:
-    """Let the system take 64 KiB of a large reply before its reader takes any, where the system can.
-
-    The system takes megabytes otherwise: copying them for readers that read nothing delays everybody else.
-    """
-    _bound_unsent(transport, _UNPROVED_BYTES)
-
-
-def buffer_freely(transport: Any) -> None:
-    """Let the system take as much of a reply as it likes: the reader reads."""
-    _bound_unsent(transport, _NO_BOUND)
-
-
-def _bound_unsent(transport: Any, size: int) -> None:
-    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-    if option is None:
-        return
-    with borrowed(transport.get_extra_info("socket")) as real:
-        if real is not None:
-            real.setsockopt(socket.IPPROTO_TCP, option, size)
 
 
 class Watch:
@@ -121,7 +79,7 @@ class Unread:
         """How many bytes wait at this moment."""
         return self._total
 
-    @contextlib.contextmanager
+    @contextmanager
     def hold(self, block: str | None, size: int) -> Iterator[None]:
         """Count ``size`` bytes for a peer until the context ends. Raises RelayFull before a limit is passed.
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from clawlink.server.flow import borrowed, on_its_way
+from clawlink.server.flow import on_its_way
 
 if sys.platform != "win32":
     import fcntl
@@ -236,13 +236,31 @@ def _told(sock: Any, question: int) -> int:
 
 def _reset_on_close(sock: Any) -> None:
     """Make the system throw unacknowledged bytes away once the socket is closed."""
-    with borrowed(sock) as real:
+    with _borrowed(sock) as real:
         if real is not None:
             real.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 def _failed(sock: Any) -> bool:
     """Return True if the peer has reset the connection, as far as the system tells."""
-    with borrowed(sock) as real:
+    with _borrowed(sock) as real:
         return real is not None and real.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
     return False
+
+
+class _borrowed(contextlib.AbstractContextManager["socket.socket | None"]):
+    """A socket with all its options, of which event loops give a part; None if it is closed. It raises no OSError."""
+
+    def __init__(self, sock: Any) -> None:
+        self._lent = sock
+        self._socket: socket.socket | None = None
+
+    def __enter__(self) -> socket.socket | None:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            self._socket = socket.socket(fileno=self._lent.fileno())
+        return self._socket
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
+        if self._socket is not None:
+            self._socket.detach()
+        return isinstance(error, OSError)

@@ -19,7 +19,7 @@ from clawlink.domain.limits import IDLE_BODY_SECONDS, LEAST_BODY_RATE, MAX_NAME_
 from clawlink.errors import BadRequest, BodyTimeout, ClawLinkError, RangeNotSatisfiable
 from clawlink.relay.files.read import Opened
 from clawlink.relay.timestamps import StoppableTime
-from clawlink.server.flow import Watch, buffer_freely, buffer_little, on_its_way
+from clawlink.server.flow import Watch, on_its_way
 from clawlink.server.request import Request, require_unpacked, was_reset
 
 PART_BYTES = 256 * 1024
@@ -327,13 +327,9 @@ async def _stream(
     if transport is None:
         raise ConnectionResetError("the client has gone")
     watch = Watch(lambda: opened.at - on_its_way(transport), transport.abort)
-    buffer_little(transport)
     try:
         while opened.at < span.end:
-            first = opened.at == span.start
             await response.write(await opened.read(min(PART_BYTES, span.end - opened.at)))
-            if first:
-                buffer_freely(transport)
         await response.write_eof()
     finally:
         watch.stop()

@@ -21,7 +21,7 @@ from clawlink.domain.limits import Limits
 from clawlink.errors import ClawLinkError
 from clawlink.protocol import failure
 from clawlink.server.address import Addresses, block_of
-from clawlink.server.flow import Unread, Watch, buffer_freely, buffer_little, on_its_way
+from clawlink.server.flow import Unread, Watch, on_its_way
 from clawlink.server.handover import Handover
 
 JSON = "application/json; charset=utf-8"
@@ -240,21 +240,14 @@ async def _send_large(request: Asked, answer: Reply, size: int) -> None:
     connection: Any = request.protocol
     if answer.handover is not None:
         connection.hand_over(answer.handover)
-    else:  # a handover is watched once the system has all of it, and then it is given back sooner
-        buffer_little(transport)
     writer = request.writer
     transport.write(_head_of(request, answer, size))  # copying the body behind it would take longer than a second write
-    unproved = _PART_BYTES
     for part in (answer.body, *answer.more):
         for start in range(0, len(part), _PART_BYTES):
             piece = memoryview(part)[start : start + _PART_BYTES]
             await writer.drain()
-            if unproved <= 0 and answer.handover is None:
-                buffer_freely(transport)
-                unproved = size
             writer.output_size += len(piece)
             transport.write(piece)
-            unproved -= len(piece)
     if answer.handover is not None:
         connection.handed_over()
 

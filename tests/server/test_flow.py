@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
-from types import ModuleType
-from typing import Any
 
 import pytest
 
 from clawlink.domain.limits import MAX_JSON_FILE_BYTES, MIB, Limits
 from clawlink.errors import RelayFull
-from clawlink.server import flow, http_files, response
 from clawlink.server.flow import Unread
 from tests.conftest import Running, Serve
 from tests.server import blobs
@@ -93,34 +89,6 @@ async def test_replies_that_nobody_reads_are_bounded_and_given_up(
     await eventually(given_up)
     for connection in stuck:
         connection.close()
-
-
-@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the system cannot bound what it buffers")
-@pytest.mark.parametrize(("module", "path"), [(http_files, "/blobs/big"), (response, "/files/big")])
-async def test_the_system_takes_little_of_a_reply_that_nobody_reads(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, module: ModuleType, path: str
-) -> None:
-    relay = await serve()
-    data = await file_of(relay, "big", 5 * MIB)
-    held: list[Any] = []
-
-    def buffer_little(transport: Any) -> None:
-        held.append(transport)
-        flow.buffer_little(transport)
-
-    monkeypatch.setattr(module, "buffer_little", buffer_little)
-    connection = await connect(relay.url, receive_buffer=4096)
-    await connection.send(request("GET", path))
-
-    async def stands() -> bool:
-        return bool(held) and held[0].get_write_buffer_size() > 0
-
-    await eventually(stands)
-    assert flow.on_its_way(held[0]) - held[0].get_write_buffer_size() < 160 * 1024  # 64 KiB, and the peer's window
-    answer = await connection.answer(30)
-    assert answer.status == 200
-    assert (answer.body if path.startswith("/blobs") else base64.b64decode(answer.json["content"])) == data
-    connection.close()
 
 
 async def test_a_peer_that_asks_on_and_reads_nothing_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
