@@ -59,8 +59,8 @@ def test_a_file_is_put_for_readers_and_is_not_there_for_others(act: As, tmp_path
     assert "for" not in act("ann", *put, "--readers", "*", stdin=b"all").ok().out
     assert act("eve", "file-get", "plan").ok().raw == b"all"
     for wrong, code, what in (
-        ("", 2, "names nobody"),
-        (" , ", 2, "names nobody"),
+        ("", 2, "--readers is empty"),
+        (" , ", 2, "--readers is empty"),
         ("Nobody", 5, "no agent with the id or name 'Nobody'"),
         ("Bob,*", 1, "stands for everyone"),
         ("x" * 200, 1, "128 characters"),

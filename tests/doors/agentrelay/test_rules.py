@@ -319,7 +319,7 @@ def test_a_secret_of_odd_signs_is_compared_as_it_is_written() -> None:
 
 def test_no_cmp_counts_of_what_nobody_received() -> None:
     event = replace(read(), received_by=())
-    with pytest.raises(WrongState, match="not received by anybody"):
+    with pytest.raises(WrongState, match="not received yet"):
         rules.verify(event, event.secret, NOW)
     assert rules.verify(event, "forged", NOW) == (Verdict.MISMATCH, event)
 
