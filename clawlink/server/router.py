@@ -47,10 +47,12 @@ class Router:
         self._guard = guard
         self._guesses = Guesses()
         self._routes = list(routes)
-        self._fixed = {(e.method, e.path): (e, serve) for e, serve in self._routes if not e.pattern.groups}
+        self._fixed: dict[tuple[str, str], tuple[Endpoint, Handler]] = {}
         self._patterns: dict[str, list[tuple[Endpoint, Handler]]] = {}
         for endpoint, serve in self._routes:
-            if endpoint.pattern.groups:
+            if not endpoint.pattern.groups and endpoint.method != hdrs.METH_OPTIONS:  # that may be a preflight
+                self._fixed[endpoint.method, endpoint.path] = endpoint, serve
+            else:
                 self._patterns.setdefault(endpoint.method, []).append((endpoint, serve))
         # A line a request would cost more than the request, so there is none but at debug level.
         self._logs = _log.isEnabledFor(logging.DEBUG)
