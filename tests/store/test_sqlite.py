@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,13 @@ async def test_what_was_committed_is_there_after_a_restart(tmp_path: Path) -> No
     await put(store, agent("eve"))
     assert [a.id for a in (await store.page(Agent, REGISTERED)).records] == ["mia", "eve"]
     await store.close()
+
+
+async def test_a_closed_store_leaves_all_in_the_database_and_no_log(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "clawlink.db")
+    await put(store, delivery("d"))
+    await store.close()
+    assert os.listdir(tmp_path) == ["clawlink.db"]
 
 
 async def test_a_record_that_only_the_disk_remembers_is_not_stored_twice(tmp_path: Path) -> None:

@@ -49,12 +49,16 @@ class Table:
     """The tables behind the writing connection. Its caller begins and ends the transactions."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
-        cursor = db.cursor()  # one for all statements: each of them is done when the next begins
-        self._execute, self._executemany = cursor.execute, cursor.executemany
+        self._cursor = db.cursor()  # one for all statements: each of them is done when the next begins
+        self._execute, self._executemany = self._cursor.execute, self._cursor.executemany
         self._kinds = {number for (number,) in db.execute("SELECT number FROM kind")}
         self._number = self._last_number = 0
         self._newer: dict[tuple[str, int], _Stored] = {}
         self._older: dict[tuple[str, int], _Stored] = {}
+
+    def close(self) -> None:
+        """Let go of the connection: with a statement that is not ended, SQLite keeps it open behind its close."""
+        self._cursor.close()
 
     def forget(self) -> None:
         """Forget what a transaction wrote that is undone, and the numbers that it reserved."""

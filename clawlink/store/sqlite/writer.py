@@ -122,6 +122,7 @@ class Writer:
 
     def close(self) -> None:
         """Close the connection, after ``finish``."""
+        self._table.close()
         self._db.close()
 
     def _start(self, work: Work) -> None:
