@@ -38,7 +38,9 @@ def _list(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         return Exit.DONE
     for one in found["files"]:
         way = f"from {one['from_portal']}" if one["type"] == "received" else f"to {one['to_portal']}"
-        ctx.out.line(f"{one['file_id']}  {one['status']}  {one['size']} bytes  {cell(one['filename'])}, {cell(way)}")
+        task = f", of task {cell(one['task_id'])}" if one["task_id"] else ""
+        what = f"{cell(one['filename'])}, {cell(way)}{task}"
+        ctx.out.line(f"{one['file_id']}  {one['status']}  {one['size']} bytes  {what}")
     if not found["files"]:
         ctx.out.line("There are no files; send one with: clawlink portal send-file CONTACT FILE")
     return Exit.DONE

@@ -38,9 +38,7 @@ def _tasks(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     if not found["tasks"]:
         ctx.out.line("No task has crossed your portal lately; give one with: clawlink portal delegate CONTACT TEXT")
         return Exit.DONE
-    rows = [
-        (cell(t["task_id"]), _way(t), _contact(t), _stands(t), local(t["created_at"]), _what(t)) for t in found["tasks"]
-    ]
+    rows = [(cell(t["task_id"]), _way(t), _contact(t), _stands(t), local(t["since"]), _what(t)) for t in found["tasks"]]
     ctx.out.table(_HEAD, rows, whole="task", least=("since", ""))
     return Exit.DONE
 
@@ -113,12 +111,30 @@ def _one(ctx: Context, task: Any) -> Exit:
             if task[name] is not None and (name != "note" or task["question"] is None):
                 ctx.out.line(f"  {name}:")
                 ctx.out.quote(as_text(task[name]))
-        answer = f"  Answer with: clawlink portal answer {cell(task['task_id'])} TEXT"
-        if task["question"] is not None if task["type"] == "sent" else not task["final"]:
-            ctx.out.line(answer)
+        for file in task["files"]:
+            ctx.out.line(f"  {file['part']}, {_file(file)}")
+        if task["task_id_there"] is not None:
+            ctx.out.line(f"  At the other portal it is task {cell(task['task_id_there'])}.")
+        if _awaits_an_answer(task):
+            ctx.out.line(f"  Answer with: clawlink portal answer {cell(task['task_id'])} TEXT")
     if not task["final"]:
         return Exit.PENDING
     return Exit.DONE if task["status"] == "completed" else Exit.FAILED
+
+
+def _awaits_an_answer(task: Any) -> bool:
+    """Return True if it is the turn of this side: it has the task, or is asked about its own."""
+    if task["type"] == "sent":
+        return task["question"] is not None
+    return not task["final"]
+
+
+def _file(file: Any) -> str:
+    """Return a file of a task in words, with the command that brings it."""
+    told = f"file {cell(file['filename'])}, {file['size']} bytes"
+    if file["type"] == "received" and file["status"] == "completed":
+        return f"{told}: clawlink portal get-file {cell(file['file_id'])}"
+    return f"{told}: {cell(file['status'] or 'not on its way, or deleted')}"
 
 
 def _way(task: Any) -> str:

@@ -24,6 +24,7 @@ from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.errors import BadRequest, NotAllowed, RateLimited
 from clawlink.protocol.endpoint import Endpoint
+from clawlink.relay.time_slices import Turns
 from clawlink.server.http_files import headers_of, parts, send, span_of
 from clawlink.server.request import Handler, parameter
 
@@ -196,11 +197,13 @@ class FileRoutes:
     async def file_list(self, ask: Ask) -> Any:
         named = ask.request.query.get("contact")
         contact = None if named is None else (await self._contacts.find(named)).id
-        files = [
-            views.file(one, await self._files.received(one), self._url) for one in await self._shelf.listed(contact)
-        ]
-        for one in files:
-            one["received_chunks"] = len(one["received_chunks"])
+        files, turns = [], Turns()
+        for one in await self._shelf.listed(contact):
+            shown = views.file(one, await self._files.received(one), self._url)
+            shown["received_chunks"] = len(shown["received_chunks"])
+            shown["task_id"] = await self._tasks.here(one)
+            files.append(shown)
+            await turns.next()
         return {"files": files}
 
     async def file_send(self, ask: Ask) -> Any:

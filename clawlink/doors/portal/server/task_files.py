@@ -100,14 +100,13 @@ class TaskFiles:
         core = self._core
         now = core.clock()
         ends_at = min(now + self._settings.portal_ttl, ends_at or float("inf"))
-        for own in (await core.store.page(Transfer, transfers.lies_at(attachment.file_key), limit=1)).records:
-            if own.inbound or own.contact != peer.id or own.task not in ("", task) or task is None:
-                continue
+        own = None if task is None else await self._lying_at(attachment.file_key)
+        if own is not None and not own.inbound and own.contact == peer.id and own.task in ("", task):
             if own.state is FileState.ATTACHED:
                 own = replace(own, version=own.version + 1, state=FileState.QUEUED, expires_at=ends_at, task=task)
                 await core.commit(AGENT, Put(own))
             return own
-        id = cutting.derived_id(core.secret, "attachment", peer.id, cause)
+        id = self._id_of(peer.id, cause)
         known = await core.store.get(Transfer, id)
         if known is not None:
             return known
@@ -223,14 +222,30 @@ class TaskFiles:
                 _log.exception("a file without its task cannot be deleted", extra={"file": transfer.id})
                 self._stuck.add(transfer.id)
 
+    # -- looking back ------------------------------------------------------------------------------------------------
+
     async def told(self, attachments: Any) -> str:
         """Return what the owner's agent hears of the files of a task: each with the command that brings it."""
         lines = []
         for one in () if attachments is msgspec.UNSET else attachments:
-            for transfer in (await self._core.store.page(Transfer, transfers.lies_at(one.file_key), limit=1)).records:
-                if transfer.inbound:
-                    lines.append(f"\nFile {one.name}, {one.size} bytes: clawlink portal get-file {transfer.id}")
+            transfer = await self._lying_at(one.file_key)
+            if transfer is not None and transfer.inbound:
+                lines.append(f"\nFile {one.name}, {one.size} bytes: clawlink portal get-file {transfer.id}")
         return "".join(lines)
+
+    async def transfer_of(self, contact: str, cause: str, index: int, attachment: Any) -> Transfer | None:
+        """Return the file of the attachment at this place of a message; None if it is not on its way, or deleted."""
+        found = await self._lying_at(attachment.file_key)
+        if found is not None and found.contact == contact:
+            return found
+        return await self._core.store.get(Transfer, self._id_of(contact, f"{cause} {index}"))
+
+    async def _lying_at(self, file_key: str) -> Transfer | None:
+        found = (await self._core.store.page(Transfer, transfers.lies_at(file_key), limit=1)).records
+        return found[0] if found else None
+
+    def _id_of(self, contact: str, cause: str) -> str:
+        return cutting.derived_id(self._core.secret, "attachment", contact, cause)
 
 
 def _sentence(name: str, size: int, peer: Contact, why: str) -> str:

@@ -7,12 +7,13 @@ from typing import Any
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, INPUT_REQUIRED
-from clawlink.doors.portal.records import AGENT, ERRANDS, Contact, Errand, errands_with, mailbox_of
-from clawlink.doors.portal.rules.words import stamp
+from clawlink.doors.portal.records import AGENT, ERRANDS, Contact, Errand, errand_of, errands_with, mailbox_of
+from clawlink.doors.portal.rules.words import seconds, stamp
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.errands import SUFFIX, Errands
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.task_files import TaskFiles
+from clawlink.doors.portal.transfers import Transfer
 from clawlink.errors import BadRequest, UnknownTask
 from clawlink.protocol import requests
 from clawlink.protocol.replies import TaskView
@@ -81,8 +82,40 @@ class Tasks:
             "task": task.task,
             "question": (asked.note if asked.content is None else asked.content) if asks and asked else None,
             "result": task.result,
+            "files": await self._files_of(errand, task),
+            "task_id_there": errand.peer_id or None,
             "created_at": stamp(self._core.time.shown(errand.created_at)),
+            "since": stamp(seconds(_since(task))),
         }
+
+    async def _files_of(self, errand: Errand, task: TaskView) -> list[dict[str, Any]]:
+        """Return the files of the task and those of its answer, each with its id if it is still known."""
+        found = []
+        for part, attachments in (("task", task.attachments), ("answer", task.result_attachments)):
+            cause = errand.id if part == "task" else ""
+            for index, one in enumerate(attachments):
+                transfer = await self._task_files.transfer_of(errand.contact, cause, index, one)
+                found.append(
+                    {
+                        "file_id": None if transfer is None else transfer.id,
+                        "filename": one.name,
+                        "size": one.size,
+                        "status": None if transfer is None else transfer.state.value,
+                        "type": "received" if (part == "task") is errand.inbound else "sent",
+                        "part": part,
+                    }
+                )
+        return found
+
+    async def here(self, transfer: Transfer) -> str | None:
+        """Return the id that the task of a file has here; None for a file without one, and for a task not begun."""
+        if not transfer.task:
+            return None
+        errand = await self._core.store.get(Errand, transfer.task)
+        if errand is None or errand.inbound or errand.contact != transfer.contact:
+            key = errand_of(transfer.contact, transfer.task)
+            errand = next(iter((await self._core.store.page(Errand, key, limit=1)).records), None)
+        return None if errand is None else errand.id
 
     async def delegate(self, to: str | int, ask: Any) -> str:
         """Give a contact a task of the owner's agent, which hears of the answer. Return the task's id.
@@ -159,3 +192,13 @@ class Tasks:
                 f"no task {task_id[:40]!r} crossed this portal; 'clawlink portal tasks' lists them", field="task_id"
             )
         return errand
+
+
+def _since(task: TaskView) -> str:
+    """Return when the task came into its state: a report in the same state is not a new one."""
+    at = task.created_at
+    for event in reversed(task.history):
+        if event.status != task.status:
+            break
+        at = event.at
+    return at

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from clawlink.doors.portal.cli.telling import local
 from tests.doors.portal.cli.test_portal import clawlink as clawlink
-from tests.doors.portal.conftest import Bridges, Portals
+from tests.doors.portal.conftest import Bridges, Own, Portals
 from tests.doors.portal.test_errands import B_KEY, delegate, heard, task_in
 from tests.doors.portal.test_files import pair
-from tests.doors.portal.test_task_files import read
-from tests.waiting import until
+from tests.doors.portal.test_task_files import delegate as with_file
+from tests.doors.portal.test_task_files import read, share
+from tests.waiting import eventually, until
 
 
 async def test_an_answer_takes_files(portals: Portals, bridges: Bridges, clawlink: Any, tmp_path: Path) -> None:
@@ -46,3 +49,56 @@ async def test_an_answer_takes_files(portals: Portals, bridges: Bridges, clawlin
     assert (code, "no task 'none' crossed this portal" in err) == (5, True), err
     code, _, err = await clawlink(b, "answer", there, "x", "--attach", str(tmp_path / "three.txt"))
     assert (code, "three.txt" in err) == (1, True), err
+
+
+async def test_a_task_names_its_files_its_id_there_and_the_time_of_its_state(
+    portals: Portals, bridges: Bridges, clawlink: Any, tmp_path: Path
+) -> None:
+    a, b = await pair(portals)
+    bridge = await bridges(b, key=B_KEY)
+    of_ann = await with_file(a, "B-bot@portal", "count them", await share(a, "flock.csv", b"1234"))
+    (tmp_path / "sheep.csv").write_text("123")
+    (tmp_path / "count.pdf").write_text("12345")
+    _, out, _ = await clawlink(a, "delegate", "B-bot", "count the sheep", "--attach", str(tmp_path / "sheep.csv"))
+    id = out.split()[1]
+    there = await heard(bridge, "count the sheep")
+    assert (await clawlink(b, "answer", there, "see there", "--attach", str(tmp_path / "count.pdf")))[0] == 0
+
+    async def shown(own: Own, task: str) -> Any:
+        return json.loads((await clawlink(own, "tasks", task, "--json"))[1])
+
+    async def done() -> bool:
+        return bool((await shown(a, id))["final"] and (await shown(b, there))["files"][1]["status"] == "sent")
+
+    await eventually(done)
+    for own, task, ways, states in (
+        (a, id, ["sent", "received"], ["sent", "completed"]),
+        (b, there, ["received", "sent"], ["completed", "sent"]),
+    ):
+        told = await shown(own, task)
+        files = told["files"]
+        assert [(one["filename"], one["size"], one["part"]) for one in files] == [
+            ("sheep.csv", 3, "task"),
+            ("count.pdf", 5, "answer"),
+        ]
+        assert ([one["type"] for one in files], [one["status"] for one in files]) == (ways, states)
+        _, out, _ = await clawlink(own, "tasks", task)
+        for one in files:
+            command = f"clawlink portal get-file {one['file_id']}"
+            assert f"{one['part']}, file {one['filename']}, {one['size']} bytes: " in out
+            assert (command in out) is (one["type"] == "received"), out
+        listed = {one["file_id"]: one for one in json.loads((await clawlink(own, "files", "--json"))[1])["files"]}
+        assert all(listed[one["file_id"]]["task_id"] == task for one in files)
+        assert (await clawlink(own, "files"))[1].count(f", of task {task}") == 2
+        assert told["since"] > told["created_at"], "the state came later"
+        _, out, _ = await clawlink(own, "tasks")
+        line = next(line for line in out.splitlines() if task in line)
+        assert local(told["since"]) in line, out
+    assert (await shown(a, id))["task_id_there"] is None
+    assert f"At the other portal it is task {id}." in (await clawlink(b, "tasks", there))[1]
+    (one,) = (await shown(a, of_ann))["files"]
+    assert (one["filename"], one["status"], one["type"]) == ("flock.csv", "sent", "sent")
+    assert (await clawlink(a, "remove-file", one["file_id"]))[0] == 0
+    (one,) = (await shown(a, of_ann))["files"]
+    assert (one["filename"], one["file_id"], one["status"]) == ("flock.csv", None, None)
+    assert "flock.csv, 4 bytes: not on its way, or deleted" in (await clawlink(a, "tasks", of_ann))[1]
