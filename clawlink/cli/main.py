@@ -88,11 +88,12 @@ def _run(argv: list[str]) -> int:
 def _main(argv: list[str]) -> Exit:
     as_json = "--json" in argv
     ctx: Context | None = None
+    noun = ""
     try:
         from clawlink.cli.parser import parse
 
         verb, args = parse(argv)
-        as_json = args.json
+        as_json, noun = args.json, verb.noun
 
         from clawlink.cli.context import Context
 
@@ -104,7 +105,7 @@ def _main(argv: list[str]) -> Exit:
     except SystemExit as done:  # argparse has printed its help or the version
         return _close(Exit(int(done.code or 0)))
     except ClawLinkError as error:
-        report(_explained(error, ctx), as_json)
+        report(_explained(error, ctx, noun), as_json)
         return _close(exit_of(error))
     except BrokenPipeError:  # the reader of the output has closed it
         return _close(Exit.FAILED)
@@ -130,9 +131,9 @@ def _local(error: OSError) -> LocalFailure:
     return LocalFailure(f"{what}{where}" + (f"; {next_step}" if next_step else ""))
 
 
-def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
+def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLinkError:
     """Return the next step for an error of the relay, where the command line knows more."""
-    if isinstance(error, UnknownFile):
+    if isinstance(error, UnknownFile) and noun == "file":
         return UnknownFile(f"{error.message}; see which there are: clawlink file list", field=error.field)
     if isinstance(error, NotAllowed) and error.field == "claim" and ctx is not None and "no_claim" in ctx.args:
         # The relay names a field of the request; the flag has another name.

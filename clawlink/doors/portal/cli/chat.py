@@ -90,7 +90,8 @@ def _save(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 def _chat(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     typing = ctx.out.terminal and not ctx.json and sys.stdin is not None and sys.stdin.isatty()
-    with Portal(portal.url, portal.key, ca=args.ca or None, timeout=_WAIT_SECONDS + 10.0) as ear:
+    patience = _WAIT_SECONDS + 10.0
+    with Portal(portal.url, portal.key, ca=args.ca or None, timeout=patience, source=portal.source) as ear:
         return _Talk(ctx, portal, ear, typing=typing).run(args.after, 0.0 if args.timeout is None else args.timeout)
 
 

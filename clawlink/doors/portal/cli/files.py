@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from clawlink.cli.exits import Exit
+from clawlink.cli.ids import MIN_PREFIX_LENGTH, chosen
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.cli.telling import done
 from clawlink.doors.portal.client.files import get_file, send_file, until_settled
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from clawlink.cli.context import Context
 
 _FILE_SECONDS = 60.0
+_ID_LENGTH = 43
 
 
 def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
@@ -48,13 +50,22 @@ def _list(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 def _get(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     folder = args.words[1] if len(args.words) > 1 else "."
-    path = get_file(portal, args.words[0], Path(folder))
+    path = get_file(portal, _id(portal, args.words[0]), Path(folder))
     return done(ctx, {"path": str(path)}, f"Wrote {cell(str(path))}.")
 
 
 def _remove(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    told = portal.ask("DELETE", f"/api/portal/files/{quote(args.words[0], safe='')}")
-    return done(ctx, told, f"File {cell(args.words[0])} is deleted.")
+    id = _id(portal, args.words[0])
+    told = portal.ask("DELETE", f"/api/portal/files/{quote(id, safe='')}")
+    return done(ctx, told, f"File {cell(id)} is deleted.")
+
+
+def _id(portal: Portal, given: str) -> str:
+    """Return the id of the file with this beginning, or the given text if there is none. Raises UsageError."""
+    if not MIN_PREFIX_LENGTH <= len(given) < _ID_LENGTH:
+        return given
+    found = portal.ask("GET", "/api/portal/files")["files"]
+    return chosen(given, {one["file_id"]: cell(one["filename"]) for one in found if one["file_id"].startswith(given)})
 
 
 def _photos(args: Namespace, ctx: Context, portal: Portal) -> Exit:

@@ -123,7 +123,7 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """Do it at the own portal."""
     from clawlink.cli.exits import UsageError
-    from clawlink.doors.portal.client.portal import Portal, place
+    from clawlink.doors.portal.client.portal import Place, Portal, place
     from clawlink.errors import BadRequest
 
     words = ACTIONS[args.action]
@@ -137,11 +137,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if args.action in _APART:
         return cast("Exit", import_module(_APART[args.action]).run(args, ctx))
     try:
-        given = args.at and args.key
-        own = (args.at, args.key) if given else place(ctx.environ)
+        own = Place(args.at, args.key) if args.at and args.key else place(ctx.environ)
     except BadRequest as error:
         raise UsageError(f"{error.message}, or give --at and --key") from None
-    with Portal(args.at or own[0], args.key or own[1], ca=args.ca or None, timeout=30.0) as portal:
+    source = "--at" if args.at else own.source
+    with Portal(args.at or own.url, args.key or own.key, ca=args.ca or None, timeout=30.0, source=source) as portal:
         return _VERBS[args.action](args, ctx, portal)
 
 
@@ -254,10 +254,17 @@ def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
         named = ("id", "display_name", "agent_name", "user_name")
         matching = [c for c in portal.contacts() if fold(url) in {fold(str(c[name])) for name in named if c[name]}]
-        if len(matching) != 1:
+        if len(matching) > 1:
+            from clawlink.errors import AmbiguousName
+
+            numbers = ", ".join(str(c["id"]) for c in matching[:10])
+            raise AmbiguousName(
+                f"{len(matching)} contacts have the name {url[:80]!r}; name one by its number: {numbers}", field="to"
+            )
+        if not matching:
             from clawlink.errors import NotFound
 
-            raise NotFound(f"there is no one contact {url!r}; see: clawlink portal contacts")
+            raise NotFound(f"there is no contact {url[:80]!r}; 'clawlink portal contacts' lists them", field="to")
         url = matching[0]["portal_url"]
     found = portal.ask("GET", "/api/messages/history", contact_portal=url, limit=_LAST)
     if ctx.json:

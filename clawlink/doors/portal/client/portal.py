@@ -34,10 +34,11 @@ _FIRST_LOOK_SECONDS, _MOST_LOOK_SECONDS = 0.05, 1.0
 
 
 class Place(NamedTuple):
-    """The address of a portal, and a key for it."""
+    """The address of a portal, and a key for it. ``source`` tells people where the address comes from."""
 
     url: str
     key: str
+    source: str = URL
 
 
 def place(environ: Mapping[str, str] = os.environ, *, home: Path | None = None) -> Place:
@@ -55,7 +56,7 @@ def place(environ: Mapping[str, str] = os.environ, *, home: Path | None = None) 
     except (OSError, UnicodeDecodeError, RuntimeError):  # no such file, or no home
         pass
     if kept.get(URL) and kept.get(KEY):
-        return Place(normalised(kept[URL], field=URL), kept[KEY])
+        return Place(normalised(kept[URL], field=URL), kept[KEY], f"{URL} in {path}")
     raise BadRequest(f"no portal is named: set {URL} and {KEY}, or write both into {path}", field=URL)
 
 
@@ -70,11 +71,14 @@ def gateway(text: str) -> dict[str, str]:
 
 
 class Portal:
-    """The own portal. ``ca`` is the file of an authority to trust."""
+    """The own portal. ``ca`` is the file of an authority to trust, and ``source`` the place that has the address."""
 
-    def __init__(self, url: str, key: str, *, ca: str | None = None, timeout: float = _TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, url: str, key: str, *, ca: str | None = None, timeout: float = _TIMEOUT_SECONDS, source: str = URL
+    ) -> None:
         self.url = normalised(url)
         self.key = key
+        self.source = source
         self._timeout = timeout
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {key}"
@@ -141,7 +145,7 @@ class Portal:
 
     def _silent(self, error: Exception) -> RelayUnreachable:
         return RelayUnreachable(
-            f"the portal {self.url} does not answer: {reason(error)}; is it running, and is AGENTP2P_HUB_URL right?"
+            f"the portal {self.url} does not answer: {reason(error)}; is it running, and is {self.source} right?"
         )
 
     def contacts(self) -> list[dict[str, Any]]:

@@ -144,9 +144,16 @@ async def test_files_go_and_come_by_commands_functions_and_scripts(
     part.write_bytes(b"what")
     path = await asyncio.to_thread(functions.get_file, told["file_id"], output)
     assert path.read_bytes() == b"what we found", "it goes on where it was cut"
-    assert (await clawlink(b, "remove-file", told["file_id"]))[0] == 0
-    code, _, err = await clawlink(b, "get-file", told["file_id"])
-    assert (code, "no such file" in err) == (5, True), err
+    others = [one["file_id"] for one in (await b.well("GET", "/api/portal/files"))["files"]]
+    others.remove(told["file_id"])
+    short = told["file_id"][:8]
+    assert not any(one.startswith(short) for one in others)
+    assert (await clawlink(b, "get-file", short, str(tmp_path / "short")))[0] == 0
+    code, out, _ = await clawlink(b, "remove-file", short)
+    assert (code, out) == (0, f"File {told['file_id']} is deleted.\n")
+    for given in (told["file_id"], short, "x"):
+        code, _, err = await clawlink(b, "get-file", given)
+        assert (code, err) == (5, "clawlink: there is no such file; 'clawlink portal files' lists them\n")
 
 
 async def test_tasks_cross_by_commands_and_short_ids(portals: Portals, clawlink: Any) -> None:
@@ -233,7 +240,9 @@ async def test_an_exit_code_is_true(
     assert (code, "Invalid API Key" in err) == (4, True), err
 
 
-async def test_an_error_is_a_sentence_with_the_next_step(portals: Portals, clawlink: Any, tmp_path: Path) -> None:
+async def test_an_error_is_a_sentence_with_the_next_step(
+    portals: Portals, clawlink: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     portal = await portals()
     nobody = f"http://127.0.0.1:{free_port()}"
     code, _, err = await clawlink(portal, "ask", nobody, "hi")
@@ -248,7 +257,16 @@ async def test_an_error_is_a_sentence_with_the_next_step(portals: Portals, clawl
     assert "Errno" not in err
     away = Own(portal.relay)
     code = await asyncio.to_thread(main, ["portal", "contacts", "--at", nobody, "--key", away.key])
-    assert code == 3
+    assert (code, "is it running, and is --at right?" in capsys.readouterr().err) == (3, True)
+    await portal.befriend("https://bob.example", agent_name="bob")
+    for words, code, said in (
+        (["history", "eve"], 5, "there is no contact 'eve'; 'clawlink portal contacts' lists them"),
+        (["send", "eve", "x"], 5, "there is no contact 'eve'; 'clawlink portal contacts' lists them"),
+        (["history", "bob"], 7, "2 contacts have the name 'bob'; name one by its number: "),
+        (["send", "bob", "x"], 7, "2 contacts have the name 'bob'; name one by its number: "),
+    ):
+        got, _, err = await clawlink(portal, *words)
+        assert (got, said in err) == (code, True), (words, err)
     with pytest.raises(RelayUnreachable, match=r"does not answer: [^()]+; is it running"):
         await asyncio.to_thread(Portal(nobody, "k").contacts)
 
@@ -374,7 +392,8 @@ def test_the_place_is_read_from_one_source(tmp_path: Path) -> None:
         "# mine\nAGENTP2P_HUB_URL=https://Me.example/\nAGENTP2P_API_KEY = ap2p_$x=y \nOTHER\n", "utf-8"
     )
     for environ in ({}, {"AGENTP2P_HUB_URL": "https://other.example"}, {"AGENTP2P_API_KEY": "other"}):
-        assert place(environ, home=tmp_path) == ("https://me.example", "ap2p_$x=y"), environ
+        source = f"AGENTP2P_HUB_URL in {tmp_path / '.openclaw' / 'gateway.env'}"
+        assert place(environ, home=tmp_path) == ("https://me.example", "ap2p_$x=y", source), environ
     both = {"AGENTP2P_HUB_URL": "https://other.example", "AGENTP2P_API_KEY": "k"}
-    assert place(both, home=tmp_path) == ("https://other.example", "k")
+    assert place(both, home=tmp_path) == ("https://other.example", "k", "AGENTP2P_HUB_URL")
     assert gateway("#A=1\n\nB=2=3\n") == {"B": "2=3"}
