@@ -159,7 +159,7 @@ async def due(store: Store, now: float, mailbox: str = "mia", limit: int = 100) 
     return ids(await store.due(mailbox, now, limit))
 
 
-class _Opened:
+class Opened:
     """Open the store before each test, and close it after."""
 
     @pytest.fixture
@@ -173,7 +173,7 @@ class _Opened:
         await store.close()
 
 
-class TruthContract(_Opened):
+class TruthContract(Opened):
     """The promises of ``get`` and ``commit``, and of the life of a store."""
 
     async def test_an_open_store_is_well_and_has_nothing_to_migrate(self, store: Store) -> None:
@@ -437,7 +437,7 @@ class TruthContract(_Opened):
         assert await store.get(Delivery, "eves") == delivery("eves", "eve")
 
 
-class IndexContract(_Opened):
+class IndexContract(Opened):
     """The contents of the indexes, once they have caught up."""
 
     async def test_a_question_for_its_health_leaves_nothing_behind(self, store: Store) -> None:

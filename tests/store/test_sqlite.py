@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from clawlink.domain.agent import REGISTERED, Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.record import Record
 from clawlink.domain.task import Task, by_owner
-from clawlink.store.base import Batch, Conflict, Failed, Full, Put, Store, Usage
+from clawlink.store.base import Batch, Conflict, Failed, Full, LostWrites, Put, Store, Usage
 from clawlink.store.sqlite.database import APPLICATION_ID, VERSION, DataFolderError
 from clawlink.store.sqlite.store import SqliteStore
-from tests.store.asking import load, memory, total
+from tests.store.asking import load, total
 from tests.store.contract import (
-    BROADCAST,
-    NOW,
-    POOL,
     StoreContract,
-    agent,
     delivery,
     drop,
-    due,
-    file,
-    lease,
     put,
     task,
 )
+from tests.store.durable import DurableContract, Failing
 
 
 class TestSqliteStore(StoreContract):
@@ -41,6 +37,45 @@ class TestSqliteStore(StoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
         return SqliteStore(tmp_path / "clawlink.db", sync="normal")
+
+
+class TestDurable(DurableContract):
+    """What is there after a restart."""
+
+    @pytest.fixture
+    def errors(self) -> list[Exception]:
+        """What keeps the next transactions from the disk."""
+        return []
+
+    @pytest.fixture
+    def again(self, tmp_path: Path, errors: list[Exception]) -> Callable[[], Store]:
+        def before_commit() -> None:
+            for error in errors:
+                raise error
+
+        return lambda: SqliteStore(tmp_path / "clawlink.db", before_commit=before_commit)
+
+    @pytest.fixture
+    def store(self, again: Callable[[], Store]) -> Store:
+        return again()
+
+    @pytest.fixture
+    def failing(self, errors: list[Exception]) -> Failing:
+        @contextlib.contextmanager
+        def fails(error: Exception) -> Iterator[None]:
+            errors.append(error)
+            yield
+            errors.clear()
+
+        no_room, no_disk = OSError(errno.ENOSPC, "no room"), sqlite3.OperationalError("disk I/O error")
+        return lambda store: [fails(no_room), fails(no_disk), fails(LostWrites(errno.EIO, "an fsync failed"))]
+
+    @pytest.fixture
+    def later(self, tmp_path: Path) -> Callable[[], Awaitable[object]]:
+        async def write() -> None:
+            make(tmp_path / "clawlink.db", f"PRAGMA user_version = {VERSION + 1}")
+
+        return write
 
 
 async def opened(path: Path, **options: Any) -> SqliteStore:
@@ -58,24 +93,6 @@ async def reopened(path: Path, *records: Record) -> None:
             assert await store.get(type(record), record.id) == record
     finally:
         await store.close()
-
-
-async def test_what_was_committed_is_there_after_a_restart(tmp_path: Path) -> None:
-    path = tmp_path / "clawlink.db"
-    store = await opened(path)
-    kept: list[Record] = [lease(delivery("d", merge="m")), task("t"), agent("mia", "go"), file("f"), BROADCAST, POOL]
-    await put(store, delivery("d", merge="m"), *kept, delivery("gone"))
-    await drop(store, delivery("gone"))
-    before = (await load(store, "mia"), await memory(store), await store.usage(Task, by_owner("mia")))
-    await store.close()
-    await reopened(path, *kept)
-    store = await opened(path)
-    assert (await load(store, "mia"), await memory(store), await store.usage(Task, by_owner("mia"))) == before
-    assert await store.get(Delivery, "gone") is None
-    assert await due(store, NOW + 60) == ["d"]
-    await put(store, agent("eve"))
-    assert [a.id for a in (await store.page(Agent, REGISTERED)).records] == ["mia", "eve"]
-    await store.close()
 
 
 async def test_a_closed_store_leaves_all_in_the_database_and_no_log(tmp_path: Path) -> None:

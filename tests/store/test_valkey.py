@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -17,9 +17,10 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.task import Task, by_owner
 from clawlink.store.base import Batch, Drop, Failed, Full, Put, Store
 from clawlink.store.memory import MemoryStore
-from clawlink.store.valkey.store import ValkeyStore
+from clawlink.store.valkey.store import LAYOUT, ValkeyStore
 from clawlink.store.valkey.wire import Wire
 from tests.store.contract import NOW, StoreContract, ack, delivery, drop, due, lease, put, task
+from tests.store.durable import DurableContract, Failing
 from tests.valkey import Server, program, running
 from tests.waiting import until
 
@@ -42,6 +43,50 @@ class TestValkeyStore(StoreContract):
     @pytest.fixture
     def store(self, valkey: Server) -> Store:
         return ValkeyStore(Wire(valkey.url), f"mesh{next(_meshes)}")
+
+
+class TestDurable(DurableContract):
+    """What is there after a relay has ended and another one has come."""
+
+    @pytest.fixture
+    def again(self, valkey: Server) -> Callable[[], Store]:
+        mesh = f"mesh{next(_meshes)}"
+        return lambda: ValkeyStore(Wire(valkey.url), mesh)
+
+    @pytest.fixture
+    def store(self, again: Callable[[], Store]) -> Store:
+        return again()
+
+    @pytest.fixture
+    def failing(self, valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Failing:
+        @contextlib.contextmanager
+        def full() -> Iterator[None]:
+            valkey.ask("CONFIG", "SET", "maxmemory", "1")
+            try:
+                yield
+            finally:
+                valkey.ask("CONFIG", "SET", "maxmemory", "0")
+
+        @contextlib.contextmanager
+        def unanswered() -> Iterator[None]:
+            commit = Wire.commit
+
+            async def lost(wire: Wire, *words: Any) -> None:
+                await commit(wire, *words)
+                raise Failed("the answer was lost")
+
+            with monkeypatch.context() as patches:
+                patches.setattr(Wire, "commit", lambda wire, *words: asyncio.ensure_future(lost(wire, *words)))
+                yield
+
+        return lambda store: [full(), unanswered()]
+
+    @pytest.fixture
+    def later(self, store: ValkeyStore, valkey: Server) -> Callable[[], Awaitable[object]]:
+        async def write() -> None:
+            valkey.ask("HSET", f"{store.base}:meta", "layout", LAYOUT + 1)
+
+        return write
 
 
 async def counts_of(store: Store, mailboxes: list[str], origins: list[tuple[str | None, str]]) -> list[object]:
