@@ -2,6 +2,9 @@
 
 A record is immutable. A change is a new record with the next version; a store takes it only if it follows the stored
 one.
+
+A record that counts for an agent has an ``origin``, too: the ``shares.Origin`` by which a store counts it. The other
+kinds lack the field, so a store reads it with ``getattr``.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def steps() -> list[Record]:
     acked, held = delivery("acked"), delivery("held", arrival=1, merge="m")
     return [
         delivery("low", level=3), delivery("high", level=1), delivery("waits", arrival=2, delay=90.0), away,
-        held, lease(held, receipt="mine", seconds=45.0), acked, lease(acked), ack(lease(acked)), delivery("dead"), lease(delivery("dead")), dead("dead"),
+        held, lease(held, receipt="mine", seconds=45.0), acked, lease(acked),
+        ack(lease(acked)), delivery("dead"), lease(delivery("dead")), dead("dead"),
         delivery("other", "eve", body=b"for eve"), task("t"), replace(task("u"), address=ADDRESS),
         agent("zoe", "go"), agent("abe"), newer(agent("zoe", "go"), machine="moved"), file("f"), POOL, BROADCAST,
         KNOWLEDGE_OF_IT, delivery("gone"),
@@ -104,7 +105,7 @@ async def answers(store: Store) -> dict[str, Any]:
 
 
 class DurableContract(Opened):
-    """What is there after a relay has ended and another one opens its store."""
+    """The records of a relay that has ended are there when another one opens its store."""
 
     @pytest.fixture
     def again(self, store: Store) -> Callable[[], Store]:

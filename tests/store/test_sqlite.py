@@ -40,11 +40,11 @@ class TestSqliteStore(StoreContract):
 
 
 class TestDurable(DurableContract):
-    """What is there after a restart."""
+    """The contract over a restart."""
 
     @pytest.fixture
     def errors(self) -> list[Exception]:
-        """What keeps the next transactions from the disk."""
+        """Errors that keep the next transactions from the disk."""
         return []
 
     @pytest.fixture

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from clawlink.store import base
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.record import Record
+from clawlink.store import base, records
 from clawlink.store.base import Peers, Signals, Store
 from tests.relay.scene import Scene
-from tests.store import contract
+from tests.store import contract, durable
 
 PAGE = (Path(__file__).parents[2] / "references" / "stores.md").read_text("utf-8")
 EXAMPLE, SUITE, START = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -22,6 +25,12 @@ def run(source: str, **names: Any) -> dict[str, Any]:
     scope = {"__name__": __name__, **names}
     exec(compile(source, "stores.md", "exec", dont_inherit=True), scope)
     return scope
+
+
+def table(head: str) -> list[str]:
+    """Return the names in the first column of a table."""
+    (rows,) = re.findall(rf"^\| {head} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    return re.findall(r"^\| `(\w+)`", rows, re.MULTILINE)
 
 
 def suite() -> Any:
@@ -40,8 +49,18 @@ DictStore = run(EXAMPLE)["DictStore"]
 
 def test_the_suite_is_the_whole_contract() -> None:
     assert issubclass(TestDictStore, contract.StoreContract)
-    for part in re.findall(r"`(\w+Contract)`", PAGE):
+    for part in set(re.findall(r"`(\w+Contract)`", PAGE)) - {"DurableContract"}:
         assert issubclass(contract.StoreContract, getattr(contract, part)), part
+    for fixture in table("Fixture"):
+        assert getattr(durable.DurableContract, fixture), fixture
+
+
+def test_the_properties_of_a_record_are_all_there() -> None:
+    assert table("Property") == [name for name in vars(Record) if isinstance(vars(Record)[name], property)]
+    assert f"encode{inspect.signature(records.encode)}".replace("Any", "Record", 1).replace("'", "") in PAGE
+    assert f"decode{inspect.signature(records.decode)}".replace("Any", "Record", 1).replace("'", "") in PAGE
+    for field in re.findall(r"`(mailbox|state|sort_key|visible_at)`", PAGE):
+        assert field in Delivery.__struct_fields__
 
 
 def test_the_store_has_each_method_of_the_contract_and_no_method_is_forgotten() -> None:

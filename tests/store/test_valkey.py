@@ -46,7 +46,7 @@ class TestValkeyStore(StoreContract):
 
 
 class TestDurable(DurableContract):
-    """What is there after a relay has ended and another one has come."""
+    """The contract over a restart of a relay."""
 
     @pytest.fixture
     def again(self, valkey: Server) -> Callable[[], Store]:
