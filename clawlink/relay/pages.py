@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from clawlink.domain.limits import MAX_REPLY_BYTES
-from clawlink.errors import BadRequest
 from clawlink.store.base import Page, R, Store
+from clawlink.store.places import no_place
 
 
 async def page_within(
@@ -44,12 +44,3 @@ def place_in(sources: int, after: str | None) -> tuple[int, str | None]:
     if not (dot and at.isascii() and at.isdigit() and len(at) < 4 and int(at) < sources):
         raise no_place(after, limit=sources - 1)
     return int(at), rest or None
-
-
-def no_place(after: str, *, limit: float | None = None) -> BadRequest:
-    """Return the refusal of an ``after`` that no reply of the list gave. ``limit`` is the largest number in it."""
-    return BadRequest(
-        f"after takes the next of the reply before, not {after[:64]!r}; without after the list begins again",
-        field="after",
-        limit=limit,
-    )

@@ -195,6 +195,7 @@ class Store(Protocol):
         """Return up to ``limit`` records that carry index ``key``, as they came under it, or the ``newest`` first.
 
         ``after`` is what the page before returned, opaque to all but the store; anything else starts at the beginning.
+        Raises BadRequest for a number that no page ends at.
         A record that changes its keys meanwhile may be missed or repeated, no other one.
         """
 

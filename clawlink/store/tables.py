@@ -10,6 +10,7 @@ from typing import Any
 from clawlink.domain.record import text_bytes
 from clawlink.store.base import Page, Usage
 from clawlink.store.ids import Ids
+from clawlink.store.places import number_of
 from clawlink.store.sorted_ids import SortedIds
 
 NOTHING = Usage(0, 0)
@@ -224,13 +225,14 @@ class Table:
 
     def page(self, key: str, after: str | None, limit: int, *, newest: bool) -> Page[Any]:
         """Return the records under ``key`` that came after the number ``after``, or before it, ``newest`` first."""
+        beyond = number_of(after)
         index = self.indexes.get(key)
         if index is None:
             return Page((), None)
-        if after is None or not after.isdecimal():
+        if beyond is None:
             ids = list(islice(reversed(index) if newest else index, limit + 1))
         else:
-            ids = index.after(int(after), limit + 1, newest=newest)
+            ids = index.after(beyond, limit + 1, newest=newest)
         records = [self.records[id] for id in ids[:limit]]
         if len(ids) <= limit or not records:
             return Page(records, None)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.conftest import Running, Serve
-from tests.server.asks import ok, refused
+from tests.server.asks import delegate, ok, refused
 from tests.waiting import eventually
 
 
@@ -86,6 +88,25 @@ async def test_parameters_that_make_no_sense_are_refused_by_name(serve: Serve) -
     await refused(relay.get("/admin/tasks/none/children"), 404, "unknown_task")
     for path in ("search?text=a&after=9.9.9", "broadcasts?after=-1"):  # whose places are the store's
         await ok(relay.get(f"/admin/{path}"))
+
+
+@pytest.mark.durable
+async def test_a_place_beyond_all_numbers_is_refused_by_every_list(pair: Running) -> None:
+    """SQLite could not even be asked for such a number; other stores refuse the same ones."""
+    await delegate(pair, "a", "b")
+    await put(pair, "plan", b"x")
+    lists = (
+        *("discover?limit=1", "dead-letters/b?limit=1", "files?limit=1", "blobs?limit=1", "broadcasts?limit=1"),
+        *("admin/agents?limit=1", "admin/dead-letters?limit=1", "admin/broadcasts?limit=1", "admin/audit?limit=1"),
+    )
+    with_sources = ("tasks?agent_id=a", "admin/tasks?limit=1", "admin/files?limit=1", "admin/search?text=a")
+    for source, paths in (("", lists), ("own.", ["files?agent_id=a", "blobs?agent_id=a"]), ("0.", with_sources)):
+        for path in paths:
+            for beyond in (str(2**63), "9" * 400):
+                reply = await refused(pair.get(f"/{path}&after={source}{beyond}"), 400, "bad_request")
+                assert reply["field"] == "after", path
+                assert "without after the list begins again" in reply["error"], path
+            await ok(pair.get(f"/{path}&after={source}{2**63 - 1}"))
 
 
 async def test_a_minute_counts_its_own_traffic_whether_anybody_looks_or_not(serve: Serve) -> None:

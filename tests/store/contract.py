@@ -29,6 +29,7 @@ from clawlink.domain.message import Priority
 from clawlink.domain.pool import POOLS, Pool, by_member, pool_for, waiting_for
 from clawlink.domain.record import SETTLED, Record
 from clawlink.domain.task import Task, TaskState, by_assignee, by_owner, by_requester
+from clawlink.errors import BadRequest
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Put, R, Store, Usage
 from tests.store.asking import load, memory, total
 
@@ -600,11 +601,22 @@ class IndexContract(Opened):
         assert set(there) <= set(met)
         assert [id for id in met if id in stayed] == sorted(stayed, key=int)
 
-    @pytest.mark.parametrize("after", ["", "nonsense", "-1", "a"])
+    @pytest.mark.parametrize("after", ["", "nonsense", "-1", "a", "\u0661"])
     async def test_a_walk_from_nowhere_starts_at_the_beginning(self, store: Store, after: str) -> None:
         await put(store, *map(agent, "abc"))
         assert ids((await store.page(Agent, REGISTERED, after, 2)).records) == ["a", "b"]
         assert ids((await store.page(Agent, REGISTERED, after, 2, newest=True)).records) == ["c", "b"]
+
+    async def test_a_place_beyond_all_numbers_is_refused(self, store: Store) -> None:
+        """SQLite has no larger number. Another store must not take for a place what this one cannot."""
+        await put(store, agent("a"))
+        for most in (str(2**63 - 1), "0" * 30 + "7"):
+            assert ids((await store.page(Agent, REGISTERED, most)).records) == []
+        for key, newest in ((REGISTERED, False), (REGISTERED, True), ("none", False)):
+            for beyond in (str(2**63), "9" * 500):
+                with pytest.raises(BadRequest, match="without after the list begins again") as refused:
+                    await store.page(Agent, key, beyond, newest=newest)
+                assert (refused.value.field, refused.value.limit) == ("after", 2**63 - 1)
 
     async def test_a_page_of_the_newest_of_nothing_is_empty(self, store: Store) -> None:
         page = await store.page(Agent, REGISTERED, newest=True)

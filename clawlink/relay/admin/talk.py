@@ -29,10 +29,10 @@ from clawlink.protocol.admin_views import (
 )
 from clawlink.relay.admin.lists import AdminLists
 from clawlink.relay.core import Core
-from clawlink.relay.pages import no_place
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import SLICE, Turns
 from clawlink.relay.timestamps import iso
+from clawlink.store.places import no_place
 
 _STATES = (*OPEN, *(state for state in TaskState if state in FINAL))
 _SHOWN = 4000

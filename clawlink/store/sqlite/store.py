@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 from clawlink.domain.delivery import Delivery, by_dead
 from clawlink.store import records
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
+from clawlink.store.places import number_of
 from clawlink.store.probe import probe
 from clawlink.store.sqlite import queries
 from clawlink.store.sqlite.counts import Counts, Place
@@ -192,11 +193,12 @@ class SqliteStore:
     ) -> Page[R]:
         place = (self._kind(kind), key)
         order = "ORDER BY e.number DESC LIMIT ?" if newest else "ORDER BY e.number LIMIT ?"
-        if after is None or not after.isdecimal():
+        number = number_of(after)
+        if number is None:
             found = self._reading.read(f"{queries.LISTED} {order}", (*place, limit + 1))
         else:
             beyond = "AND e.number < ?" if newest else "AND e.number > ?"
-            found = self._reading.read(f"{queries.LISTED} {beyond} {order}", (*place, int(after), limit + 1))
+            found = self._reading.read(f"{queries.LISTED} {beyond} {order}", (*place, number, limit + 1))
         listed = await self._reading.load(kind, [Hint(*row[:4]) for row in found[:limit]])
         return Page(listed, str(found[limit - 1][4]) if len(found) > limit > 0 else None)
 

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 from clawlink.domain.delivery import Delivery
 from clawlink.store import records
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
+from clawlink.store.places import number_of
 from clawlink.store.probe import probe
 from clawlink.store.valkey import scripts
 from clawlink.store.valkey.facts import ends_of, facts_of
@@ -126,9 +127,8 @@ class ValkeyStore:
     async def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
     ) -> Page[R]:
-        beyond = None
-        if after is not None and after.isdecimal():
-            beyond = f"({min(int(after[:20]), _MOST_NUMBER)}"
+        place = number_of(after)
+        beyond = None if place is None else f"({min(place, _MOST_NUMBER)}"
         if 0 < limit <= _SLICE:
             start = beyond or ("+inf" if newest else "-inf")
             words = (self._kind(kind), key, start, "newest" if newest else "oldest", limit)
