@@ -121,13 +121,15 @@ class UnreadMail:
             )
         if not its:
             raise NotAllowed("only the agent that a message is for may say that it was woken for it", field="agent_id")
+        given_up = ask.result == _GIVEN_UP
+        if given_up and d is not None and not d.is_task and _is_first(told.wakes, wake):
+            # Before the wake: a repeat after a crash in between is still the first. The notice's id is derived.
+            await self._told_sender(agent, id, d)
         if told is not task and told is not d:
             await core.commit(told.partition_key, Put(told), quiet=True)
             core.unwoken.note(agent.id, id, wake)
-        if ask.result == _GIVEN_UP:
+        if given_up:
             await self._told(agent, id, wake)
-            if d is not None and not d.is_task and _is_first(told.wakes, wake):
-                await self._told_sender(agent, id, d)
         return WakeStored("stored", id, shown(told.wakes, core.time))
 
     async def _told(self, worker: Agent, id: str, wake: Wake) -> None:
