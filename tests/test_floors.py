@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,8 +95,9 @@ class Import(NamedTuple):
         return f"{self.file}:{self.line} imports {self.target}"
 
 
-def imports(file: str, source: str) -> Iterator[Import]:
-    """Give every import of this package in a file; ``from clawlink import x`` counts as ``clawlink.x``."""
+@cache
+def imports(file: str, source: str) -> Sequence[Import]:
+    """Return every import of this package in a file; ``from clawlink import x`` counts as ``clawlink.x``."""
 
     def visit(node: ast.AST, at_load: bool) -> Iterator[Import]:
         for target in _targets(node, file):
@@ -112,7 +114,7 @@ def imports(file: str, source: str) -> Iterator[Import]:
         for node in nodes:
             yield from visit(node, at_load)
 
-    yield from visit(ast.parse(source), True)
+    return tuple(visit(ast.parse(source), True))
 
 
 def _is_typing_only(test: ast.expr) -> bool:
