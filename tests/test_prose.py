@@ -127,6 +127,8 @@ def test_a_yes_or_no_is_said_as_such() -> None:
 
 def riddles(source: str) -> Iterator[tuple[int, str]]:
     """Give line and words of each riddle in a sentence that users meet: an error, a help text, a line of output."""
+    if not _RIDDLE.search(source):
+        return
     tree = ast.parse(source)
     unseen = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
     for node in ast.walk(tree):
