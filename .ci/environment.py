@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 ROOT = Path(__file__).resolve().parent.parent
 _PROBE = "import importlib.util, sys; print(*sys.version_info[:2] if importlib.util.find_spec('pip') else '-')"
@@ -53,6 +56,20 @@ def floors(project: str) -> list[str]:
     return [f"{name}=={version}" for name, version in named]
 
 
+def is_editable(folder: Path) -> bool:
+    """Return True if the environment in ``folder`` runs the files of this checkout.
+
+    ``pip install '.[redis]'`` replaces the editable installation by a copy, which later edits do not reach.
+    """
+    for packages in (*folder.glob("lib/python*/site-packages"), folder / "Lib" / "site-packages"):
+        for told in packages.glob("clawlink_relay-*.dist-info/direct_url.json"):
+            origin = json.loads(told.read_text("utf-8"))
+            there = Path(url2pathname(urlsplit(origin["url"]).path))
+            if origin.get("dir_info", {}).get("editable") is True and there.exists() and there.samefile(ROOT):
+                return True
+    return False
+
+
 def _is_installed(folder: Path, extras: str, project: str) -> bool:
     """Return True if the extras of this pyproject.toml are installed, or more than these."""
     stamps = [_stamp(folder, extras)] if extras else folder.glob(_stamp(folder, "*").name)
@@ -77,8 +94,11 @@ def main() -> None:
     folder = Path(os.path.abspath(args.folder))
     why = broken(folder, sys.version_info[:2]) if folder.exists() else None
     project = (ROOT / "pyproject.toml").read_text("utf-8")
-    if why is None and _is_installed(folder, args.extras, project):
+    linked = why is None and is_editable(folder)
+    if linked and _is_installed(folder, args.extras, project):
         return
+    if why is None and not linked and any(folder.glob(_stamp(folder, "*").name)):
+        print(f"{args.folder} has a copy of ClawLink; this checkout is installed there again", flush=True)
     if why is not None:
         print(f"{args.folder} is made anew: {why}", flush=True)
         shutil.rmtree(folder)

@@ -22,3 +22,19 @@ def former_distribution() -> str | None:
                 f"pip uninstall {_FORMER}, then install {DISTRIBUTION} again (pip install . in its checkout)"
             )
     return None
+
+
+def extra_command(extra: str) -> str:
+    """Return the command that adds an extra to ClawLink, for a checkout.
+
+    It keeps an editable installation editable. Without ``-e`` pip would replace that by a copy.
+    """
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        origin = json.loads(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        origin = {}
+    editable = origin.get("dir_info", {}).get("editable") is True
+    return f"pip install {'-e ' if editable else ''}'.[{extra}]'"

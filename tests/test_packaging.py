@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from types import ModuleType
 
 import pytest
 
-from clawlink.version import DISTRIBUTION, VERSION, former_distribution
+from clawlink.version import DISTRIBUTION, VERSION, extra_command, former_distribution
 
 ROOT = Path(__file__).parent.parent
 _PAGES = [ROOT / "README.md", ROOT / "clawlink" / "SKILL.md", *(ROOT / "references").glob("*.md")]
@@ -114,6 +115,28 @@ def test_a_broken_environment_is_found_out(setup: ModuleType, tmp_path: Path) ->
     assert "does not run" in setup.broken(gone, _HERE)
     (tmp_path / "empty").mkdir()
     assert "not complete" in setup.broken(tmp_path / "empty", _HERE)
+
+
+def test_a_copy_in_place_of_the_editable_installation_is_found_out(
+    setup: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "env" / "lib" / "python3.12" / "site-packages"
+    monkeypatch.setattr(sys, "path", [str(packages)])
+    assert extra_command("redis") == "pip install '.[redis]'"
+    assert not setup.is_editable(tmp_path / "env")
+    installed(packages, "clawlink_relay", "clawlink/__init__.py")
+    told = packages / "clawlink_relay-1.1.0.dist-info" / "direct_url.json"
+    here, editable = ROOT.as_uri(), {"editable": True}
+    for origin, linked, command in (
+        ({"url": here, "dir_info": editable}, True, "pip install -e '.[redis]'"),
+        ({"url": here, "dir_info": {}}, False, "pip install '.[redis]'"),
+        ({"url": tmp_path.as_uri(), "dir_info": editable}, False, "pip install -e '.[redis]'"),
+        ({"url": (tmp_path / "gone").as_uri(), "dir_info": editable}, False, "pip install -e '.[redis]'"),
+        ({"url": "https://relay.example/clawlink.whl", "archive_info": {}}, False, "pip install '.[redis]'"),
+    ):
+        told.write_text(json.dumps(origin))
+        assert setup.is_editable(tmp_path / "env") is linked, origin
+        assert extra_command("redis") == command, origin
 
 
 def test_the_floors_are_those_of_the_project(setup: ModuleType) -> None:

@@ -24,7 +24,7 @@ from clawlink.server.app import App
 from clawlink.server.keys import noted, with_secrets
 from clawlink.server.logs import set_up
 from clawlink.store.base import Store
-from clawlink.version import VERSION, former_distribution
+from clawlink.version import VERSION, extra_command, former_distribution
 
 if TYPE_CHECKING:
     from clawlink.store.sqlite.folder import DataFolder
@@ -163,7 +163,7 @@ async def _mesh(config: ServerConfig, url: str) -> Mesh:
         from clawlink.store.valkey.mesh import Mesh
     except ImportError:
         raise ClawLinkError(
-            "--store needs the package redis; in a checkout of ClawLink: pip install '.[redis]'"
+            f"--store needs the package redis; in a checkout of ClawLink: {extra_command('redis')}"
         ) from None
     return await Mesh.open(
         url,
@@ -287,7 +287,8 @@ async def _announced(config: ServerConfig, port: int) -> Any:
         )
     except ImportError:
         _log.info(
-            "not announced on the local network, as zeroconf is missing: pip install '.[lan]' in ClawLink's checkout"
+            "not announced on the local network, as zeroconf is missing; in a checkout of ClawLink: "
+            + extra_command("lan")
         )
         yield
         return

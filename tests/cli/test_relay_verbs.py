@@ -10,6 +10,7 @@ import pytest
 
 from clawlink import lan
 from clawlink.lan import Found
+from clawlink.version import extra_command
 from tests.cli.conftest import COMMAND, Run
 from tests.processes import Popen
 from tests.tables import each
@@ -51,7 +52,7 @@ def test_scan_without_zeroconf_or_network(call: Run, monkeypatch: pytest.MonkeyP
     pretend(monkeypatch, error=OSError(101, "Network is unreachable"))
     assert "Network is unreachable" in call("scan").failed(1).err
     pretend(monkeypatch, error=ImportError("zeroconf"))
-    assert "pip install '.[lan]'" in call("scan").failed(1).err
+    assert extra_command("lan") in call("scan").failed(1).err
 
 
 def test_serve_runs_a_relay(call: Run) -> None:

@@ -23,11 +23,12 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.domain.terminal import cell
     from clawlink.errors import ClawLinkError
     from clawlink.lan import scan
+    from clawlink.version import extra_command
 
     try:
         found = scan(args.timeout or _LISTEN_SECONDS)
     except ImportError:
-        raise ClawLinkError("scan needs zeroconf; in a checkout of ClawLink: pip install '.[lan]'") from None
+        raise ClawLinkError(f"scan needs zeroconf; in a checkout of ClawLink: {extra_command('lan')}") from None
     except OSError as error:
         raise ClawLinkError(f"cannot listen on the local network: {error.strerror or error}") from None
     if ctx.json:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from clawlink import private
 from clawlink.doors.a2a.wire import v0_3
 from clawlink.errors import BadRequest, ClawLinkError, NameTaken
+from clawlink.version import extra_command
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 DEFAULT_FILE = "a2a-key.pem"
 ALGORITHM = "ES256"
 _SIZE = 32
-_EXTRA = "signatures need more packages; in a checkout of ClawLink: pip install '.[sign]'"
 Json = dict[str, Any]
 
 
@@ -60,7 +60,7 @@ def available() -> bool:
 def require_extra() -> None:
     """Refuse what needs signatures where their packages are missing. Raises ClawLinkError."""
     if not available():
-        raise ClawLinkError(_EXTRA)
+        raise ClawLinkError(f"signatures need more packages; in a checkout of ClawLink: {extra_command('sign')}")
 
 
 class Key:
