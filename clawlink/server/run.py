@@ -216,6 +216,8 @@ async def _listen_until_told(config: ServerConfig, app: App, port: int, kept: _K
             _log.warning(warning)
     if mesh is not None:
         _log.info("everything is kept on the server of the store", extra={"server": mesh.server})
+        for warning in mesh.warnings:
+            _log.warning(warning)
     # Objects of this moment live as long as the process: the collector need not look at them again.
     gc.collect()
     gc.freeze()

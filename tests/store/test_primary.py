@@ -44,6 +44,26 @@ async def test_a_server_is_reached_by_a_socket_of_this_machine() -> None:
         await mesh.close()
 
 
+async def test_a_server_that_loses_messages_at_its_restart_is_warned_of() -> None:
+    async def warned(server: Server, url: str = "") -> list[str]:
+        mesh = await Mesh.open(url or server.url, steady=steady_clock())
+        await mesh.close()
+        return mesh.warnings
+
+    with running() as server:
+        assert await warned(server) == []  # it has appendonly yes
+        server.ask("CONFIG", "SET", "appendonly", "no")
+        (said,) = await warned(server)
+        assert "loses all agents, messages and files; set appendonly yes" in said
+        server.ask("CONFIG", "SET", "save", "3600 1")
+        (said,) = await warned(server)
+        assert "loses what came after its last snapshot; set appendonly yes" in said
+        server.ask("CONFIG", "SET", "save", "")
+        server.ask("ACL", "SETUSER", "relay", "on", "nopass", "~*", "&*", "+@all", "-config")
+        (said,) = await warned(server, f"redis://relay:any@127.0.0.1:{server.port}")
+        assert "last snapshot" in said  # the server does not tell this user more
+
+
 async def test_the_primary_among_replicas_is_found_and_followed() -> None:
     with running() as a, running("--replicaof", f"127.0.0.1 {a.port}") as b:
         wire = Wire(f"redis://127.0.0.1:{b.port},127.0.0.1:{a.port}", "m", replicas=1)

@@ -17,7 +17,7 @@ from clawlink.store.base import Event, Failed
 from clawlink.store.valkey import scripts
 from clawlink.store.valkey.contents import SharedBlobs
 from clawlink.store.valkey.primary import Place
-from clawlink.store.valkey.server import StoreError
+from clawlink.store.valkey.server import StoreError, loss
 from clawlink.store.valkey.store import ValkeyStore
 from clawlink.store.valkey.wire import Wire
 
@@ -82,6 +82,8 @@ class Mesh:
         self.blobs = SharedBlobs(self._wire, self.store, blobs)
         self.clock = MeshTime(steady)
         self.secret = b""
+        self.warnings: list[str] = []
+        """What the operator should know of the server: a sentence each."""
         self._id = secrets.token_hex(8)
         self._base = self.store.base
         self._told: list[Event] = []
@@ -131,6 +133,16 @@ class Mesh:
         self.secret = await self._wire.call("HGET", meta, "secret")
         await self.clock.follow(self._wire)
         await self.blobs.count()
+        if (lost := loss(self._wire.primary.facts, await self._snapshots())) is not None:
+            self.warnings.append(lost)
+
+    async def _snapshots(self) -> bool | None:
+        """Return True if the server writes snapshots, and None if it does not tell: some servers refuse CONFIG."""
+        try:
+            told = await self._wire.call("CONFIG", "GET", "save")
+        except Failed:
+            return None
+        return bool(told[1]) if len(told) == 2 else None
 
     @property
     def server(self) -> str:

@@ -1,4 +1,4 @@
-"""The reasons not to keep records on a server."""
+"""The reasons not to keep records on a server, and what a server may lose."""
 
 from __future__ import annotations
 
@@ -37,3 +37,14 @@ def require_fit(facts: Mapping[str, str], shown: str, replicas: int) -> str:
             "full; set it to noeviction"
         )
     return server
+
+
+def loss(facts: Mapping[str, str], snapshots: bool | None) -> str | None:
+    """Return the sentence about what a restart of the server loses; None if that is no more than a second.
+
+    ``facts`` are those of ``INFO``. ``snapshots`` says if the server writes snapshots, None if it does not tell.
+    """
+    if facts.get("aof_enabled") != "0":
+        return None
+    lost = "all agents, messages and files" if snapshots is False else "what came after its last snapshot"
+    return f"a restart of the server of the store loses {lost}; set appendonly yes there (references/operations.md)"
