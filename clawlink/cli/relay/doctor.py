@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SKEW_SECONDS = 5.0
 _OTHERS = 0o077
-_STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
+_STYLES = {"ok": "green", "note": "cyan", "warn": "yellow", "FAIL": "bold red"}
 _SET_CLOCK = {"darwin": "sudo sntp -sS time.apple.com", "win32": "w32tm /resync"}
 
 
@@ -144,8 +144,11 @@ def _choose(ctx: Context) -> tuple[Where | None, Check]:
         fix = "clawlink register --name NAME" if isinstance(error, NoIdentity) else "clawlink --as NAME doctor"
         fix = failed[0].fix if failed and isinstance(error, IdentityUnreadable) else fix
         problem = Check("identity", "FAIL", error.message, fix, exit_of(error))
+        several = isinstance(error, SeveralIdentities)
     try:
-        return visiting(ctx.given, ctx.identities)._replace(saved=None), problem
+        where = visiting(ctx.given, ctx.identities)._replace(saved=None)
+        # Several agents of one relay are no fault: each command takes the one that it is told.
+        return where, problem._replace(status="note", exit=Exit.DONE) if several else problem
     except SeveralIdentities:  # on several relays: which of them is meant is the first thing to say
         return None, problem
     except (NoIdentity, IdentityUnreadable):
