@@ -179,11 +179,11 @@ def next_command(ctx: Context, message: Message | Other, *, receipt: str | None 
     """
     if isinstance(message, TaskDelegation):
         claim = {} if receipt is None else {"receipt": receipt}
-        return "answer", ctx.command("respond", msg_id=message.message_id, **claim, tail='--result "..."')
+        return "answer", ctx.command("respond", message.message_id, **claim, tail='"..."')
     if isinstance(message, TaskResponse) and message.status == _ASKED and message.passed_on is not True:
         return "answer", ctx.command("answer", message.message_id, tail='"..."')
     if isinstance(message, TaskAnswer):
-        return "go on", ctx.command("respond", msg_id=message.task_id, tail='--result "..."')
+        return "go on", ctx.command("respond", message.task_id, tail='"..."')
     if isinstance(message, TaskUpdate):
         return "look", ctx.command("task", message.task_id)
     if isinstance(message, MessageUpdate):

@@ -63,7 +63,7 @@ def test_a_task_with_all_that_is_needed_to_answer_it(run: Run, me: str, sender: 
     assert lines[3].startswith("  age:       ")
     assert lines[5:7] == ["    │ do", "    │ this"]
     assert '    │   "format": "md"' in lines
-    assert f'  answer:  clawlink respond --msg-id {task_id} --result "..."' in lines
+    assert f'  answer:  clawlink respond {task_id} "..."' in lines
     assert lines[-1] == "1 message."
     assert run("poll").ok().out == "No messages.\n"
 
@@ -73,7 +73,7 @@ def test_the_answer_command_names_the_identity_where_there_are_several(
 ) -> None:
     call("register", "--name", fresh("other")).ok()
     task_id = sender.delegate(me, "x").message_id
-    assert f'clawlink respond --msg-id {task_id} --as {me} --result "..."' in call("--as", me, "poll").ok().out
+    assert f'clawlink respond {task_id} --as {me} "..."' in call("--as", me, "poll").ok().out
 
 
 def test_with_json_it_is_the_reply(run: Run, me: str, sender: Client) -> None:

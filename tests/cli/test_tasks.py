@@ -310,7 +310,7 @@ def test_the_receipt_of_a_claim_that_is_no_longer_the_present_one_is_refused(cal
     id = peer.delegate(me, "work").message_id
     shown = call("poll", "--no-ack").ok().out
     command = next(line for line in shown.splitlines() if line.startswith("  answer:"))
-    found = re.search(rf"clawlink respond --msg-id {id} --receipt (\S+) --result", command)
+    found = re.search(rf'clawlink respond {id} --receipt (\S+) "\.\.\."$', command)
     assert found is not None
     receipt = found[1].strip("'")
     assert f"receipt:     {receipt}" in shown
@@ -362,7 +362,7 @@ def test_poll_shows_questions_answers_and_what_became_of_tasks(call: Run, me: st
     shown = call("poll").ok().out
     assert f"to what you asked about task {given}" in shown
     assert "    │ that one" in shown
-    assert f'go on:  clawlink respond --msg-id {given} --result "..."' in shown
+    assert f'go on:  clawlink respond {given} "..."' in shown
     peer.cancel(given, note="no need\n\x1b[2J")
     shown = call("poll").ok().out
     assert f": task {given} is cancelled" in shown

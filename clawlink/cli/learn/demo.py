@@ -125,9 +125,9 @@ def _serve_one(stage: Stage, grace: Client) -> None:
     stage.tell("grace", f"polls: {task.priority.value} task from {task.from_name}, delivered to her alone", task.task)
     grace.ack([claimed.receipt])
     stage.tell("grace", "acknowledges it: the relay need not keep it for her any longer")
-    stage.tell("grace", f"reports: clawlink respond --msg-id {task.message_id} --status in_progress")
+    stage.tell("grace", f"reports: clawlink respond {task.message_id} --status in_progress")
     grace.respond(task.message_id, "reading up on it", status="in_progress")
-    stage.tell("grace", f"answers: clawlink respond --msg-id {task.message_id} --result ...", _ANSWER)
+    stage.tell("grace", f"answers: clawlink respond {task.message_id} '...'", _ANSWER)
     grace.respond(task.message_id, _ANSWER)
 
 
