@@ -36,8 +36,9 @@ class Outcome(Struct, frozen=True, gc=False):
 class _Way(Struct, frozen=True):
     """A way to settle: its effect on a message, and on a task.
 
-    A task may have a delivery, a record or both. ``carried`` moves a delivery alone, ``task`` a record alone, and both
-    together move both. A ``None`` refuses.
+    A task may have a delivery, a record or both. ``carried`` moves a delivery, and ``task`` a record. Without
+    ``carried`` a task that has a delivery alone gets a record, and ``message`` moves its delivery. Without
+    ``alone`` a task with a record alone is refused. ``drops`` removes the delivery beside a record.
     """
 
     message: Callable[[Delivery, str], Delivery]
