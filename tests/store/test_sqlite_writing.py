@@ -212,13 +212,13 @@ def test_on_a_slow_disk_jobs_wait_for_as_many_as_the_last_ones(monkeypatch: pyte
     for _ in range(3):
         lots.loop.turn()
     ((seconds, call),) = lots.loop.timers
-    assert seconds == gathering.LONGEST_WAIT_SECONDS
+    assert seconds == gathering.LONGEST_PAUSE_SECONDS
     call()  # no more came
     assert lots.sizes == [8, 8, 2]
     lots.loop.timers.clear()
     lots.settle(after=1.0)
     lots.add(2)
-    lots.now[0] += 2 * gathering.LONGEST_SECONDS
+    lots.now[0] += 2 * gathering.LONGEST_GATHERING_SECONDS
     lots.loop.turn()
     assert lots.sizes == [8, 8, 2, 2], "as many as before go at once"
 

@@ -14,11 +14,11 @@ from clawlink.store.sqlite.jobs import Job
 
 # The most jobs that share a transaction, so that the first of them does not wait for too many others.
 _MOST_JOBS = 256
-# A disk is slow if the last transaction took longer. Then the next one waits half as long for as many jobs as that had.
-_SLOW_SECONDS, LONGEST_WAIT_SECONDS = 0.001, 0.005
+# A disk is slow if the last transaction took longer. Then the next one pauses half as long for as many jobs.
+_SLOW_SECONDS, LONGEST_PAUSE_SECONDS = 0.001, 0.005
 # A transaction waits while jobs come, but for this long at most. A caller that was answered needs two turns of the
 # event loop to ask again: one that reads its request, and one that handles it.
-LONGEST_SECONDS, _STILL_TURNS = 0.002, 2
+LONGEST_GATHERING_SECONDS, _STILL_TURNS = 0.002, 2
 
 
 class Gathering:
@@ -30,7 +30,7 @@ class Gathering:
         self._loop: asyncio.AbstractEventLoop | None = None  # it has jobs that wait, or that are not done
         self._timer: asyncio.TimerHandle | None = None
         self._seen = self._still = 0  # the jobs that were here a turn ago, and since how many turns
-        self._since = 0.0  # of this lot, and then of its transaction
+        self._began = self._submitted = 0.0  # when this lot began to gather, and when the last one went
         self._last = 1  # the jobs of the last transaction
         self._took = 0.0
 
@@ -46,7 +46,7 @@ class Gathering:
 
     def settled(self) -> None:
         """Begin to gather for the next transaction: the last one is done."""
-        self._took = perf_counter() - self._since
+        self._took = perf_counter() - self._submitted
         if self._jobs and self._loop is not None:
             self._begin(self._loop)
         else:
@@ -58,7 +58,7 @@ class Gathering:
         return jobs
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._seen, self._still, self._since = 0, 0, perf_counter()
+        self._seen, self._still, self._began = 0, 0, perf_counter()
         loop.call_soon(self._look)
 
     def _look(self) -> None:
@@ -67,11 +67,11 @@ class Gathering:
         if loop is not None and count < (_MOST_JOBS if slow else self._last):
             self._still = self._still + 1 if count == self._seen else 0
             self._seen = count
-            if self._still < _STILL_TURNS and perf_counter() - self._since < LONGEST_SECONDS:
+            if self._still < _STILL_TURNS and perf_counter() - self._began < LONGEST_GATHERING_SECONDS:
                 loop.call_soon(self._look)
                 return
             if slow and count < self._last:
-                self._timer = loop.call_later(min(self._took / 2, LONGEST_WAIT_SECONDS), self._go)
+                self._timer = loop.call_later(min(self._took / 2, LONGEST_PAUSE_SECONDS), self._go)
                 return
         self._go()
 
@@ -79,5 +79,5 @@ class Gathering:
         self._timer = None
         jobs, self._jobs = self._jobs[:_MOST_JOBS], self._jobs[_MOST_JOBS:]
         if jobs:
-            self._last, self._since = len(jobs), perf_counter()
+            self._last, self._submitted = len(jobs), perf_counter()
             self._submit(jobs)

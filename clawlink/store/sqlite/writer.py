@@ -54,11 +54,15 @@ class _TakenOver(Exception):
 class Writer:
     """The writing connection, and the thread that waits for the disk.
 
-    ``settled`` takes the done jobs, on the event loop of their futures. ``before_commit`` is called on the thread
-    before each transaction ends, to put the files of its records on the disk. ``leaving`` is called before the log is
-    put on the disk, and what it returns afterwards. ``lazy`` answers a commit before it is on the disk. ``clock``, once
-    set, gives the time to store as the relay's last moment. ``uptime`` gives the name of
-    the machine's start, and seconds by a steady clock.
+    It calls:
+
+    - ``settled`` with the done jobs, on the event loop of their futures;
+    - ``before_commit`` on the thread, before each transaction ends: it puts the files of the records on the disk;
+    - ``leaving`` on the thread, before the log goes into the database, and what that returned afterwards;
+    - ``clock``, once it is set, for the time to store as the relay's last moment;
+    - ``uptime`` for the name of the machine's start, and the seconds of its steady clock.
+
+    A ``lazy`` writer answers a commit before it is on the disk.
     """
 
     def __init__(
@@ -105,10 +109,12 @@ class Writer:
         """
         work = Work(jobs)
         with self._lock:
-            mine, self._busy = not self._busy, True
-            if not mine:
+            free = not self._busy
+            if free:
+                self._busy = True
+            else:
                 self._queue.put(work)
-        if mine:
+        if free:
             try:
                 self._start(work)
             finally:
@@ -171,8 +177,9 @@ class Writer:
     def _take(self) -> bool:
         """Have the connection for this thread. Return False if the other has it."""
         with self._lock:
-            was_busy, self._busy = self._busy, True
-        return not was_busy
+            free = not self._busy
+            self._busy = True
+        return free
 
     def _release(self) -> None:
         """Let the next caller begin its jobs, unless some wait already."""
