@@ -267,7 +267,7 @@ async def _registered(door: Hub, socket: Socket) -> Connection | None:
         door.joined(instance, connection)
     finally:
         if agent is None:
-            door.seats.taken(instance.id)
+            door.seats.stop_joining(instance.id)
     return connection
 
 

@@ -22,7 +22,7 @@ _RENEW_SECONDS = 5.0
 
 
 class _Seat:
-    """An instance that is here: those that are about to connect, and what follows its agents."""
+    """An instance that is here: the number of its connections that join, and what follows its agents."""
 
     def __init__(self, following: Following) -> None:
         self.joining = 0
@@ -48,7 +48,10 @@ class Seats:
         self._renewed = -_RENEW_SECONDS
 
     async def take(self, instance_id: str) -> None:
-        """Have an instance here, and know its agents; ``taken`` has to follow. Raises WrongState, Failed."""
+        """Have an instance here for a connection that joins, and know its agents. Raises WrongState, Failed.
+
+        ``stop_joining`` has to follow, also if the connection fails.
+        """
         async with self._lock:
             if not await self._hold(instance_id):
                 raise WrongState(
@@ -64,14 +67,14 @@ class Seats:
         try:
             await seat.following.loaded()
         except BaseException:
-            self.taken(instance_id)
+            self.stop_joining(instance_id)
             if not seat.joining and self._seats.get(instance_id) is seat:
                 del self._seats[instance_id]
                 seat.following.close()
             raise
 
-    def taken(self, instance_id: str) -> None:
-        """Note that a connection has come, or has not."""
+    def stop_joining(self, instance_id: str) -> None:
+        """Note that a connection joins no more: it is there, or it has failed."""
         seat = self._seats.get(instance_id)
         if seat is not None:
             seat.joining -= 1
