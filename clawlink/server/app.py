@@ -24,7 +24,7 @@ from clawlink.server.address import Addresses, network
 from clawlink.server.auth import Guard
 from clawlink.server.ceiling import ceiling_of, open_files
 from clawlink.server.connection import Server
-from clawlink.server.flow import Unread
+from clawlink.server.flow import UnreadReplies
 from clawlink.server.json_endpoint import json_routes
 from clawlink.server.live import Live
 from clawlink.server.page_files import Files, PageRoutes
@@ -183,7 +183,7 @@ class App:
             self._router(),
             addresses=self._addresses,
             names=config.allow_hosts,
-            unread=Unread(config.limits),
+            unread=UnreadReplies(config.limits),
             ceiling=self._ceiling,
             max_body_bytes=config.limits.max_body_bytes,
         )

@@ -19,7 +19,7 @@ from clawlink.domain.limits import MAX_KEY_LENGTH
 from clawlink.errors import BadRequest, BodyTimeout, ClawLinkError, InternalError
 from clawlink.server.address import Addresses
 from clawlink.server.ceiling import HEAD_SECONDS, Ceiling, Seat
-from clawlink.server.flow import Unread, Watch, on_its_way
+from clawlink.server.flow import UnreadReplies, Watch, on_its_way
 from clawlink.server.handover import Handover, Handovers, has_come
 from clawlink.server.masks import Masked
 from clawlink.server.request import Request
@@ -40,7 +40,7 @@ class Server(web.Server):
         *,
         addresses: Addresses,
         names: Iterable[str],
-        unread: Unread,
+        unread: UnreadReplies,
         ceiling: Ceiling,
         max_body_bytes: int,
     ) -> None:

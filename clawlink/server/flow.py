@@ -66,7 +66,7 @@ class Watch:
         self._timer = self._loop.call_later(IDLE_BODY_SECONDS, self._look)
 
 
-class Unread:
+class UnreadReplies:
     """Counts the bytes of replies that wait in memory until their peers read them."""
 
     def __init__(self, limits: Limits) -> None:

@@ -21,7 +21,7 @@ from clawlink.domain.limits import Limits
 from clawlink.errors import ClawLinkError
 from clawlink.protocol import failure
 from clawlink.server.address import Addresses, block_of
-from clawlink.server.flow import Unread, Watch, on_its_way
+from clawlink.server.flow import UnreadReplies, Watch, on_its_way
 from clawlink.server.handover import Handover
 
 JSON = "application/json; charset=utf-8"
@@ -75,7 +75,7 @@ class Asked(web.BaseRequest):
 
     headers_too: Mapping[str, str] | None = None
     addresses = Addresses()
-    unread = Unread(Limits())
+    unread = UnreadReplies(Limits())
 
     @cached_property
     def address(self) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 
 from clawlink.domain.limits import MAX_JSON_FILE_BYTES, MIB, Limits
 from clawlink.errors import RelayFull
-from clawlink.server.flow import Unread
+from clawlink.server.flow import UnreadReplies
 from tests.conftest import Running, Serve
 from tests.server import blobs
 from tests.server.asks import refused
@@ -22,7 +22,7 @@ SMALL = Limits(max_unread_reply=10, max_unread_address=15, max_unread_total=20)
 
 
 def test_bytes_are_counted_by_reply_address_and_relay() -> None:
-    unread = Unread(SMALL)
+    unread = UnreadReplies(SMALL)
     with unread.hold("192.0.2.1", 10), unread.hold("2001:db8::1", 5):
         for address, size, actual, limit, flag in (
             ("192.0.2.9", 11, 11, 10, "--max-unread-reply"),
