@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import clawlink
+from clawlink import private
 from clawlink.client.hooks.sessions import Sessions
 from clawlink.client.programs.json_text import Unmergeable
 from clawlink.client.programs.programs import PROGRAMS, Program, apply, plan
@@ -362,17 +364,115 @@ def test_a_link_stays_a_link_with_the_rights_and_a_copy_of_its_file(account: Pat
     assert kept.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_file_that_may_not_be_written_is_left_and_named(
+def test_a_file_that_may_not_be_written_is_left_and_named_before_anything_is_written(
     call: Run, account: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (account / ".cursor").mkdir()
-    settings = account / ".cursor" / "hooks.json"
-    settings.write_text('{"version": 1, "hooks": {}}\n')
+    made = {
+        ".claude/settings.json": "{}",
+        ".claude.json": "{}",
+        ".openclaw/openclaw.json": "{}",
+        ".cursor/mcp.json": "{}",
+    }
+    for name, text in made.items():
+        (account / name).parent.mkdir(exist_ok=True)
+        (account / name).write_text(text)
+    skills = account / ".openclaw" / "skills"
+    skills.mkdir()
+    locked = {account / ".claude.json", account / ".cursor", skills}
     # The system's own answer: an account of root may write each file.
-    monkeypatch.setattr("clawlink.client.programs.programs.os.access", lambda path, how: False)
-    assert "read-only" in call("connect", "cursor", "--yes").failed(1).err.splitlines()[-1]
-    assert settings.read_text() == '{"version": 1, "hooks": {}}\n'
-    assert [path.name for path in settings.parent.iterdir()] == ["hooks.json"], "not even a copy"
+    monkeypatch.setattr("clawlink.client.programs.programs.os.access", lambda path, how: Path(path) not in locked)
+    for program, sentence in (
+        ("claude", f"{account / '.claude.json'} is left as it is: it is read-only"),
+        ("cursor", f"the folder {account / '.cursor'} is read-only"),
+    ):
+        done = call("connect", program, "--yes")
+        assert sentence in done.failed(1).err
+        assert "Connected" not in done.out
+        assert {name: text.decode() for name, text in everything(account).items() if "skills" not in name} == made
+        assert not list(account.glob("**/*.before-clawlink-*")), "not even a copy"
+    done = call("connect", "openclaw", "--yes")
+    assert f"the folder {skills} is read-only" in done.failed(1).err
+    assert "Connected. Restart its gateway" in done.out
+    assert "clawlink" in (account / ".openclaw" / "openclaw.json").read_text()
+    assert list(skills.iterdir()) == []
+
+
+def test_a_write_that_fails_names_what_was_written_the_copies_and_the_way_back(
+    call: Run, account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, servers = account / ".claude" / "settings.json", account / ".claude.json"
+    settings.parent.mkdir()
+    for path in (settings, servers):
+        path.write_text("{}")
+    before, write = everything(account), private.write
+
+    def full(path: Path, data: bytes) -> None:
+        if path == servers:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(private, "write", full)
+    done = call("connect", "claude", "--yes")
+    assert done.code == 1
+    assert f"{servers} could not be written: No space left on device" in done.err
+    assert f"these files have ClawLink's entries now: {settings}" in done.err
+    assert "clawlink connect claude --undo" in done.err
+    assert "Not all was written." in done.out
+    copies = list(account.rglob("*.before-clawlink-*"))
+    assert [path.read_text() for path in copies] == ["{}"], "none of the file that is as it was"
+    assert str(copies[0]) in done.out
+    told = call("connect", "claude", "--yes", "--json")
+    assert [file["written"] for file in told.json["files"]] == [False]
+    assert [str(servers) in why for why in told.json["left"]] == [True]
+    monkeypatch.setattr(private, "write", write)
+    call("connect", "claude", "--undo", "--yes").ok()
+    assert {name: json.loads(data) for name, data in everything(account).items()} == {name: {} for name in before}
+
+
+def test_openclaw_is_not_connected_by_its_skill_alone(call: Run, account: Path) -> None:
+    settings = account / ".openclaw" / "openclaw.json"
+    settings.parent.mkdir()
+    skill = account / ".openclaw" / "skills" / "clawlink" / "SKILL.md"
+    for data in (
+        b"{ // mine\n}",
+        b'\xef\xbb\xbf{"a": 1}',
+        b'{"mcp": {}, "mcp": {}}',
+        b'{"hooks": null}',
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    ):
+        settings.write_bytes(data)
+        done = call("connect", "openclaw", "--yes")
+        assert f"{settings} is left as it is" in done.failed(1).err, data[:20]
+        assert "Only the skill was written; the settings are as they were." in done.out, data[:20]
+        assert "Connected" not in done.out, data[:20]
+        assert settings.read_bytes() == data
+        skill.unlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there, and pipes have no place")
+def test_an_odd_path_stops_no_other_program(call: Run, account: Path) -> None:
+    (account / ".codex" / "config.toml").mkdir(parents=True)
+    (account / ".openclaw").mkdir()
+    (account / ".openclaw" / "openclaw.json").symlink_to("openclaw.json")
+    (account / ".gemini").mkdir()
+    os.mkfifo(account / ".gemini" / "settings.json")
+    (account / ".cursor").mkdir()
+    (account / ".claude").mkdir()
+    (account / ".claude" / "skills").write_text("mine")
+    done = call("connect", "all", "--yes")
+    assert done.code == 1
+    for path, why in (
+        (account / ".codex" / "config.toml", "it is no plain file"),
+        (account / ".openclaw" / "openclaw.json", "Too many levels of symbolic links"),
+        (account / ".gemini" / "settings.json", "it is no plain file"),
+        (account / ".claude" / "skills" / "clawlink" / "SKILL.md", "Not a directory"),
+    ):
+        assert f"{path} is left as it is: {why}" in done.err, done.err
+    assert "Connected: Claude Code, Cursor." in done.out
+    assert (account / ".cursor" / "hooks.json").exists()
+    assert not (account / ".codex" / "hooks.json").exists()
+    rows = {row["program"]: row["connected"] for row in call("connect", "--json").ok().json}
+    assert rows == {**dict.fromkeys(TITLES, "no"), "Claude Code": "user", "Cursor": "user"}
 
 
 def test_a_file_that_its_program_writes_at_the_same_moment_is_left(account: Path) -> None:

@@ -40,41 +40,60 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Show the changes as a diff, ask, and write them."""
     from clawlink.client.identity import account_home
     from clawlink.client.programs.programs import PROGRAMS, is_found
+    from clawlink.domain.terminal import cell
 
     home = account_home()
     if args.program is None:
         return _show(ctx, home)
     found = [program for program in PROGRAMS.values() if is_found(program, home)]
     chosen = found if args.program == "all" else [PROGRAMS[args.program]]
-    changes, left = _planned(args, ctx, chosen, home)
+    changes, left, settled = _planned(args, ctx, chosen, home)
     for change in changes:
         _diff(ctx, change)
     for why in left:
         ctx.warn(why)
     wanted = changes if changes and not args.dry_run and _agreed(args, ctx) else []
     # Undone in turn: a folder can go with the last file in it.
-    copies = _write(wanted[::-1] if args.undo else wanted)
+    written, copies, failed = _write(wanted[::-1] if args.undo else wanted)
+    for why in failed.values():
+        ctx.warn(why)
+    if failed and written:
+        ctx.warn(_half_written(args, written))
+    left += failed.values()
     if ctx.json:
-        files = [{"path": str(change.path), "written": change in wanted} for change in changes]
+        files = [{"path": str(change.path), "written": change in written} for change in changes]
         ctx.out.json({"files": files, "copies": copies, "left": left})
     elif not changes and not left:
         ctx.out.line("Nothing to undo." if args.undo else "Connected already." if chosen else _NONE_FOUND)
-    elif wanted:
-        _told(args, ctx, copies, [program.title for program in chosen if program not in found])
+    elif written:
+        root = Path.cwd() if args.project else home
+        settled = [one for one in settled if not failed.keys() & set(one.files(root, project=args.project))]
+        _told(
+            args,
+            ctx,
+            settled,
+            left=bool(left),
+            failed=bool(failed),
+            missing=[one for one in settled if one not in found],
+        )
+        ctx.out.facts(*(("as before", cell(copy)) for copy in copies))
     return Exit.FAILED if left or (changes and not wanted and not args.dry_run) else Exit.DONE
 
 
-def _planned(args: Namespace, ctx: Context, chosen: list[Program], home: Path) -> tuple[list[Change], list[str]]:
-    """Return the changes, each file once, and why others are left as they are."""
+def _planned(
+    args: Namespace, ctx: Context, chosen: list[Program], home: Path
+) -> tuple[list[Change], list[str], list[Program]]:
+    """Return the changes, each file once, why others are left, and the programs whose settings can be written."""
     from clawlink.cli.learn.skill import packaged
     from clawlink.client.programs.json_text import Unmergeable
-    from clawlink.client.programs.programs import PROGRAMS, plan, plan_skill
+    from clawlink.client.programs.programs import PROGRAMS, plan, plan_skill, require_writable
 
     flags = ["--relay", ctx.given.relay] if args.relay is not None and ctx.given.relay is not None else []
     root = Path.cwd() if args.project else home
     skill = packaged().read_bytes()
     changes: dict[Path, Change] = {}
     left: dict[str, None] = {}
+    settled: list[Program] = []
     for program in chosen:
         if args.project and program.project_servers is None:
             if args.program != "all":
@@ -87,11 +106,16 @@ def _planned(args: Namespace, ctx: Context, chosen: list[Program], home: Path) -
             partial(plan_skill, program, root, skill, undo=args.undo, shared=shared),
         ):
             try:
-                changes.update((change.path, change) for change in planned())
+                new = planned()
+                for change in new:
+                    require_writable(change)
+                changes.update((change.path, change) for change in new)
+                if planned.func is plan:
+                    settled.append(program)
             except Unmergeable as why:
                 by_hand = "; references/hooks.md shows the entries to add by hand" if planned.func is plan else ""
                 left[f"{why}{by_hand}"] = None
-    return list(changes.values()), list(left)
+    return list(changes.values()), list(left), settled
 
 
 def _diff(ctx: Context, change: Change) -> None:
@@ -126,28 +150,56 @@ def _agreed(args: Namespace, ctx: Context) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _write(changes: list[Change]) -> list[str]:
+def _write(changes: list[Change]) -> tuple[list[Change], list[str], dict[Path, str]]:
+    """Write the changes. Return those that were written, the copies, and why others could not be."""
     import time
 
     from clawlink.client.programs.programs import apply
+    from clawlink.errors import Conflicted
 
     backup = time.strftime(".before-clawlink-%Y%m%d-%H%M%S")
-    return [str(copy) for change in changes if (copy := apply(change, backup)) is not None]
+    written: list[Change] = []
+    copies: list[str] = []
+    failed: dict[Path, str] = {}
+    for change in changes:
+        try:
+            copy = apply(change, backup)
+        except Conflicted as error:
+            failed[change.path] = error.message
+        except OSError as error:
+            failed[change.path] = f"{change.path} could not be written: {error.strerror or error}"
+        else:
+            written.append(change)
+            copies += [] if copy is None else [str(copy)]
+    return written, copies, failed
 
 
-def _told(args: Namespace, ctx: Context, copies: list[str], missing: list[str]) -> None:
-    from clawlink.domain.terminal import cell
-
+def _half_written(args: Namespace, written: list[Change]) -> str:
+    files = ", ".join(str(change.path) for change in written)
+    project = " --project" if args.project else ""
+    again = f"clawlink connect {args.program}{project} --undo"
     if args.undo:
-        said = "Undone."
+        return f"these files are without ClawLink's entries now: {files}; to go on: {again}"
+    return f"these files have ClawLink's entries now: {files}; to take them out again: {again}"
+
+
+def _told(
+    args: Namespace, ctx: Context, settled: list[Program], *, left: bool, failed: bool, missing: list[Program]
+) -> None:
+    """Say what holds now. ``settled`` are the programs whose settings are as wanted, ``missing`` those not here."""
+    if args.undo:
+        said = "Undone, but not all of it." if left else "Undone."
+    elif not settled:
+        said = "Not all was written." if failed else "Only the skill was written; the settings are as they were."
     elif missing:
-        said = f"Connected. {' and '.join(missing)} is not installed here: it counts once it is."
+        said = f"Connected. {' and '.join(one.title for one in missing)} is not installed here: it counts once it is."
     elif args.program == "openclaw":
         said = "Connected. Restart its gateway if it runs: openclaw gateway restart"
+    elif left:
+        said = f"Connected: {', '.join(one.title for one in settled)}. It counts for sessions that begin from now on."
     else:
         said = "Connected. It counts for sessions that begin from now on."
     ctx.out.line(said, style="bold")
-    ctx.out.facts(*(("as before", cell(copy)) for copy in copies))
 
 
 def _show(ctx: Context, home: Path) -> Exit:
@@ -214,7 +266,9 @@ def _wakeable(
 
 
 def _has_skill(program: Program, root: Path) -> bool:
-    return (root / program.skills / "clawlink" / "SKILL.md").exists()
+    import os
+
+    return os.path.exists(root / program.skills / "clawlink" / "SKILL.md")  # also where it may not be looked for
 
 
 def _is_connected(program: Program, root: Path, *, project: bool) -> bool:

@@ -12,10 +12,15 @@ TOKEN = re.compile(r"clawlink-[0-9a-f]{48}")
 
 
 def with_webhook(text: str | None) -> str:
-    """Turn the hooks on. An object ``hooks`` that is there is the person's own choice, and stays."""
+    """Turn the hooks on. An object ``hooks`` that is there is the person's own choice, and stays.
+
+    Raises Unmergeable if ``hooks`` is no object.
+    """
     settings = json_text.read(text, {})
     if "hooks" not in settings:
         settings["hooks"] = {"enabled": True, "token": f"clawlink-{secrets.token_hex(24)}"}
+    elif not isinstance(settings["hooks"], dict):
+        raise json_text.Unmergeable("its hooks are no object")
     return json_text.written(settings, text)
 
 

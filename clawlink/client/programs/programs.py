@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -294,10 +295,28 @@ def _digest(data: bytes) -> str:
 
 
 def _bytes(path: Path) -> bytes | None:
+    """Return the bytes of a plain file; None where there is none. Raises Unmergeable naming the file."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise Unmergeable(f"{path} is left as it is: it is no plain file")
         return path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise Unmergeable(f"{path} is left as it is: {error.strerror or error}") from None
+
+
+def require_writable(change: Change) -> None:
+    """Look whether a change can be written, and write nothing. Raises Unmergeable naming the file."""
+    path = Path(os.path.realpath(change.path))
+    if change.before is not None and not os.access(path, os.W_OK):
+        raise Unmergeable(f"{change.path} is left as it is: it is read-only")
+    # The copy, the mark and the new file are made in the folder of the file, or in one that is made.
+    folder = next((folder for folder in path.parents if os.path.lexists(folder)), path.parent)
+    if not folder.is_dir():
+        raise Unmergeable(f"{change.path} is left as it is: {folder} is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Unmergeable(f"{change.path} is left as it is: the folder {folder} is read-only")
 
 
 def _text(data: bytes | None) -> str | None:
@@ -310,37 +329,56 @@ def _text(data: bytes | None) -> str | None:
 def apply(change: Change, backup: str) -> Path | None:
     """Write a change, and return the copy of the file before. Raises Conflicted if the file has changed meanwhile.
 
+    Raises OSError if it cannot be written; then the file is as it was, and there is no copy.
     A link stays a link: the file that it leads to is written. ``backup`` is the end of the copy's
     name. Beside a file that was not there before, a small file marks that. Such a file goes without a copy, and so do
     the folders that were made for it, where they are empty.
     """
     path = Path(os.path.realpath(change.path))
-    if _bytes(path) != change.before:
+    if not _is_still(path, change.before):
         raise Conflicted(f"{change.path} has changed at this moment; run the command again")
     kept: Path | None = None
-    if change.before is not None:
-        if not os.access(path, os.W_OK):
-            raise PermissionError(13, "it is read-only; nothing was changed", str(change.path))
-        if change.after is not None or not _mark(path).exists():
-            kept = path.with_name(path.name + backup)
+    if change.before is not None and (change.after is not None or not _mark(path).exists()):
+        kept = path.with_name(path.name + backup)
+    try:
+        if kept is not None and change.before is not None:
             private.write(kept, change.before)
-    if change.after is None:
-        path.unlink()
-        _unmake(path)
-        return kept
+        if change.after is None:
+            path.unlink()
+            _unmake(path)
+        else:
+            _put(path, change, change.after)
+    except OSError:
+        if _is_still(path, change.before):
+            if kept is not None:
+                kept.unlink(missing_ok=True)
+            if change.before is None:
+                _unmake(path)
+        raise
+    return kept
+
+
+def _is_still(path: Path, before: bytes | None) -> bool:
+    try:
+        return _bytes(path) == before
+    except Unmergeable:
+        return False
+
+
+def _put(path: Path, change: Change, after: bytes) -> None:
+    """Write a file, and the mark beside a file that is ours."""
     mode = path.stat().st_mode & 0o777 if change.before is not None else 0o600
     missing = sum(not folder.exists() for folder in path.parents)
     path.parent.mkdir(parents=True, exist_ok=True)
     made = _made(path)
     if change.before is None:
-        private.write(_mark(path), _said(missing, change.after))
-    elif not all(merging.NAME.encode() in data for data in (change.before, change.after)):
+        private.write(_mark(path), _said(missing, after))
+    elif not all(merging.NAME.encode() in data for data in (change.before, after)):
         _mark(path).unlink(missing_ok=True)  # another file has its place, or all that is left is of others
     elif made is not None:
-        private.write(_mark(path), _said(made[0], change.after))
-    private.write(path, change.after)
+        private.write(_mark(path), _said(made[0], after))
+    private.write(path, after)
     path.chmod(mode)
-    return kept
 
 
 def _unmake(path: Path) -> None:
