@@ -1,6 +1,6 @@
-"""Deliveries for one contact that wait for their files.
+"""Deliveries for one contact that wait: for their files, for the contact, or for earlier news of their task.
 
-They stay leased, and hold up nothing but news of their tasks.
+They stay leased, and hold up nothing but later news of their tasks.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from bisect import insort
+from collections.abc import Awaitable, Callable
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import Delivery
+from clawlink.domain.delivery import Delivery, arrival
 from clawlink.errors import StoreUnavailable, Unavailable
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
@@ -23,64 +24,74 @@ _PASSING = (Conflict, Failed, Unavailable)
 _log = logging.getLogger("clawlink.portal")
 
 
+class _Waiting:
+    """A delivery that waits. ``moved`` is set once it may have to wait no longer."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.receipt = receipt(str(delivery.receipt), delivery.id)
+        self.moved = asyncio.Event()
+
+    @property
+    def arrival(self) -> int:
+        return arrival(self.delivery)
+
+
 class HeldBack:
-    """The deliveries of a contact that wait.
+    """The deliveries of a contact that wait. ``waits`` tells whether the first one of a task still has to."""
 
-    ``waits`` tells whether files of a delivery are still on their way. ``moved`` has the events that are set once a
-    file for the contact has arrived or failed.
-    """
-
-    def __init__(
-        self, relay: Relay, agent: Agent, waits: Callable[[Delivery], Awaitable[bool]], moved: set[asyncio.Event]
-    ) -> None:
+    def __init__(self, relay: Relay, agent: Agent, waits: Callable[[Delivery], Awaitable[bool]]) -> None:
         self._relay = relay
         self._agent = agent
         self._waits = waits
-        self._moved = moved
-        self._last: dict[str, asyncio.Task[None]] = {}
-        """By task, the last of its deliveries that waits here."""
+        self._queues: dict[str, list[_Waiting]] = {}
+        """By task, what waits, in the order of arrival. A delivery that is due again is in no queue."""
         self._holding: set[asyncio.Task[None]] = set()
-        self._held: dict[str, str] = {}
 
-    def has(self, task_id: str | None) -> bool:
-        """Return True if a delivery about this task waits here: others about it follow."""
-        return task_id in self._last
+    def follows(self, delivery: Delivery, task_id: str | None) -> bool:
+        """Return True if an earlier delivery about the same task waits here."""
+        queue = self._queues.get(task_id or "")
+        return queue is not None and queue[0].arrival < arrival(delivery)
 
     def put(self, delivery: Delivery, task_id: str) -> None:
-        """Keep a delivery until its files have come, and those before it that are about the same task."""
-        before = self._last.get(task_id)
-        holding = self._last[task_id] = asyncio.create_task(self._hold(delivery, task_id, before))
+        """Keep a delivery until it waits for nothing, and no earlier one about the same task is here."""
+        queue = self._queues.setdefault(task_id, [])
+        waiting = _Waiting(delivery)
+        insort(queue, waiting, key=lambda one: one.arrival)
+        holding = asyncio.create_task(self._hold(waiting, task_id, queue))
         self._holding.add(holding)
         holding.add_done_callback(self._holding.discard)
-        for moved in self._moved:  # a cancelled task is noticed at once
-            moved.set()
+        queue[0].moved.set()  # a cancelled task is noticed at once
 
-    async def _hold(self, delivery: Delivery, task_id: str, before: asyncio.Task[None] | None) -> None:
-        given = receipt(str(delivery.receipt), delivery.id)
-        self._held[delivery.id] = given
-        moved = asyncio.Event()
-        self._moved.add(moved)
+    def look(self) -> None:
+        """Look again whether the first delivery of each task still waits."""
+        for queue in self._queues.values():
+            queue[0].moved.set()
+
+    async def _hold(self, waiting: _Waiting, task_id: str, queue: list[_Waiting]) -> None:
         try:
             while True:
-                moved.clear()
+                waiting.moved.clear()
                 try:
-                    if (before is None or before.done()) and not await self._waits(delivery):
-                        break
-                    (outcome,) = await self._relay.acks.extend(self._agent.id, [given], LEASE_SECONDS)
+                    if queue[0] is waiting and not await self._waits(waiting.delivery):
+                        await self._relay.acks.release(self._agent.id, [waiting.receipt])
+                        return
+                    (outcome,) = await self._relay.acks.extend(self._agent.id, [waiting.receipt], LEASE_SECONDS)
                 except _PASSING:
-                    _log.exception("a delivery that waits for its files waits for the store")
+                    _log.exception("a delivery that waits for its turn waits for the store")
                 else:
                     if outcome.error is not None:  # it was cancelled, or its time is over
                         return
-                await _any((moved.wait(), before), EXTEND_SECONDS)
+                await _until(waiting.moved, EXTEND_SECONDS)
         except Exception:  # whoever carries it now settles it
-            _log.exception("a delivery cannot wait for its files", extra={"delivery": delivery.id})
-        finally:
-            self._moved.discard(moved)
-            self._held.pop(delivery.id, None)
-            if self._last.get(task_id) is asyncio.current_task():  # before it is due again, or it would wait once more
-                del self._last[task_id]
-        await self._release([given])
+            _log.exception("a delivery cannot wait for its turn", extra={"delivery": waiting.delivery.id})
+            await self._release([waiting.receipt])
+        finally:  # it is due by now: the next one may follow
+            queue.remove(waiting)
+            if queue:
+                queue[0].moved.set()
+            else:
+                del self._queues[task_id]
 
     async def _release(self, receipts: list[str]) -> None:
         with contextlib.suppress(Failed, StoreUnavailable):  # then the lease lapses
@@ -88,7 +99,8 @@ class HeldBack:
 
     async def close(self) -> None:
         """Make all due again."""
-        held, holding = list(self._held.values()), list(self._holding)
+        held = [waiting.receipt for queue in self._queues.values() for waiting in queue]
+        holding = list(self._holding)
         for task in holding:
             task.cancel()
         await asyncio.gather(*holding, return_exceptions=True)
@@ -96,10 +108,10 @@ class HeldBack:
             await self._release(held)
 
 
-async def _any(work: Iterable[Awaitable[object] | None], seconds: float) -> None:
-    """Wait until anything of this is done, at most for some seconds. A task that is waited for goes on."""
-    waiting = [asyncio.ensure_future(one) for one in work if one is not None]
+async def _until(event: asyncio.Event, seconds: float) -> None:
+    """Wait until an event is set, at most for some seconds."""
+    waiting = asyncio.ensure_future(event.wait())
     try:
-        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([waiting], timeout=seconds)
     finally:
-        waiting[0].cancel()
+        waiting.cancel()

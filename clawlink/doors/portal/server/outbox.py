@@ -57,8 +57,8 @@ class Outbox(ContactWorkers):
         self._errands = errands
         self._posting: set[str] = set()
         self._released: set[str] = set()
-        self._holds: dict[str, set[asyncio.Event]] = {}
-        """By contact, what is to be set once a file for it has arrived or failed."""
+        self._held: dict[str, HeldBack] = {}
+        """By contact, what waits while later messages pass."""
 
     @property
     def working(self) -> int:
@@ -83,9 +83,9 @@ class Outbox(ContactWorkers):
         return contact in self._working
 
     def files_moved(self, contact: str) -> None:
-        """Look whether what waits for its files has them."""
-        for moved in self._holds.get(contact, ()):
-            moved.set()
+        """Look whether what waits for its files has them, or may go to the contact again."""
+        if contact in self._held:
+            self._held[contact].look()
 
     async def close(self) -> None:
         """Stop posting. A post under way has a moment to learn its outcome: it would be in doubt otherwise.
@@ -108,6 +108,7 @@ class Outbox(ContactWorkers):
             except Exception:
                 _log.exception("posting to a contact failed; it goes on", extra={"contact": contact})
                 self._again.add(contact)
+                self._released.discard(contact)  # what is still leased would come out of its order
                 await asyncio.sleep(_MISHAP_SECONDS)
 
     async def _empty(self, contact: str) -> None:
@@ -120,8 +121,7 @@ class Outbox(ContactWorkers):
             await release(self._relay, agent.id)
             self._released.add(contact)
         consumer = self._relay.consumer(agent, lease=LEASE_SECONDS, credit=1)
-        moved = self._holds.setdefault(contact, set())
-        held = HeldBack(self._relay, agent, partial(self._still_waits, contact), moved)
+        held = self._held[contact] = HeldBack(self._relay, agent, partial(self._still_waits, contact))
         try:
             while await self._something_waits(contact, agent) and not self._ending:
                 if await self._expire(contact):
@@ -136,6 +136,7 @@ class Outbox(ContactWorkers):
                         await self._relay.acks.ack(agent.id, given)
                     consumer.settled(given)
         finally:
+            del self._held[contact]
             await held.close()
             await consumer.close()
 
@@ -183,8 +184,8 @@ class Outbox(ContactWorkers):
                         return Carried.AGAIN
                     continue
                 task_id = about(delivery)
-                waits = held.has(task_id)
-                outcome = Carried.WAITS if waits else await self._carry(contact, agent, delivery)
+                follows = held.follows(delivery, task_id)
+                outcome = Carried.WAITS if follows else await self._carry(contact, agent, delivery)
                 if outcome is Carried.WAITS:
                     held.put(delivery, str(task_id))
                 if outcome is not Carried.AGAIN or self._ending:
