@@ -15,11 +15,11 @@ import sqlite3
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 from clawlink.domain.delivery import Delivery, by_dead
 from clawlink.store import records
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
+from clawlink.store.claims import Claims
 from clawlink.store.places import number_of
 from clawlink.store.probe import probe
 from clawlink.store.sqlite import queries
@@ -35,8 +35,6 @@ from clawlink.store.tables import NOTHING, Shares
 
 # Due deliveries of a mailbox at which one read looks; then others have their turn.
 _LAPSED_AT_ONCE = 512
-# A claim whose commit met a conflict reads again, so often in all.
-_CLAIM_TRIES = 4
 # An index of fewer records is counted on the event loop.
 _FEW = 500
 
@@ -78,7 +76,7 @@ class SqliteStore:
         self._numbers: dict[str, int] = {}
         self._kinds: dict[type[Any], int] = {}
         self._unsettled = 0
-        self._claims: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a mailbox's claims take turns
+        self._claims = Claims(self)
         self._asked: dict[object, asyncio.Future[Any]] = {}
 
     async def open(self) -> None:
@@ -297,25 +295,11 @@ class SqliteStore:
     async def claim(
         self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
     ) -> float | None:
-        lock = self._claims.get(mailbox)
-        if lock is None:
-            lock = self._claims[mailbox] = asyncio.Lock()
-        conflict: Conflict | None = None
-        async with lock:
-            for _ in range(_CLAIM_TRIES):
-                found = await self.due(mailbox, now, limit)
-                if not found:
-                    break
-                changes = rule(found)
-                try:
-                    if changes:
-                        await self.commit(mailbox, *changes)
-                    return None
-                except Conflict as met:  # something was settled or replaced at this moment: read again
-                    conflict = met
-            if conflict is not None:  # the rule was called for deliveries that are not due any more
-                raise conflict
-            return await self.next_due_at(mailbox)
+        async def due() -> tuple[Sequence[Delivery], float | None]:
+            found = await self.due(mailbox, now, limit)
+            return found, None if found else await self.next_due_at(mailbox)
+
+        return await self._claims.claim(mailbox, due, rule)
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
         (result,) = await self._commit([(partition_key, self._changes(partition_key, changes))])

@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Container, Sequence
 from typing import Any
-from weakref import WeakValueDictionary
 
 from clawlink.domain.delivery import Delivery
 from clawlink.store import records
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
+from clawlink.store.claims import Claims
 from clawlink.store.places import number_of
 from clawlink.store.probe import probe
 from clawlink.store.valkey import scripts
@@ -27,8 +27,6 @@ LAYOUT = 1
 
 # Records that one read asks for; others have their turn after it.
 _SLICE = 32
-# A claim whose commit met a conflict reads again, so often in all.
-_CLAIM_TRIES = 4
 _MOST_NUMBER = 2**53
 
 
@@ -44,7 +42,7 @@ class ValkeyStore:
         self.server = ""
         """The name and version of the server."""
         self.base = f"{{{mesh}}}"
-        self._claims: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a mailbox's claims take turns
+        self._claims = Claims(self)
         self._names: dict[type[Any], str] = {}
 
     def _kind(self, kind: type[Any]) -> str:
@@ -234,25 +232,7 @@ class ValkeyStore:
     async def claim(
         self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
     ) -> float | None:
-        lock = self._claims.get(mailbox)
-        if lock is None:
-            lock = self._claims[mailbox] = asyncio.Lock()
-        conflict: Conflict | None = None
-        async with lock:
-            for _ in range(_CLAIM_TRIES):
-                found, next_at = await self._due(mailbox, now, limit)
-                if not found:
-                    break
-                changes = rule(found)
-                try:
-                    if changes:
-                        await self.commit(mailbox, *changes)
-                    return None
-                except Conflict as met:  # another relay claimed, or something was settled: read again
-                    conflict = met
-            if conflict is not None:  # the rule was called for deliveries that are not due any more
-                raise conflict
-            return next_at
+        return await self._claims.claim(mailbox, lambda: self._due(mailbox, now, limit), rule)
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
         result = await self._commit(partition_key, self._words(partition_key, changes), changes)
