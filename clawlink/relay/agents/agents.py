@@ -30,7 +30,12 @@ _MOST_LEFT = 10_000
 
 
 class Agents(AgentRegistration):
-    """The registered agents."""
+    """The registered agents: their signs of life, their topics, lists of them, and their end.
+
+    ``registration.py`` has ``register``, ``rename``, ``reserve``, ``make_key`` and the parts ``notices`` and
+    ``directory``. ``lookup.py`` has ``resolve``, ``resolve_also``, ``called``, ``means``, ``presence`` and
+    ``recipient``.
+    """
 
     # -- be there ----------------------------------------------------------------------------------------------------
 
@@ -40,9 +45,8 @@ class Agents(AgentRegistration):
         Raises UnknownAgent, or NotAllowed for a claimed agent without its key.
         """
         agent = _shown(await self._core.store.get(Agent, agent_id), agent_id, agent_key, field)
-        if not quiet and self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
-            with contextlib.suppress(StoreUnavailable):  # what was asked for does not fail for want of a sign of life
-                await self.touch(agent_id)
+        if not quiet:
+            await self._seen(agent)
         return agent
 
     async def acting_on(
@@ -51,10 +55,14 @@ class Agents(AgentRegistration):
         """Return the agent as ``acting`` does, and the deliveries of these ids: one call of the store reads both."""
         (found,), deliveries = await self._core.store.get_both((Agent, (agent_id,)), (Delivery, ids))
         agent = _shown(found, agent_id, agent_key, field)
+        await self._seen(agent)
+        return agent, deliveries
+
+    async def _seen(self, agent: Agent) -> None:
+        """Record a sign of life, if the last one is a second old. A request does not fail for want of it."""
         if self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
             with contextlib.suppress(StoreUnavailable):
-                await self.touch(agent_id)
-        return agent, deliveries
+                await self.touch(agent.id)
 
     async def with_key(self, agent_key: str) -> Agent | None:
         """Return the agent that holds a key; None if none does. It is no sign of life."""

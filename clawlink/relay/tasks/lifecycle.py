@@ -36,7 +36,10 @@ def pool_of(message: TaskDelegation, mailbox: str) -> Pool:
 
 
 class TaskLifecycle(TaskEnds):
-    """Keeps tasks moving. All its steps are safe to repeat."""
+    """Keeps tasks moving. All its steps are safe to repeat.
+
+    ``ends.py`` has the steps of a task's end, and ``tell`` and ``tell_worker`` for the news of it.
+    """
 
     def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, pools: Pools) -> None:
         super().__init__(core, mailbox)
