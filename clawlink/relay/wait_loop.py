@@ -10,9 +10,34 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from clawlink.relay.core import Core
 from clawlink.store.base import Signal
 
 T = TypeVar("T")
+
+
+async def first_of_relay(
+    core: Core,
+    signal: Signal,
+    *,
+    read: Callable[[], Awaitable[T]],
+    next_at: Callable[[], Awaitable[float | None]] | None = None,
+    wait: float,
+    tick: float | None = None,
+) -> T:
+    """Return what ``first`` does, in relay time and until the relay drains.
+
+    Without a ``tick`` the record is read again so often that an agent's change to stale is seen.
+    """
+    return await first(
+        signal,
+        read=read,
+        next_at=next_at,
+        clock=lambda: core.clock(),  # another one from the first stop on
+        wait=wait,
+        over=lambda: core.draining,
+        tick=max(core.limits.stale_after / 2, 1.0) if tick is None else tick,
+    )
 
 
 async def first(

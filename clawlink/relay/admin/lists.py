@@ -14,7 +14,6 @@ from clawlink.domain import timeline
 from clawlink.domain.agent import REGISTERED, Agent, fold
 from clawlink.domain.delivery import ALL_DEAD, Delivery, by_dead, hands_out, message_id
 from clawlink.domain.task import DELIVERED, FINAL, IN_PROGRESS, INPUT_REQUIRED, OPEN, QUEUED, Task, TaskState
-from clawlink.errors import UnknownTask
 from clawlink.protocol.admin import (
     AgentDetail,
     AgentList,
@@ -37,7 +36,7 @@ from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.unread import glimpse
 from clawlink.relay.pages import place_in
-from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.tasks.reads import require_task
 from clawlink.relay.tasks.views import TaskViews
 from clawlink.relay.time_slices import SLICE, Turns
 
@@ -230,13 +229,7 @@ class AdminLists:
 
     async def task(self, task_id: str, ask: OverviewQuery) -> TaskTimeline:
         """Show one task with its four facts and its leases. Raises UnknownTask."""
-        task, _ = await read_task(self._core.store, task_id)
-        if task is None:
-            raise UnknownTask(
-                f"no task {task_id!r} is known here; "
-                f"finished ones are kept {self._core.limits.retention:.0f} s at most",
-                field="task_id",
-            )
+        task = await require_task(self._core.store, task_id, retention=self._core.limits.retention)
         view = await self._views.view(task, count=True)
         facts, time = timeline.facts(task), self._core.time
         return TaskTimeline(

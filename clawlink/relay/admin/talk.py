@@ -16,7 +16,6 @@ from clawlink.domain import task as rules
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.record import SETTLED
 from clawlink.domain.task import DELIVERED, FINAL, OPEN, QUEUED, Task, TaskState
-from clawlink.errors import UnknownTask
 from clawlink.protocol.admin_views import (
     Children,
     ChildrenQuery,
@@ -29,7 +28,7 @@ from clawlink.protocol.admin_views import (
 )
 from clawlink.relay.admin.lists import AdminLists
 from clawlink.relay.core import Core
-from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.tasks.reads import require_task
 from clawlink.relay.time_slices import SLICE, Turns
 from clawlink.relay.timestamps import iso
 from clawlink.store.places import no_place
@@ -244,9 +243,7 @@ class TalkViews:
 
         An agent that works on a task delegates its parts, so they are found under the workers of the task.
         """
-        task, _ = await read_task(self._core.store, task_id)
-        if task is None:
-            raise UnknownTask(f"no task {task_id!r} is known here", field="task_id")
+        task = await require_task(self._core.store, task_id, retention=self._core.limits.retention)
         look, found = _Look(self._core), dict[str, Task]()
         for worker in dict.fromkeys((task.assignee, *(event.by for event in task.history), task.requester)):
             for state in _STATES if worker is not None else ():

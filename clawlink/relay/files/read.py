@@ -269,14 +269,8 @@ class FileReads:
                 there = rules.present(found, core.clock())
                 return None if there is None else there.ends_at
 
-            await wait_loop.first(
-                watch.signal,
-                read=news,
-                next_at=ends_at,
-                clock=lambda: core.clock(),  # another one from the first stop on
-                wait=wait,
-                over=lambda: core.draining,
-                tick=_TICK_SECONDS,
+            await wait_loop.first_of_relay(
+                core, watch.signal, read=news, next_at=ends_at, wait=wait, tick=_TICK_SECONDS
             )
         return file_history(key, found, core.time)
 

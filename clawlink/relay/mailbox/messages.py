@@ -176,14 +176,7 @@ class Messages:
                     status = await self._status(asker, id, copies)
                 return status if _reached(status, ask.until) else None
 
-            await wait_loop.first(
-                watch.signal,
-                read=read,
-                clock=lambda: core.clock(),  # another one from the first stop on
-                wait=ask.wait,
-                over=lambda: core.draining,
-                tick=max(core.limits.stale_after / 2, 1.0),
-            )
+            await wait_loop.first_of_relay(core, watch.signal, read=read, wait=ask.wait)
         return status
 
     async def find(self, asker: Agent, beginning: str, ask: requests.Asker) -> FoundIds:

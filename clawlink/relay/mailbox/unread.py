@@ -72,15 +72,8 @@ class UnreadMail:
             return None if found or core.stopped else await core.store.next_due_at(agent.id)
 
         with core.signals.listen(agent.id) as signal:
-            await wait_loop.first(
-                signal,
-                read=read,
-                next_at=next_at,
-                clock=lambda: core.clock(),  # another one from the first stop on
-                wait=ask.wait,
-                over=lambda: core.draining,
-                tick=core.store.index_lag or _TICK_SECONDS,
-            )
+            tick = core.store.index_lag or _TICK_SECONDS
+            await wait_loop.first_of_relay(core, signal, read=read, next_at=next_at, wait=ask.wait, tick=tick)
         return await self._shown(agent, ask, found, max(latest, ask.since or 0))
 
     async def _shown(self, agent: Agent, ask: requests.UnreadQuery, found: Sequence[Delivery], latest: int) -> Unread:

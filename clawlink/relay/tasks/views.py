@@ -13,7 +13,7 @@ from clawlink.domain.delivery import DEAD, Delivery
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.message import Attachment, TaskDelegation, TaskResponse, decode
 from clawlink.domain.task import DELIVERED, FINAL, OPEN, QUEUED, Event, Task, TaskState
-from clawlink.errors import NotAllowed, UnknownTask
+from clawlink.errors import NotAllowed
 from clawlink.protocol import requests
 from clawlink.protocol.replies import TaskEvent, TaskList, TaskView
 from clawlink.relay import wait_loop
@@ -23,7 +23,7 @@ from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.mailbox.unread import shown
 from clawlink.relay.pages import page_within
 from clawlink.relay.tasks.lifecycle import delegation_of, pool_of
-from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.tasks.reads import require_task
 from clawlink.relay.timestamps import StoppableTime
 
 _ENDED = tuple(state for state in TaskState if state in FINAL)
@@ -65,24 +65,11 @@ class TaskViews:
                 task = await self._read(asker, task_id)
                 return task if _news(task, ask.since, until) else None
 
-            await wait_loop.first(
-                watch.signal,
-                read=read,
-                clock=lambda: core.clock(),  # another one from the first stop on
-                wait=ask.wait,
-                over=lambda: core.draining,
-                tick=max(core.limits.stale_after / 2, 1.0),
-            )
+            await wait_loop.first_of_relay(core, watch.signal, read=read, wait=ask.wait)
         return await self.view(task, count=True)
 
     async def _read(self, asker: Agent, task_id: str) -> Task:
-        task, _ = await read_task(self._core.store, task_id)
-        if task is None:
-            raise UnknownTask(
-                f"no task {task_id!r} is known here; "
-                f"finished ones are kept {self._core.limits.retention:.0f} s at most",
-                field="task_id",
-            )
+        task = await require_task(self._core.store, task_id, retention=self._core.limits.retention)
         if not rules.is_party(task, asker):
             raise NotAllowed(f"task {task_id} belongs to other agents, and only they may see it", field="agent_id")
         return task
