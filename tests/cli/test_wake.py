@@ -103,7 +103,7 @@ def test_the_table_of_programs_says_whether_their_sessions_can_be_woken_and_why_
         call("connect", name, "--yes").ok()
     for folder in (".cursor", ".config/opencode"):
         (account / folder).mkdir(parents=True)
-    assert rows()["Claude Code"] == ("no", "never", "clawlink wake does not run")
+    assert rows()["Claude Code"] == ("no", "never", "clawlink wake does not run: clawlink wake --install")
     agents = [
         row("claude", ways={"claude hook": "no idle session waits here"}, last_woken=time.time() - 600),
         row("claude", ways={"claude hook": None}),

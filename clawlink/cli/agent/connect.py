@@ -216,7 +216,7 @@ def _show(ctx: Context, home: Path) -> Exit:
             if not (project and (program.project_servers is None or root == home))
             and _is_connected(program, root, project=project)
         ]
-        version = _version(program) or ("found" if found else "not found")
+        version = _version(program) or ("unknown" if found else "not found")
         wakeable, woken, why = _wakeable(program, watched, bool(places), found)
         skill = "yes" if any(_has_skill(program, root) for root in (home, Path.cwd())) else "no"
         rows.append((program.title, version, ", ".join(places) or "no", skill, wakeable, woken, why))
@@ -260,7 +260,7 @@ def _wakeable(
     if not connected:
         return "no", woken, f"not connected: clawlink connect {program.name}"
     if watched is None:
-        return "no", woken, "clawlink wake does not run"
+        return "no", woken, "clawlink wake does not run: clawlink wake --install"
     closed = next((why for agent in own for why in agent["ways"].values() if why), "no session was begun")
     return "no", woken, cell(closed)
 
