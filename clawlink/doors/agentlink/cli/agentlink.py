@@ -124,6 +124,8 @@ def _set_up(args: Namespace, ctx: Context, secret: str | None) -> Exit:
             ("instance", f"{id}   (made up; --instance-id names another)"),
             ("its relay", f"clawlink instance add {id} --secret -   (the same secret, where the relay runs)"),
         )
+    if "," not in after["relay_url"]:
+        ctx.out.facts(("of a mesh", "--relay-url URL,URL names several relays: if one ends, the link goes to the next"))
     ctx.out.facts(("try it", cell(f"clawlink agentlink --test{agent}{named}")))
     return Exit.DONE
 

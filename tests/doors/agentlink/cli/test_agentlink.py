@@ -92,6 +92,7 @@ def test_a_machine_is_set_up_and_tested(call: Run, config: Path, account: Path, 
     path = account / ".clawlink" / "agent-link-config.json"
     assert str(path) in done.out
     assert secret not in done.out
+    assert "--relay-url URL,URL names several relays" in done.out
     assert json.loads(path.read_text()) == {
         "auto_reconnect": True,
         "relay_url": url,
