@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "references" / "doors.md").read_text("utf-8")
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 ((_NAME, _ENTRY),) = re.findall(r'^(\w+) = "(\w+:\w+)"$', PAGE, re.MULTILINE)
+(PROJECT,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 _RELAYS_SIDE = ("clawlink.relay.", "clawlink.server.", "clawlink.store.")
 
 
@@ -35,8 +37,21 @@ def rows(heading: str) -> dict[str, str]:
     return {name: rest for first, rest in found if "---" not in first for name in re.findall(r"`(\w[\w.]*)", first)}
 
 
-def test_the_door_that_it_shows_works(offer: Offer, start_relay: Start, tmp_path: Path) -> None:
-    site = offer(_NAME, _ENTRY, EXAMPLE)
+def built(folder: Path) -> Path:
+    """Build the package of the page as ``pip install .`` does, and return the folder with what that would install."""
+    source = folder / "source"
+    source.mkdir()
+    (source / "pyproject.toml").write_text(PROJECT, "utf-8")
+    (source / "notes_door.py").write_text(EXAMPLE, "utf-8")
+    make = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", make, str(folder)], cwd=source, capture_output=True, check=True, timeout=120)
+    (wheel,) = folder.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_door_that_it_shows_works(start_relay: Start, tmp_path: Path) -> None:
+    site = built(tmp_path)
     path = {"PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))}
     relay = start_relay("--notes-from", "mailroom", env=path)
     environ = {**os.environ, **path, "CLAWLINK_RELAY": relay.url, "CLAWLINK_HOME": str(tmp_path / "home")}
