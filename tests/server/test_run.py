@@ -51,6 +51,13 @@ def test_for_other_machines_address_and_token_are_filled_in() -> None:
     assert "from another machine" in lines[1]
 
 
+def test_the_readme_shows_the_lines_of_a_relay_for_other_machines() -> None:
+    config = ServerConfig(host="192.168.1.5", token="2Yp...", kept=Path("/home/you/.clawlink/relays/9077"))
+    shown = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    lines = [line.replace(os.sep, "/") for line in banner(config, 9077)]
+    assert f"```\n{chr(10).join(lines)}\n```\n" in shown
+
+
 def test_listening_everywhere_names_an_address_that_others_can_use() -> None:
     for host in ("0.0.0.0", "::"):
         url = joining(banner(ServerConfig(host=host, token="t"), 9077))[2]
