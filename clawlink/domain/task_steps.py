@@ -50,8 +50,8 @@ def claim(t: Task, *, by: str, receipt: str, now: float, seconds: float, key_has
     )
 
 
-def held_until(t: Task, owner: Agent | None, *, stale_after: float) -> float:
-    """Return the time until which the owner keeps the task without a further sign of life.
+def loses_at(t: Task, owner: Agent | None, *, stale_after: float) -> float:
+    """Return the time at which the owner loses the task without a further sign of life.
 
     Heartbeats since the claim lengthen a lease, and after the ack any sign of life does. This ends when the owner
     registers again, until its next report: a restarted process does not know its earlier tasks. An owner that left or

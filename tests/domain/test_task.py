@@ -204,7 +204,7 @@ def test_what_was_reported_before_the_claim_stands(state: TaskState) -> None:
 
 
 def until(t: Task, owner: Agent | None) -> float:
-    return task_steps.held_until(t, owner, stale_after=STALE)
+    return task_steps.loses_at(t, owner, stale_after=STALE)
 
 
 def test_a_lease_ends_when_it_was_said_to() -> None:

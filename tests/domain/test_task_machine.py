@@ -91,7 +91,7 @@ class TaskRules(RuleBasedStateMachine):
     def until(self) -> float:
         """Return until when it is kept."""
         owner = None if self.task.assignee is None else self.agents[self.task.assignee]
-        return task_steps.held_until(self.task, owner, stale_after=STALE)
+        return task_steps.loses_at(self.task, owner, stale_after=STALE)
 
     # -- steps -------------------------------------------------------------------------------------------------------
 

@@ -171,7 +171,7 @@ class Claims:
             if task is None or d.receipt is None or not rules.due(d, now) or task.assignee is None:
                 continue
             owner = await self._core.store.get(Agent, task.assignee)
-            until = task_steps.held_until(task, owner, stale_after=self._core.limits.stale_after)
+            until = task_steps.loses_at(task, owner, stale_after=self._core.limits.stale_after)
             if until > now:
                 changes.append(Put(rules.postpone(d, until)))
                 if d.has_record:

@@ -156,7 +156,7 @@ class Consumer:
         if task is None or task.assignee is None:
             return False
         owner = await core.store.get(Agent, task.assignee)
-        return task_steps.held_until(task, owner, stale_after=core.limits.stale_after) > now
+        return task_steps.loses_at(task, owner, stale_after=core.limits.stale_after) > now
 
     def wake(self) -> None:
         """Look again whether there is credit, or the relay shuts down."""

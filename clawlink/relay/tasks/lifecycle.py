@@ -60,7 +60,7 @@ class TaskLifecycle(TaskEnds):
             await core.commit(task.partition_key, Drop(task))
             return True
         owner = None if task.assignee is None else await core.store.get(Agent, task.assignee)
-        until = task_steps.held_until(task, owner, stale_after=core.limits.stale_after)
+        until = task_steps.loses_at(task, owner, stale_after=core.limits.stale_after)
         if until <= now:
             await self._take_back(task, d, owner, now, was=owner)
             await self.end(task_id)
