@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from socket import gethostname
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from clawlink.client.calls import (
     several,
     simple_call,
 )
-from clawlink.domain.limits import MAX_LIST_LENGTH, SESSION_SECONDS
+from clawlink.domain.limits import MAX_ID_LENGTH, MAX_LIST_LENGTH, SESSION_SECONDS
 from clawlink.domain.message import Attachment, KnowledgeBroadcast
 from clawlink.domain.task import reported_as
 from clawlink.protocol import admin, paths, replies, requests
@@ -63,7 +64,8 @@ def register(
     """Register this agent, or resume it if the client knows its id; the client acts as it from then on.
 
     A claimed agent (the default) gets an agent key. Without it no client can read its mailbox or use its name. A client
-    with a key keeps it, also if the relay has forgotten the agent. ``subscriptions`` are patterns of the topics whose
+    with a key keeps it, also if the relay has forgotten the agent. ``machine`` is this one's name for an agent that is
+    new, and stays as it is for another. ``subscriptions`` are patterns of the topics whose
     broadcasts it gets: ``research``, ``build.*``, ``*`` for all. With ``notices`` it hears which agents join and leave,
     and of each change of a file.
     """
@@ -73,6 +75,8 @@ def register(
         me.agent_key = done.agent_key or me.agent_key
         me.relay_key = done.relay_key or me.relay_key
 
+    if machine is None and me.agent_id is None:
+        machine = gethostname()[:MAX_ID_LENGTH] or None
     ask = requests.Register(
         agent_id=me.agent_id,
         name=name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -129,8 +130,13 @@ def test_registering_gives_the_client_its_identity(relay: str) -> None:
         key = client.agent_key
         again = client.register(capabilities=["c"])
         assert (again.resumed, again.agent_key, client.agent_key) == (True, None, key)
-        assert (again.agent.name, again.agent.capabilities) == (name, ("c",))
+        assert (again.agent.name, again.agent.capabilities, again.agent.machine) == (name, ("c",), "m")
         assert client.leave() == replies.Left("left", of(client), 0)
+
+
+def test_a_new_agent_is_on_the_machine_of_its_client(relay: str) -> None:
+    with make(relay) as client:
+        assert client.register(f"New {uuid.uuid4().hex}").agent.machine == socket.gethostname()
 
 
 def test_an_identity_can_be_given(relay: str, ann: Client) -> None:
