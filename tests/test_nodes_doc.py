@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from clawlink.cli.parser import parse
 from clawlink.config import ServerConfig
 from clawlink.relay.timestamps import steady_clock
 from clawlink.server import options
@@ -36,9 +37,32 @@ def configured(command: str, blobs: Path, **environment: str) -> ServerConfig:
     parser = argparse.ArgumentParser()
     options.add_arguments(parser)
     words = shlex.split(command)
-    at = words.index("--blobs") + 1
-    words[at] = str(blobs)
+    if "--blobs" in words:
+        words[words.index("--blobs") + 1] = str(blobs)
     return options.read(parser.parse_args(words[words.index("serve") + 1 :]), environment)
+
+
+async def test_two_relays_to_try_with_share_a_server_that_loses_nothing(tmp_path: Path) -> None:
+    server, variables, relays, *agents = block("bash").splitlines()
+    environment = dict(word.split("=") for word in shlex.split(variables)[1:])
+    configs = [configured(one, tmp_path, **environment) for one in relays.split("&")[:-1]]
+    assert {config.store for config in configs} == {environment["CLAWLINK_STORE"]}
+    ports = {config.port for config in configs}
+    assert len(ports) == 2
+    commands = [shlex.split(command)[1:] for line in agents for command in line.split(" && ")]
+    told = [parse(words)[1] for words in commands]
+    assert {int(args.relay.rpartition(":")[2]) for args in told if args.relay} == ports
+    assert [words[0] for words in commands if "--relay" not in words] == ["send", "poll"]
+    program, *flags = shlex.split(server.removesuffix(' --dir "$(mktemp -d)" &'))
+    assert program == "valkey-server"
+    at = flags.index("--port")
+    assert environment["CLAWLINK_STORE"].endswith(f":{flags[at + 1]}")
+    if valkey.program() is None:
+        pytest.skip("there is no valkey-server here")
+    with valkey.running(*flags[:at], *flags[at + 2 :]) as running:
+        mesh = await Mesh.open(running.url, steady=steady_clock())
+        assert mesh.warnings == []
+        await mesh.close()
 
 
 def test_the_unit_starts_a_node_of_a_mesh(tmp_path: Path) -> None:
