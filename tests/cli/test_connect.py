@@ -414,7 +414,7 @@ def test_a_write_that_fails_names_what_was_written_the_copies_and_the_way_back(
     monkeypatch.setattr(private, "write", full)
     done = call("connect", "claude", "--yes")
     assert done.code == 1
-    assert f"{servers} could not be written: No space left on device" in done.err
+    assert f"{servers} could not be written: No space left on device; mend this, and run the command again" in done.err
     assert f"these files have ClawLink's entries now: {settings}" in done.err
     assert "clawlink connect claude --undo" in done.err
     assert "Not all was written." in done.out

@@ -167,7 +167,9 @@ def _write(changes: list[Change]) -> tuple[list[Change], list[str], dict[Path, s
         except Conflicted as error:
             failed[change.path] = error.message
         except OSError as error:
-            failed[change.path] = f"{change.path} could not be written: {error.strerror or error}"
+            failed[change.path] = (
+                f"{change.path} could not be written: {error.strerror or error}; mend this, and run the command again"
+            )
         else:
             written.append(change)
             copies += [] if copy is None else [str(copy)]
