@@ -52,7 +52,11 @@ def _note(data: Path, port: int, environ: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def noted(config: ServerConfig, port: int, environ: Mapping[str, str]) -> Iterator[None]:
-    """Note where a relay with a port of the system's choice keeps its secrets, for as long as it runs."""
+    """Note where a relay with a port of the system's choice keeps its secrets, for as long as it runs.
+
+    A relay that is killed leaves its note. This does no harm: a reader asks for the proof that the relay on the port
+    knows the secret in the folder.
+    """
     if config.port or config.data is None or config.admin_token is None:
         yield
         return
@@ -62,7 +66,8 @@ def noted(config: ServerConfig, port: int, environ: Mapping[str, str]) -> Iterat
     finally:
         with contextlib.suppress(OSError, RuntimeError):
             folder = folder_of(port, environ)
-            (folder / DATA_FOLDER).unlink()
+            if (folder / DATA_FOLDER).read_bytes() == os.fsencode(Path(config.data).resolve()):
+                (folder / DATA_FOLDER).unlink()  # and not that of the next relay on the port
             folder.rmdir()  # it stays if a relay has kept something there
 
 

@@ -109,3 +109,6 @@ def test_commands_find_the_data_folder_of_a_relay_by_its_port(tmp_path: Path) ->
         assert Path(os.fsdecode(note(4711).read_bytes())) == data.resolve()
     assert not note(4711).parent.exists()
     assert not note(0).parent.exists()
+    with noted(chosen, 4711, environ):  # the next relay begins on its port before it is gone
+        note(4711).write_bytes(b"/other")
+    assert note(4711).read_bytes() == b"/other"

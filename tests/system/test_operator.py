@@ -68,7 +68,7 @@ def test_what_lets_others_in_asks_for_the_admin_token(start_relay: Start, flags:
 def test_the_command_finds_the_admin_token_of_its_own_relay_alone(
     start_relay: Start, tmp_path: Path, *, with_data: bool, chosen: bool
 ) -> None:
-    """``chosen``: the system chooses the port."""
+    """``chosen``: the system chooses the port. The note of a relay that was killed there before does no harm."""
     port = "0" if chosen else free_port()
     data = tmp_path / "data"
     relay = start_relay("--token", "t", "--port", port, *(("--data", str(data)) if with_data else ()))
@@ -79,6 +79,12 @@ def test_the_command_finds_the_admin_token_of_its_own_relay_alone(
     if with_data:  # the home folder has the place of the secrets, and none of them
         assert [path.name for path in noted.iterdir()] == ["data-folder"]
         assert os.name == "nt" or (noted / "data-folder").stat().st_mode & 0o777 == 0o600
+    else:
+        dead = tmp_path / "dead"
+        dead.mkdir()
+        for name in ("admin-token", "secret"):
+            (dead / name).write_text("of-the-dead-relay")
+        (noted / "data-folder").write_bytes(os.fsencode(dead))
 
     def kick(url: str, home: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "clawlink", "--relay", url, "--token", "t", "kick", "alice"]
