@@ -97,6 +97,7 @@ async def test_a_place_beyond_all_numbers_is_refused_by_every_list(pair: Running
     await put(pair, "plan", b"x")
     lists = (
         *("discover?limit=1", "dead-letters/b?limit=1", "files?limit=1", "blobs?limit=1", "broadcasts?limit=1"),
+        "tasks?agent_id=a",
         *("admin/agents?limit=1", "admin/dead-letters?limit=1", "admin/broadcasts?limit=1", "admin/audit?limit=1"),
     )
     with_sources = ("tasks?agent_id=a", "admin/tasks?limit=1", "admin/files?limit=1", "admin/search?text=a")

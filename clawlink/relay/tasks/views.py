@@ -25,6 +25,7 @@ from clawlink.relay.pages import page_within
 from clawlink.relay.tasks.lifecycle import delegation_of, pool_of
 from clawlink.relay.tasks.reads import require_task
 from clawlink.relay.timestamps import StoppableTime
+from clawlink.store.places import number_of
 
 _ENDED = tuple(state for state in TaskState if state in FINAL)
 _PAGE = 100
@@ -210,6 +211,7 @@ def _sources(asker: str, ask: requests.TasksQuery) -> Sequence[_Source]:
 
 def _position(after: str | None, sources: int) -> tuple[int, str | None]:
     at, _, rest = (after or "").partition(".")
-    if not (at.isascii() and at.isdigit()) or int(at) >= sources:
+    source = number_of(at)
+    if source is None or source >= sources:
         return 0, None
-    return int(at), rest or None
+    return source, rest or None
