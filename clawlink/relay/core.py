@@ -26,7 +26,8 @@ from clawlink.relay.telemetry.stats import Stats
 from clawlink.relay.telemetry.talks import Talks
 from clawlink.relay.telemetry.unwoken import Unwoken
 from clawlink.relay.timestamps import StoppableTime
-from clawlink.store.base import Absent, Batch, Conflict, Drop, Event, Failed, Full, Peers, Put, Signal, Signals, Store
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Full, Put, Store
+from clawlink.store.events import Event, Peers, Signal, Signals
 
 T = TypeVar("T")
 P = ParamSpec("P")

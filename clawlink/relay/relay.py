@@ -56,8 +56,10 @@ from clawlink.relay.telemetry.activity_log import ActivityLog
 from clawlink.relay.telemetry.refusal_log import RefusalLog
 from clawlink.relay.telemetry.stats import Stats
 from clawlink.relay.timestamps import iso
-from clawlink.store.base import Blobs, Event, Peers, Signals, Store
+from clawlink.store.base import Store
 from clawlink.store.blobs import LocalBlobs
+from clawlink.store.contents import Blobs
+from clawlink.store.events import Event, Peers, Signals
 from clawlink.version import VERSION
 
 

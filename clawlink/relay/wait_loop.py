@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from clawlink.relay.core import Core
-from clawlink.store.base import Signal
+from clawlink.store.events import Signal
 
 T = TypeVar("T")
 

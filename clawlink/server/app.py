@@ -37,8 +37,10 @@ from clawlink.server.sse import EventStreams
 from clawlink.server.tickets import Tickets
 from clawlink.server.websocket import WebsocketEndpoint
 from clawlink.server.ws_connection import Websockets
-from clawlink.store.base import Blobs, Signals, Store
+from clawlink.store.base import Store
 from clawlink.store.blobs import LocalBlobs
+from clawlink.store.contents import Blobs
+from clawlink.store.events import Signals
 from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
 

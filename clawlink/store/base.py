@@ -24,14 +24,12 @@ Numbers to sort by, as a delivery's ``sort_key``, are below 2**53, so that a dou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.file import Content
 from clawlink.domain.record import Record
 
 R = TypeVar("R", bound=Record)
@@ -61,10 +59,6 @@ class Failed(Exception):
 
 class Full(Failed):
     """The store has no room on its disk. Nothing of the commit took effect."""
-
-
-class LostWrites(OSError):
-    """The system could not put written bytes on the disk. It may have dropped them, so trying again proves nothing."""
 
 
 class Put(Struct, frozen=True, gc=False):
@@ -269,148 +263,3 @@ class Store(Protocol):
         them. Each partition comes once, and there are at most ``partitions_at_once``. The commits may take effect at
         different moments, or all in one transaction.
         """
-
-
-class Signal(Protocol):
-    """The wake-up of a consumer. It says only: read the store again."""
-
-    @property
-    def given(self) -> bool:
-        """Return True if it was given since the last ``clear``."""
-
-    async def wait(self, seconds: float | None) -> None:
-        """Return when the signal was given since the last ``clear``, or after ``seconds``."""
-
-    def give(self) -> None:
-        """Wake this consumer alone."""
-
-    def clear(self) -> None:
-        """Forget what was signalled so far. Clear before reading the store, never after."""
-
-
-class Signals(Protocol):
-    """Wakes consumers of a mailbox. Losing one costs time, never a message."""
-
-    def publish(self, mailbox: str) -> None:
-        """Wake everyone who listens to ``mailbox``."""
-
-    def publish_all(self) -> None:
-        """Wake everyone."""
-
-    def listen(self, mailbox: str) -> AbstractContextManager[Signal]:
-        """Listen to ``mailbox`` for as long as the context lasts."""
-
-    def listeners(self) -> int:
-        """Count who listens at this moment."""
-
-
-class Event(Struct, frozen=True, array_like=True, gc=False):
-    """A change that relays over one store tell each other.
-
-    ``ids`` are the records that changed at a partition. ``quiet`` tells that nothing became due by it, ``listing`` that
-    one of them is the agent itself, and ``left`` that it was removed. With ``pool`` the partition is a pool whose work
-    no agent of the teller waits for.
-    """
-
-    partition_key: str
-    ids: tuple[str, ...] = ()
-    quiet: bool = False
-    listing: bool = False
-    left: bool = False
-    pool: bool = False
-
-
-class Peers(Protocol):
-    """The other relays over the same store."""
-
-    def tell(self, event: Event) -> None:
-        """Tell all of them soon. An event may be lost with a connection: then they look at everything again."""
-
-    async def hold(self, file_key: str) -> bool:
-        """Return True if only this relay may hand out the file from now on, for some seconds. Raises Failed."""
-
-    async def let_go(self, file_key: str) -> None:
-        """Allow others to hand out the file."""
-
-
-class Draft(Protocol):
-    """Some bytes that are on their way in. It must come to ``keep`` or ``discard``."""
-
-    @property
-    def size(self) -> int:
-        """How many bytes it has."""
-
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of what it has, in hexadecimal."""
-
-    async def write(self, data: bytes) -> None:
-        """Append. Raises OSError if there is no room for it on the disk; then it has what it had before.
-
-        After a ``LostWrites`` it raises that for ever, here, in ``flush`` and in ``keep``.
-        """
-
-    def mark(self) -> Any:
-        """Return what ``back_to`` takes to come back to this moment."""
-
-    def back_to(self, mark: Any) -> None:
-        """Forget what was written since ``mark``, which is then used up."""
-
-    async def flush(self) -> None:
-        """Put what it has where it is to stay. Raises OSError if there is no room for it on the disk, LostWrites."""
-
-    def keep(self, scope: str = "") -> Content:
-        """Make it a content of this scope, held once. It takes no more. Raises OSError; it is then as before."""
-
-    def discard(self) -> None:
-        """Forget it, unless it was kept."""
-
-
-class Reader(Protocol):
-    """A content that is being read."""
-
-    async def read(self, start: int, size: int) -> bytes:
-        """Return some of the bytes from ``start``: one at least where there is one, ``size`` at most."""
-
-
-class Blobs(Protocol):
-    """Keeps contents by their SHA-256, equal ones of a scope once, for as long as somebody holds or reads them."""
-
-    @property
-    def used(self) -> int:
-        """How many bytes there are: held, being read, or on their way in."""
-
-    @property
-    def memory(self) -> int:
-        """About how many bytes of memory they take: not those that lie on a disk."""
-
-    def memory_for(self, size: int) -> int:
-        """Return about how many bytes of memory a content of this size would take."""
-
-    def trim(self) -> None:
-        """Give back memory that is only kept for what may come."""
-
-    @property
-    def keeps_drafts(self) -> bool:
-        """Return True if a draft with a name survives this process, as far as it was flushed."""
-
-    def draft(self, name: str | None = None) -> Draft:
-        """Return an empty draft. With a name it may be resumed."""
-
-    async def resume(self, name: str, size: int) -> Draft | None:
-        """Return the draft of this name with its first ``size`` bytes; None if they are not there."""
-
-    def hold(self, content: Content) -> None:
-        """Hold a content that is held already once more."""
-
-    def release(self, content: Content) -> None:
-        """Let go of one hold."""
-
-    def freeing(self, contents: Iterable[Content]) -> Iterator[int]:
-        """Give for each of these how many bytes would go with it, if they were let go of in this order, a hold each."""
-
-    def open(self, content: Content) -> AbstractContextManager[Reader]:
-        """Return what reads it, as it is, even if it is let go of meanwhile. Raises KeyError if nobody holds it."""
-
-    def close(self) -> None:
-        """Forget everything, also on the disk."""

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Coroutine, Iterator
 from typing import IO, Any, Protocol, TypeVar
 
-from clawlink.store.base import LostWrites
+from clawlink.store.contents import LostWrites
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from clawlink.store.base import Signals
+from clawlink.store.events import Signals
 from clawlink.store.signals import LocalSignal, LocalSignals
 
 pytestmark = pytest.mark.both_loops

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.record import Record
 from clawlink.domain.task import Task, by_owner
-from clawlink.store.base import Batch, Conflict, Failed, Full, LostWrites, Put, Store, Usage
+from clawlink.store.base import Batch, Conflict, Failed, Full, Put, Store, Usage
+from clawlink.store.contents import LostWrites
 from clawlink.store.sqlite.database import APPLICATION_ID, VERSION, DataFolderError
 from clawlink.store.sqlite.store import SqliteStore
 from tests.store.asking import load, total

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from clawlink.domain.delivery import Delivery
-from clawlink.store.base import Conflict, Failed, Full, LostWrites, Put
+from clawlink.store.base import Conflict, Failed, Full, Put
+from clawlink.store.contents import LostWrites
 from clawlink.store.sqlite.contents import FolderBlobs
 from clawlink.store.sqlite.database import NAME
 from clawlink.store.sqlite.folder import DataFolder

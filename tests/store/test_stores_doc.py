@@ -12,7 +12,8 @@ from typing import Any
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.record import Record
 from clawlink.store import base, records
-from clawlink.store.base import Peers, Signals, Store
+from clawlink.store.base import Store
+from clawlink.store.events import Peers, Signals
 from tests.relay.scene import Scene
 from tests.store import contract, durable
 

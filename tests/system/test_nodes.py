@@ -7,7 +7,7 @@ from itertools import count
 import msgspec
 
 from clawlink.relay.timestamps import steady_clock
-from clawlink.store.base import Event
+from clawlink.store.events import Event
 from clawlink.store.valkey.mesh import Mesh
 from clawlink.store.valkey.wire import Wire
 from tests.conftest import UNPACED, Running, Serve

@@ -16,7 +16,8 @@ from clawlink.errors import StorageFull, StoreUnavailable, TooLarge
 from clawlink.relay.core import Core
 from clawlink.relay.limits.shares import Held, Limit
 from clawlink.relay.telemetry.refusal_log import RefusalLog
-from clawlink.store.base import Blobs, Draft, LostWrites, Reader, Usage
+from clawlink.store.base import Usage
+from clawlink.store.contents import Blobs, Draft, LostWrites, Reader
 
 # An upload without progress for this many seconds gives its room to others, once there is too little.
 SILENT_UPLOAD_SECONDS = 120.0

@@ -28,7 +28,7 @@ from clawlink.relay.files.write import Files
 from clawlink.relay.pages import page_within
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import Turns
-from clawlink.store.base import Reader
+from clawlink.store.contents import Reader
 
 # Where a list goes on: behind the files for everyone come those for the asker.
 _OWN = "own."

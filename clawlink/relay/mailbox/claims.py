@@ -23,7 +23,8 @@ from clawlink.relay.mailbox.long_poll import Claimant, Found, LongPoll, Taken, T
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import task_of
-from clawlink.store.base import Conflict, Failed, Put, Signal
+from clawlink.store.base import Conflict, Failed, Put
+from clawlink.store.events import Signal
 
 
 class Claims:

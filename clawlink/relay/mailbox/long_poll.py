@@ -16,7 +16,7 @@ from clawlink.domain.task import Event
 from clawlink.errors import UnknownAgent
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.pools import Pools, Waiter
-from clawlink.store.base import Signal
+from clawlink.store.events import Signal
 
 # Where an index may be late, what was signalled and is not there is looked for again after such parts of that time.
 _LAG_PARTS = (0.1, 0.4, 1.0)

@@ -17,7 +17,8 @@ from clawlink.relay.core import Core
 from clawlink.relay.limits.memory import size_of
 from clawlink.relay.limits.shares import Limit
 from clawlink.relay.time_slices import SLICE, Turns
-from clawlink.store.base import Conflict, Drop, Event, Failed, Put, Signal
+from clawlink.store.base import Conflict, Drop, Failed, Put
+from clawlink.store.events import Event, Signal
 
 _FULL_RETRY_SECONDS = 30.0
 _COUNT_SECONDS = 1.0

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from clawlink.domain.file import Content
-from clawlink.store.base import LostWrites
 from clawlink.store.bodies import PIECE_BYTES, OnDisk, unbroken
+from clawlink.store.contents import LostWrites
 
 _log = logging.getLogger("clawlink.store")
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from clawlink.store.base import LostWrites
 from clawlink.store.bodies import sync_file
+from clawlink.store.contents import LostWrites
 
 RESERVE = "reserve"
 RESERVE_BYTES = 16 * 1024 * 1024

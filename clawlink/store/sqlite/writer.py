@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic, perf_counter
 
-from clawlink.store.base import Failed, Full, LostWrites
+from clawlink.store.base import Failed, Full
+from clawlink.store.contents import LostWrites
 from clawlink.store.sqlite.jobs import Change, Commit, Job, Question, Work
 from clawlink.store.sqlite.room import Room, is_io_error
 from clawlink.store.sqlite.table import Table

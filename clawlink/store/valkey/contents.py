@@ -17,8 +17,9 @@ from time import monotonic
 from typing import Any
 
 from clawlink.domain.file import PRESENT, RESTRICTED, Content, SharedFile
-from clawlink.store.base import Failed, Full, Reader
+from clawlink.store.base import Failed, Full
 from clawlink.store.blobs import LocalBlobs
+from clawlink.store.contents import Reader
 from clawlink.store.valkey.scripts import FORGET_CONTENT, KEEP_CONTENT
 from clawlink.store.valkey.store import ValkeyStore
 from clawlink.store.valkey.wire import Wire

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 from redis.exceptions import RedisError
 
-from clawlink.store.base import Event, Failed
+from clawlink.store.base import Failed
+from clawlink.store.events import Event
 from clawlink.store.valkey import scripts
 from clawlink.store.valkey.contents import SharedBlobs
 from clawlink.store.valkey.primary import Place

@@ -18,7 +18,7 @@ from clawlink.doors.agentlink.server.used_frames import UsedFrames
 from clawlink.errors import RelayUnreachable
 from clawlink.protocol.operating import StopAll
 from clawlink.relay.core import Core
-from clawlink.store.base import Event
+from clawlink.store.events import Event
 from tests import valkey
 from tests.conftest import UNPACED, Running, Serve
 from tests.doors.agentlink.conftest import Dial, DialNew, Joined, Make, ServeLink, Sign, door_of

@@ -18,7 +18,7 @@ from clawlink.protocol import requests
 from clawlink.protocol.operating import StopAll
 from clawlink.relay.relay import Relay
 from clawlink.relay.timestamps import iso
-from clawlink.store.base import Event, Peers
+from clawlink.store.events import Event, Peers
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene, receipt_of
 from tests.waiting import until
