@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from msgspec import Struct
+
 _TEXT_BYTES = 56
 
 SETTLED = " settled"
@@ -50,6 +52,21 @@ class Record(Protocol):
     @property
     def ends_at(self) -> float | None:
         """When the janitor should look at the record, in seconds since the epoch; None for never."""
+
+
+class BareRecord(Struct, frozen=True, gc=False):
+    """A base of records without users' data that no index lists, such as a door keeps for itself."""
+
+    id: str
+    version: int
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def weight(self) -> int:
+        return 0
 
 
 def text_bytes(text: str | None, *, sent: bool = True) -> int:

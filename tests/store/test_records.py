@@ -71,7 +71,7 @@ def test_each_kind_of_records_of_the_domain_is_registered() -> None:
         thing
         for module in modules
         for thing in vars(module).values()
-        if isinstance(thing, type) and issubclass(thing, msgspec.Struct) and hasattr(thing, "index_keys")
+        if isinstance(thing, type) and issubclass(thing, msgspec.Struct) and hasattr(thing, "partition_key")
     }
     assert len(kinds) >= 9
     assert kinds <= records.kinds().keys()

@@ -15,13 +15,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.limits import MAX_DEADLINE_SECONDS
 from clawlink.domain.message import Attachment
-from clawlink.domain.record import text_bytes
+from clawlink.domain.record import BareRecord, text_bytes
 from clawlink.domain.shares import Origin, holder
 from clawlink.doors.a2a import outward
 from clawlink.doors.a2a.outward import RemoteTask, Report
@@ -57,11 +57,9 @@ class _Stopped(Exception):
     """The task here has ended, or the relay shuts down."""
 
 
-class Away(Struct, frozen=True, kw_only=True, gc=False):
+class Away(BareRecord, frozen=True, kw_only=True, gc=False):
     """The remote task that does a task of the mesh. Its partition is itself."""
 
-    id: str
-    version: int
     agent_id: str
     remote_id: str
     remote_context: str
@@ -75,14 +73,6 @@ class Away(Struct, frozen=True, kw_only=True, gc=False):
     def origin(self) -> Origin:
         """The address and the agent that it counts for."""
         return Origin(None, holder(self.agent_id, None))
-
-    @property
-    def index_keys(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def weight(self) -> int:
-        return 0
 
     @property
     def footprint(self) -> int:

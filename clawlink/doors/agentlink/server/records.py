@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
-
-from clawlink.domain.record import text_bytes
+from clawlink.domain.record import BareRecord, text_bytes
 from clawlink.store.records import register
 
 INSTANCES = "agentlink"
@@ -18,15 +16,13 @@ def of_instance(instance_id: str) -> str:
     return f"agentlink {instance_id}"
 
 
-class Member(Struct, frozen=True, gc=False):
+class Member(BareRecord, frozen=True, gc=False):
     """An agent of an instance: ``named`` and ``heard`` tell how its connections made it known.
 
     A ``named`` agent has had a connection of the new form. A ``heard`` agent has sent over a connection of the old
     form. The relay forgets it at ``ends_at``, in seconds since the epoch, which signs of life put off.
     """
 
-    id: str
-    version: int
     instance: str
     agent: str
     ends_at: float
@@ -47,10 +43,6 @@ class Member(Struct, frozen=True, gc=False):
         return (of_instance(self.instance),)
 
     @property
-    def weight(self) -> int:
-        return 0
-
-    @property
     def footprint(self) -> int:
         return _RECORD_BYTES + text_bytes(self.instance) + text_bytes(self.agent)
 
@@ -60,11 +52,9 @@ def member_id(instance_id: str, agent_id: str) -> str:
     return f"{of_instance(instance_id)}:{agent_id}"
 
 
-class OwnInstance(Struct, frozen=True, gc=False):
+class OwnInstance(BareRecord, frozen=True, gc=False):
     """An instance that registered itself. The relay forgets it at ``ends_at``, which its registers put off."""
 
-    id: str
-    version: int
     instance: str
     name: str
     secret: str
@@ -80,10 +70,6 @@ class OwnInstance(Struct, frozen=True, gc=False):
         return (INSTANCES,)
 
     @property
-    def weight(self) -> int:
-        return 0
-
-    @property
     def footprint(self) -> int:
         texts = (self.instance, self.name, self.secret, self.public_key)
         return _RECORD_BYTES + sum(map(text_bytes, texts))
@@ -94,11 +80,9 @@ def instance_record(instance_id: str) -> str:
     return f"{INSTANCES}:{instance_id}"
 
 
-class Roll(Struct, frozen=True, gc=False):
+class Roll(BareRecord, frozen=True, gc=False):
     """Changes with each instance that registers itself, so that two of them come one after the other."""
 
-    id: str
-    version: int
     ends_at: float | None = None
 
     @property
@@ -106,36 +90,18 @@ class Roll(Struct, frozen=True, gc=False):
         return INSTANCES
 
     @property
-    def index_keys(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def weight(self) -> int:
-        return 0
-
-    @property
     def footprint(self) -> int:
         return _RECORD_BYTES
 
 
-class UsedFrame(Struct, frozen=True, gc=False):
+class UsedFrame(BareRecord, frozen=True, gc=False):
     """A signed frame that a relay of a mesh has taken. From ``ends_at`` on, its time alone refuses it."""
 
-    id: str
-    version: int
     ends_at: float
 
     @property
     def partition_key(self) -> str:
         return self.id
-
-    @property
-    def index_keys(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def weight(self) -> int:
-        return 0
 
     @property
     def footprint(self) -> int:
