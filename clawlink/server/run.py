@@ -57,7 +57,8 @@ def run(config: ServerConfig) -> int:
     except ImportError:
         least = ".".join(map(str, _LEAST_UVLOOP))
         print(
-            f"clawlink: --loop uvloop needs the package uvloop, {least} or later: install it, or use --loop asyncio",
+            f"clawlink: --loop uvloop needs the package uvloop, {least} or later; in a checkout of ClawLink: "
+            f"{extra_command('uvloop')}, or use --loop asyncio",
             file=sys.stderr,
         )
         return 1

@@ -186,6 +186,7 @@ def test_a_loop_that_is_not_installed_ends_it_with_a_sentence(tmp_path: Path, fo
         if wanted is not None:
             assert process.returncode == wanted, loop
             assert "--loop uvloop needs the package uvloop, 0.23 or later" in said
+            assert "'.[uvloop]', or use --loop asyncio" in said
             assert "Traceback" not in said
 
 
