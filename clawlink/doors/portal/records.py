@@ -215,7 +215,8 @@ class Message(Kept, frozen=True, gc=False, kw_only=True):
     """A message from or to a contact. Its id is that of its delivery, and ``number`` is what the wire calls it.
 
     ``lost`` counts the posts whose outcome is not known, and ``key`` is the idempotency key of the other portal's
-    message. ``in_reply_to`` is the key of the message that this one answers.
+    message. ``in_reply_to`` is the key of the message that this one answers. ``sender`` is the agent of this relay that
+    hears if the message does not arrive.
     """
 
     number: int
@@ -233,6 +234,7 @@ class Message(Kept, frozen=True, gc=False, kw_only=True):
     sent_at: float | None = None
     acked_at: float | None = None
     answered_at: float | None = None
+    sender: str = AGENT
 
     @property
     def partition_key(self) -> str:

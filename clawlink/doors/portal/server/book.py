@@ -7,6 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from clawlink.domain import chain
+from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, Sender
 from clawlink.domain.message import PlainMessage, encode
 from clawlink.domain.shares import Origin
@@ -115,13 +116,13 @@ class Book:
         """Give no number again that came from an earlier portal."""
         self._numbers[kind] = max(self._numbers.get(kind, 0), number)
 
-    def for_agent(self, id: str, text: str, *, sender: Sender, name: str, now: float) -> Delivery:
-        """Return a delivery for the owner's agent, which waits for it as long as the portal's settings say."""
+    def for_agent(self, id: str, text: str, *, sender: Sender, name: str, now: float, agent: str = AGENT) -> Delivery:
+        """Return a delivery for the owner's agent, or another, kept as long as the portal's settings say."""
         stamp = self._core.time.iso(now)
         body = PlainMessage(
             message_id=id,
             from_agent=sender.agent_id,
-            to_agent=AGENT,
+            to_agent=agent,
             content=text,
             in_reply_to=None,
             thread=None,
@@ -131,16 +132,22 @@ class Book:
             chain=chain.first(sender.agent_id),
         )
         ends_at = now + self._settings.portal_inbox_ttl
-        return self._relay.mailbox.new(id, AGENT, sender=sender, body=encode(body), now=now, ends_at=ends_at)
+        return self._relay.mailbox.new(id, agent, sender=sender, body=encode(body), now=now, ends_at=ends_at)
 
     async def require_memory(self, size: int, origin: Origin) -> None:
         """Refuse a new record for which there is no room. Raises StorageFull."""
         await self._core.memory.require(size + NEW_RECORD_BYTES, origin)
 
-    async def notice(self, cause: str, text: str) -> None:
-        """Tell the owner's agent something, once for each cause."""
+    async def tell_sender(self, cause: str, text: str, sender: str) -> None:
+        """Tell the owner's agent and the agent that sent something what became of it, once for each cause."""
+        await self.notice(cause, text)
+        if sender != AGENT and await self._core.store.get(Agent, sender) is not None:
+            await self.notice(f"{cause} sender", text, sender)
+
+    async def notice(self, cause: str, text: str, to: str = AGENT) -> None:
+        """Tell the owner's agent, or another, something, once for each cause."""
         now = self._core.clock()
-        delivery = self.for_agent(f"notice-{cause}", text, sender=Sender(OPERATOR), name="portal", now=now)
+        delivery = self.for_agent(f"notice-{cause}", text, sender=Sender(OPERATOR), name="portal", now=now, agent=to)
         if await self._core.store.get(Delivery, delivery.id) is None:
             await self._relay.mailbox.put(delivery)
 

@@ -85,7 +85,9 @@ class PortalServer(OpenDoor):
         file_poster = FilePoster(self._poster)
         self.file_outbox = FileOutbox(relay, self.book, self.shelf, file_poster, moved=self._file_moved)
         self.task_files = TaskFiles(relay, self.book, self.shelf, settings, self.file_outbox.look)
-        self.errands = Errands(relay, self.contacts, self.mail, self._members, self._poster, self.task_files, self.url)
+        self.errands = Errands(
+            relay, self.contacts, self.mail, self._members, self._poster, self.task_files, settings.portal_ttl
+        )
         relay.agents.resolve_also(self._named)
         self.outbox = Outbox(relay, self.book, self.contacts, self._members, self._poster, self.errands)
         self.files = Files(relay, self.book, self.shelf, settings, self.file_outbox.wake)
@@ -147,6 +149,7 @@ class PortalServer(OpenDoor):
 
     def _wake_all(self, contact: str) -> None:
         self.outbox.wake(contact)
+        self.outbox.files_moved(contact)
         self.file_outbox.wake(contact)
 
     async def agent(self) -> Agent:

@@ -17,7 +17,9 @@ from clawlink.domain import dense_json
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskResponse, TaskUpdate, decode
+from clawlink.domain.task import FINAL
 from clawlink.doors.portal.records import AGENT, Contact, Errand, Message, errand_of, errands_with
+from clawlink.doors.portal.rules.refused import in_place_of
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.mail import Mail
@@ -35,6 +37,7 @@ SUFFIX = "@portal"
 _AT_ONCE = 100
 _CANCELLED = "cancelled"
 _ASKED = "input_required"
+_ENDS = frozenset(state.value for state in FINAL)
 _MOST_NOTE = 500
 
 
@@ -45,7 +48,9 @@ class Carried(Enum):
     AGAIN = "again"
     """It could not go now."""
     WAITS = "waits"
-    """Its files are on their way, and it follows them."""
+    """Its files are on their way, and it follows them; or the contact is blocked."""
+    ENDED = "ended"
+    """It never goes, and its sender was told why."""
 
 
 class Errands:
@@ -59,8 +64,9 @@ class Errands:
         members: Members,
         poster: Poster,
         task_files: TaskFiles,
-        own_url: str,
+        ttl: float,
     ) -> None:
+        """``ttl`` is how many seconds a delivery to a contact is tried."""
         self._relay = relay
         self._core = relay.core
         self._contacts = contacts
@@ -68,7 +74,7 @@ class Errands:
         self._members = members
         self._poster = poster
         self._task_files = task_files
-        self._own_url = own_url
+        self._ttl = ttl
 
     async def named(self, recipient: str) -> Contact | None:
         """Return the contact that ``NAME@portal`` means; None for other names. Raises AmbiguousName."""
@@ -85,44 +91,88 @@ class Errands:
         """Take what waits for a contact to its portal."""
         body = decode(delivery.body)
         if isinstance(body, TaskDelegation):
-            return await self._carry_task(peer, agent, body, delivery.deadline_at)
-        if peer is None or peer.shut(self._core.steady()) is not None:
-            return Carried.DONE
+            return await self._carry_task(peer, agent, body, delivery)
+        if isinstance(body, TaskUpdate) and body.status != _CANCELLED:
+            return Carried.DONE  # it tells the agent that stands for the contact
+        why = "removed" if peer is None else peer.shut(self._core.steady())
+        if peer is None or (why is not None and isinstance(body, PlainMessage)):
+            return await self._end(peer, delivery, f"the contact was {why} before it was sent")
+        if self._is_over(delivery):
+            since = "" if why is None else f", in which the contact was {why}"
+            return await self._end(peer, delivery, f"it was not sent within its time to live{since}")
+        if why is not None:
+            return Carried.WAITS
         if peer.paused:
             return Carried.AGAIN
         if isinstance(body, PlainMessage):
             text = dense_json.as_text(body.content)
-            await self._send_apart(peer, f"{body.from_name}: {text}", delivery.id, body.attachments)
+            await self._send_apart(peer, f"{body.from_name}: {text}", delivery.id, body.attachments, delivery.sender)
             return Carried.DONE
         news = await self._news(peer, body)
         if isinstance(news, Carried):
             return news
-        return _done(await self._poster.tell(peer, news) is not None)
+        if news is None:
+            return await self._end(peer, delivery, "it is about no task that came from this contact")
+        refused = await self._poster.tell(peer, news)
+        if not refused:
+            return _done(refused is not None)
+        final = isinstance(body, TaskResponse) and body.status in _ENDS
+        return await self._tell_otherwise(peer, delivery, news, refused, final=final)
 
-    async def _send_apart(self, peer: Contact, text: str, cause: str, attachments: Any) -> Message:
+    async def _tell_otherwise(
+        self, peer: Contact, delivery: Delivery, news: dict[str, Any], why: str, *, final: bool
+    ) -> Carried:
+        """Tell the other portal less than what it refused for good, so that the task ends there, too."""
+        for how, less in in_place_of(news, why, final=final):
+            refused = await self._poster.tell(peer, less)
+            if refused is None:
+                return Carried.AGAIN
+            if not refused:
+                what = f"{_subject(delivery)} went to {shown(peer.id)} {how}: {why}"
+                await self._mail.tell_sender(delivery.id, what, delivery.sender)
+                return Carried.DONE
+        return await self._end(peer, delivery, why)
+
+    def _is_over(self, delivery: Delivery) -> bool:
+        """Return True if the time to live of what goes to a contact is over."""
+        return delivery.stored_at + self._ttl <= self._core.clock()
+
+    async def _end(self, peer: Contact | None, delivery: Delivery, why: str) -> Carried:
+        """Tell the sender of a delivery why it does not reach the contact."""
+        to = "a contact" if peer is None else shown(peer.id)
+        await self._mail.tell_sender(delivery.id, f"{_subject(delivery)} to {to} was not sent: {why}", delivery.sender)
+        return Carried.ENDED
+
+    async def _send_apart(self, peer: Contact, text: str, cause: str, attachments: Any, sender: str) -> Message:
         """Send a text as a message, and each of its files by itself, for which nothing waits."""
         for one in () if attachments is msgspec.UNSET else attachments:
             text += f"\n[file] {one.name}, {one.size} bytes, comes by itself"
-        sent = await self._mail.send(peer, text, "text", cause, None)
+        sent = await self._mail.send(peer, text, "text", cause, None, sender=sender)
         for missing in (await self._task_files.send(peer, None, cause, attachments)).missing:
             await self._mail.notice(f"{cause} files", missing)
         return sent
 
     async def still_waits(self, peer: Contact | None, delivery: Delivery) -> bool:
-        """Return True while files of a delivery are on their way."""
+        """Return True while files of a delivery are on their way, or news wait for a blocked contact."""
         body = decode(delivery.body)
-        if peer is None or peer.shut(self._core.steady()) is not None:
+        if peer is None:
             return False
+        shut = peer.shut(self._core.steady()) is not None
         if isinstance(body, TaskDelegation):
-            return (await self._send_files(peer, body, delivery.deadline_at)).waits
+            return not shut and (await self._send_files(peer, body, delivery.deadline_at)).waits
+        if shut or self._is_over(delivery):
+            return not self._is_over(delivery)
         return isinstance(body, TaskResponse) and await self._news(peer, body) is Carried.WAITS
 
     async def _carry_task(
-        self, peer: Contact | None, agent: Agent, task: TaskDelegation, deadline_at: float | None
+        self, peer: Contact | None, agent: Agent, task: TaskDelegation, delivery: Delivery
     ) -> Carried:
+        deadline_at = delivery.deadline_at
         why = "removed" if peer is None else peer.shut(self._core.steady())
         if peer is None or why is not None:
             return await self._reject(agent, task, f"the contact is {why}")
+        if self._is_over(delivery):
+            return await self._reject(agent, task, "the task was not sent within its time to live")
         await self.note(task.message_id, peer.id)
         if peer.paused:
             return Carried.AGAIN
@@ -133,7 +183,7 @@ class Errands:
             peer = await self._contacts.learn(peer.id, ours=ours) or peer
         if not peer.ours:
             text, cause = dense_json.as_text(task.task), "task " + task.message_id
-            sent = await self._send_apart(peer, text, cause, task.attachments)
+            sent = await self._send_apart(peer, text, cause, task.attachments, delivery.sender)
             told = f"the portal {shown(peer.id)} knows no tasks; the text goes there as message {sent.number}"
             if task.attachments is not msgspec.UNSET:
                 told += ", and its attachments as files: 'clawlink portal files' says how far they came"
@@ -156,12 +206,12 @@ class Errands:
     async def _send_files(self, peer: Contact, task: TaskDelegation, deadline_at: float | None) -> Progress:
         return await self._task_files.send(peer, task.message_id, task.message_id, task.attachments, deadline_at)
 
-    async def _news(self, peer: Contact, body: Any) -> dict[str, Any] | Carried:
-        """Return what the other portal is to hear. What is not about a task of both is done."""
+    async def _news(self, peer: Contact, body: Any) -> dict[str, Any] | Carried | None:
+        """Return what the other portal is to hear; None for a report on no task of the contact."""
         if isinstance(body, TaskResponse):
             errand = await self._core.store.get(Errand, body.message_id)
-            if errand is None or not errand.inbound:
-                return Carried.DONE
+            if errand is None or not errand.inbound or errand.contact != peer.id:
+                return None
             progress = await self._task_files.send(peer, errand.peer_id, body.response_id, body.attachments)
             if progress.waits:
                 return Carried.WAITS
@@ -185,15 +235,14 @@ class Errands:
             await self._core.commit(AGENT, Put(errand))
 
     async def give_up(self, agent: Agent, delivery: Delivery, why: str) -> Carried:
-        """Settle what cannot be carried: reject a task, and have the owner's agent hear of any other message."""
+        """Settle what cannot be carried: reject a task, and have the sender hear of any other message."""
         try:
             body = decode(delivery.body)
         except msgspec.MsgspecError:
             body = None
         if isinstance(body, TaskDelegation):
             return await self._reject(agent, body, why)
-        await self._mail.notice(delivery.id, f"Message {delivery.id} to a contact was not sent: {why}")
-        return Carried.DONE
+        return await self._end(None, delivery, why)
 
     async def _reject(self, agent: Agent, task: TaskDelegation, why: str) -> Carried:
         """Answer a task that the contact does not get."""
@@ -295,6 +344,21 @@ def about(delivery: Delivery) -> str | None:
     if isinstance(body, (TaskDelegation, TaskResponse)):
         return body.message_id
     return body.task_id if isinstance(body, (TaskAnswer, TaskUpdate)) else None
+
+
+def _subject(delivery: Delivery) -> str:
+    """Return what a delivery is, for a sentence to its sender."""
+    try:
+        body = decode(delivery.body)
+    except msgspec.MsgspecError:
+        body = None
+    if isinstance(body, TaskResponse):
+        return f"Your report on task {body.message_id} ({body.status})"
+    if isinstance(body, TaskAnswer):
+        return f"Your answer about task {body.task_id}"
+    if isinstance(body, TaskUpdate):
+        return f"The end of task {body.task_id} ({body.status})"
+    return f"Message {delivery.id}"
 
 
 def _done(it_is: bool) -> Carried:

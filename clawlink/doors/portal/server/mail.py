@@ -138,12 +138,23 @@ class Mail:
         """Tell the owner's agent something, once for each cause."""
         await self._book.notice(cause, text)
 
+    async def tell_sender(self, cause: str, text: str, sender: str) -> None:
+        """Tell the owner's agent and the agent that sent something what became of it, once for each cause."""
+        await self._book.tell_sender(cause, text, sender)
+
     # -- to a contact ------------------------------------------------------------------------------------------------
 
     async def send(
-        self, contact: Contact, content: str, message_type: str, key: str | None, in_reply_to: int | None
+        self,
+        contact: Contact,
+        content: str,
+        message_type: str,
+        key: str | None,
+        in_reply_to: int | None,
+        *,
+        sender: str = AGENT,
     ) -> Message:
-        """Put a message into a contact's mailbox, from which the portal posts it.
+        """Put a message into a contact's mailbox, from which the portal posts it. The ``sender`` hears if it fails.
 
         With a key a repeat is the same message. Raises TooLarge, KeyReused, RateLimited, MailboxFull, UnknownMessage.
         """
@@ -156,13 +167,19 @@ class Mail:
         answers = None if in_reply_to is None else await self.numbered(in_reply_to)
         if answers is not None and not (answers.inbound and answers.contact == contact.id):
             raise BadRequest(f"message {in_reply_to} is neither from nor to this contact", field="in_reply_to")
-        message = await self._core.finish(self._send(contact, content, message_type, key, answers))
+        message = await self._core.finish(self._send(contact, content, message_type, key, answers, sender))
         self._wake(contact.id)
         return message
 
     @retrying
     async def _send(
-        self, contact: Contact, content: str, message_type: str, key: str | None, answers: Message | None
+        self,
+        contact: Contact,
+        content: str,
+        message_type: str,
+        key: str | None,
+        answers: Message | None,
+        sender: str,
     ) -> Message:
         core = self._core
         id = core.ids.fresh() if key is None else derived("portal send", contact.id, key)
@@ -197,7 +214,7 @@ class Mail:
         await self._relay.mailbox.require_room(delivery)
         message = self._new(id, contact.id, content, message_type, State.QUEUED)
         key_there = None if answers is None else answers.key
-        message = replace(message, expires_at=delivery.expires_at, in_reply_to=key_there)
+        message = replace(message, expires_at=delivery.expires_at, in_reply_to=key_there, sender=sender)
         await self._book.require_memory(message.weight, Origin(None, AGENT))
         await self._relay.mailbox.put(delivery, Put(message))
         return message

@@ -134,6 +134,8 @@ class Outbox(ContactWorkers):
                         return
                     if outcome is Carried.DONE:
                         await self._relay.acks.ack(agent.id, given)
+                    if outcome is Carried.ENDED:
+                        await self._relay.mailbox.expire(delivery.id)
                     consumer.settled(given)
         finally:
             del self._held[contact]
@@ -282,9 +284,9 @@ class Outbox(ContactWorkers):
         await self._core.commit(message.partition_key, Put(message))
 
     async def _tell(self, message: Message) -> None:
-        """Tell the owner's agent that a message did not arrive, or that nobody knows."""
+        """Tell the owner's agent, and the sender, that a message did not arrive, or that nobody knows."""
         text = f"Message {message.number} to {shown(message.contact)} is {message.state.value}: {message.detail}"
-        await self._book.notice(message.id, text)
+        await self._book.tell_sender(message.id, text, message.sender)
 
     async def _pause(self, contact: str, agent: Agent, delivery: Delivery, seconds: float) -> None:
         """Wait before the next try, and hold the lease meanwhile. A new message for the contact ends the wait."""

@@ -159,6 +159,8 @@ class Poster:
             return None
         if status == 200:
             return "" if fields(answer).get("status") == "taken" else None
+        if news["kind"] == "cancel" and status in (404, 409):
+            return ""  # the task never came there, or it is over
         again = status in LATER - {404} or status >= _DOUBTFUL_FROM or 300 <= status < 400
         return None if again else refusal_in_words(status, answer)
 
