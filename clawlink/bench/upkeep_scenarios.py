@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from clawlink.bench.scenarios import AGENTS, Row
-from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import delivery_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Knowledge
 from clawlink.domain.delivery import Delivery, State
@@ -200,7 +200,7 @@ async def _leases_that_lapse(scene: Scene) -> Work:
     await scene.register("reader")
     for n in range(scene.many(scene.limits.max_mailbox_messages)):
         d = Delivery(f"m{n}", 1, "reader", "s", n, b"x", scene.now, scene.now, scene.now + 9000)
-        leased = delivery_rules.lease(d, receipt="r", now=scene.now, seconds=60, max_attempts=5, keep=60)
+        leased = delivery_steps.lease(d, receipt="r", now=scene.now, seconds=60, max_attempts=5, keep=60)
         await scene.store.commit("reader", Put(d))
         await scene.store.commit("reader", Put(leased))
     scene.now += 61

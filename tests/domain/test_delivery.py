@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
+from clawlink.domain import delivery_steps
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED
@@ -27,13 +28,13 @@ def fresh(merge: str | None = None) -> Delivery:
 
 
 def leased(d: Delivery | None = None, *, receipt: str = "r1", now: float = NOW, seconds: float = 30.0) -> Delivery:
-    return rules.lease(d or fresh(), receipt=receipt, now=now, seconds=seconds, max_attempts=5, keep=KEEP)
+    return delivery_steps.lease(d or fresh(), receipt=receipt, now=now, seconds=seconds, max_attempts=5, keep=KEEP)
 
 
 def settled(state: State) -> Delivery:
     if state is State.ACKED:
-        return rules.ack(leased(), receipt="r1", now=NOW, keep=KEEP)
-    return (rules.expire if state is State.EXPIRED else rules.bury)(leased(), now=NOW, keep=KEEP)
+        return delivery_steps.ack(leased(), receipt="r1", now=NOW, keep=KEEP)
+    return (delivery_steps.expire if state is State.EXPIRED else delivery_steps.bury)(leased(), now=NOW, keep=KEEP)
 
 
 # -- due -----------------------------------------------------------------------------------------------------------
@@ -108,9 +109,9 @@ def test_a_message_past_its_time_to_live_expires_instead_of_being_handed_out() -
 def test_a_message_handed_out_max_attempts_times_is_buried_at_the_next() -> None:
     d = fresh()
     for turn in range(3):
-        d = rules.lease(d, receipt=f"r{turn}", now=NOW + turn, seconds=1, max_attempts=3, keep=KEEP)
+        d = delivery_steps.lease(d, receipt=f"r{turn}", now=NOW + turn, seconds=1, max_attempts=3, keep=KEEP)
         assert d.state is State.PENDING
-    dead = rules.lease(d, receipt="r3", now=NOW + 3, seconds=1, max_attempts=3, keep=KEEP)
+    dead = delivery_steps.lease(d, receipt="r3", now=NOW + 3, seconds=1, max_attempts=3, keep=KEEP)
     assert dead.state is State.DEAD
     assert (dead.attempts, dead.receipt, dead.settled_at, dead.ends_at) == (3, None, NOW + 3, NOW + 3 + KEEP)
 
@@ -129,25 +130,25 @@ def test_a_message_lives_at_least_as_long_as_its_lease() -> None:
 
 
 def test_ack_settles_for_good_and_keeps_the_record_a_while() -> None:
-    d = rules.ack(leased(), receipt="r1", now=NOW + 1, keep=KEEP)
+    d = delivery_steps.ack(leased(), receipt="r1", now=NOW + 1, keep=KEEP)
     assert (d.state, d.settled_at, d.ends_at, d.version) == (State.ACKED, NOW + 1, NOW + 1 + KEEP, 3)
 
 
 def test_a_repeated_ack_changes_nothing() -> None:
-    d = rules.ack(leased(), receipt="r1", now=NOW + 1, keep=KEEP)
-    assert rules.ack(d, receipt="r1", now=NOW + 50, keep=KEEP) is d
+    d = delivery_steps.ack(leased(), receipt="r1", now=NOW + 1, keep=KEEP)
+    assert delivery_steps.ack(d, receipt="r1", now=NOW + 50, keep=KEEP) is d
 
 
 def test_a_lapsed_lease_still_counts_while_nobody_else_has_claimed_the_message() -> None:
-    assert rules.ack(leased(seconds=5), receipt="r1", now=NOW + 400, keep=KEEP).state is State.ACKED
+    assert delivery_steps.ack(leased(seconds=5), receipt="r1", now=NOW + 400, keep=KEEP).state is State.ACKED
 
 
 Settle = Callable[[Delivery, str], Delivery]
 SETTLERS: list[Settle] = [
-    lambda d, receipt: rules.ack(d, receipt=receipt, now=NOW, keep=KEEP),
-    lambda d, receipt: rules.nack(d, receipt=receipt, now=NOW, delay=0),
-    lambda d, receipt: rules.release(d, receipt=receipt, now=NOW),
-    lambda d, receipt: rules.extend(d, receipt=receipt, now=NOW, seconds=60),
+    lambda d, receipt: delivery_steps.ack(d, receipt=receipt, now=NOW, keep=KEEP),
+    lambda d, receipt: delivery_steps.nack(d, receipt=receipt, now=NOW, delay=0),
+    lambda d, receipt: delivery_steps.release(d, receipt=receipt, now=NOW),
+    lambda d, receipt: delivery_steps.extend(d, receipt=receipt, now=NOW, seconds=60),
 ]
 SETTLER_NAMES = ["ack", "nack", "release", "extend"]
 
@@ -192,47 +193,47 @@ def test_an_acked_message_cannot_be_given_back_or_held_longer(settle: Settle) ->
 
 def test_an_acked_message_refuses_another_receipt() -> None:
     with pytest.raises(LeaseLost):
-        rules.ack(settled(State.ACKED), receipt="r2", now=NOW, keep=KEEP)
+        delivery_steps.ack(settled(State.ACKED), receipt="r2", now=NOW, keep=KEEP)
 
 
 # -- nack, release, extend -----------------------------------------------------------------------------------------
 
 
 def test_nack_gives_back_after_the_delay_and_the_attempt_counts() -> None:
-    d = rules.nack(leased(), receipt="r1", now=NOW + 2, delay=10)
+    d = delivery_steps.nack(leased(), receipt="r1", now=NOW + 2, delay=10)
     assert (d.state, d.attempts, d.receipt, d.visible_at) == (State.PENDING, 1, None, NOW + 12)
     assert d.delivered_at == NOW
 
 
 def test_release_gives_back_at_once_and_the_attempt_does_not_count() -> None:
-    d = rules.release(leased(), receipt="r1", now=NOW + 2)
+    d = delivery_steps.release(leased(), receipt="r1", now=NOW + 2)
     assert (d.state, d.attempts, d.receipt, d.visible_at) == (State.PENDING, 0, None, NOW + 2)
 
 
 def test_a_message_released_before_anybody_saw_it_was_never_delivered() -> None:
-    assert rules.release(leased(), receipt="r1", now=NOW + 2).delivered_at is None
+    assert delivery_steps.release(leased(), receipt="r1", now=NOW + 2).delivered_at is None
 
 
 def test_a_message_released_after_an_earlier_delivery_stays_delivered() -> None:
     d = leased(leased(), receipt="r2", now=NOW + 30)
-    assert rules.release(d, receipt="r2", now=NOW + 31).delivered_at is not None
+    assert delivery_steps.release(d, receipt="r2", now=NOW + 31).delivered_at is not None
 
 
 def test_extend_counts_from_now() -> None:
-    assert rules.extend(leased(seconds=30), receipt="r1", now=NOW + 20, seconds=30).visible_at == NOW + 50
+    assert delivery_steps.extend(leased(seconds=30), receipt="r1", now=NOW + 20, seconds=30).visible_at == NOW + 50
 
 
 def test_extend_never_shortens_a_lease() -> None:
-    assert rules.extend(leased(seconds=30), receipt="r1", now=NOW + 1, seconds=5).visible_at == NOW + 30
+    assert delivery_steps.extend(leased(seconds=30), receipt="r1", now=NOW + 1, seconds=5).visible_at == NOW + 30
 
 
 def test_an_extended_message_outlives_its_lease() -> None:
-    d = rules.extend(leased(), receipt="r1", now=NOW + 1, seconds=2 * TTL)
+    d = delivery_steps.extend(leased(), receipt="r1", now=NOW + 1, seconds=2 * TTL)
     assert d.ends_at == d.visible_at == NOW + 1 + 2 * TTL
 
 
 def test_extending_a_lapsed_lease_that_nobody_took_over_holds_it_again() -> None:
-    d = rules.extend(leased(seconds=5), receipt="r1", now=NOW + 10, seconds=5)
+    d = delivery_steps.extend(leased(seconds=5), receipt="r1", now=NOW + 10, seconds=5)
     assert not rules.due(d, NOW + 14)
 
 
@@ -241,7 +242,7 @@ def test_extending_a_lapsed_lease_that_nobody_took_over_holds_it_again() -> None
 
 def test_redrive_puts_a_dead_letter_back_at_its_old_place_with_all_its_attempts() -> None:
     dead = settled(State.DEAD)
-    d = rules.redrive(dead, now=NOW + 100, ttl=TTL)
+    d = delivery_steps.redrive(dead, now=NOW + 100, ttl=TTL)
     assert (d.state, d.attempts, d.visible_at, d.ends_at) == (State.PENDING, 0, NOW + 100, NOW + 100 + TTL)
     assert d.sort_key == dead.sort_key
     assert d.settled_at is None
@@ -250,19 +251,19 @@ def test_redrive_puts_a_dead_letter_back_at_its_old_place_with_all_its_attempts(
 
 def test_a_task_that_is_put_back_keeps_its_deadline() -> None:
     dead = replace(settled(State.DEAD), is_task=True, has_record=True, deadline_at=NOW + 300)
-    assert rules.redrive(dead, now=NOW + 100, ttl=TTL).expires_at == NOW + 300
+    assert delivery_steps.redrive(dead, now=NOW + 100, ttl=TTL).expires_at == NOW + 300
 
 
 @each("d", [fresh(), leased(), settled(State.ACKED), settled(State.EXPIRED)])
 def test_only_a_dead_letter_is_put_back(d: Delivery) -> None:
     with pytest.raises(LeaseLost) as refused:
-        rules.redrive(d, now=NOW, ttl=TTL)
+        delivery_steps.redrive(d, now=NOW, ttl=TTL)
     assert refused.value.current == d.state.value
 
 
 @each("d", [fresh(), leased(), settled(State.DEAD)])
 def test_expire_settles_and_takes_the_lease_away(d: Delivery) -> None:
-    gone = rules.expire(d, now=NOW + 3, keep=KEEP)
+    gone = delivery_steps.expire(d, now=NOW + 3, keep=KEEP)
     assert (gone.state, gone.receipt, gone.settled_at, gone.ends_at) == (State.EXPIRED, None, NOW + 3, NOW + 3 + KEEP)
 
 
@@ -281,11 +282,11 @@ def a_task(mailbox: str = "mia") -> Delivery:
 def leased_task(
     d: Delivery | None = None, *, by: str = "mia", receipt: str = "r1", now: float = NOW, alone: bool = True
 ) -> Delivery:
-    return rules.lease_task(d or a_task(), by=by, receipt=receipt, now=now, seconds=30, alone=alone)
+    return delivery_steps.lease_task(d or a_task(), by=by, receipt=receipt, now=now, seconds=30, alone=alone)
 
 
 def acked_task(d: Delivery | None = None, *, until: float = NOW + 120) -> Delivery:
-    return rules.ack_task(d or leased_task(), receipt="r1", now=NOW + 1, until=until)
+    return delivery_steps.ack_task(d or leased_task(), receipt="r1", now=NOW + 1, until=until)
 
 
 def test_a_task_is_leased_to_who_asked_and_never_lives_longer_for_it() -> None:
@@ -317,58 +318,58 @@ def test_an_ack_never_shortens_a_hold_on_a_task() -> None:
 
 def test_a_repeated_ack_of_a_task_changes_nothing() -> None:
     d = acked_task()
-    assert rules.ack_task(d, receipt="r1", now=NOW + 50, until=NOW + 999) is d
+    assert delivery_steps.ack_task(d, receipt="r1", now=NOW + 50, until=NOW + 999) is d
 
 
 @each("d", [a_task(), leased_task(receipt="r2"), acked_task(leased_task())])
 def test_a_task_is_not_acked_under_another_receipt_than_its_claims(d: Delivery) -> None:
     with pytest.raises(LeaseLost):
-        rules.ack_task(d, receipt="r3", now=NOW, until=NOW + 120)
+        delivery_steps.ack_task(d, receipt="r3", now=NOW, until=NOW + 120)
 
 
 @each("d", [leased_task(), acked_task(until=NOW + 20)], ids=["leased", "acked"])
 def test_a_hold_on_a_task_is_lengthened_also_after_the_ack_and_never_shortened(d: Delivery) -> None:
-    longer = rules.extend_task(d, receipt="r1", now=NOW + 10, seconds=60)
+    longer = delivery_steps.extend_task(d, receipt="r1", now=NOW + 10, seconds=60)
     assert (longer.visible_at, longer.version, longer.state) == (NOW + 70, d.version + 1, d.state)
-    assert rules.extend_task(d, receipt="r1", now=NOW + 10, seconds=5).visible_at == NOW + 30
+    assert delivery_steps.extend_task(d, receipt="r1", now=NOW + 10, seconds=5).visible_at == NOW + 30
 
 
 def test_to_hold_a_task_longer_does_not_move_its_end() -> None:
-    assert rules.extend_task(leased_task(), receipt="r1", now=NOW + 1, seconds=2 * TTL).expires_at == NOW + TTL
+    assert delivery_steps.extend_task(leased_task(), receipt="r1", now=NOW + 1, seconds=2 * TTL).expires_at == NOW + TTL
 
 
 @each("d", [a_task(), leased_task(receipt="r2"), acked_task(leased_task())])
 def test_nobody_holds_a_task_longer_under_another_receipt(d: Delivery) -> None:
     with pytest.raises(LeaseLost):
-        rules.extend_task(d, receipt="r3", now=NOW, seconds=60)
+        delivery_steps.extend_task(d, receipt="r3", now=NOW, seconds=60)
 
 
 def test_a_task_whose_lease_was_undone_has_no_holder() -> None:
-    d = rules.release(leased_task(a_task(" pool 1")), receipt="r1", now=NOW + 2)
+    d = delivery_steps.release(leased_task(a_task(" pool 1")), receipt="r1", now=NOW + 2)
     assert (d.holder, d.receipt, d.attempts, d.delivered_at, d.visible_at) == (None, None, 0, None, NOW + 2)
 
 
 def test_a_task_stays_with_a_holder_that_shows_signs_of_life_and_for_no_shorter_than_before() -> None:
-    d = rules.postpone(leased_task(), NOW + 90)
+    d = delivery_steps.postpone(leased_task(), NOW + 90)
     assert (d.visible_at, d.receipt, d.version) == (NOW + 90, "r1", 3)
-    assert rules.postpone(d, NOW + 10).visible_at == NOW + 90
+    assert delivery_steps.postpone(d, NOW + 10).visible_at == NOW + 90
 
 
 def test_a_delivery_goes_on_beside_the_record_with_the_times_of_that() -> None:
-    d = rules.beside_record(leased_task(), NOW + 70, expires_at=NOW + 900)
+    d = delivery_steps.beside_record(leased_task(), NOW + 70, expires_at=NOW + 900)
     assert (d.has_record, d.visible_at, d.expires_at, d.receipt, d.version) == (True, NOW + 70, NOW + 900, "r1", 3)
 
 
 def test_a_delivery_that_has_just_changed_gets_its_record_in_the_same_step() -> None:
-    changed = rules.nack(leased_task(a_task(" pool 1")), receipt="r1", now=NOW, delay=0)
-    d = rules.with_record(changed)
+    changed = delivery_steps.nack(leased_task(a_task(" pool 1")), receipt="r1", now=NOW, delay=0)
+    d = delivery_steps.with_record(changed)
     assert (d.has_record, d.holder, d.version) == (True, None, changed.version)
 
 
 @each("d", [leased_task(), acked_task(leased_task(a_task(" pool 1")))], ids=["leased", "acked"])
 @each("keep_receipt", [True, False])
 def test_a_task_that_is_taken_back_is_due_at_once_at_its_old_place(d: Delivery, keep_receipt: bool) -> None:
-    back = rules.take_back(d, now=NOW + 40, keep_receipt=keep_receipt)
+    back = delivery_steps.take_back(d, now=NOW + 40, keep_receipt=keep_receipt)
     assert (back.state, back.visible_at, back.settled_at, back.holder) == (State.PENDING, NOW + 40, None, None)
     assert (back.receipt, back.has_record, back.attempts) == ("r1" if keep_receipt else None, True, 1)
     assert (back.sort_key, back.version) == (d.sort_key, d.version + 1)
@@ -395,9 +396,9 @@ def test_somebody_looks_at_a_task_without_a_record_when_its_holders_time_is_over
 
 
 def test_the_first_answer_to_a_message_is_the_one_that_counts() -> None:
-    d = rules.answered(leased(), now=NOW + 3)
+    d = delivery_steps.answered(leased(), now=NOW + 3)
     assert (d.answered_at, d.version) == (NOW + 3, 3)
-    assert rules.answered(d, now=NOW + 9) is d
+    assert delivery_steps.answered(d, now=NOW + 9) is d
 
 
 # -- supersede -----------------------------------------------------------------------------------------------------
@@ -405,7 +406,7 @@ def test_the_first_answer_to_a_message_is_the_one_that_counts() -> None:
 
 def test_an_unread_notice_is_replaced_at_its_place() -> None:
     unread = fresh(merge="file:a")
-    newer = rules.supersede(unread, b"news", now=NOW + 9, ttl=TTL)
+    newer = delivery_steps.supersede(unread, b"news", now=NOW + 9, ttl=TTL)
     assert newer is not None
     assert (newer.id, newer.sort_key, newer.body, newer.version) == (unread.id, unread.sort_key, b"news", 2)
     assert newer.ends_at == NOW + 9 + TTL
@@ -417,20 +418,20 @@ def test_an_unread_notice_is_replaced_at_its_place() -> None:
     [
         fresh(),
         leased(fresh(merge="file:a")),
-        rules.nack(leased(fresh(merge="file:a")), receipt="r1", now=NOW, delay=0),
-        rules.ack(leased(fresh(merge="file:a")), receipt="r1", now=NOW, keep=KEEP),
-        rules.expire(fresh(merge="file:a"), now=NOW, keep=KEEP),
-        rules.bury(fresh(merge="file:a"), now=NOW, keep=KEEP),
+        delivery_steps.nack(leased(fresh(merge="file:a")), receipt="r1", now=NOW, delay=0),
+        delivery_steps.ack(leased(fresh(merge="file:a")), receipt="r1", now=NOW, keep=KEEP),
+        delivery_steps.expire(fresh(merge="file:a"), now=NOW, keep=KEEP),
+        delivery_steps.bury(fresh(merge="file:a"), now=NOW, keep=KEEP),
     ],
     ids=["no notice", "being read", "read once", "acked", "expired", "dead"],
 )
 def test_what_has_been_read_or_is_no_notice_is_not_replaced(d: Delivery) -> None:
-    assert rules.supersede(d, b"news", now=NOW, ttl=TTL) is None
+    assert delivery_steps.supersede(d, b"news", now=NOW, ttl=TTL) is None
 
 
 def test_a_notice_whose_lease_was_undone_is_unread_again() -> None:
-    d = rules.release(leased(fresh(merge="file:a")), receipt="r1", now=NOW)
-    assert rules.supersede(d, b"news", now=NOW, ttl=TTL) is not None
+    d = delivery_steps.release(leased(fresh(merge="file:a")), receipt="r1", now=NOW)
+    assert delivery_steps.supersede(d, b"news", now=NOW, ttl=TTL) is not None
 
 
 # -- where a delivery is found -------------------------------------------------------------------------------------
@@ -454,12 +455,15 @@ def test_a_notice_whose_lease_was_undone_is_unread_again() -> None:
             ("eve", " asked delivered otto", " tasks delivered", " claimed eve"),
         ),
         (
-            rules.release(leased_task(a_task(" pool 1")), receipt="r1", now=NOW),
+            delivery_steps.release(leased_task(a_task(" pool 1")), receipt="r1", now=NOW),
             (" pool 1", " asked queued otto", " tasks queued"),
         ),
         (leased_task(alone=False), ()),
-        (rules.take_back(acked_task(), now=NOW, keep_receipt=True), ()),
-        (rules.with_record(rules.bury(leased_task(), now=NOW, keep=KEEP)), (rules.by_dead("mia"), rules.ALL_DEAD)),
+        (delivery_steps.take_back(acked_task(), now=NOW, keep_receipt=True), ()),
+        (
+            delivery_steps.with_record(delivery_steps.bury(leased_task(), now=NOW, keep=KEEP)),
+            (rules.by_dead("mia"), rules.ALL_DEAD),
+        ),
     ],
     ids=[
         "fresh",
@@ -526,7 +530,7 @@ def test_within_one_priority_the_earlier_goes_first() -> None:
 
 def test_a_later_bearer_of_an_id_neither_sent_nor_read_a_message() -> None:
     sent = replace(fresh(), sender_key="k1")
-    read = rules.lease(sent, receipt="r", now=NOW + 1, seconds=30, max_attempts=5, keep=KEEP, key_hash="k2")
+    read = delivery_steps.lease(sent, receipt="r", now=NOW + 1, seconds=30, max_attempts=5, keep=KEEP, key_hash="k2")
     by_other = replace(read, holder="eve")
     for who, d, sender, reader in (
         (agent("otto", "k1", NOW - 9), sent, True, False),

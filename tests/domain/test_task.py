@@ -8,9 +8,8 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as rules
-from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent, beaten, seen
 from clawlink.domain.delivery import Delivery, by_claimant, by_lender
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
@@ -658,7 +657,7 @@ def delivery(*, pooled: bool = False, deadline: float | None = None) -> Delivery
 
 
 def leased(d: Delivery, *, by: str = "mia", now: float = NOW) -> Delivery:
-    return delivery_rules.lease_task(d, by=by, receipt="r1", now=now, seconds=LEASE, alone=True)
+    return delivery_steps.lease_task(d, by=by, receipt="r1", now=now, seconds=LEASE, alone=True)
 
 
 @each("pooled", [True, False])
@@ -676,20 +675,20 @@ def test_a_leased_delivery_is_a_claimed_task(pooled: bool) -> None:
 
 @each("pooled", [True, False])
 def test_a_delivery_that_was_acked_is_a_task_its_owner_keeps(pooled: bool) -> None:
-    d = delivery_rules.ack_task(leased(delivery(pooled=pooled)), receipt="r1", now=NOW + 1, until=NOW + 1 + STALE)
+    d = delivery_steps.ack_task(leased(delivery(pooled=pooled)), receipt="r1", now=NOW + 1, until=NOW + 1 + STALE)
     expected = ack(claim(queued(pooled=pooled)), now=NOW + 1, until=NOW + 1 + STALE)
     assert rules.task_from_delivery(d) == replace(expected, version=0, earlier=3)
 
 
 def test_a_delivery_that_was_acked_for_good_is_a_task_held_for_ever() -> None:
-    d = delivery_rules.ack_task(leased(delivery()), receipt="r1", now=NOW + 1, until=math.inf)
+    d = delivery_steps.ack_task(leased(delivery()), receipt="r1", now=NOW + 1, until=math.inf)
     assert rules.task_from_delivery(d) == replace(ack(claim(queued()), until=math.inf), version=0, earlier=3)
     assert d.ends_at == rules.task_from_delivery(d).ends_at == NOW + TTL
 
 
 @each("pooled", [True, False])
 def test_a_delivery_whose_lease_was_undone_is_a_queued_task_again(pooled: bool) -> None:
-    d = delivery_rules.release(leased(delivery(pooled=pooled)), receipt="r1", now=NOW + 1)
+    d = delivery_steps.release(leased(delivery(pooled=pooled)), receipt="r1", now=NOW + 1)
     assert rules.task_from_delivery(d) == replace(queued(pooled=pooled), version=0, earlier=3)
 
 
@@ -750,7 +749,7 @@ def test_a_later_bearer_of_an_id_is_no_party_of_a_task() -> None:
 
 def test_a_task_keeps_the_keys_of_its_parties() -> None:
     d = Delivery("t1", 1, POOL, "otto", 1, b"{}", NOW, NOW, NOW + TTL, is_task=True, sender_key="k1")
-    d = delivery_rules.lease_task(d, by="mia", receipt="r", now=NOW, seconds=9, alone=True, key_hash="k2")
+    d = delivery_steps.lease_task(d, by="mia", receipt="r", now=NOW, seconds=9, alone=True, key_hash="k2")
     t = rules.task_from_delivery(d)
     assert (t.requester_key, [e.key_hash for e in t.history]) == ("k1", ["k2"])
     late = task_steps.ack(replace(t, state=QUEUED, delivered_at=None), now=NOW + 1, until=NOW + 9)

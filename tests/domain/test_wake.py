@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clawlink.domain import delivery as rules
+from clawlink.domain import delivery_steps
 from clawlink.domain.limits import MAX_WAKES
 from clawlink.domain.task import task_from_delivery
 from clawlink.domain.task_steps import woken
@@ -22,11 +23,11 @@ def test_the_last_wakes_are_kept_and_a_repeat_by_key_adds_none() -> None:
 def test_a_wake_changes_nothing_else_and_counts_in_the_footprint() -> None:
     new = delivery(1, is_task=True)
     wake = Wake(new.stored_at + 5, "openclaw", "started", "accepted", "k")
-    told = rules.woken(new, wake)
+    told = delivery_steps.woken(new, wake)
     assert (told.version, told.wakes) == (2, (wake,))
     assert (told.attempts, told.visible_at, told.expires_at) == (new.attempts, new.visible_at, new.expires_at)
     assert told.footprint == new.footprint + wake.footprint
-    assert rules.woken(told, wake) is told
+    assert delivery_steps.woken(told, wake) is told
     task = task_from_delivery(told)
     assert task.wakes == (wake,)
     again = woken(task, Wake(new.stored_at + 9, "codex", "given_up"))

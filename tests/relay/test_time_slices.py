@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clawlink.domain import delivery as rules
+from clawlink.domain import delivery_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Knowledge
 from clawlink.domain.delivery import Delivery, State
@@ -121,7 +121,7 @@ async def dead_letters(scene: Scene) -> None:
     for n in range(MANY):
         await scene.send("req", "w", f"text {n}")
     for d in await scene.store.pending("w", MANY):
-        await scene.store.commit("w", Put(rules.bury(d, now=scene.now, keep=9000.0)))
+        await scene.store.commit("w", Put(delivery_steps.bury(d, now=scene.now, keep=9000.0)))
 
 
 async def test_no_step_of_upkeep_touches_more_than_a_slice_between_two_turns_of_others(scene: Scene) -> None:

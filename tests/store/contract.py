@@ -19,8 +19,8 @@ import pytest
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
+from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as task_rules
-from clawlink.domain import task_steps
 from clawlink.domain.agent import REGISTERED, Agent, by_capability, by_name
 from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author, by_tag, by_topic
 from clawlink.domain.delivery import Delivery
@@ -71,7 +71,7 @@ def asked(id: str, mailbox: str = "mia", *, body: bytes = b"body", requester: st
 
 def fetch(d: Delivery, *, by: str = "mia", seconds: float = 60.0, alone: bool = True) -> Delivery:
     """Return the delivery of a task as ``by`` has claimed it."""
-    return rules.lease_task(d, by=by, receipt="r", now=NOW, seconds=seconds, alone=alone)
+    return delivery_steps.lease_task(d, by=by, receipt="r", now=NOW, seconds=seconds, alone=alone)
 
 
 def agent(id: str, *capabilities: str, name: str | None = None) -> Agent:
@@ -107,12 +107,12 @@ def written(content: bytes) -> Version:
 
 def lease(d: Delivery, *, receipt: str = "r", now: float = NOW, seconds: float = 60.0, attempts: int = 5) -> Delivery:
     """Return the delivery leased."""
-    return rules.lease(d, receipt=receipt, now=now, seconds=seconds, max_attempts=attempts, keep=KEEP)
+    return delivery_steps.lease(d, receipt=receipt, now=now, seconds=seconds, max_attempts=attempts, keep=KEEP)
 
 
 def ack(d: Delivery, *, receipt: str = "r", now: float = NOW) -> Delivery:
     """Return the delivery acked."""
-    return rules.ack(d, receipt=receipt, now=now, keep=KEEP)
+    return delivery_steps.ack(d, receipt=receipt, now=now, keep=KEEP)
 
 
 BROADCAST = Broadcast("b", 1, "otto", b"news", ("mia", "eve"), NOW, NOW + TTL)
@@ -721,12 +721,12 @@ class IndexContract(Opened):
         assert (await walk(store, Delivery, queued, 10), await walk(store, Delivery, delivered, 10)) == ([], ["d"])
         assert await store.usage(Delivery, by_owner(pool)) == Usage(0, 0)
         assert await store.usage(Delivery, by_owner("mia")) == Usage(1, 5)
-        kept = rules.ack_task(held, receipt="r", now=NOW, until=NOW + 120)
+        kept = delivery_steps.ack_task(held, receipt="r", now=NOW, until=NOW + 120)
         await put(store, kept)
         assert await walk(store, Delivery, delivered, 10) == ["d"]
         assert await store.usage(Delivery, by_owner("mia")) == Usage(1, 5)
         assert await walk(store, Delivery, SETTLED, 10) == []
-        await put(store, rules.take_back(kept, now=NOW, keep_receipt=False))
+        await put(store, delivery_steps.take_back(kept, now=NOW, keep_receipt=False))
         assert (await walk(store, Delivery, queued, 10), await walk(store, Delivery, delivered, 10)) == ([], [])
         assert await store.usage(Delivery, by_owner("mia")) == Usage(0, 0)
 
@@ -734,7 +734,7 @@ class IndexContract(Opened):
         held = fetch(asked("t"))
         task_from_delivery = task_rules.task_from_delivery(held)
         await put(store, asked("t"), held)
-        beside = rules.beside_record(held, NOW + 60, expires_at=NOW + TTL)
+        beside = delivery_steps.beside_record(held, NOW + 60, expires_at=NOW + TTL)
         await store.commit("mia", Put(beside), Put(report(task_from_delivery, TaskState.IN_PROGRESS)))
         key = by_requester("otto", TaskState.IN_PROGRESS)
         assert (await walk(store, Task, key, 10), await walk(store, Delivery, by_owner("mia"), 10)) == (["t"], [])
@@ -773,7 +773,7 @@ class IndexContract(Opened):
         held = lease(notice)
         await put(store, held)
         assert await walk(store, Delivery, key, 10) == []
-        await put(store, rules.release(held, receipt="r", now=NOW))
+        await put(store, delivery_steps.release(held, receipt="r", now=NOW))
         assert await walk(store, Delivery, key, 10) == ["n"]
 
     # -- usage -------------------------------------------------------------------------------------------------------
@@ -812,11 +812,11 @@ class IndexContract(Opened):
         assert await load(store, "mia") == Usage(2, 8)
         await put(store, lease(d))
         assert await load(store, "mia") == Usage(2, 8)
-        await put(store, rules.bury(e, now=NOW, keep=KEEP))
+        await put(store, delivery_steps.bury(e, now=NOW, keep=KEEP))
         assert await load(store, "mia") == Usage(2, 8)
         await put(store, ack(lease(d)))
         assert await load(store, "mia") == Usage(1, 3)
-        await put(store, rules.expire(rules.bury(e, now=NOW, keep=KEEP), now=NOW, keep=KEEP))
+        await put(store, delivery_steps.expire(delivery_steps.bury(e, now=NOW, keep=KEEP), now=NOW, keep=KEEP))
         assert (await load(store, "mia"), await total(store)) == (Usage(0, 0), Usage(0, 0))
 
     async def test_a_task_is_in_its_mailbox_until_it_is_acked_and_again_when_it_is_taken_back(
@@ -824,8 +824,8 @@ class IndexContract(Opened):
     ) -> None:
         d = asked("d", body=b"12345")
         held = fetch(d)
-        kept = rules.ack_task(held, receipt="r", now=NOW, until=NOW + 120)
-        back = rules.take_back(kept, now=NOW + 120, keep_receipt=True)
+        kept = delivery_steps.ack_task(held, receipt="r", now=NOW, until=NOW + 120)
+        back = delivery_steps.take_back(kept, now=NOW + 120, keep_receipt=True)
         await put(store, d, held)
         assert (await load(store, "mia"), await due(store, NOW + 59), await due(store, NOW + 60)) == (
             Usage(1, 5),
@@ -856,7 +856,7 @@ class IndexContract(Opened):
 
     async def test_a_mailbox_grows_with_what_it_holds(self, store: Store) -> None:
         notice = delivery("n", body=b"1", merge="file:a")
-        newest = rules.supersede(notice, b"12345", now=NOW, ttl=TTL)
+        newest = delivery_steps.supersede(notice, b"12345", now=NOW, ttl=TTL)
         assert newest is not None
         await put(store, notice, newest)
         assert (await load(store, "mia"), await total(store)) == (Usage(1, 5), Usage(1, 5))
@@ -966,7 +966,7 @@ class IndexContract(Opened):
         others: list[asyncio.Future[None]] = []
 
         def rule(found: Sequence[Delivery]) -> list[Put]:
-            others.append(asyncio.ensure_future(put(store, rules.expire(d, now=NOW, keep=KEEP))))
+            others.append(asyncio.ensure_future(put(store, delivery_steps.expire(d, now=NOW, keep=KEEP))))
             return [Put(replace(lease(d), version=9))]  # meets a conflict, and nothing is due then
 
         with pytest.raises(Conflict):
@@ -975,7 +975,7 @@ class IndexContract(Opened):
 
     async def test_due_gives_the_records_as_last_committed(self, store: Store) -> None:
         notice = delivery("n", merge="file:a")
-        newest = rules.supersede(notice, b"news", now=NOW, ttl=TTL)
+        newest = delivery_steps.supersede(notice, b"news", now=NOW, ttl=TTL)
         assert newest is not None
         await put(store, notice, newest)
         assert list(await store.due("mia", NOW, 10)) == [newest]
@@ -1022,7 +1022,7 @@ class IndexContract(Opened):
     async def test_an_extended_lease_lapses_at_its_new_end_and_once(self, store: Store) -> None:
         d = delivery("d")
         held = lease(d, seconds=60)
-        await put(store, d, held, rules.extend(held, receipt="r", now=NOW + 30, seconds=60))
+        await put(store, d, held, delivery_steps.extend(held, receipt="r", now=NOW + 30, seconds=60))
         assert await due(store, NOW + 89.9) == []
         assert await due(store, NOW + 90) == ["d"]
         assert await due(store, NOW + 91) == ["d"]
@@ -1030,25 +1030,25 @@ class IndexContract(Opened):
     async def test_a_message_given_back_is_due_after_its_delay(self, store: Store) -> None:
         d = delivery("d")
         held = lease(d)
-        await put(store, d, held, rules.nack(held, receipt="r", now=NOW + 1, delay=5))
+        await put(store, d, held, delivery_steps.nack(held, receipt="r", now=NOW + 1, delay=5))
         assert await due(store, NOW + 5.9) == []
         assert await due(store, NOW + 6) == ["d"]
 
     async def test_a_released_message_is_due_at_once(self, store: Store) -> None:
         d = delivery("d")
-        await put(store, d, lease(d), rules.release(lease(d), receipt="r", now=NOW + 1))
+        await put(store, d, lease(d), delivery_steps.release(lease(d), receipt="r", now=NOW + 1))
         assert await due(store, NOW + 1) == ["d"]
 
     async def test_a_settled_message_is_never_due_again(self, store: Store) -> None:
         a, b, c = (delivery(id, arrival=n) for n, id in enumerate("abc"))
         await put(store, a, b, c, lease(a), ack(lease(a)))
-        await put(store, rules.expire(b, now=NOW, keep=KEEP), rules.bury(c, now=NOW, keep=KEEP))
+        await put(store, delivery_steps.expire(b, now=NOW, keep=KEEP), delivery_steps.bury(c, now=NOW, keep=KEEP))
         assert await due(store, NOW + 10_000) == []
 
     async def test_a_redriven_message_is_due_at_its_old_place(self, store: Store) -> None:
         a, b, c = (delivery(id, arrival=n) for n, id in enumerate("abc"))
-        dead = rules.bury(b, now=NOW, keep=KEEP)
-        await put(store, a, b, c, dead, rules.redrive(dead, now=NOW + 1, ttl=TTL))
+        dead = delivery_steps.bury(b, now=NOW, keep=KEEP)
+        await put(store, a, b, c, dead, delivery_steps.redrive(dead, now=NOW + 1, ttl=TTL))
         assert await due(store, NOW + 1) == ["a", "b", "c"]
 
     async def test_an_id_stored_anew_is_due_once_whatever_was_filed_for_it_before(self, store: Store) -> None:
@@ -1075,7 +1075,7 @@ class IndexContract(Opened):
         await put(store, delivery("other", level=Priority.LOW.level), d, lease(d, seconds=60))
         await drop(store, lease(d, seconds=60))
         anew = delivery("d", delay=delay)
-        await put(store, anew, rules.expire(anew, now=NOW, keep=KEEP))
+        await put(store, anew, delivery_steps.expire(anew, now=NOW, keep=KEEP))
         assert await due(store, NOW + 60) == ["other"]
         assert ids(await store.pending("mia", 10)) == ["other"]
 
@@ -1092,7 +1092,7 @@ class IndexContract(Opened):
         held = lease(d, seconds=60)
         await put(store, d, held)
         for second in range(1, 500):
-            held = rules.extend(held, receipt="r", now=NOW + second, seconds=60)
+            held = delivery_steps.extend(held, receipt="r", now=NOW + second, seconds=60)
             await put(store, held)
             assert await store.next_due_at("mia") == NOW + second + 60
         assert await due(store, NOW + 558) == []
@@ -1108,7 +1108,7 @@ class IndexContract(Opened):
 
     async def test_a_dead_letter_has_no_time(self, store: Store) -> None:
         d = delivery("d")
-        await put(store, d, rules.bury(d, now=NOW, keep=KEEP))
+        await put(store, d, delivery_steps.bury(d, now=NOW, keep=KEEP))
         assert await store.next_due_at("mia") is None
 
     async def test_while_something_is_due_the_time_is_past(self, store: Store) -> None:
@@ -1122,7 +1122,7 @@ class IndexContract(Opened):
         held = lease(a, seconds=30)
         await put(store, a, b, held, lease(b, seconds=60), delivery("c", delay=45))
         assert await store.next_due_at("mia") == NOW + 30
-        await put(store, rules.extend(held, receipt="r", now=NOW, seconds=90))
+        await put(store, delivery_steps.extend(held, receipt="r", now=NOW, seconds=90))
         assert await store.next_due_at("mia") == NOW + 45
 
     async def test_a_lapsed_lease_has_a_time_in_the_past(self, store: Store) -> None:
@@ -1150,7 +1150,11 @@ class IndexContract(Opened):
         waiting = delivery("later", delay=50)
         await put(store, *records.values(), waiting, delivery("eves", "eve"))
         await put(store, held := lease(records["b"]), lease(records["c"]), ack(lease(records["c"])))
-        await put(store, rules.expire(records["d"], now=NOW, keep=KEEP), rules.bury(records["e"], now=NOW, keep=KEEP))
+        await put(
+            store,
+            delivery_steps.expire(records["d"], now=NOW, keep=KEEP),
+            delivery_steps.bury(records["e"], now=NOW, keep=KEEP),
+        )
         found = await store.pending("mia", 10)
         assert {d.id: d for d in found} == {"a": records["a"], "b": held, "later": waiting}
         assert len(found) == 3
@@ -1173,7 +1177,7 @@ class IndexContract(Opened):
             (delivery("d"), True),
             (delivery("later", delay=50), True),
             (held, True),
-            (rules.bury(replace(delivery("dead"), version=0), now=NOW, keep=KEEP), False),
+            (delivery_steps.bury(replace(delivery("dead"), version=0), now=NOW, keep=KEEP), False),
             (replace(ack(lease(delivery("done"))), version=1), False),
         ):
             await put(store, record)
@@ -1216,7 +1220,7 @@ class IndexContract(Opened):
         await put(store, held)
         assert ids(await store.ending(Delivery, NOW + 59, 10)) == []
         assert ids(await store.ending(Delivery, NOW + 61, 10)) == ["d"]
-        await put(store, rules.postpone(held, NOW + 300))
+        await put(store, delivery_steps.postpone(held, NOW + 300))
         assert ids(await store.ending(Delivery, NOW + 61, 10)) == []
         assert ids(await store.ending(Delivery, NOW + 301, 10)) == ["d"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from clawlink.domain import delivery as rules
+from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as task_rules
-from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent, Presence
 from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery
@@ -60,15 +60,16 @@ def delivery(n: int, *, is_task: bool = False, merge: str | None = None) -> Deli
 
 def acked(n: int) -> Iterator[Record]:
     new = delivery(n)
-    leased = rules.lease(new, receipt=f"{n:022d}", now=at(n) + 1, seconds=60.0, max_attempts=5, keep=3600.0)
-    yield from (new, leased, rules.ack(leased, receipt=f"{n:022d}", now=at(n) + 2, keep=3600.0))
+    leased = delivery_steps.lease(new, receipt=f"{n:022d}", now=at(n) + 1, seconds=60.0, max_attempts=5, keep=3600.0)
+    yield from (new, leased, delivery_steps.ack(leased, receipt=f"{n:022d}", now=at(n) + 2, keep=3600.0))
 
 
 def task(n: int) -> Iterator[Record]:
     """Report 20 times on a task."""
     new = delivery(n, is_task=True)
     now = at(n) + 1
-    leased = rules.lease_task(new, by=new.mailbox, receipt=f"{n:022d}", now=now, seconds=60.0 + n / 7, alone=True)
+    seconds = 60.0 + n / 7
+    leased = delivery_steps.lease_task(new, by=new.mailbox, receipt=f"{n:022d}", now=now, seconds=seconds, alone=True)
     yield from (new, leased)
     reported = task_rules.task_from_delivery(leased)
     for report in range(20):
@@ -86,7 +87,7 @@ def task(n: int) -> Iterator[Record]:
             content=None,
         )
         yield reported
-    yield rules.beside_record(leased, now, expires_at=now + 86_400)
+    yield delivery_steps.beside_record(leased, now, expires_at=now + 86_400)
 
 
 def agent(n: int, *capabilities: str, description: str = "", subscriptions: tuple[str, ...] = ("*",)) -> Agent:

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
+from clawlink.domain import delivery_steps
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED, text_bytes
@@ -195,7 +196,7 @@ class Mailboxes(RuleBasedStateMachine):
     @rule(pick=some, body=st.binary(max_size=6))
     def supersede(self, pick: int, body: bytes) -> None:
         d = self.any_of(pick, State.PENDING)
-        newer = None if d is None else rules.supersede(d, body, now=self.now, ttl=TTL)
+        newer = None if d is None else delivery_steps.supersede(d, body, now=self.now, ttl=TTL)
         if newer is not None:
             self.commit(Put(newer))
 
@@ -225,7 +226,8 @@ class Mailboxes(RuleBasedStateMachine):
             self.commit(Put(self.lease(found[pick % len(found)], seconds)))
 
     def lease(self, d: Delivery, seconds: float) -> Delivery:
-        return rules.lease(d, receipt=self.receipt(), now=self.now, seconds=seconds, max_attempts=ATTEMPTS, keep=KEEP)
+        receipt, most = self.receipt(), ATTEMPTS
+        return delivery_steps.lease(d, receipt=receipt, now=self.now, seconds=seconds, max_attempts=most, keep=KEEP)
 
     # -- settle ------------------------------------------------------------------------------------------------------
 
@@ -233,43 +235,43 @@ class Mailboxes(RuleBasedStateMachine):
     def ack(self, pick: int) -> None:
         d = self.any_of(pick, State.PENDING, leased=True)
         if d is not None:
-            self.commit(Put(rules.ack(d, receipt=str(d.receipt), now=self.now, keep=KEEP)))
+            self.commit(Put(delivery_steps.ack(d, receipt=str(d.receipt), now=self.now, keep=KEEP)))
 
     @rule(pick=some, delay=seconds)
     def nack(self, pick: int, delay: float) -> None:
         d = self.any_of(pick, State.PENDING, leased=True)
         if d is not None:
-            self.commit(Put(rules.nack(d, receipt=str(d.receipt), now=self.now, delay=delay)))
+            self.commit(Put(delivery_steps.nack(d, receipt=str(d.receipt), now=self.now, delay=delay)))
 
     @rule(pick=some)
     def release(self, pick: int) -> None:
         d = self.any_of(pick, State.PENDING, leased=True)
         if d is not None:
-            self.commit(Put(rules.release(d, receipt=str(d.receipt), now=self.now)))
+            self.commit(Put(delivery_steps.release(d, receipt=str(d.receipt), now=self.now)))
 
     @rule(pick=some, seconds=seconds)
     def extend(self, pick: int, seconds: float) -> None:
         d = self.any_of(pick, State.PENDING, leased=True)
         if d is not None:
-            self.commit(Put(rules.extend(d, receipt=str(d.receipt), now=self.now, seconds=seconds)))
+            self.commit(Put(delivery_steps.extend(d, receipt=str(d.receipt), now=self.now, seconds=seconds)))
 
     @rule(pick=some)
     def expire(self, pick: int) -> None:
         d = self.any_of(pick, State.PENDING, State.DEAD)
         if d is not None:
-            self.commit(Put(rules.expire(d, now=self.now, keep=KEEP)))
+            self.commit(Put(delivery_steps.expire(d, now=self.now, keep=KEEP)))
 
     @rule(pick=some)
     def bury(self, pick: int) -> None:
         d = self.any_of(pick, State.PENDING)
         if d is not None:
-            self.commit(Put(rules.bury(d, now=self.now, keep=KEEP)))
+            self.commit(Put(delivery_steps.bury(d, now=self.now, keep=KEEP)))
 
     @rule(pick=some)
     def redrive(self, pick: int) -> None:
         d = self.any_of(pick, State.DEAD)
         if d is not None:
-            self.commit(Put(rules.redrive(d, now=self.now, ttl=TTL)))
+            self.commit(Put(delivery_steps.redrive(d, now=self.now, ttl=TTL)))
 
     @rule(pick=some)
     def drop(self, pick: int) -> None:
@@ -289,7 +291,7 @@ class Mailboxes(RuleBasedStateMachine):
     def sweep(self, limit: int) -> None:
         for d in run(self.store.ending(Delivery, self.now, limit)):
             assert d.expires_at <= self.now
-            self.commit(Put(rules.expire(d, now=self.now, keep=KEEP)) if d.state is State.PENDING else Drop(d))
+            self.commit(Put(delivery_steps.expire(d, now=self.now, keep=KEEP)) if d.state is State.PENDING else Drop(d))
 
     @rule(seconds=seconds)
     def time_passes(self, seconds: float) -> None:

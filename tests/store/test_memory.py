@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
-from clawlink.domain import delivery as rules
+from clawlink.domain import delivery_steps
 from clawlink.domain.agent import REGISTERED, Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.record import Record
@@ -49,8 +49,8 @@ async def test_nothing_is_left_once_everything_is_dropped() -> None:
         steps: list[Delivery] = [
             lease(d, seconds=n + 1),
             *([ack(lease(d, seconds=n + 1))] if n % 5 == 1 else []),
-            *([rules.bury(lease(d, seconds=n + 1), now=NOW, keep=KEEP)] if n % 5 == 2 else []),
-            *([rules.nack(lease(d, seconds=n + 1), receipt="r", now=NOW, delay=n)] if n % 5 == 3 else []),
+            *([delivery_steps.bury(lease(d, seconds=n + 1), now=NOW, keep=KEEP)] if n % 5 == 2 else []),
+            *([delivery_steps.nack(lease(d, seconds=n + 1), receipt="r", now=NOW, delay=n)] if n % 5 == 3 else []),
         ]
         steps = steps if n % 5 else []
         await put(store, *steps)
@@ -80,7 +80,7 @@ async def test_a_lease_that_is_lengthened_for_ever_piles_up_nowhere() -> None:
     held = lease(delivery("d"))
     await put(store, delivery("d"), held)
     for n in range(5_000):
-        held = rules.extend(held, receipt="r", now=NOW + n, seconds=60)
+        held = delivery_steps.extend(held, receipt="r", now=NOW + n, seconds=60)
         await put(store, held)
     assert sizes(store)["later"] < 100
     assert sizes(store)["days"] == 1

@@ -7,9 +7,8 @@ import hmac
 
 import msgspec
 
-from clawlink.domain import delivery as rules
+from clawlink.domain import delivery_steps, file_access
 from clawlink.domain import file as file_rules
-from clawlink.domain import file_access
 from clawlink.domain.agent import OPERATOR, Agent, fold, look_alike
 from clawlink.domain.delivery import ALL_DEAD, Delivery, copy_id, message_id
 from clawlink.domain.file import SharedFile
@@ -189,7 +188,7 @@ class Operator:
         if d is None or d.mailbox != OPERATOR or d.is_task:
             return False
         try:
-            new = rules.ack_unread(d, now=core.clock(), keep=core.limits.retention)
+            new = delivery_steps.ack_unread(d, now=core.clock(), keep=core.limits.retention)
         except LeaseLost:
             return False
         if new is not d:

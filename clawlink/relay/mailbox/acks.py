@@ -8,8 +8,8 @@ from itertools import chain
 from msgspec import Struct
 
 from clawlink.domain import delivery as rules
+from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as task_rules
-from clawlink.domain import task_steps
 from clawlink.domain.attempts import AttemptEnd
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.pool import Pool
@@ -71,8 +71,8 @@ class Acks:
             return task_steps.kept_until(mailbox, now=now, stale_after=limits.stale_after, for_good=for_good)
 
         way = _Way(
-            message=lambda d, token: rules.ack(d, receipt=token, now=now, keep=limits.retention),
-            carried=lambda d, token: rules.ack_task(d, receipt=token, now=now, until=until(d.mailbox)),
+            message=lambda d, token: delivery_steps.ack(d, receipt=token, now=now, keep=limits.retention),
+            carried=lambda d, token: delivery_steps.ack_task(d, receipt=token, now=now, until=until(d.mailbox)),
             task=lambda t: t if t.acked_at is not None else task_steps.ack(t, now=now, until=until(t.mailbox)),
             alone=True,
             drops=True,
@@ -97,7 +97,7 @@ class Acks:
         if d is None or d.mailbox != requester:
             return Outcome(task_id, None, None, LeaseLost("no message about the end of this task waits for this agent"))
         try:
-            new = rules.ack_unread(d, now=now, keep=keep)
+            new = delivery_steps.ack_unread(d, now=now, keep=keep)
         except LeaseLost as error:
             return Outcome(task_id, None, None, error)
         changes = [] if new is d else [Put(new)]
@@ -105,7 +105,7 @@ class Acks:
             await core.store.page(Delivery, rules.by_merge(requester, merge_of(task_id)), limit=1)
         ).records:
             if rules.due(progress, now):
-                changes.append(Put(rules.ack_unread(progress, now=now, keep=keep)))
+                changes.append(Put(delivery_steps.ack_unread(progress, now=now, keep=keep)))
         if changes:
             await core.commit(requester, *changes, quiet=True)
             core.stats.acked += len(changes)
@@ -127,7 +127,7 @@ class Acks:
         """
         now = self._core.clock()
         way = _Way(
-            message=lambda d, token: rules.nack(d, receipt=token, now=now, delay=delay, end=end),
+            message=lambda d, token: delivery_steps.nack(d, receipt=token, now=now, delay=delay, end=end),
             carried=None,
             task=lambda t: task_steps.lapse(t, now=now, by=agent_id, note=note),
             alone=False,
@@ -149,8 +149,8 @@ class Acks:
             return task_steps.hold(task, now + seconds)
 
         way = _Way(
-            message=lambda d, token: rules.extend(d, receipt=token, now=now, seconds=seconds),
-            carried=lambda d, token: rules.extend_task(d, receipt=token, now=now, seconds=seconds),
+            message=lambda d, token: delivery_steps.extend(d, receipt=token, now=now, seconds=seconds),
+            carried=lambda d, token: delivery_steps.extend_task(d, receipt=token, now=now, seconds=seconds),
             task=hold,
             alone=True,
         )
@@ -161,8 +161,8 @@ class Acks:
         """Undo leases whose messages never left the relay."""
         now = self._core.clock()
         way = _Way(
-            message=lambda d, token: rules.release(d, receipt=token, now=now),
-            carried=lambda d, token: rules.release(d, receipt=token, now=now),
+            message=lambda d, token: delivery_steps.release(d, receipt=token, now=now),
+            carried=lambda d, token: delivery_steps.release(d, receipt=token, now=now),
             task=lambda task: task_steps.undo(task, now=now),
             alone=False,
         )
@@ -228,7 +228,7 @@ class Acks:
             rules.require_receipt(d, token)
             moved = way.task(task_rules.task_from_delivery(d))
             new = way.message(d, token)
-            return Outcome(given, id, new.visible_at, None), [Put(rules.with_record(new)), Put(moved)]
+            return Outcome(given, id, new.visible_at, None), [Put(delivery_steps.with_record(new)), Put(moved)]
         task = await self._core.store.get(Task, id) if d is None or d.has_record else None
         if task is None or task.assignee != agent_id:
             raise LeaseLost("no message of this agent belongs to this receipt, or it is settled and forgotten")

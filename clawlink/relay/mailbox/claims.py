@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from clawlink.domain import delivery as rules
+from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as task_rules
-from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import PENDING, Delivery, State, by_claimant
 from clawlink.domain.limits import MAX_REPLY_BYTES
@@ -174,7 +174,7 @@ class Claims:
             owner = await self._core.store.get(Agent, task.assignee)
             until = task_steps.loses_at(task, owner, stale_after=self._core.limits.stale_after)
             if until > now:
-                changes.append(Put(rules.postpone(d, until)))
+                changes.append(Put(delivery_steps.postpone(d, until)))
                 if d.has_record:
                     changes.append(Put(task_steps.hold(task, until)))
         return changes
@@ -233,7 +233,7 @@ class _Leasing:
                 if d.expires_at <= now or d.attempts >= limits.max_attempts:
                     self.ended.append(d.id)
                     continue
-                new = rules.lease_task(
+                new = delivery_steps.lease_task(
                     d, by=by, receipt=token, now=now, seconds=seconds, alone=known is None, key_hash=key_hash
                 )
                 if known is not None:
@@ -246,7 +246,7 @@ class _Leasing:
                 taken.append(new)
                 continue
             try:
-                new = rules.lease(
+                new = delivery_steps.lease(
                     d,
                     receipt=token,
                     now=now,

@@ -9,7 +9,7 @@ from enum import Enum
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
-from clawlink.domain import task_steps
+from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain.delivery import Delivery, Sender, State
 from clawlink.domain.message import Priority
 from clawlink.domain.pool import is_pool
@@ -240,7 +240,8 @@ class Mailbox:
         if delivery.merge is not None:
             key = rules.by_merge(delivery.mailbox, delivery.merge)
             for unread in (await core.store.page(Delivery, key, limit=1)).records:
-                newer = rules.supersede(unread, delivery.body, now=delivery.stored_at, ttl=core.limits.message_ttl)
+                now, ttl = delivery.stored_at, core.limits.message_ttl
+                newer = delivery_steps.supersede(unread, delivery.body, now=now, ttl=ttl)
                 if newer is not None:
                     changes: tuple[Put | Drop, ...] = (Put(newer),)
                     if delivery.id != unread.id:
@@ -362,7 +363,7 @@ class Mailbox:
         if d is None or d.mailbox != mailbox or d.state is not State.DEAD:
             return False
         now, ttl = core.clock(), core.limits.message_ttl
-        back = rules.redrive(d, now=now, ttl=ttl)
+        back = delivery_steps.redrive(d, now=now, ttl=ttl)
         task = await core.store.get(Task, d.id) if d.is_task else None
         if task is None:
             await core.commit(mailbox, Put(back))
@@ -401,6 +402,6 @@ class Mailbox:
         d = await core.store.get(Delivery, id)
         if d is None or d.state not in (State.PENDING, State.DEAD):
             return False
-        await core.commit(d.mailbox, Put(rules.expire(d, now=core.clock(), keep=core.limits.retention)))
+        await core.commit(d.mailbox, Put(delivery_steps.expire(d, now=core.clock(), keep=core.limits.retention)))
         core.stats.expired += 1
         return True

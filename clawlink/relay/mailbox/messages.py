@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import chain as chain_rules
 from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import delivery_steps
 from clawlink.domain import task as task_rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast
@@ -149,7 +150,7 @@ class Messages:
         d = await store.get(Delivery, message_id) or await store.get(Delivery, copy_id(message_id, by.id))
         if d is None or d.is_task or d.sender != to or not delivery_rules.is_reader(d, by):
             return
-        marked = delivery_rules.answered(d, now=self._core.clock())
+        marked = delivery_steps.answered(d, now=self._core.clock())
         if marked is not d:
             await self._core.commit(d.partition_key, Put(marked))
 

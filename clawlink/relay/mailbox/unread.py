@@ -10,8 +10,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from clawlink.domain import delivery as rules
+from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as task_rules
-from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, Sender, copy_id
 from clawlink.domain.message import MessageUpdate, PlainMessage, Priority, decode, encode
@@ -107,7 +107,7 @@ class UnreadMail:
             its, told = task_rules.is_worker(task, agent), task_steps.woken(task, wake)
         elif d is not None:
             its = rules.is_reader(d, agent) if task is None else task_rules.is_worker(task, agent)
-            told = rules.woken(d, wake)
+            told = delivery_steps.woken(d, wake)
         else:
             raise UnknownMessage(
                 f"no message {id!r} is known here, or it was settled and forgotten", field="message_id"

@@ -7,8 +7,8 @@ import math
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as rules
-from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, Sender, State
 from clawlink.domain.message import Priority, TaskResponse, TaskUpdate, decode, encode, of_person
@@ -101,7 +101,7 @@ class TaskEnds:
             if by != requester and await self._mailbox.has_room(new, Purpose.ANSWER):
                 await self._mailbox.put(new, ends_work=True)
             else:
-                taken = delivery_rules.placeholder(new, keep=core.limits.retention)
+                taken = delivery_steps.placeholder(new, keep=core.limits.retention)
                 await core.commit(requester, Put(taken, ends_work=True))
             return None
         said = decode(first.body)
@@ -140,7 +140,7 @@ class TaskEnds:
         back = task_steps.lapse(task, now=now, note=note)
         await self.tell(task.requester, back, by=None, note=note)
         keep = max(0.0, task.expires_at - now)
-        dead = delivery_rules.with_record(delivery_rules.bury(d, now=now, keep=keep))
+        dead = delivery_steps.with_record(delivery_steps.bury(d, now=now, keep=keep))
         await core.commit(task.partition_key, Put(dead), Put(back))
         core.stats.dead += 1
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as delivery_rules
-from clawlink.domain import task_steps
+from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain.agent import Agent, Presence, is_asleep
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import TaskDelegation, decode
@@ -67,7 +67,7 @@ class TaskLifecycle(TaskEnds):
             return True
         changes = [Put(task_steps.hold(task, until))] if d is None or d.has_record else []
         if d is not None and d.receipt is not None:
-            changes.append(Put(delivery_rules.postpone(d, until)))
+            changes.append(Put(delivery_steps.postpone(d, until)))
         await core.commit(task.partition_key, *changes)
         return True
 
@@ -98,7 +98,7 @@ class TaskLifecycle(TaskEnds):
         anew = (
             self._delivered_anew(back, now)
             if d is None
-            else delivery_rules.take_back(d, now=now, keep_receipt=not task.pooled and owner is not None)
+            else delivery_steps.take_back(d, now=now, keep_receipt=not task.pooled and owner is not None)
         )
         changes.append(Put(anew))
         pool = None

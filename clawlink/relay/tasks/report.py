@@ -10,8 +10,8 @@ import msgspec
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as rules
-from clawlink.domain import task_steps
 from clawlink.domain.agent import OPERATOR, Agent
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.limits import MAX_HISTORY_BYTES
@@ -191,7 +191,7 @@ class TaskReports:
                 core.stats.withdrawn += d.state is State.PENDING
             else:
                 until = d.visible_at if d.receipt is None else max(d.visible_at, moved.held_until or 0.0)
-                changes.append(Put(delivery_rules.beside_record(d, until, expires_at=moved.expires_at)))
+                changes.append(Put(delivery_steps.beside_record(d, until, expires_at=moved.expires_at)))
         await core.commit(task.partition_key, *changes)
         core.stats.tasks_answered += moved.state in FINAL
         core.stats.answers_failed += moved.state in FAILURES
@@ -286,7 +286,7 @@ class TaskReports:
             )
             await self._mailbox.require_room(new, Purpose.REPORT)
             _require_same(task, await self._mailbox.put_once(new), message)
-        living = () if d is None else (Put(delivery_rules.beside_record(d, d.visible_at, expires_at=moved.expires_at)),)
+        living = () if d is None else (Put(delivery_steps.beside_record(d, d.visible_at, expires_at=moved.expires_at)),)
         await core.commit(task.partition_key, Put(moved), *living)
         return await self._answered(moved, message)
 

@@ -11,6 +11,7 @@ import asyncio
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import delivery_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery, copy_id
@@ -84,7 +85,7 @@ class Responses:
             meant = self._response(id, sender, replace(ask, message_id=task_id, result=None), to.id)
             now, own = self._core.clock(), sender.id
             new = self._mailbox.new(id, own, sender=delivery_rules.by(sender), body=encode(meant), now=now)
-            new = delivery_rules.placeholder(new, keep=self._core.limits.retention)
+            new = delivery_steps.placeholder(new, keep=self._core.limits.retention)
             stored = await self._mailbox.put_once(new)
             if stored.body is not new.body:
                 return await self._repeat(stored, sender, ask, to.id)
