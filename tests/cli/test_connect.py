@@ -378,12 +378,13 @@ def test_a_file_that_may_not_be_written_is_left_and_named_before_anything_is_wri
         (account / name).write_text(text)
     skills = account / ".openclaw" / "skills"
     skills.mkdir()
-    locked = {account / ".claude.json", account / ".cursor", skills}
+    real = Path(os.path.realpath(account))  # the command asks the system by this name
+    locked = {real / ".claude.json", real / ".cursor", real / ".openclaw" / "skills"}
     # The system's own answer: an account of root may write each file.
     monkeypatch.setattr("clawlink.client.programs.programs.os.access", lambda path, how: Path(path) not in locked)
     for program, sentence in (
         ("claude", f"{account / '.claude.json'} is left as it is: it is read-only"),
-        ("cursor", f"the folder {account / '.cursor'} is read-only"),
+        ("cursor", f"the folder {real / '.cursor'} is read-only"),
     ):
         done = call("connect", program, "--yes")
         assert sentence in done.failed(1).err
@@ -391,7 +392,7 @@ def test_a_file_that_may_not_be_written_is_left_and_named_before_anything_is_wri
         assert {name: text.decode() for name, text in everything(account).items() if "skills" not in name} == made
         assert not list(account.glob("**/*.before-clawlink-*")), "not even a copy"
     done = call("connect", "openclaw", "--yes")
-    assert f"the folder {skills} is read-only" in done.failed(1).err
+    assert f"the folder {real / '.openclaw' / 'skills'} is read-only" in done.failed(1).err
     assert "Connected. Restart its gateway" in done.out
     assert "clawlink" in (account / ".openclaw" / "openclaw.json").read_text()
     assert list(skills.iterdir()) == []
@@ -407,7 +408,7 @@ def test_a_write_that_fails_names_what_was_written_the_copies_and_the_way_back(
     before, write = everything(account), private.write
 
     def full(path: Path, data: bytes) -> None:
-        if path == servers:
+        if path.name == servers.name:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, data)
 
