@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -95,6 +96,7 @@ class Hook:
                 "agent_id": session.agent_id,
                 "name": name,
                 "claim": True,
+                "machine": socket.gethostname()[:128],
                 "description": f"a session of {self._host.name}",
                 "idempotency_key": session.claim,
             }

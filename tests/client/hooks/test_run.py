@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -176,6 +177,7 @@ def test_a_session_that_ends_gives_its_tasks_back_sleeps_and_is_resumed(hook: Ru
             assert shown.status == "queued"
             assert "has ended its session" in str(shown.history[-1].note)
             (there,) = [one for one in ann.discover(status="all").agents if one.agent_id == me.agent_id]
+            assert there.machine == socket.gethostname()
             assert there.status == "stale"
             assert only(sessions).ended
             # Resumed, it is the same agent, and finds the task.
