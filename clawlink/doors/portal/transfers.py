@@ -89,6 +89,8 @@ class Transfer(Kept, frozen=True, gc=False, kw_only=True):
             keys.append(lies_at(self.file_key))
         if self.unclaimed:
             keys.append(UNCLAIMED)
+        if self.task is not None and (self.unclaimed or self.state is FileState.TRANSFERRING):
+            keys.append(coming_for(self.contact, self.task))
         return tuple(keys)
 
     @property
@@ -122,6 +124,11 @@ def waiting_for(contact: str) -> str:
 def lies_at(file_key: str) -> str:
     """Return the index key of the file for a task whose contents have this key among the relay's files."""
     return " portal file at " + file_key
+
+
+def coming_for(contact: str, task: str) -> str:
+    """Return the index key of the files for a task or an answer that has not come yet."""
+    return f" portal files for {contact} {task}"
 
 
 def kept_from(contact: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,11 +13,12 @@ from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.file_poster import FilePoster
 from clawlink.doors.portal.server.held_back import HeldBack
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.transfers import UNCLAIMED, Transfer
 from clawlink.store.base import Failed
 from tests.doors.portal.conftest import Bridges, Own, Portals
 from tests.doors.portal.old_peer import OldBridge
 from tests.doors.portal.test_errands import B_KEY, heard, task_in, well
-from tests.doors.portal.test_files import pair
+from tests.doors.portal.test_files import md5, pair, put, status_of
 from tests.doors.portal.test_task_files import bring, delegate, files_of
 from tests.waiting import eventually, until
 
@@ -116,17 +118,18 @@ async def test_an_answer_goes_without_files_that_are_gone_at_the_other_portal(
     files = [await bring(b, there, name, data) for name, data in (("gone", b"1"), ("slow", b"22"))]
     await b.well("POST", f"/api/portal/tasks/{there}", {"result": "see there", "note": "both", "files": files})
 
-    async def came() -> Any:
-        found = (await files_of(a)).get("gone", {})
-        return found if found.get("status") == "completed" else None
-
-    await a.well("DELETE", f"/api/portal/files/{(await eventually(came))['file_id']}")
+    await status_of(b, files[0], "sent")
+    await a.well("DELETE", f"/api/portal/files/{(await files_of(a))['gone']['file_id']}")
     gate.set()
     done = await task_in(a, id, "completed")
     assert (done["result"], done["result_attachments"]) == ("see there", [])
     assert done["note"].startswith("both; without its files: the other portal answers 400: no complete file")
     await until(lambda: any(f"task {there} (completed) went to" in told for told in bridge.texts))
     assert any("without its files: the other portal answers 400" in told for told in bridge.texts)
+
+
+def _at(clock: Callable[[], float], later: float) -> float:
+    return clock() + later
 
 
 async def told_with(bridge: OldBridge, words: str) -> list[str]:
@@ -171,6 +174,30 @@ async def test_what_agents_left_for_a_contact_that_is_blocked_is_told_or_kept(
         assert (await task_in(a, id, "completed"))["result"] == "a hundred"
 
 
+async def test_the_files_of_an_answer_wait_with_it_for_a_blocked_contact(portals: Portals, bridges: Bridges) -> None:
+    a, b = await pair(portals)
+    bridge = await bridges(b, key=B_KEY)
+    id = await delegate(a, "B-bot@portal", "count them")
+    there = await heard(bridge, "count them")
+    await a.well("POST", "/api/portal/contacts/B-bot", {"blocked": True})
+    file = await bring(b, there, "count.txt", b"a hundred")
+    await b.well("POST", f"/api/portal/tasks/{there}", {"result": "see there", "files": [file]})
+
+    async def tried() -> bool:
+        return "403" in ((await files_of(b))["count.txt"]["detail"] or "")
+
+    await eventually(tried)
+    await b.well("POST", "/api/portal/contacts/A-bot", {"blocked": True})
+    door: Any = b.relay.app.doors["portal"]
+    door.file_outbox.wake(a.url)
+    await until(lambda: not door.file_outbox.is_working_on(a.url))
+    assert (await files_of(b))["count.txt"]["status"] == "queued"
+    await a.well("POST", "/api/portal/contacts/B-bot", {"blocked": False})
+    await b.well("POST", "/api/portal/contacts/A-bot", {"blocked": False})
+    done = await task_in(a, id, "completed")
+    assert [one["name"] for one in done["result_attachments"]] == ["count.txt"]
+
+
 async def test_an_answer_for_a_contact_that_stays_blocked_ends_with_a_notice(
     portals: Portals, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,11 +214,45 @@ async def test_an_answer_for_a_contact_that_stays_blocked_ends_with_a_notice(
         held.set()
 
     monkeypatch.setattr(HeldBack, "put", note_held)
-    await b.well("POST", f"/api/portal/tasks/{there}", {"result": "a hundred"})
+    file = await bring(b, there, "count.txt", b"a hundred")
+    await b.well("POST", f"/api/portal/tasks/{there}", {"result": "a hundred", "files": [file]})
     await until(held.is_set)
     core = b.relay.app.relay.core
     door: Any = b.relay.app.doors["portal"]
     clock = core.clock
+    assert (await core.store.usage(Transfer, UNCLAIMED)).count == 0, "the answer has come, and its file stays"
     monkeypatch.setattr(core, "clock", lambda: clock() + 3601)
     door.outbox.files_moved(a.url)
     await until(lambda: any("within its time to live, in which the contact was blocked" in t for t in bridge.texts))
+
+    async def dropped() -> bool:
+        return await files_of(b) == {}
+
+    await eventually(dropped)
+
+
+async def test_files_of_a_task_stay_a_day_after_the_last_of_them_moved(
+    portals: Portals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals)
+    key = (await b.contact(a.url))["SHARED_KEY"]
+    door: Any = b.relay.app.doors["portal"]
+    core = b.relay.app.relay.core
+    clock = core.clock
+
+    async def begin(name: str) -> str:
+        head = {"filename": name, "size": 1, "md5": md5(b"x"), "to_portal": b.url, "api_key": key, "task_id": "t1"}
+        return str((await b.well("POST", "/api/file/initiate", head, key=""))["file_id"])
+
+    assert (await put(b, await begin("first"), 0, b"x", key=key))[0] == 200
+    monkeypatch.setattr(core, "clock", lambda: clock() + 80_000)
+    second = await begin("second")
+    for later, status in ((87_000, 200), (170_000, None)):
+        monkeypatch.setattr(core, "clock", partial(_at, clock, later))
+        await door.task_files.sweep()
+        assert set(await files_of(b)) == {"first", "second"}, later
+        if status:
+            assert (await put(b, second, 0, b"x", key=key))[0] == status
+    monkeypatch.setattr(core, "clock", lambda: clock() + 260_000)
+    await door.task_files.sweep()
+    assert await files_of(b) == {}

@@ -141,6 +141,10 @@ class Errands:
         """Tell the sender of a delivery why it does not reach the contact."""
         to = "a contact" if peer is None else shown(peer.id)
         await self._mail.tell_sender(delivery.id, f"{_subject(delivery)} to {to} was not sent: {why}", delivery.sender)
+        with suppress(msgspec.MsgspecError):
+            body = decode(delivery.body)
+            if isinstance(body, TaskResponse):
+                await self._task_files.drop(body.attachments)
         return Carried.ENDED
 
     async def _send_apart(self, peer: Contact, text: str, cause: str, attachments: Any, sender: str) -> Message:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.task import FINAL, TaskState
-from clawlink.doors.portal.records import Contact
+from clawlink.doors.portal.records import Contact, Errand, errand_of
 from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server import outbox
@@ -57,6 +57,14 @@ class FileOutbox(ContactWorkers):
         self._aside: set[str] = set()
         """Files whose end cannot be stored. They hold up no other, and are tried again after a restart."""
 
+        self._kept: dict[str, set[str]] = {}
+        """By contact, the files of answers that wait while the contact is blocked. They hold up no other."""
+
+    def wake(self, contact: str) -> None:
+        """Send what waits for a contact, at once if it waits for another try."""
+        self._kept.pop(contact, None)
+        super().wake(contact)
+
     async def start(self) -> None:
         """Go on with the files that waited when the relay was here last."""
         for contact in await self._shelf.receivers():
@@ -79,7 +87,7 @@ class FileOutbox(ContactWorkers):
         while True:
             self._again.discard(contact)
             try:
-                transfer = await self._shelf.next_waiting(contact, self._aside)
+                transfer = await self._shelf.next_waiting(contact, self._aside | self._kept.get(contact, set()))
                 if transfer is None:
                     return
                 self._hurry[contact].clear()
@@ -132,11 +140,14 @@ class FileOutbox(ContactWorkers):
         """Take a file as far as it goes; return True once it is settled."""
         peer = await self._core.store.get(Contact, transfer.contact)
         why = "removed" if peer is None else peer.shut(self._core.steady())
-        if peer is None or why is not None:
+        if peer is None or (why is not None and not await self._is_for_answer(transfer)):
             return await self._settle(transfer, FileState.REFUSED, f"the contact was {why} before the file was sent")
         if transfer.expires_at is not None and transfer.expires_at <= self._core.clock():
             last = f"; the last failure: {transfer.detail}" if transfer.detail else ""
             return await self._settle(transfer, FileState.EXPIRED, f"it was not sent within its time to live{last}")
+        if why is not None:
+            self._kept.setdefault(transfer.contact, set()).add(transfer.id)
+            return True
         if peer.paused:
             return False
         if transfer.for_task and await self._is_over(transfer):
@@ -148,6 +159,12 @@ class FileOutbox(ContactWorkers):
             await self._shelf.note(transfer.id, FileState.QUEUED, outcome.detail)
             return False
         return await self._settle(transfer, FileState.SENT, "")
+
+    async def _is_for_answer(self, transfer: Transfer) -> bool:
+        """Return True if a file goes with the answer to a task of its contact, which waits for a blocked contact."""
+        if not transfer.task:
+            return False
+        return bool((await self._core.store.page(Errand, errand_of(transfer.contact, transfer.task), limit=1)).records)
 
     async def _is_over(self, transfer: Transfer) -> bool:
         """Return True if the task of an attachment needs no files any more."""

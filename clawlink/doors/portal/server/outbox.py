@@ -78,10 +78,6 @@ class Outbox(ContactWorkers):
         for contact in contacts:
             self.wake(contact)
 
-    def is_working_on(self, contact: str) -> bool:
-        """Return True while messages of a contact are being posted, or wait for another try."""
-        return contact in self._working
-
     def files_moved(self, contact: str) -> None:
         """Look whether what waits for its files has them, or may go to the contact again."""
         if contact in self._held:

@@ -170,6 +170,15 @@ class TaskFiles:
             name=transfer.filename,
         )
 
+    async def drop(self, attachments: Any) -> None:
+        """Delete the files that were brought for an answer which never goes."""
+        for one in () if attachments is msgspec.UNSET else attachments:
+            for own in (await self._core.store.page(Transfer, transfers.lies_at(one.file_key), limit=1)).records:
+                if own.state is FileState.ATTACHED:
+                    await self._shelf.remove(own.id)
+                elif own.state is FileState.QUEUED:
+                    self._look(own.contact)
+
     async def claim(self, files: Sequence[str]) -> None:
         """Note that what the files were sent for has come."""
         for id in files:
@@ -210,11 +219,10 @@ class TaskFiles:
     # -- what is left ------------------------------------------------------------------------------------------------
 
     async def sweep(self) -> None:
-        """Delete files for a task or an answer that never came, after a day."""
+        """Delete files for a task or an answer that never came, a day after the last of them moved."""
         page = await self._core.store.page(Transfer, transfers.UNCLAIMED, limit=_SWEPT_AT_ONCE)
         for transfer in page.records:
-            over = (transfer.settled_at or 0.0) + UNFINISHED_SECONDS <= self._core.clock()
-            if not (transfer.unclaimed and over) or transfer.id in self._stuck:
+            if not transfer.unclaimed or transfer.id in self._stuck or await self._moved_lately(transfer):
                 continue
             try:
                 await self._shelf.remove(transfer.id)
@@ -223,6 +231,15 @@ class TaskFiles:
                 self._stuck.add(transfer.id)
 
     # -- looking back ------------------------------------------------------------------------------------------------
+
+    async def _moved_lately(self, transfer: Transfer) -> bool:
+        """Return True if a part of any file for the same task or answer came within a day."""
+        since = self._core.clock() - UNFINISHED_SECONDS
+        if (transfer.settled_at or 0.0) > since:
+            return True
+        key = transfers.coming_for(transfer.contact, str(transfer.task))
+        newest = (await self._core.store.page(Transfer, key, limit=_SWEPT_AT_ONCE, newest=True)).records
+        return any(max(one.moved_at, one.settled_at or 0.0) > since for one in newest)
 
     async def told(self, attachments: Any) -> str:
         """Return what the owner's agent hears of the files of a task: each with the command that brings it."""

@@ -161,6 +161,7 @@ class Tasks:
                 attachments=attachments or None,
             )
             await self._relay.tasks.respond(agent, report)
+            await self._task_files.claim(ask.files)
         elif ask.files:
             raise BadRequest("files go with a report on a task of a contact; send these by send-file", field="files")
         else:

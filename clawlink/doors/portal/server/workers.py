@@ -15,6 +15,10 @@ class ContactWorkers:
         self._hurry: dict[str, asyncio.Event] = {}
         self._closed = False
 
+    def is_working_on(self, contact: str) -> bool:
+        """Return True while anything for a contact is under way, or waits for another try."""
+        return contact in self._working
+
     async def _work(self, contact: str) -> None:
         """Do all that waits for a contact. It takes the contact out of ``_again`` before it looks."""
         raise NotImplementedError
