@@ -9,8 +9,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from clawlink.domain.terminal import UNSAFE, cell
+
+if TYPE_CHECKING:
+    from clawlink.protocol.replies import RecipientInfo
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -151,6 +155,13 @@ def presence(status: str, last_heartbeat: float, now: float) -> str:
     if status == "online":
         return "online"
     return f"{cell(status)}: last seen {duration(now - last_heartbeat)} ago"
+
+
+def reached(to: RecipientInfo, now: float) -> str:
+    """Say whether a recipient is there, or through which door it is reached."""
+    from msgspec import UNSET
+
+    return presence(to.status, to.last_heartbeat, now) if to.through is UNSET else f"through the {cell(to.through)}"
 
 
 def size(count: float) -> str:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from clawlink.cli.render import named, presence
+from clawlink.cli.render import named, reached
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -21,9 +21,8 @@ def show_recipient(ctx: Context, what: str, to: RecipientInfo | None, *, out: Ou
     if to is None:
         out.line("Stored at the first request; the recipient has left since.", style="bold")
         return
-    there = presence(to.status, to.last_heartbeat, ctx.now)
-    later = "" if to.status == "online" else "; it will get it when it polls"
-    out.line(f"{what} {named(to.name, to.agent_id)}, {there}{later}.", style="bold")
+    later = "" if to.status == "online" or to.through else "; it will get it when it polls"
+    out.line(f"{what} {named(to.name, to.agent_id)}, {reached(to, ctx.now)}{later}.", style="bold")
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import show_attachments
 from clawlink.cli.messages import as_text, show_text
-from clawlink.cli.render import duration, epoch, named, presence, quoted, time_of_day, when
+from clawlink.cli.render import duration, epoch, named, quoted, reached, time_of_day, when
 from clawlink.domain.terminal import cell
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def owner_of(ctx: Context, task: TaskView, *, me: str | None, brief: bool = Fals
     if task.owner is not None:
         if task.owner.agent_id == me:
             return "you"
-        there = presence(task.owner.status, task.owner.last_heartbeat, ctx.now)
+        there = reached(task.owner, ctx.now)
         who = quoted(task.owner.name, _NAME_WIDTH) if brief else named(task.owner.name, task.owner.agent_id)
         return f"{who}, {there}"
     if task.assignee is not None:

@@ -127,13 +127,18 @@ class Pong(Struct, frozen=True):
 
 
 class RecipientInfo(Struct, frozen=True, gc=False):
-    """The recipient, and its presence: ``age`` is the full seconds since their last sign of life."""
+    """The recipient, and its presence: ``age`` is the full seconds since their last sign of life.
+
+    ``through`` is the door that takes on what comes for the recipient, whose own presence is not known; otherwise left
+    out. The rest is then that of the agent which stands for the recipient here, but for its ``name``.
+    """
 
     agent_id: str
     name: str
     status: str
     last_heartbeat: float
     age: int
+    through: str | UnsetType = UNSET
 
 
 class Pooled(Struct, frozen=True, gc=False):

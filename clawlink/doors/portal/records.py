@@ -19,6 +19,7 @@ AGENT = "agent"
 """The owner's agent at its own relay, and the place of the portal's records."""
 OPERATOR = "operator"
 CONTACT_PREFIX = "portal/"
+SUFFIX = "@portal"
 """The agents for which the portal posts: a contact's mailbox is its outbox."""
 
 CONTACTS = " portal contacts"

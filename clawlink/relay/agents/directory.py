@@ -13,6 +13,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import AgentCard, of_person
 from clawlink.domain.task import Task, by_owner
 from clawlink.protocol.replies import ListedAgent, Load
+from clawlink.relay.agents.stand_ins import StandIns
 from clawlink.relay.core import Core
 from clawlink.relay.timestamps import StoppableTime
 
@@ -43,8 +44,9 @@ def card(agent: Agent, status: Presence, time: StoppableTime) -> AgentCard:
 class Directory:
     """The listing of every agent. Refreshing costs by what has changed since, not by how many agents there are."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, stand_ins: StandIns) -> None:
         self._core = core
+        self._stand_ins = stand_ins
         self._listings: dict[str, tuple[float, bytes]] = {}
         self._lagging: dict[str, float] = {}  # until when what the indexes tell of an agent may be out of date
 
@@ -170,15 +172,20 @@ class Directory:
                 del self._lagging[agent_id]
         return again
 
+    def renew(self, agent_id: str) -> None:
+        """Encode an entry again: the name of the recipient that the agent stands for has changed."""
+        self._core.changed[agent_id] = None
+
     async def _encode(self, agent: Agent) -> bytes:
         key = by_owner(agent.id)
         read = await self._core.store.admission((agent.id,), ((Task, key), (Delivery, key)))
         mailbox, tasks = read.mailboxes[0], sum(usage.count for usage in read.indexes)
         shown = card(agent, Presence.ONLINE, self._core.time)
+        there = self._stand_ins.of(agent.id)
         return _encoder.encode(
             ListedAgent(
                 agent_id=shown.agent_id,
-                name=shown.name,
+                name=shown.name if there is None else there.name,
                 capabilities=shown.capabilities,
                 machine=shown.machine,
                 description=shown.description,

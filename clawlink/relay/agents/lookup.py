@@ -13,6 +13,7 @@ from clawlink.domain.agent import (
 )
 from clawlink.errors import AmbiguousName, UnknownAgent
 from clawlink.protocol.replies import RecipientInfo
+from clawlink.relay.agents.stand_ins import StandIns
 from clawlink.relay.core import Core
 
 _NAMESAKES = 100
@@ -23,6 +24,7 @@ class AgentLookup:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.stand_ins = StandIns()
         self._also: list[Callable[[str], Awaitable[Agent | None]]] = []
 
     def resolve_also(self, find: Callable[[str], Awaitable[Agent | None]]) -> None:
@@ -84,4 +86,8 @@ class AgentLookup:
         now, heard = core.clock(), agent.last_heartbeat
         status = rules.presence(agent, now, core.limits).value
         age = int(now - heard) if now > heard else 0
-        return RecipientInfo(agent.id, agent.name, status, core.time.shown(heard), age)
+        there = self.stand_ins.of(agent.id)
+        shown = core.time.shown(heard)
+        if there is None:
+            return RecipientInfo(agent.id, agent.name, status, shown, age)
+        return RecipientInfo(agent.id, there.name, status, shown, age, there.through)

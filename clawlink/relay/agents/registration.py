@@ -23,6 +23,7 @@ from clawlink.relay.agents.directory import Directory
 from clawlink.relay.agents.lookup import AgentLookup
 from clawlink.relay.agents.names import Names
 from clawlink.relay.agents.notices import AgentNotices
+from clawlink.relay.agents.stand_ins import StandIn
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.memory import size_of
@@ -57,8 +58,16 @@ class AgentRegistration(AgentLookup):
         self._admission = admission
         self.keys_required = require_keys
         self._reserved: list[Callable[[str], str | None]] = []
-        self.directory = Directory(core)
+        self.directory = Directory(core, self.stand_ins)
         self._left: dict[str, None] = {}  # ids that left, the latest last
+
+    def stand_in(self, agent_id: str, name: str | None, *, through: str) -> None:
+        """Show an agent of a door by the name of the recipient elsewhere that it stands for; None for none.
+
+        ``through`` is the name of the door.
+        """
+        if self.stand_ins.note(agent_id, None if name is None else StandIn(name, through)):
+            self.directory.renew(agent_id)
 
     def reserve(self, reserved: Callable[[str], str | None]) -> None:
         """Keep ids and names for a door, which registers their agents itself.

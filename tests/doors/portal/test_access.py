@@ -211,7 +211,7 @@ async def test_the_relays_own_routes_ask_for_its_token_and_know_the_portals_ids(
     portal = await portals()
     assert (await portal.ask("GET", "/discover", key=OWNER))[0] == 401
     assert (await portal.ask("GET", "/discover", key="t"))[0] == 200
-    for name in ("agent", "AGENT", "operator", "portal/x"):
+    for name in ("agent", "AGENT", "operator", "portal/x", "bob@portal"):
         status, body = await portal.ask("POST", "/register", {"agent_id": name, "name": name, "claim": True}, key="t")
         assert (status, body["code"]) in ((403, "not_allowed"), (409, "name_taken")), name
     told = (await portal.ask("GET", "/", key="t"))[1]["doors"]["portal"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clawlink.cli.main import main
 from clawlink.domain.agent import Agent
 from clawlink.doors.portal.records import ERRANDS, Errand, mailbox_of
 from clawlink.doors.portal.server import outbox
@@ -217,3 +219,37 @@ async def test_a_contact_moves_no_task_but_its_own(portals: Portals, bridges: Br
     assert (await store.usage(Errand, ERRANDS)).count == 0
     assert await store.get(Agent, mailbox_of(a.url)) is None, "no agent stands for a contact that was forgotten"
     await b.contact("https://c.example")
+
+
+async def test_a_contact_is_shown_by_its_name_and_not_as_online(
+    portals: Portals, clawlink_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, _ = await pair(portals)
+    ((id, url),) = ((one["id"], one["portal_url"]) for one in (await a.well("GET", "/api/contacts"))["contacts"])
+
+    async def owner(task: str) -> Any:
+        return (await well(a, "GET", f"/tasks/{task}?agent_id=ann"))["owner"]
+
+    async def told(*words: str) -> str:
+        words = (*words, "--relay", a.url, "--token", "t")
+        assert await asyncio.to_thread(main, list(words)) in (0, 6), capsys.readouterr()
+        return str(capsys.readouterr().out)
+
+    await well(a, "POST", "/register", {"agent_id": "ann", "name": "Ann"})
+    await told("register", "Cli")
+    stand_in = mailbox_of(url)
+    shown = f'"B-bot@portal" ({stand_in}), through the portal'
+    assert f"Delegated to {shown}.\n" in await told("delegate", "--to", "B-bot@portal", "count the sheep")
+    (listed,) = [one for one in (await well(a, "GET", "/discover?status=all"))["agents"] if one["agent_id"] == stand_in]
+    assert listed["name"] == "B-bot@portal"
+    assert "B-bot@portal" in await told("tasks", "--role", "requester")
+    task = await delegate(a, "B-bot@portal", "count the goats")
+    assert ((await owner(task))["name"], (await owner(task))["through"]) == ("B-bot@portal", "portal")
+    await a.well("POST", f"/api/portal/contacts/{id}", {"display_name": "Bob"})
+    assert (await owner(task))["name"] == "Bob@portal"
+    (listed,) = [one for one in (await well(a, "GET", "/discover?status=all"))["agents"] if one["agent_id"] == stand_in]
+    assert listed["name"] == "Bob@portal"
+    other = await delegate(a, "ann", "for an agent of this relay")
+    assert "through" not in await owner(other)
+    await a.well("DELETE", f"/api/contacts/{id}")
+    assert a.relay.app.relay.agents.stand_ins.of(stand_in) is None

@@ -41,6 +41,9 @@ class Contacts:
         """Commit changes of which one is that of a contact, and have the list show it."""
         with self.directory.changing(id):
             await self._core.commit(AGENT, *changes)
+        for change in changes:
+            if isinstance(change.record, Contact):
+                self.directory.name(change.record, gone=isinstance(change, Drop))
 
     async def numbered(self, number: int) -> Contact:
         """Return the contact with this number. Raises NotFound."""

@@ -18,7 +18,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskResponse, TaskUpdate, decode
 from clawlink.domain.task import FINAL
-from clawlink.doors.portal.records import AGENT, Contact, Errand, Message, errand_of, errands_with
+from clawlink.doors.portal.records import AGENT, SUFFIX, Contact, Errand, Message, errand_of, errands_with
 from clawlink.doors.portal.rules.refused import in_place_of
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.contacts import Contacts
@@ -33,7 +33,6 @@ from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Drop, Put
 
-SUFFIX = "@portal"
 _AT_ONCE = 100
 _CANCELLED = "cancelled"
 _ASKED = "input_required"

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 
 from clawlink.domain.agent import Agent, fold
-from clawlink.doors.portal.records import AGENT, CONTACT_PREFIX, OPERATOR, mailbox_of
+from clawlink.doors.portal.records import AGENT, CONTACT_PREFIX, OPERATOR, SUFFIX, mailbox_of
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.errors import ClawLinkError, NameTaken, NotAllowed
 from clawlink.protocol import requests
@@ -57,4 +57,6 @@ def reserved(wanted: str) -> str | None:
     folded = fold(wanted)
     if folded in (AGENT, OPERATOR):
         return "kept for the owner of this portal and the owner's agent"
-    return "kept for the contacts of this portal" if folded.startswith(CONTACT_PREFIX) else None
+    if folded.startswith(CONTACT_PREFIX) or folded.endswith(SUFFIX):
+        return "kept for the contacts of this portal"
+    return None

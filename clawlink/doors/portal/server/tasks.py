@@ -7,10 +7,10 @@ from typing import Any
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, INPUT_REQUIRED
-from clawlink.doors.portal.records import AGENT, ERRANDS, Contact, Errand, errand_of, errands_with, mailbox_of
+from clawlink.doors.portal.records import AGENT, ERRANDS, SUFFIX, Contact, Errand, errand_of, errands_with, mailbox_of
 from clawlink.doors.portal.rules.words import seconds, stamp
 from clawlink.doors.portal.server.contacts import Contacts
-from clawlink.doors.portal.server.errands import SUFFIX, Errands
+from clawlink.doors.portal.server.errands import Errands
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.task_files import TaskFiles
 from clawlink.doors.portal.transfers import Transfer
