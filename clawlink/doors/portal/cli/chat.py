@@ -33,7 +33,10 @@ _PIECE_BYTES = 256 * 1024
 _ATTACHED = re.compile(r"\[文件\] ([^\n]*)\n(/static/owner_files/[\w.-]+)")
 """An attachment as Agent P2P writes it into the chat."""
 _HISTORY = "/api/chat/owner/history"
-_HELP = "Enter sends a line, /file PATH a file. /save LINE [FOLDER] keeps an attachment. Ctrl-C ends the chat."
+_HELP = (
+    "Enter sends a line, /file PATH a file. /save LINE [FOLDER] keeps an attachment. /help shows this. "
+    "/quit or Ctrl-C ends the chat. A line that begins with / begins with // here."
+)
 
 
 def _say(args: Namespace, ctx: Context, portal: Portal) -> Exit:
@@ -132,6 +135,8 @@ class _Talk:
         listener.start()
         try:
             for text in self._typed() if self._typing else self._piped():
+                if self._typing and text.strip() == "/quit":
+                    break
                 self._say(way, text)
                 if self._failure is not None:
                     break
@@ -183,23 +188,41 @@ class _Talk:
 
     def _say(self, way: str, text: str) -> None:
         """Send a line. What a person typed may be a command; what comes from a pipe never is."""
+        if not self._typing:
+            self._portal.ask("POST", f"/api/chat/owner/{way}", {"content": text})
+            return
         try:
-            word, _, rest = text.strip().partition(" ")
-            if self._typing and word == "/save" and rest.strip():
-                line, _, folder = rest.strip().partition(" ")
-                path = save(self._portal, line, Path(folder.strip() or ".").expanduser())
-                self._ctx.err.line(f"Wrote {cell(str(path))}.", "dim")
+            line = self._line_of(text)
+            if line is None:
                 return
-            if self._typing and word == "/file" and rest.strip():
-                text = attach(self._portal, Path(rest.strip()).expanduser())
             with self._showing:
-                told = self._portal.ask("POST", f"/api/chat/owner/{way}", {"content": text})
-                if self._typing:
-                    self._own.add(told["message_id"])
+                told = self._portal.ask("POST", f"/api/chat/owner/{way}", {"content": line})
+                self._own.add(told["message_id"])
+            self._ctx.err.line(f"line {told['message_id']}", "dim")  # /save takes the number
         except (ClawLinkError, OSError) as error:
-            if not self._typing:
-                raise
             self._ctx.err.line(f"clawlink: {cell(_words(error))}")
+
+    def _line_of(self, typed: str) -> str | None:
+        """Do what a typed command says. Return the line of the chat that is to be sent; None for none."""
+        word, _, rest = typed.strip().partition(" ")
+        rest = rest.strip()
+        if not word.startswith("/"):
+            return typed
+        if word.startswith("//"):
+            return typed.strip()[1:]
+        if word == "/file" and rest:
+            return attach(self._portal, Path(rest).expanduser())
+        if word == "/save" and rest:
+            line, _, folder = rest.partition(" ")
+            path = save(self._portal, line, Path(folder.strip() or ".").expanduser())
+            self._ctx.err.line(f"Wrote {cell(str(path))}.", "dim")
+            return None
+        if word != "/help":
+            missing = {"/file": "/file takes a PATH", "/save": "/save takes a LINE"}
+            told = missing.get(word, f"there is no command {cell(word[:40])}")
+            self._ctx.err.line(f"clawlink: {told}, and nothing is sent")
+        self._ctx.err.line(_HELP, "dim")
+        return None
 
     # -- from there --------------------------------------------------------------------------------------------------
 

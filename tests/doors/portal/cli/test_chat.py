@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -151,7 +150,22 @@ async def test_in_a_terminal_it_shows_what_comes_and_ends_clean(
         screen.type(f"/save {lines[-1]['id']} {tmp_path / 'kept'}\n")
         await until_shown("Wrote ")
         assert (tmp_path / "kept" / "report 1.pdf").read_bytes() == b"what we found"
-        screen.process.send_signal(signal.SIGINT)
+        for typed, said in (
+            ("/hepl", "there is no command /hepl, and nothing is sent"),
+            ("/save", "/save takes a LINE"),
+            ("/file", "/file takes a PATH"),
+            ("/help", "/quit or Ctrl-C ends the chat"),
+        ):
+            screen.type(f"{typed}\n")
+            await until_shown(said)
+        screen.type("//etc is a folder\n")
+        await until(lambda: "[主人消息] /etc is a folder" in bridge.texts)
+        last = (await portal.well("GET", "/api/chat/owner/history"))["messages"][-1]["id"]
+        await until_shown(f"line {last}")
+        assert not [
+            text for text in bridge.texts if text.startswith(("[主人消息] /s", "[主人消息] /h", "[主人消息] /f"))
+        ]
+        screen.type("/quit\n")
         assert await asyncio.to_thread(screen.process.wait, 30) == 0
     finally:
         await asyncio.to_thread(screen.close)
