@@ -49,6 +49,8 @@ class Parser(argparse.ArgumentParser):
         self.deletes = False
         # The end of the help where it takes a while to make: only help asks for it.
         self.ending: Callable[[], str] | None = None
+        # Takes the first word that has a place, before any flag is read: what help says may depend on it.
+        self.narrow: Callable[[str], None] | None = None
 
     def format_help(self) -> str:
         if self.ending is not None:
@@ -202,6 +204,8 @@ def _sorted(parser: Parser, words: Sequence[str], *, guess: bool) -> list[str]:
         if guessed:
             raise _Misread
         parser.error(f"unrecognized arguments: {' '.join(plain)}")
+    if plain and parser.narrow is not None:
+        parser.narrow(plain[0])
     return [*flags, "--", *plain] if plain else flags
 
 

@@ -125,6 +125,7 @@ class PortalDoor(Door):
                 "Use your portal: contacts, guests, messages, and the chat with your agent.",
                 "clawlink.doors.portal.cli.portal",
                 ("portal contacts", 'portal send bob "hello"', "portal approve 1"),
+                unused=("--relay", "--token", "--as"),
             ),
         )
 

@@ -10,7 +10,7 @@ import msgspec
 
 import clawlink.portal
 from clawlink.doors.portal import DOOR, transfers
-from clawlink.doors.portal.cli.portal import ACTIONS
+from clawlink.doors.portal.cli.actions import ACTIONS
 from clawlink.doors.portal.records import State
 from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.access import RIGHTS, Role

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from clawlink.cli.arguments import Parser
 from clawlink.cli.exits import Exit
+from clawlink.doors.portal.cli.actions import ACTIONS, known, listed, narrow
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -17,60 +20,6 @@ _SENT_SECONDS = 10.0
 _LAST = 50
 
 
-class _Words(NamedTuple):
-    """The words that an action takes after its name: the least number, the greatest number, and their names."""
-
-    least: int
-    most: int
-    usage: str
-
-
-ACTIONS: Mapping[str, _Words] = {
-    "contacts": _Words(0, 0, ""),
-    "guests": _Words(0, 0, ""),
-    "list": _Words(0, 0, ""),
-    "ask": _Words(1, 2, "URL [TEXT|-]"),
-    "approve": _Words(1, 1, "ID"),
-    "deny": _Words(1, 1, "ID"),
-    "read": _Words(1, 1, "ID"),
-    "remove": _Words(1, 1, "NUMBER"),
-    "rename": _Words(2, 2, "CONTACT NAME"),
-    "block": _Words(1, 1, "CONTACT"),
-    "unblock": _Words(1, 1, "CONTACT"),
-    "pause": _Words(1, 1, "CONTACT"),
-    "resume": _Words(1, 1, "CONTACT"),
-    "end": _Words(2, 2, "CONTACT DATE|never"),
-    "pin": _Words(2, 2, "CONTACT SHA256|none"),
-    "renew": _Words(1, 1, "CONTACT"),
-    "forget": _Words(1, 1, "CONTACT"),
-    "send": _Words(2, 2, "CONTACT TEXT|-"),
-    "status": _Words(1, 1, "MESSAGE"),
-    "history": _Words(1, 1, "CONTACT"),
-    "send-file": _Words(2, 2, "CONTACT FILE"),
-    "files": _Words(0, 1, "[CONTACT]"),
-    "get-file": _Words(1, 2, "ID [FOLDER]"),
-    "remove-file": _Words(1, 1, "ID"),
-    "photos": _Words(0, 0, ""),
-    "add-photo": _Words(1, 1, "FILE"),
-    "remove-photo": _Words(1, 1, "NAME"),
-    "tasks": _Words(0, 1, "[TASK]"),
-    "delegate": _Words(2, 2, "CONTACT TEXT|-"),
-    "answer": _Words(2, 2, "TASK TEXT|-"),
-    "cancel": _Words(1, 1, "TASK"),
-    "say": _Words(0, 1, "TEXT|-"),
-    "reply": _Words(0, 1, "TEXT|-"),
-    "chat": _Words(0, 0, ""),
-    "get-attachment": _Words(1, 2, "LINE [FOLDER]"),
-    "keys": _Words(0, 0, ""),
-    "make-key": _Words(1, 1, "LABEL"),
-    "revoke-key": _Words(1, 1, "KEY"),
-    "install-scripts": _Words(1, 1, "DIR"),
-    "import": _Words(1, 1, "PORTAL.DB"),
-    "setup": _Words(0, 0, ""),
-    "password": _Words(0, 1, "[PASSWORD|-]"),
-    "bridge": _Words(0, 0, ""),
-    "skill": _Words(0, 1, "[DIR]"),
-}
 _APART: Mapping[str, str] = {
     "import": "clawlink.doors.portal.cli.moving",
     "setup": "clawlink.doors.portal.cli.setup",
@@ -84,11 +33,11 @@ _TEXTS = {"ask": 1, "send": 1, "answer": 1, "delegate": 1, "say": 0, "reply": 0,
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("action", choices=tuple(ACTIONS), help="one of these actions")
-    told = "; ".join(f"{name} {words.usage}".strip() for name, words in ACTIONS.items())
-    parser.add_argument(
-        "words", nargs="*", default=[], metavar="WORD", help=f"{told}. CONTACT is a number, name or address"
-    )
+    parser.add_argument("action", metavar="ACTION", type=known, choices=tuple(ACTIONS), help="one of the actions below")
+    parser.add_argument("words", nargs="*", default=[], metavar="WORD", help="what the action takes")
+    parser.epilog = listed()
+    if isinstance(parser, Parser):
+        parser.narrow = partial(narrow, parser)
     parser.add_argument("--at", metavar="URL", help="the portal (default AGENTP2P_HUB_URL, or ~/.openclaw/gateway.env)")
     parser.add_argument("--key", metavar="KEY", help="the owner key or an agent key (default AGENTP2P_API_KEY)")
     parser.add_argument("--url", metavar="URL", help="approve: the guest's portal, where its text is not clear")

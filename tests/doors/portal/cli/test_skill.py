@@ -10,7 +10,7 @@ import pytest
 
 import clawlink.doors.portal
 from clawlink.cli.main import main
-from clawlink.doors.portal.cli.portal import ACTIONS
+from clawlink.doors.portal.cli.actions import ACTIONS
 from clawlink.doors.portal.cli.skill import LANGUAGES
 from clawlink.doors.portal.rules.waking import turn_of
 
