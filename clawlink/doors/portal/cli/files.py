@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from clawlink.cli.exits import Exit
 from clawlink.cli.ids import MIN_PREFIX_LENGTH, chosen
@@ -68,29 +68,6 @@ def _id(portal: Portal, given: str) -> str:
     return chosen(given, {one["file_id"]: cell(one["filename"]) for one in found if one["file_id"].startswith(given)})
 
 
-def _photos(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    found = portal.ask("GET", "/api/photos/list")
-    if ctx.json:
-        ctx.out.json(found)
-        return Exit.DONE
-    for photo in found["photos"]:
-        ctx.out.line(cell(unquote(photo["url"].rpartition("/")[2])))
-    if not found["photos"]:
-        ctx.out.line("The front page shows no photos; add one with: clawlink portal add-photo FILE")
-    return Exit.DONE
-
-
-def _add_photo(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    path = Path(args.words[0])
-    told = portal.upload("/api/photos/upload", "photo", path.name, path.read_bytes())
-    return done(ctx, told, f"The front page shows the photo {cell(told['url'].rpartition('/')[2])}.")
-
-
-def _remove_photo(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    told = portal.ask("DELETE", f"/api/photos/{quote(args.words[0], safe='')}")
-    return done(ctx, told, f"The photo {cell(args.words[0])} is deleted.")
-
-
 def _file(told: Any) -> str:
     return f"File {told['file_id']}, {cell(told['filename'])}, to {cell(told['to_portal'])}"
 
@@ -100,7 +77,4 @@ VERBS: Mapping[str, Callable[[Namespace, Any, Portal], Exit]] = {
     "files": _list,
     "get-file": _get,
     "remove-file": _remove,
-    "photos": _photos,
-    "add-photo": _add_photo,
-    "remove-photo": _remove_photo,
 }

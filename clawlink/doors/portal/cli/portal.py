@@ -241,6 +241,12 @@ def _files(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     return files.VERBS[args.action](args, ctx, portal)
 
 
+def _photos(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    from clawlink.doors.portal.cli import photos
+
+    return photos.VERBS[args.action](args, ctx, portal)
+
+
 def _tasks(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     from clawlink.doors.portal.cli import tasks
 
@@ -324,7 +330,8 @@ _VERBS: Mapping[str, Callable[[Namespace, Context, Portal], Exit]] = {
     "send": _send,
     "status": _status,
     "history": _history,
-    **dict.fromkeys(("send-file", "files", "get-file", "remove-file", "photos", "add-photo", "remove-photo"), _files),
+    **dict.fromkeys(("send-file", "files", "get-file", "remove-file"), _files),
+    **dict.fromkeys(("photos", "add-photo", "remove-photo"), _photos),
     **dict.fromkeys(("tasks", "delegate", "answer", "cancel"), _tasks),
     **dict.fromkeys(("say", "reply", "chat", "get-attachment"), _chat),
     "keys": _keys,
