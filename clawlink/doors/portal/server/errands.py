@@ -25,7 +25,7 @@ from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.poster import Poster
-from clawlink.doors.portal.server.task_files import Progress, TaskFiles
+from clawlink.doors.portal.server.task_files import Crossing, TaskFiles
 from clawlink.doors.portal.wire.calls import TaskNews
 from clawlink.errors import BadRequest, NotFound, Refused, StoreUnavailable, UnknownTask
 from clawlink.protocol import requests
@@ -155,8 +155,8 @@ class Errands:
             await self._mail.notice(f"{cause} files", missing)
         return sent
 
-    async def still_waits(self, peer: Contact | None, delivery: Delivery) -> bool:
-        """Return True while files of a delivery are on their way, or news wait for a blocked contact."""
+    async def send_files_on(self, peer: Contact | None, delivery: Delivery) -> bool:
+        """Send the files of a delivery on. Return True while it waits for them, or news for a blocked contact."""
         body = decode(delivery.body)
         if peer is None:
             return False
@@ -191,14 +191,14 @@ class Errands:
             if task.attachments is not msgspec.UNSET:
                 told += ", and its attachments as files: 'clawlink portal files' says how far they came"
             return await self._reject(agent, task, told)
-        progress = await self._send_files(peer, task, deadline_at)
-        if progress.missing:
-            return await self._reject(agent, task, "; ".join(progress.missing))
-        if progress.waits:
+        crossing = await self._send_files(peer, task, deadline_at)
+        if crossing.missing:
+            return await self._reject(agent, task, "; ".join(crossing.missing))
+        if crossing.waits:
             return Carried.WAITS
         news = {"kind": "task", "task_id": task.message_id, "content": task.task, "context": task.context}
-        if progress.files:
-            news["files"] = progress.files
+        if crossing.files:
+            news["files"] = crossing.files
         if deadline_at is not None:
             news["deadline"] = max(deadline_at - self._core.clock(), 1.0)
         refused = await self._poster.tell(peer, news)
@@ -206,7 +206,7 @@ class Errands:
             return _done(refused is not None)
         return await self._reject(agent, task, refused)
 
-    async def _send_files(self, peer: Contact, task: TaskDelegation, deadline_at: float | None) -> Progress:
+    async def _send_files(self, peer: Contact, task: TaskDelegation, deadline_at: float | None) -> Crossing:
         return await self._task_files.send(peer, task.message_id, task.message_id, task.attachments, deadline_at)
 
     async def _news(self, peer: Contact, body: Any) -> dict[str, Any] | Carried | None:
@@ -215,13 +215,13 @@ class Errands:
             errand = await self._core.store.get(Errand, body.message_id)
             if errand is None or not errand.inbound or errand.contact != peer.id:
                 return None
-            progress = await self._task_files.send(peer, errand.peer_id, body.response_id, body.attachments)
-            if progress.waits:
+            crossing = await self._task_files.send(peer, errand.peer_id, body.response_id, body.attachments)
+            if crossing.waits:
                 return Carried.WAITS
             told = {"kind": "response", "task_id": errand.peer_id, "key": body.response_id, "content": body.result}
-            if progress.files:
-                told["files"] = progress.files
-            note = "; ".join((*([body.note] if body.note else []), *progress.missing))[:_MOST_NOTE] or None
+            if crossing.files:
+                told["files"] = crossing.files
+            note = "; ".join((*([body.note] if body.note else []), *crossing.missing))[:_MOST_NOTE] or None
             return told | {"status": body.status, "progress": body.progress, "note": note}
         if isinstance(body, TaskAnswer):
             return {"kind": "answer", "task_id": body.task_id, "key": body.message_id, "content": body.content}

@@ -167,7 +167,7 @@ class Outbox(ContactWorkers):
         return self._closed or self._relay.draining
 
     async def _still_waits(self, contact: str, delivery: Delivery) -> bool:
-        return await self._errands.still_waits(await self._core.store.get(Contact, contact), delivery)
+        return await self._errands.send_files_on(await self._core.store.get(Contact, contact), delivery)
 
     async def _deliver(self, contact: str, agent: Agent, delivery: Delivery, held: HeldBack) -> Carried:
         """Post one message until it is settled, or put it aside; ``AGAIN`` if the relay ends before."""

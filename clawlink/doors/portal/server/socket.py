@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -41,6 +41,7 @@ MAX_SOCKETS = 20
 _RETRY_SECONDS = 1.0
 _MOST_ACKED = 1000
 _log = logging.getLogger("clawlink.portal")
+_Id = TypeVar("_Id", int, str)
 
 
 class Hub(Protocol):
@@ -251,20 +252,20 @@ class Line:
             await self._write(frames.write("sync_response", messages=[]))
         elif frame.type == "ack" and frame.message_ids:
             numbers = frame.message_ids[:_MOST_ACKED]
-            if await self._ack(numbers):
+            if await self._ack(numbers, self._receipts):
                 await self._write(frames.write("ack_confirm", message_ids=numbers))
         elif frame.type == "ack" and frame.deliveries:
             ids = frame.deliveries[:_MOST_ACKED]
-            if await self._ack_deliveries(ids):
+            self._holding.difference_update(ids)
+            if await self._ack(ids, self._deliveries):
                 await self._write(frames.write("ack_confirm", deliveries=ids))
         elif frame.type == "hold":
             await self._hold(frame.deliveries[:_MOST_ACKED])
         return True
 
-    async def _ack_deliveries(self, ids: Sequence[str]) -> bool:
-        """Settle deliveries of a peer with full acks; False if the store did not take it, so that they come again."""
-        given = [self._deliveries.pop(id) for id in ids if id in self._deliveries]
-        self._holding.difference_update(ids)
+    async def _ack(self, ids: Sequence[_Id], receipts: dict[_Id, str]) -> bool:
+        """Settle what this socket was given; False if the store did not take it, so that it comes again."""
+        given = [receipts.pop(id) for id in ids if id in receipts]
         try:
             for one in given:
                 await self._hub.mail.acknowledged(one.partition("-")[2])
@@ -280,17 +281,6 @@ class Line:
         if given:
             with contextlib.suppress(Failed, StoreUnavailable):
                 await self._relay.acks.extend(AGENT, list(given.values()), LEASE_SECONDS)
-
-    async def _ack(self, numbers: Sequence[int]) -> bool:
-        """Settle messages that this socket was given; False if the store did not take it, so that they come again."""
-        given = [self._receipts.pop(number) for number in numbers if number in self._receipts]
-        try:
-            for one in given:
-                await self._hub.mail.acknowledged(one.partition("-")[2])
-            await self._settle(given)
-        except (Failed, StoreUnavailable):
-            return False
-        return True
 
     async def _settle(self, receipts: list[str]) -> None:
         if receipts:

@@ -33,7 +33,7 @@ _SWEPT_AT_ONCE = 50
 _log = logging.getLogger("clawlink.portal")
 
 
-class Progress(NamedTuple):
+class Crossing(NamedTuple):
     """The files of a message on their way: the ids that the other portal gave them, and those that do not arrive.
 
     ``waits`` is True while any may still arrive. ``missing`` says for people what does not, and why.
@@ -62,7 +62,7 @@ class TaskFiles:
 
     async def send(
         self, peer: Contact, task: str | None, cause: str, attachments: Any, ends_at: float | None = None
-    ) -> Progress:
+    ) -> Crossing:
         """Send the attachments of a message, and say how far they came. A repeat with the same ``cause`` goes on.
 
         ``task`` is the id of their task at the portal that delegated it; None for those of a plain message.
@@ -82,7 +82,7 @@ class TaskFiles:
                 waits = True
             else:
                 missing.append(_sentence(attachment.name, attachment.size, peer, transfer.detail))
-        return Progress(files, missing, waits)
+        return Crossing(files, missing, waits)
 
     async def _sent(
         self, peer: Contact, task: str | None, cause: str, attachment: Attachment, ends_at: float | None
