@@ -157,6 +157,7 @@ async def test_what_agents_left_for_a_contact_that_is_blocked_is_told_or_kept(
     words = f"Message {sent} to 127.0.0.1:{b.url.rpartition(':')[2]} was not sent: the contact was blocked before"
     told = await eventually(lambda: messages_of(a, "ann"))
     assert told[0]["content"].startswith(words)
+    assert " " not in told[0]["message_id"], "it stands in addresses"
     await until(lambda: any(words in text for text in ours.texts))
     state = await well(a, "GET", f"/messages/{sent}?agent_id=ann")
     assert (state["state"], state["acked_at"]) == ("expired", None)

@@ -142,7 +142,7 @@ class Book:
         """Tell the owner's agent and the agent that sent something what became of it, once for each cause."""
         await self.notice(cause, text)
         if sender != AGENT and await self._core.store.get(Agent, sender) is not None:
-            await self.notice(f"{cause} sender", text, sender)
+            await self.notice(f"{cause}-sender", text, sender)
 
     async def notice(self, cause: str, text: str, to: str = AGENT) -> None:
         """Tell the owner's agent, or another, something, once for each cause."""
