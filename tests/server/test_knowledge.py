@@ -195,6 +195,22 @@ async def test_since_is_a_time_in_seconds_or_as_text_with_its_zone(library: Runn
         assert body["field"] == "since"
 
 
+async def test_a_broadcast_is_among_those_since_its_own_time(
+    pair: Running, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Clock.__call__
+
+    def ticking(self: Clock) -> float:
+        self.skipped += 0.002  # between any two looks at it
+        return real(self)
+
+    monkeypatch.setattr(Clock, "__call__", ticking)
+    await tell(pair, "1")
+    await lists(pair, ["1"])
+    (told,) = (await ok(pair.get("/broadcasts")))["broadcasts"]
+    assert await known(pair, since=told["timestamp"]) == ["1"]
+
+
 async def third(library: Running) -> str:
     """Return the time at which the third was told, once the list has it."""
 

@@ -93,7 +93,7 @@ class Broadcasts:
             chain = await self._admission.chain(sender, None, parent_task=ask.parent_task)
             self._admission.require_copies(sender)
             self._admission.require_pace(sender.id, None)
-            body = encode(_message(id, sender, ask, chain, core.time.stamp()))
+            body = encode(_message(id, sender, ask, chain, core.time.iso(now)))  # `since` compares with now
             ttl = ask.ttl or core.limits.message_ttl
             recipients = [
                 agent.id
