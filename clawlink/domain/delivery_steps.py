@@ -166,8 +166,9 @@ def expire(d: Delivery, *, now: float, keep: float) -> Delivery:
 def bury(d: Delivery, *, now: float, keep: float) -> Delivery:
     """Make a dead letter of a message that was handed out too often."""
     ended = AttemptEnd.LAPSED if d.ended is None and d.receipt is not None else d.ended
-    changed = replace(d, version=d.version + 1, state=DEAD, receipt=None, settled_at=now, expires_at=now + keep)
-    return replace(changed, ended=ended)
+    return replace(
+        d, version=d.version + 1, state=DEAD, receipt=None, settled_at=now, expires_at=now + keep, ended=ended
+    )
 
 
 def redrive(d: Delivery, *, now: float, ttl: float) -> Delivery:

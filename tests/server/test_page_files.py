@@ -121,7 +121,7 @@ def test_files_of_others_are_as_they_were_published_and_have_their_licences() ->
 
 
 async def test_the_first_view_is_small_and_one_script(serve: Serve) -> None:
-    """So a browser asks once for all of it, and not for each script when another one names it."""
+    """The page names its scripts ahead, so a browser does not wait for one script to learn of the next."""
     relay = await serve()
 
     async def text(path: str) -> str:

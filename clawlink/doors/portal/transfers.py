@@ -27,7 +27,7 @@ class FileState(str, Enum):
     REFUSED = "refused"
     EXPIRED = "expired"
     ATTACHED = "attached"
-    """It waits here for the answer to a task that it goes with."""
+    """The file waits here for the answer to a task that it goes with."""
 
 
 class Transfer(Kept, frozen=True, gc=False, kw_only=True):

@@ -84,7 +84,7 @@ class Mesh:
         self.clock = MeshTime(steady)
         self.secret = b""
         self.warnings: list[str] = []
-        """What the operator should know of the server: a sentence each."""
+        """Sentences about the server that the operator should read."""
         self._id = secrets.token_hex(8)
         self._base = self.store.base
         self._told: list[Event] = []

@@ -45,11 +45,11 @@ class Carried(Enum):
 
     DONE = "done"
     AGAIN = "again"
-    """It could not go now."""
+    """The delivery could not go now."""
     WAITS = "waits"
-    """Its files are on their way, and it follows them; or the contact is blocked."""
+    """The files of the delivery are on their way, and it follows them; or the contact is blocked."""
     ENDED = "ended"
-    """It never goes, and its sender was told why."""
+    """The delivery never goes, and its sender was told why."""
 
 
 class Errands:

@@ -32,7 +32,7 @@ MOST_MISHAPS = 3
 _READ_BYTES = 256 * 1024
 _MISHAP_SECONDS = 5.0
 _FULL = 507
-# These pass by themselves: no file is to blame.
+# Failures that pass by themselves: no file is to blame.
 _PASSING = (Conflict, Failed, Unavailable, OverLimit, StorageFull)
 _log = logging.getLogger("clawlink.portal")
 

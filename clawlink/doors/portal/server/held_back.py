@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, arrival
+from clawlink.doors.portal.server.workers import until_set
 from clawlink.errors import StoreUnavailable, Unavailable
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
@@ -82,7 +83,7 @@ class HeldBack:
                 else:
                     if outcome.error is not None:  # it was cancelled, or its time is over
                         return
-                await _until(waiting.moved, EXTEND_SECONDS)
+                await until_set(waiting.moved, EXTEND_SECONDS)
         except Exception:  # whoever carries it now settles it
             _log.exception("a delivery cannot wait for its turn", extra={"delivery": waiting.delivery.id})
             await self._release([waiting.receipt])
@@ -106,12 +107,3 @@ class HeldBack:
         await asyncio.gather(*holding, return_exceptions=True)
         if held:
             await self._release(held)
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    """Wait until an event is set, at most for some seconds."""
-    waiting = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait([waiting], timeout=seconds)
-    finally:
-        waiting.cancel()

@@ -36,7 +36,7 @@ _MISHAP_SECONDS = 5.0
 STOPPED_SECONDS = 5.0
 _FAREWELL_SECONDS = 2.0
 _PAGE = 500
-# These pass by themselves, or once the contact reads: the delivery waits.
+# Failures that pass by themselves, or once the contact reads: the delivery waits.
 _PASSING = (Conflict, Failed, Unavailable, OverLimit, StorageFull, UnknownAgent)
 _log = logging.getLogger("clawlink.portal")
 

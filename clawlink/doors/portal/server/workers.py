@@ -42,11 +42,7 @@ class ContactWorkers:
 
     async def _wait(self, contact: str, seconds: float) -> None:
         """Wait for this time, or until the contact is woken."""
-        waiting = asyncio.ensure_future(self._hurry[contact].wait())
-        try:
-            await asyncio.wait([waiting], timeout=seconds)
-        finally:
-            waiting.cancel()
+        await until_set(self._hurry[contact], seconds)
 
     async def _cancel(self) -> None:
         """End all tasks where they are."""
@@ -54,3 +50,12 @@ class ContactWorkers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until_set(event: asyncio.Event, seconds: float) -> None:
+    """Wait until an event is set, at most for some seconds."""
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait([waiting], timeout=seconds)
+    finally:
+        waiting.cancel()
