@@ -25,7 +25,7 @@ def number_of(after: str | None) -> int | None:
 def no_place(after: str, *, limit: float | None = None) -> BadRequest:
     """Return the refusal of an ``after`` that no reply of the list gave. ``limit`` is the largest number in it."""
     return BadRequest(
-        f"after takes the next of the reply before, not {after[:64]!r}; without after the list begins again",
+        f"after takes the next of the reply before, not {after[:64]!r}; leave after out to begin the list again",
         field="after",
         limit=limit,
     )

@@ -614,7 +614,7 @@ class IndexContract(Opened):
             assert ids((await store.page(Agent, REGISTERED, most)).records) == []
         for key, newest in ((REGISTERED, False), (REGISTERED, True), ("none", False)):
             for beyond in (str(2**63), "9" * 500):
-                with pytest.raises(BadRequest, match="without after the list begins again") as refused:
+                with pytest.raises(BadRequest, match="leave after out to begin the list again") as refused:
                     await store.page(Agent, key, beyond, newest=newest)
                 assert (refused.value.field, refused.value.limit) == ("after", 2**63 - 1)
 

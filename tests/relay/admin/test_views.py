@@ -74,7 +74,7 @@ async def test_a_talk_reads_as_a_thread_page_by_page() -> None:
     assert (await talk.talk(views.TalkQuery("req", "nobody"))).lines == []
     assert page.next is None
     for senseless in ("1.0:0", "1.0:-1:a", "0.place"):
-        with pytest.raises(BadRequest, match="without after the list begins again"):
+        with pytest.raises(BadRequest, match="leave after out to begin the list again"):
             await talk.talk(views.TalkQuery("req", after=senseless))
     relay = scene.relay
     for senseless in ("x", "", "5", "nan:0:a", "inf:0:a", "99.", "-1.", "1_0.", "\u0663."):
@@ -84,7 +84,7 @@ async def test_a_talk_reads_as_a_thread_page_by_page() -> None:
             relay.library_views.files(views.AllFilesQuery(after=senseless)),
             relay.admin_lists.tasks(admin.AllTasksQuery(after=senseless)),
         ):
-            with pytest.raises(BadRequest, match="without after the list begins again") as refused:
+            with pytest.raises(BadRequest, match="leave after out to begin the list again") as refused:
                 await look
             assert refused.value.field == "after"
 
