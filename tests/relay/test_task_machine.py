@@ -611,7 +611,8 @@ class TaskLife(RuleBasedStateMachine):
         assert sorted(opened) == sorted(id for id, task in tasks.items() if task.state in OPEN)
         assert sorted(opened + ended) == sorted(tasks)
         stats = self.relay.stats
-        assert len(ended) == stats.tasks_answered + stats.tasks_cancelled + stats.tasks_expired + stats.tasks_failed
+        without_answer = stats.tasks_cancelled + stats.tasks_expired + stats.tasks_returned + stats.tasks_failed
+        assert len(ended) == stats.tasks_answered + without_answer
         assert stats.tasks_answered == len(self.accepted)
 
     async def listed(self, agent_id: str, ask: requests.TasksQuery) -> list[str]:
@@ -770,3 +771,17 @@ TestTaskLife = TaskLife.TestCase
 TestTaskLife.settings = _settings
 TestContendedTaskLife = ContendedTaskLife.TestCase
 TestContendedTaskLife.settings = settings(_settings, max_examples=size(15, 40, 600))
+
+
+def test_tasks_that_go_back_to_their_requester_are_among_the_ended() -> None:
+    state = ContendedTaskLife()
+    try:
+        state.everyone_comes(end="silence", first=["w1", "w1"])
+        for _ in range(2):
+            state.delegate(deadline=None, to="w1", urgent=False)
+        left, claimed = ("leave", "w1", 0, 0), ("claim", "w1", 0, 0)
+        state.at_once(one=left, other=claimed, statuses=("in_progress", "in_progress"))
+        state.time_passes(long=401.0, seconds=0.5, sweep=False, then=None)
+    finally:
+        state.teardown()
+    assert state.relay.stats.tasks_returned == 4  # with those of the teardown
