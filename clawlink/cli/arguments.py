@@ -308,7 +308,9 @@ def _meant(parser: Parser, name: str, word: str, filled: _Filled) -> str:
         return ""
     at = len(filled.words)
     open_slots = [slot.flag for slot in parser.slots if slot.flag not in filled.flags][at:]
-    return _as_value(word, open_slots) if open_slots else ""
+    if open_slots:
+        return _as_value(word, open_slots)
+    return f"; if {word!r} is a value, put two dashes before it: -- {shlex.quote(word)}" if parser.places() else ""
 
 
 def suggestion(name: str, parser: Parser) -> str | None:

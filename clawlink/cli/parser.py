@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 
-from clawlink.cli.arguments import Parser, completed_by, parsed, suggestion
+from clawlink.cli.arguments import Parser, completed_by, parsed, sorted_words, suggestion
 from clawlink.cli.exits import MEANING, UsageError
 from clawlink.cli.verb import Noun, Verb
 from clawlink.cli.verbs import find, noun_named, nouns, spellings, verbs
@@ -188,7 +188,7 @@ def _parse_before(parser: Parser, before: list[str], args: argparse.Namespace) -
             parser.error(f"unrecognized arguments: {word}{meant}")
         if word in _VALUED:
             break
-    parser.parse_args(before, args)
+    parser.parse_args(sorted_words(parser, before), args)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], str | None, list[str]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from clawlink import private
 from clawlink.config import ADMIN_TOKEN, DATA_FOLDER, SECRET, TOKEN, ServerConfig, folder_of
+from clawlink.random_text import random_text
 
 _BYTES = 24
 _log = logging.getLogger("clawlink.server")
@@ -30,7 +30,7 @@ def keep(folder: Path, name: str, *, anew: bool = False) -> str:
                 path.chmod(0o600)
             return kept
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made = secrets.token_urlsafe(_BYTES)
+    made = random_text(_BYTES)
     private.write(path, f"{made}\n".encode("ascii"))
     return made
 
@@ -83,7 +83,7 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
             "them, or give --no-auth"
         )
     if config.port == 0 and config.data is None:  # no agent can know this relay again
-        return replace(config, token=secrets.token_urlsafe(_BYTES)) if needs_token else config
+        return replace(config, token=random_text(_BYTES)) if needs_token else config
     try:
         folder = folder_of(config.port, environ) if config.data is None else Path(config.data)
         secret = keep(folder, SECRET).encode()

@@ -142,6 +142,12 @@ REFUSED = [
     ("send bob --content -hello", "argument --content: expected one argument; if '-hello' is a value"),
     ("send --to --content hi", "argument --to: expected one argument; see"),
     ("send bob --content --", "argument --content: expected one argument; see"),
+    ("status -abc", "if '-abc' is a value, put two dashes before it: -- -abc; see"),
+    (
+        "--token -abc discover",
+        "argument --token: expected one argument; if '-abc' is a value, join it to its flag",
+    ),
+    ("--token --json discover", "argument --token: expected one argument; see"),
     ("send bob hi --nonsense", "unrecognized arguments: --nonsense; see"),
 ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from clawlink.domain.shares import Origin
 from clawlink.domain.topic import EVERYTHING
 from clawlink.errors import BadRequest, NameTaken, NotAllowed, RelayFull, UnknownAgent
 from clawlink.protocol import proof, requests
+from clawlink.random_text import random_text
 from clawlink.relay.agents.directory import Directory
 from clawlink.relay.agents.lookup import AgentLookup
 from clawlink.relay.agents.names import Names
@@ -262,7 +262,7 @@ class AgentRegistration(AgentLookup):
     def make_key(self, agent_id: str, idempotency_key: str | None) -> str:
         """Return an agent key. With an idempotency key it derives from it, so that a repeat can be given the same."""
         if idempotency_key is None:
-            return secrets.token_urlsafe(AGENT_KEY_BITS // 8)
+            return random_text(AGENT_KEY_BITS // 8)
         cause = derived(agent_id, idempotency_key)
         return hmac.new(self._core.secret, cause.encode(), hashlib.sha256).hexdigest()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from clawlink.cli.exits import Exit
+from clawlink.random_text import random_text
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -79,7 +80,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 def first_keys() -> Secrets:
     """Make the first keys."""
-    return Secrets(f"ap2p_{secrets.token_urlsafe(32)}", secrets.token_urlsafe(12), secrets.token_urlsafe(24))
+    return Secrets(f"ap2p_{secrets.token_urlsafe(32)}", random_text(12), random_text(24))
 
 
 def files(domain: str, proxy: str, made: Secrets, *, port: int) -> list[Planned]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,6 +17,7 @@ from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.wire.calls import ATTACHMENTS, CHAT_FILE, CHAT_UPLOAD
 from clawlink.errors import UnknownFile
 from clawlink.protocol.endpoint import Endpoint
+from clawlink.random_text import random_text
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Handler, parameter
 
@@ -50,7 +50,7 @@ class Attachments:
         part = await part_of(ask.request, "file")
         filename = cutting.harmless(part.filename or "file")
         ending = _ENDING.fullmatch("." + filename.rpartition(".")[2]) if "." in filename else None
-        name = secrets.token_urlsafe(16) + ("" if ending is None else ending[0].lower())
+        name = random_text(16) + ("" if ending is None else ending[0].lower())
         await self._kept.put(PLACE + name, within(part, MAX_ATTACHMENT_BYTES, "file", _LARGE), field="file")
         return {"status": "ok", "url": ATTACHMENTS + name, "filename": filename}
 

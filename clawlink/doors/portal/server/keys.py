@@ -17,6 +17,7 @@ from clawlink.doors.portal.records import AGENT, KEYS, AgentKey, Contact, Portal
 from clawlink.doors.portal.rules import access, consent
 from clawlink.doors.portal.rules.access import Role
 from clawlink.errors import BadRequest, ClawLinkError, NotAuthenticated, RateLimited, RelayFull
+from clawlink.random_text import random_text
 from clawlink.relay.core import retrying
 from clawlink.relay.limits.token_buckets import Buckets
 from clawlink.relay.relay import Relay
@@ -77,7 +78,7 @@ class Keys:
             key = new_key()
             told.append(f"The owner key of the portal, shown this once: {key}")
         if password is None and (old is None or not old.password):
-            password = secrets.token_urlsafe(12)
+            password = random_text(12)
             told.append(f"The owner's password, shown this once: {password}")
         owner_hash = hash_key(key) if key is not None else "" if old is None else old.owner_hash
         stored = "" if old is None else old.password
@@ -227,7 +228,7 @@ class Keys:
 
     async def set_password(self, new: str | None) -> str:
         """Set another password without the old one, for the operator of the machine. None makes one. Return it."""
-        new = secrets.token_urlsafe(12) if new is None else new
+        new = random_text(12) if new is None else new
         _require_password(new, field="password")
         await self._set_password(await self._hashed(new))
         return new

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +18,7 @@ from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.wire.old_calls import PHOTO_CALLS, PHOTO_FILES
 from clawlink.errors import RelayFull, UnknownFile, UnsupportedMediaType
 from clawlink.protocol.endpoint import Endpoint
+from clawlink.random_text import random_text
 from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Handler, parameter
@@ -67,7 +67,7 @@ class Photos:
         ending = _ending_of(first)
         if ending is None:
             raise UnsupportedMediaType("a photo is a picture: jpg, png, gif or webp", field="photo")
-        name = f"{secrets.token_urlsafe(16)}.{ending}"
+        name = f"{random_text(16)}.{ending}"
         await self._kept.put(PLACE + name, _joined(first, body), field="photo")
         await self.note(name)
         return {"status": "ok", "url": PHOTO_FILES + name}
