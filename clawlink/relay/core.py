@@ -115,7 +115,7 @@ class Core:
             raise
         except Full as full:
             changed = False
-            raise _no_room_on_disk() from full
+            raise no_room_on_disk() from full
         finally:
             if changed:
                 self._tell(partition_key, changes, quiet=quiet)
@@ -130,7 +130,7 @@ class Core:
             raise
         except Full as full:
             changed = False
-            raise _no_room_on_disk() from full
+            raise no_room_on_disk() from full
         finally:
             if changed and leasing.changes:
                 self._tell(mailbox, leasing.changes, quiet=True)  # nothing becomes due by it
@@ -144,6 +144,21 @@ class Core:
             for batch, result in zip_longest(batches, results):
                 if not isinstance(result, Conflict):
                     self._tell(batch.partition_key, batch.changes, quiet=False)
+        return results
+
+    async def commit_in_order(self, *batches: Batch) -> Sequence[Conflict | Failed | None]:
+        """Commit one partition after the other, up to the first that does not take effect, as ``commit`` does.
+
+        Return a result for each partition up to that one; see ``Store.commit_in_order``.
+        """
+        results: Sequence[Conflict | Failed | None] = ()
+        try:
+            results = await self.store.commit_in_order(batches)
+        finally:
+            for batch, result in zip_longest(batches, results):
+                if isinstance(result, Conflict | Full):
+                    break  # nothing behind it has changed either
+                self._tell(batch.partition_key, batch.changes, quiet=False)
         return results
 
     def _tell(self, partition_key: str, changes: Sequence[Put | Drop | Absent], *, quiet: bool) -> None:
@@ -254,7 +269,8 @@ class Core:
             await asyncio.wait(self._background)
 
 
-def _no_room_on_disk() -> StorageFull:
+def no_room_on_disk() -> StorageFull:
+    """Return the error for a commit that the store has no room for."""
     return StorageFull(
         "the disk of the relay is full, and nothing of this request was stored; make room on it",
         retry_after=_FULL_SECONDS,

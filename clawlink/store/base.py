@@ -4,7 +4,7 @@ A store decides nothing. It reads records and commits batches of versioned chang
 the relay then rereads and tries again. An answer from an index is a hint that may be out of date: that of ``ids``,
 ``page``, ``first_of``, ``usage``, ``admission``, ``usage_from``, ``load_from``, ``memory_from``, ``due``,
 ``pending``, ``next_due_at``, ``ending``, and what the rule of a ``claim`` is called with. What ``get``, ``get_many``,
-``get_both``, ``commit`` and ``commit_many`` say is the truth.
+``get_both``, ``commit``, ``commit_many`` and ``commit_in_order`` say is the truth.
 
 The maker of a store opens it before all else and closes it at the end, each once. In between the relay asks ``health``
 for ``/readyz``, and ends when ``broken`` has a reason.
@@ -13,7 +13,7 @@ A store raises ``Conflict``, ``Failed`` and, for a mistake of its caller, ValueE
 into ``Failed``. ``open`` and ``migrate`` raise a ``ClawLinkError`` with a sentence for the operator. A cancelled read
 did nothing. A cancelled commit took effect wholly or not at all, and nobody knows which: the caller reads again, or
 repeats it and meets a ``Conflict``. It is decided when the call raises, so that the caller can undo it. For
-``commit_many`` this is so of each partition.
+``commit_many`` and ``commit_in_order`` this is so of each partition.
 
 ``get`` takes no partition, because callers often have an id alone: that of a receipt, or a task a client asks about. A
 store that spreads partitions over nodes keeps a directory from id to partition, written with a record's first version.
@@ -85,7 +85,7 @@ class Absent(Struct, frozen=True, gc=False):
 
 
 class Batch(Struct, frozen=True, gc=False):
-    """The changes of one partition in a ``commit_many``."""
+    """The changes of one partition in a ``commit_many`` or ``commit_in_order``."""
 
     partition_key: str
     changes: tuple[Put | Drop | Absent, ...]
@@ -262,4 +262,12 @@ class Store(Protocol):
         A result is None if the changes took effect; Conflict and Failed mean what they mean when ``commit`` raises
         them. Each partition comes once, and there are at most ``partitions_at_once``. The commits may take effect at
         different moments, or all in one transaction.
+        """
+
+    async def commit_in_order(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        """Commit one partition after the other, each as ``commit`` does, up to the first that does not take effect.
+
+        Return a result for each partition, as ``commit_many`` does, up to that one. Nothing of those behind a
+        ``Conflict`` took effect. Behind a ``Failed`` nobody knows that, but those that took effect are the first ones.
+        So it is after a crash too. Each partition comes once, and the commits may all be in one transaction.
         """

@@ -271,6 +271,16 @@ class MemoryStore:
                 results.append(conflict.with_traceback(None))
         return results
 
+    async def commit_in_order(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        results: list[Conflict | Failed | None] = []
+        for batch in batches:
+            try:
+                await self.commit(batch.partition_key, *batch.changes)
+                results.append(None)
+            except (Conflict, Failed) as error:
+                return [*results, error.with_traceback(None)]
+        return results
+
     def _commit(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> None:
         accepted = []
         for change in changes:

@@ -87,6 +87,29 @@ async def test_a_commit_of_many_partitions_wakes_each_partition_whose_records_ma
     assert [signal.given for signal in signals] == [not isinstance(result, Conflict) for result in results]
 
 
+async def test_commits_in_order_wake_each_partition_whose_records_may_have_changed() -> None:
+    """Nothing behind a conflict has changed. Behind any other failure nobody knows."""
+    scene = Scene(store=FaultyStore(MemoryStore(), Random(7), conflicts=0.2, failures=0.2, lost=0.2))
+    core = scene.relay.core
+    seen = set()
+    for n in range(60):
+        names = [f"{n}-{part}" for part in ("outward", "own")]
+        with core.signals.listen(names[0]) as outward, core.signals.listen(names[1]) as own:
+            results = await core.commit_in_order(
+                *[Batch(name, (Put(contract.delivery(name, name)),)) for name in names]
+            )
+        kinds = tuple(type(result) for result in results)
+        seen.add(kinds)
+        stored = [d is not None for d in await scene.store.get_many(Delivery, names)]
+        assert stored[0] or not stored[1]
+        expected = {
+            (type(None), type(None)): [True, True], (type(None), Conflict): [True, False],
+            (type(None), Failed): [True, True], (Conflict,): [False, False], (Failed,): [True, True],
+        }[kinds]  # fmt: skip
+        assert [outward.given, own.given] == expected, kinds
+    assert len(seen) == 5
+
+
 @pytest.mark.both_loops
 async def test_a_sign_of_life_does_not_wake_the_agents_own_poll(scene: Scene, store: Counting) -> None:
     await scene.register("a", "b")

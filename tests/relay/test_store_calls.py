@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clawlink.protocol import requests
 from clawlink.store.memory import MemoryStore
+from clawlink.store.sqlite.store import SqliteStore
 from tests.conftest import Serve
 from tests.relay.scene import Scene, receipt_of
 from tests.server.asks import claim, ok, send
@@ -18,8 +21,8 @@ from tests.system.raw import Clock
 class CountingStore:
     """Passes every call on to a store, and notes its name."""
 
-    def __init__(self) -> None:
-        self._inner = MemoryStore()
+    def __init__(self, inner: Any = None) -> None:
+        self._inner = inner or MemoryStore()
         self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -55,6 +58,67 @@ async def test_a_poll_and_the_delegation_that_wakes_it_ask_the_store_as_seldom_a
     store.calls.clear()
     await scene.send("req", "worker")
     assert store.calls == ["get", "get", "admission", "commit"]
+
+
+COMMITS = {"commit", "commit_many", "commit_in_order", "claim"}
+
+
+async def test_each_step_of_a_task_is_one_commit(tmp_path: Path) -> None:
+    """Over a disk each waits for an ``fsync``, over a server for an answer, one after the other."""
+    transactions: list[None] = []
+    on_disk = SqliteStore(tmp_path / "clawlink.db", before_commit=lambda: transactions.append(None))
+    await on_disk.open()
+    for inner in (MemoryStore(), on_disk):
+        store: Any = CountingStore(inner)
+        await life_of_a_task(store)
+    assert len(transactions) == 2 * 2 + 10  # two agents with their names, and the steps of the task
+    await on_disk.close()
+
+
+async def life_of_a_task(store: Any) -> None:
+    """Count the commits of each step from the delegation to the ack of the answer."""
+    scene = Scene(store=store)
+    await scene.register("req", "worker")
+    counted: dict[str, list[str]] = {}
+
+    def step(name: str) -> None:
+        counted[name] = [call for call in store.calls if call in COMMITS]
+        store.calls.clear()
+
+    store.calls.clear()
+    id = await scene.delegate(to_agent="worker")
+    step("delegate")
+    [work] = await scene.take("worker")
+    step("claim")
+    await scene.relay.acks.ack("worker", [receipt_of(work)])
+    step("ack")
+    await scene.respond("worker", id, status="input_required", result="which?")
+    step("ask")
+    [question] = await scene.take("req")
+    step("claim of the question")
+    await scene.relay.acks.ack("req", [receipt_of(question)])
+    step("ack of the question")
+    req = await scene.agent("req")
+    await scene.relay.tasks.answer(req, id, requests.Answer(from_agent="req", content="this"))
+    step("answer")
+    await scene.respond("worker", id, result="done")
+    step("respond")
+    [answer] = await scene.take("req")
+    step("claim of the answer")
+    await scene.relay.acks.ack("req", [receipt_of(answer)])
+    step("ack of the answer")
+    assert counted == {
+        "delegate": ["commit"],
+        "claim": ["claim"],
+        "ack": ["commit"],
+        "ask": ["commit_in_order"],
+        "claim of the question": ["claim"],
+        "ack of the question": ["commit"],
+        "answer": ["commit"],  # the worker's mailbox is the task's partition
+        "respond": ["commit_in_order"],
+        "claim of the answer": ["claim"],
+        "ack of the answer": ["commit"],
+    }
 
 
 async def test_any_number_of_acks_are_read_and_committed_at_once() -> None:

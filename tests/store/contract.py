@@ -359,6 +359,33 @@ class TruthContract(Opened):
         assert await store.get_many(Delivery, []) == []
         assert await store.commit_many([]) == []
 
+    async def test_partitions_in_order_commit_up_to_the_first_that_does_not(self, store: Store) -> None:
+        assert await store.commit_in_order([]) == []
+        first = Batch("a", (Put(delivery("new", "a")), Absent(Task, "new")))
+        await put(store, task("moved", "b"), task("gone", "c"))
+        moved = replace(task("moved", "b"), version=2)
+        second = Batch("b", (Put(moved), Put(delivery("beside", "b"))))
+        assert await store.commit_in_order([first, Batch("d", ()), second]) == [None] * 3
+        assert await store.get_many(Delivery, ["new", "beside"]) == [delivery("new", "a"), delivery("beside", "b")]
+        assert await store.get(Task, "moved") == moved
+        # Nothing behind a conflict takes effect, and all before it does.
+        third = Batch("c", (Drop(task("gone", "c")), Put(delivery("other", "c"))))
+        for batches, expected in (
+            ([first, third], [Conflict]),
+            ([Batch("a", (Put(delivery("more", "a")),)), second, third], [type(None), Conflict]),
+            ([Batch("d", (Put(delivery("last", "d")),)), third, second], [type(None), type(None), Conflict]),
+        ):
+            results = await store.commit_in_order(batches)
+            assert [type(result) for result in results] == expected
+            conflict = results[-1]
+            assert isinstance(conflict, Conflict)
+            assert conflict.id in ("new", "moved")
+            assert (await store.get(Task, "gone") is None) == (len(results) == 3)
+        found = await store.get_many(Delivery, ["more", "last", "other"])
+        assert [d and d.mailbox for d in found] == ["a", "d", "c"]
+        with pytest.raises(ValueError, match="lives at"):
+            await store.commit_in_order([Batch("a", (Put(delivery("astray", "b")),))])
+
     async def test_records_of_two_kinds_are_read_in_one_call(self, store: Store) -> None:
         many = [f"d{n}" for n in range(70)]
         await store.commit("mia", Put(agent("mia")), *(Put(delivery(id)) for id in many))

@@ -190,11 +190,19 @@ class DurableContract(Opened):
                     await store.commit(mine, Put(lease(old)), Put(new), Drop(gone))
                 (result,) = await store.commit_many([Batch(mine, (Put(more),))])
                 assert isinstance(result, Failed)
+                *_, result = await store.commit_in_order(
+                    [
+                        Batch(mine, (Put(delivery(f"outward{way}", mine)),)),
+                        Batch(f"other{way}", (Put(delivery(f"own{way}", f"other{way}")),)),
+                    ]
+                )
+                assert isinstance(result, Failed)
 
             async def there(store: Store, mine: str = mine, way: int = way) -> list[Any]:
                 return [
                     await store.get_many(Delivery, [f"old{way}", f"new{way}"]),
                     await store.get_many(Task, [f"gone{way}", f"more{way}"]),
+                    await store.get_many(Delivery, [f"outward{way}", f"own{way}"]),
                     ids(await store.due(mine, NOW, 9)),
                     await walk(store, Task, by_owner(mine), 9),
                     (await store.admission([mine], [(Task, by_owner(mine))])).mailboxes,
@@ -205,9 +213,10 @@ class DurableContract(Opened):
             found = await there(store)
             if broken is None:  # one that can commit no more says nothing of its place
                 assert found == said, f"failure {way}"
-            (first, second), (third, fourth), *_ = found
+            (first, second), (third, fourth), (outward, own), *_ = found
             assert [first, second, third] in ([old, None, gone], [lease(old), new, None]), f"half of failure {way}"
             assert fourth in (None, more)
+            assert outward is not None or own is None, f"failure {way} turned the order of partitions"
             await put(store, newer(first), delivery(f"after{way}", mine))
 
     async def test_a_place_is_closed_twice_and_opened_again(self, store: Store, again: Callable[[], Store]) -> None:

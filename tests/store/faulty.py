@@ -14,8 +14,9 @@ run behind this one too. It wraps any store and injects, each with its own proba
                 ``usage``, each number of ``admission``, ``usage_from``, ``load_from``, ``ending``; the same arguments
                 but for ``now``) as it would have at an earlier moment, no more than ``index_lag`` seconds ago.
 
-``commit_many`` has each of these faults at each partition, and lets others in between two partitions. ``claim`` has
-those of ``due``, of ``commit`` and of ``next_due_at``, and lets anything but another claim in between.
+``commit_many`` and ``commit_in_order`` have each of these faults at each partition, and let others in between two
+partitions. ``claim`` has those of ``due``, of ``commit`` and of ``next_due_at``, and lets anything but another claim in
+between.
 
 ``get`` and ``commit`` are always true. A stale answer is one of the last ``memory`` true answers to that question, and
 at most ``age`` operations of the whole store old. Of ``memory`` answers in a row to one question at least one is true.
@@ -139,6 +140,14 @@ class FaultyStore:
                 results.append(None)
             except (Conflict, Failed) as fault:
                 results.append(fault)
+        return results
+
+    async def commit_in_order(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        results: list[Conflict | Failed | None] = []
+        for batch in batches:
+            results += await self.commit_many([batch])
+            if results[-1] is not None:
+                break
         return results
 
     async def claim(

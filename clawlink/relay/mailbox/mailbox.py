@@ -16,7 +16,7 @@ from clawlink.domain.pool import is_pool
 from clawlink.domain.shares import Origin
 from clawlink.domain.task import Task
 from clawlink.errors import MailboxFull, RelayFull, StorageFull
-from clawlink.relay.core import Core, retrying
+from clawlink.relay.core import Core, no_room_on_disk, retrying
 from clawlink.relay.limits.memory import NEW_RECORD_BYTES
 from clawlink.relay.limits.shares import Held, Limit
 from clawlink.relay.pages import page_within
@@ -209,10 +209,31 @@ class Mailbox:
 
     async def put(self, delivery: Delivery, *changes: Put | Absent, ends_work: bool = False) -> None:
         """Store the delivery, with what else changes at the same partition. Raises Conflict."""
-        core = self._core
-        await core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
-        core.stats.stored += 1
-        core.talks.count(delivery)
+        await self._core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
+        self._count(delivery)
+
+    async def put_before(self, delivery: Delivery, then: Batch, *, ends_work: bool = False) -> None:
+        """Store the delivery, and once it is stored, what changes at another partition.
+
+        Raises Conflict: the delivery may be stored then. If both have one partition, both take effect or none.
+        """
+        core, put = self._core, Put(delivery, ends_work)
+        if then.partition_key == delivery.mailbox:
+            await core.commit(delivery.mailbox, put, *then.changes)
+            self._count(delivery)
+            return
+        first, *behind = await core.commit_in_order(Batch(delivery.mailbox, (put,)), then)
+        if first is None:
+            self._count(delivery)
+        for result in (first, *behind):
+            if isinstance(result, Full):
+                raise no_room_on_disk() from result
+            if result is not None:
+                raise result
+
+    def _count(self, delivery: Delivery) -> None:
+        self._core.stats.stored += 1
+        self._core.talks.count(delivery)
 
     async def put_once(self, delivery: Delivery, *, ends_work: bool = False) -> Delivery:
         """Store the delivery unless one of that id is there already; return the one that is there then."""

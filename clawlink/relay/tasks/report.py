@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import msgspec
 from msgspec.structs import replace
@@ -36,7 +36,7 @@ from clawlink.relay.ids import derived, end_id, split_receipt
 from clawlink.relay.mailbox.mailbox import Mailbox, Purpose
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import read_task
-from clawlink.store.base import Conflict, Drop, Put
+from clawlink.store.base import Batch, Drop, Put
 
 
 class TaskReports:
@@ -54,8 +54,8 @@ class TaskReports:
     async def respond(self, sender: Agent, ask: requests.Respond) -> ResponseSent:
         """Move a task as its assignee reports, and put the response into the requester's mailbox.
 
-        The response is written first, under an id derived from its cause; then the task moves. Whatever happens in
-        between, repeating the request completes it and doubles nothing.
+        The response is written first, under an id derived from its cause; then the task moves. Most stores do both in
+        one step. Whatever happens in between, repeating the request completes it and doubles nothing.
         """
         free = sender.key_hash is None and ask.receipt is None
         state, said = rules.reported_as(ask.status, free=free)
@@ -98,6 +98,7 @@ class TaskReports:
         if said != state.value and ask.note is None:
             ask = replace(ask, note=said)  # the word stands in the task's history
         first = await core.store.get(Delivery, id)
+        new: Delivery | None = None
         if first is not None and state in FINAL:
             if not says_the_same(decode(first.body), message):
                 await self._refuse_second(task, d, sender, ask, first, now)
@@ -108,8 +109,9 @@ class TaskReports:
             moved = self._moved(task, sender, token, ask, body, now)
             await core.memory.require(moved.footprint - task.footprint, moved.origin, answers=True)
             if requester is not None:
-                shown = await self._put_response(task, id, sender, requester, ask, body, now, shown)
-        await self._commit(task, moved, d)
+                new, told = await self._response(task, id, sender, requester, ask, body, now, first)
+                shown = shown if told else None
+        await self._commit(task, moved, d, new)
         return _sent(task.id, id, state, shown, route)
 
     async def _find(self, task_id: str, *, field: str = "task_id") -> tuple[Task, Delivery | None]:
@@ -139,7 +141,7 @@ class TaskReports:
             key_hash=by.key_hash,
         )
 
-    async def _put_response(
+    async def _response(
         self,
         task: Task,
         id: str,
@@ -148,9 +150,13 @@ class TaskReports:
         ask: requests.Respond,
         body: bytes,
         now: float,
-        shown: Any,
-    ) -> RecipientInfo | None:
-        """Put a response into the requester's mailbox; news of progress alone replace older ones that are unread."""
+        first: Delivery | None,
+    ) -> tuple[Delivery | None, bool]:
+        """Return what to put into the requester's mailbox, if anything, and True if the requester is told.
+
+        ``first`` is a report that is there under this id. News of progress alone replace older ones that are unread,
+        and are put there here.
+        """
         new = self._mailbox.new(
             id,
             task.requester,
@@ -159,41 +165,42 @@ class TaskReports:
             now=now,
         )
         if TaskState(ask.status) in FINAL or ask.result is not None or (ask.progress is None and ask.note is None):
+            if first is not None:
+                _require_same_report(task, first, body)
+                return None, True
             await self._mailbox.require_room(new, Purpose.ANSWER if TaskState(ask.status) in FINAL else Purpose.REPORT)
             if ask.attachments:
                 await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
-            first = await self._mailbox.put_once(new, ends_work=TaskState(ask.status) in FINAL)
-            if first.body != body and not says_the_same(decode(first.body), decode(body)):
-                if TaskState(ask.status) in FINAL:
-                    raise Conflict(Delivery, id, "has another answer")  # another final answer came between: look again
-                raise KeyReused(
-                    "this idempotency key belongs to an earlier, different report; use a new key for a new report",
-                    field="idempotency_key",
-                    current=task.id,
-                )
-            return cast("RecipientInfo | None", shown)
+            return new, True
         if ask.attachments:
             await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
-        told = await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)), Purpose.ANSWER)
-        return cast("RecipientInfo | None", shown) if told else None
+        return None, await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)), Purpose.ANSWER)
 
-    async def _commit(self, task: Task, moved: Task, d: Delivery | None) -> None:
-        """Store what a response made of the task, and of its delivery if that was not acknowledged."""
+    async def _commit(self, task: Task, moved: Task, d: Delivery | None, new: Delivery | None) -> None:
+        """Store what a response made of the task, and of its delivery if that was not acknowledged.
+
+        Before that put a ``new`` message into the requester's mailbox. Raises Conflict if the message or the task is
+        another by now.
+        """
         core = self._core
+        final = moved.state in FINAL
         if _is_repeat(task, moved):
             moved = replace(
                 moved, history=task.history, reported_bytes=task.reported_bytes, dropped_events=task.dropped_events
             )
-        changes: list[Put | Drop] = [Put(moved, moved.state in FINAL)]
+        changes: list[Put | Drop] = [Put(moved, final)]
         if d is not None:
-            if moved.state in FINAL or d.state is State.ACKED:
+            if final or d.state is State.ACKED:
                 changes.append(Drop(d))
-                core.stats.withdrawn += d.state is State.PENDING
             else:
                 until = d.visible_at if d.receipt is None else max(d.visible_at, moved.held_until or 0.0)
                 changes.append(Put(delivery_steps.beside_record(d, until, expires_at=moved.expires_at)))
-        await core.commit(task.partition_key, *changes)
-        core.stats.tasks_answered += moved.state in FINAL
+        if new is None:
+            await core.commit(task.partition_key, *changes)
+        else:
+            await self._mailbox.put_before(new, Batch(task.partition_key, tuple(changes)), ends_work=final)
+        core.stats.withdrawn += final and d is not None and d.state is State.PENDING
+        core.stats.tasks_answered += final
         core.stats.answers_failed += moved.state in FAILURES
         if task.assignee != task.partition_key:
             core.relist(task.assignee)
@@ -276,6 +283,7 @@ class TaskReports:
             key_hash=sender.key_hash,
         )
         body = encode(message)
+        new = None
         if first is None:
             new = self._mailbox.new(
                 message.message_id,
@@ -285,9 +293,12 @@ class TaskReports:
                 now=now,
             )
             await self._mailbox.require_room(new, Purpose.REPORT)
-            _require_same(task, await self._mailbox.put_once(new), message)
         living = () if d is None else (Put(delivery_steps.beside_record(d, d.visible_at, expires_at=moved.expires_at)),)
-        await core.commit(task.partition_key, Put(moved), *living)
+        then = Batch(task.partition_key, (Put(moved), *living))
+        if new is None:
+            await core.commit(then.partition_key, *then.changes)
+        else:
+            await self._mailbox.put_before(new, then)
         return await self._answered(moved, message)
 
     async def _answered(self, task: Task, message: TaskAnswer) -> Answered:
@@ -323,6 +334,16 @@ def _require_same(task: Task, stored: Delivery, message: TaskAnswer) -> None:
     """Refuse an answer to a question whose stored answer says something else."""
     if not says_the_same(decode(stored.body), message):
         raise WrongState(f"the question of task {task.id} has been answered already", current=task.state.value)
+
+
+def _require_same_report(task: Task, stored: Delivery, body: bytes) -> None:
+    """Refuse a report whose id has another report already."""
+    if not says_the_same(decode(stored.body), decode(body)):
+        raise KeyReused(
+            "this idempotency key belongs to an earlier, different report; use a new key for a new report",
+            field="idempotency_key",
+            current=task.id,
+        )
 
 
 def _require_own(task: Task, sender: Agent) -> None:

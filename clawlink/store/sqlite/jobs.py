@@ -47,13 +47,21 @@ class Done(NamedTuple):
 class Commit:
     """Changes of one or several partitions, and the future of their caller.
 
-    It is ``settled`` once the event loop has counted them, and ``fate`` is done then.
+    With ``in_order`` nothing behind a partition that has a conflict is changed. The commit is ``settled`` once the
+    event loop has counted it, and ``fate`` is done then.
     """
 
-    __slots__ = ("batches", "done", "fate", "future", "results", "settled", "size")
+    __slots__ = ("batches", "done", "fate", "future", "in_order", "results", "settled", "size")
 
-    def __init__(self, batches: Sequence[tuple[str, Sequence[Change]]], future: asyncio.Future[Any]) -> None:
+    def __init__(
+        self,
+        batches: Sequence[tuple[str, Sequence[Change]]],
+        future: asyncio.Future[Any],
+        *,
+        in_order: bool = False,
+    ) -> None:
         self.batches = batches
+        self.in_order = in_order
         self.size = sum([change.size for _, changes in batches for change in changes])
         self.future = future
         self.done: list[Done] = []

@@ -307,11 +307,13 @@ class SqliteStore:
             raise result
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
-        if not batches:
-            return []
-        return await self._commit(
-            [(batch.partition_key, self._changes(batch.partition_key, batch.changes)) for batch in batches]
-        )
+        return await self._commit(self._rows(batches)) if batches else []
+
+    async def commit_in_order(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        return await self._commit(self._rows(batches), in_order=True) if batches else []
+
+    def _rows(self, batches: Sequence[Batch]) -> list[tuple[str, list[Change]]]:
+        return [(batch.partition_key, self._changes(batch.partition_key, batch.changes)) for batch in batches]
 
     def _changes(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> list[Change]:
         found = []
@@ -335,9 +337,11 @@ class SqliteStore:
                 found.append(Change(kind, self._kind(kind), record.id, record.version, None, None))
         return found
 
-    async def _commit(self, batches: Sequence[tuple[str, list[Change]]]) -> Sequence[Conflict | Failed | None]:
+    async def _commit(
+        self, batches: Sequence[tuple[str, list[Change]]], *, in_order: bool = False
+    ) -> Sequence[Conflict | Failed | None]:
         future = asyncio.get_running_loop().create_future()
-        commit = Commit(batches, future)
+        commit = Commit(batches, future, in_order=in_order)
         self._begin(commit, future.get_loop())
         try:
             results: Sequence[Conflict | Failed | None] = await future

@@ -275,7 +275,10 @@ class Writer:
                 return
             commit.done, commit.results = [], []
             for partition_key, changes in commit.batches:
-                commit.results.append(self._table.apply(partition_key, changes, commit.done, work.new_kinds))
+                result = self._table.apply(partition_key, changes, commit.done, work.new_kinds)
+                commit.results.append(result)
+                if result is not None and commit.in_order:
+                    break
             work.applied += 1
 
     def _attempt(self, work: Work) -> None:

@@ -36,30 +36,38 @@ def _script(flags: str, body: str) -> Script:
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-# ARGV: the partition, then for each change its letter (P put, D drop, A absent), kind, id and the version that must be
-# stored (0 for none); for a put its facts and its bytes, too. Returns 0, or the number of the change that conflicts.
+# ARGV for each partition: its key and the number of its changes. For each change its letter (P put, D drop, A absent),
+# kind, id and the version that must be stored (0 for none); for a put its facts and its bytes, too. The partitions
+# commit in this order, up to a conflict. Returns 0, or the number of the change that conflicts.
 _COMMIT = """
-local base, partition = KEYS[1], ARGV[1]
-local changes, at = {}, 2
-while at <= #ARGV do
-  local c = {ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])}
-  at = at + 4
-  if c[1] == 'P' then
-    c[5], c[6] = ARGV[at], ARGV[at + 1]
-    at = at + 2
+local base, partition = KEYS[1], nil
+local at, seen = 1, 0
+local function parsed()
+  local changes, count = {}, tonumber(ARGV[at + 1])
+  partition, at = ARGV[at], at + 2
+  for n = 1, count do
+    local c = {ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])}
+    at = at + 4
+    if c[1] == 'P' then
+      c[5], c[6] = ARGV[at], ARGV[at + 1]
+      at = at + 2
+    end
+    changes[n] = c
   end
-  changes[#changes + 1] = c
+  return changes
 end
-for n, c in ipairs(changes) do
-  local raw = redis.call('HGET', base .. ':f:' .. c[2], c[3])
-  if c[1] == 'A' then
-    if raw then return n end
-  elseif raw then
-    local old = cmsgpack.unpack(raw)
-    if old[1] ~= c[4] or old[2] ~= partition then return n end
-    c.old = old
-  elseif c[4] ~= 0 then
-    return n
+local function conflict(changes)
+  for n, c in ipairs(changes) do
+    local raw = redis.call('HGET', base .. ':f:' .. c[2], c[3])
+    if c[1] == 'A' then
+      if raw then return n end
+    elseif raw then
+      local old = cmsgpack.unpack(raw)
+      if old[1] ~= c[4] or old[2] ~= partition then return n end
+      c.old = old
+    elseif c[4] ~= 0 then
+      return n
+    end
   end
 end
 local counts, bytes = {}, {}
@@ -82,50 +90,63 @@ local function count(kind, f, sign)
   end
   add('c', f, sign, sign * f[8])
 end
-for _, c in ipairs(changes) do
-  if c[1] ~= 'A' then
-    local kind, id, old, new = c[2], c[3], c.old, nil
-    if c[1] == 'P' then
-      new = cmsgpack.unpack(c[5])
-      redis.call('HSET', base .. ':f:' .. kind, id, c[5])
-      redis.call('HSET', base .. ':r:' .. kind, id, c[6])
-      if not old then redis.call('ZADD', base .. ':o:' .. kind, 0, id) end
-      count(kind, new, 1)
-    else
-      redis.call('HDEL', base .. ':f:' .. kind, id)
-      redis.call('HDEL', base .. ':r:' .. kind, id)
-      redis.call('ZREM', base .. ':o:' .. kind, id)
-    end
-    if old then count(kind, old, -1) end
-    local had, has = {}, {}
-    for _, key in ipairs(old and old[3] or {}) do had[key] = true end
-    for _, key in ipairs(new and new[3] or {}) do has[key] = true end
-    for key in pairs(had) do
-      if not has[key] then redis.call('ZREM', base .. ':i:' .. kind .. ':' .. key, id) end
-    end
-    local arrival
-    for _, key in ipairs(new and new[3] or {}) do
-      if not had[key] then
-        arrival = arrival or redis.call('INCR', base .. ':arrivals')
-        redis.call('ZADD', base .. ':i:' .. kind .. ':' .. key, arrival, id)
+local function apply(changes)
+  for _, c in ipairs(changes) do
+    if c[1] ~= 'A' then
+      local kind, id, old, new = c[2], c[3], c.old, nil
+      if c[1] == 'P' then
+        new = cmsgpack.unpack(c[5])
+        redis.call('HSET', base .. ':f:' .. kind, id, c[5])
+        redis.call('HSET', base .. ':r:' .. kind, id, c[6])
+        if not old then redis.call('ZADD', base .. ':o:' .. kind, 0, id) end
+        count(kind, new, 1)
+      else
+        redis.call('HDEL', base .. ':f:' .. kind, id)
+        redis.call('HDEL', base .. ':r:' .. kind, id)
+        redis.call('ZREM', base .. ':o:' .. kind, id)
       end
+      if old then count(kind, old, -1) end
+      local had, has = {}, {}
+      for _, key in ipairs(old and old[3] or {}) do had[key] = true end
+      for _, key in ipairs(new and new[3] or {}) do has[key] = true end
+      for key in pairs(had) do
+        if not has[key] then redis.call('ZREM', base .. ':i:' .. kind .. ':' .. key, id) end
+      end
+      local arrival
+      for _, key in ipairs(new and new[3] or {}) do
+        if not had[key] then
+          arrival = arrival or redis.call('INCR', base .. ':arrivals')
+          redis.call('ZADD', base .. ':i:' .. kind .. ':' .. key, arrival, id)
+        end
+      end
+      local ended, ends = old and old[9], new and new[9]
+      if ends and ends ~= ended then
+        redis.call('ZADD', base .. ':e:' .. kind, ends, id)
+      elseif ended and not ends then
+        redis.call('ZREM', base .. ':e:' .. kind, id)
+      end
+      local was, is = old and old[10], new and new[10]
+      local ready, later = base .. ':q:' .. partition, base .. ':l:' .. partition
+      if is and new[12] then
+        redis.call('ZADD', ready, is, id)
+      elseif is then
+        redis.call('ZADD', later, new[11], id)
+      end
+      if was and not (is and new[12]) then redis.call('ZREM', ready, id) end
+      if was and (new == nil or not is or new[12]) then redis.call('ZREM', later, id) end
     end
-    local ended, ends = old and old[9], new and new[9]
-    if ends and ends ~= ended then
-      redis.call('ZADD', base .. ':e:' .. kind, ends, id)
-    elseif ended and not ends then
-      redis.call('ZREM', base .. ':e:' .. kind, id)
-    end
-    local was, is = old and old[10], new and new[10]
-    local ready, later = base .. ':q:' .. partition, base .. ':l:' .. partition
-    if is and new[12] then
-      redis.call('ZADD', ready, is, id)
-    elseif is then
-      redis.call('ZADD', later, new[11], id)
-    end
-    if was and not (is and new[12]) then redis.call('ZREM', ready, id) end
-    if was and (new == nil or not is or new[12]) then redis.call('ZREM', later, id) end
   end
+end
+local result = 0
+while at <= #ARGV do
+  local changes = parsed()
+  local n = conflict(changes)
+  if n then
+    result = seen + n
+    break
+  end
+  apply(changes)
+  seen = seen + #changes
 end
 for scope, change in pairs(counts) do
   local left = 1
@@ -137,7 +158,7 @@ for scope, change in pairs(counts) do
     redis.call('HINCRBY', base .. ':b', scope, bytes[scope])
   end
 end
-return 0
+return result
 """
 
 # A server without memory refuses the first before it begins. The second may only replace and drop records: so a full

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Container, Sequence
+from itertools import accumulate
 from typing import Any
 
 from clawlink.domain.delivery import Delivery
@@ -235,19 +236,18 @@ class ValkeyStore:
         return await self._claims.claim(mailbox, lambda: self._due(mailbox, now, limit), rule)
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
-        result = await self._commit(partition_key, self._words(partition_key, changes), changes)
+        (result,) = await self._commit((Batch(partition_key, changes),))
         if result is not None:
             raise result
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
-        words = [self._words(batch.partition_key, batch.changes) for batch in batches]
-        work = [
-            self._commit(batch.partition_key, each, batch.changes) for batch, each in zip(batches, words, strict=True)
-        ]
-        return await _all_of(work)
+        return [result for (result,) in await _all_of([self._commit((batch,)) for batch in batches])]
+
+    async def commit_in_order(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        return await self._commit(batches)
 
     def _words(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> list[Any]:
-        words: list[Any] = []
+        words: list[Any] = [partition_key, len(changes)]
         for change in changes:
             if isinstance(change, Absent):
                 words += ("A", self._kind(change.kind), change.id, 0)
@@ -265,23 +265,29 @@ class ValkeyStore:
                 words += ("D", kind, record.id, record.version)
         return words
 
-    async def _commit(
-        self, partition_key: str, words: Sequence[Any], changes: Sequence[Put | Drop | Absent]
-    ) -> Conflict | Failed | None:
+    async def _commit(self, batches: Sequence[Batch]) -> list[Conflict | Failed | None]:
+        """Commit partitions in order. Return a result for each, up to the first that did not take effect."""
+        changes = [change for batch in batches for change in batch.changes]
+        done: list[Conflict | Failed | None] = [None] * len(batches)
         if not changes:
-            return None
+            return done
         creates = any(isinstance(change, Put) and change.record.version == 1 for change in changes)
         script = scripts.CREATE if creates else scripts.CHANGE
-        answer = self._wire.commit(script, 1, self.base, partition_key, *words)
+        words = [word for batch in batches for word in self._words(batch.partition_key, batch.changes)]
+        answer = self._wire.commit(script, 1, self.base, *words)
         try:
             await asyncio.shield(answer)
         except asyncio.CancelledError:
             await _decided(answer)  # else the caller would undo now what takes effect in a moment
             raise
         except Failed as failed:
-            return failed
+            return [failed]
         at = answer.result()
-        return None if at == 0 else _conflict(changes[at - 1])
+        if at == 0:
+            return done
+        ends = accumulate(len(batch.changes) for batch in batches)
+        before = sum(end < at for end in ends)
+        return [*done[:before], _conflict(changes[at - 1])]
 
 
 async def _found(asked: Sequence[asyncio.Future[Any]]) -> list[Any]:
