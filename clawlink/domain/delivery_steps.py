@@ -28,7 +28,7 @@ def lease(
     receipt: str,
     now: float,
     seconds: float,
-    max_attempts: int,
+    max_attempts: float,
     keep: float,
     key_hash: str | None = None,
 ) -> Delivery:

@@ -159,7 +159,7 @@ class Janitor:
         if isinstance(record, Delivery) and record.is_task:
             return await self._lifecycle.look(id) if not record.has_record else await self._lifecycle.end(id)
         if isinstance(record, Delivery) and record.state is State.PENDING:
-            return await self._mailbox.expire(id)
+            return await self._mailbox.lapse(id)
         lapse = self._lapses.get(kind)
         if lapse is not None and (left := lapse(record, core.clock())) is not None:
             await core.commit(left.partition_key, Put(left))

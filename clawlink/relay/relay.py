@@ -95,7 +95,7 @@ class Relay:
         self.receipts = Receipts(self.acks, core.time)
         self.agents = Agents(core, self.mailbox, admission, require_keys=require_agent_keys)
         lifecycle = TaskLifecycle(core, self.agents, self.mailbox, pools)
-        self.claims = Claims(core, pools, self.acks, lifecycle)
+        self.claims = Claims(core, self.mailbox, pools, self.acks, lifecycle)
         self.refusal_log = RefusalLog(clock)
         self.file_quota = FileQuota(core, blobs or LocalBlobs(), self.refusal_log)
         self.files = Files(core, self.agents, self.mailbox, self.file_quota, admission)

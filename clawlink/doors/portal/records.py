@@ -51,6 +51,11 @@ def mailbox_of(url: str) -> str:
     return CONTACT_PREFIX + hashlib.sha256(url.encode()).hexdigest()[:_HASH_LENGTH]
 
 
+def is_outbox(mailbox: str) -> bool:
+    """Return True for the mailbox of an agent that stands for a contact."""
+    return mailbox.startswith(CONTACT_PREFIX)
+
+
 class Kept(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The fields that all records of a portal have alike."""
 

@@ -28,7 +28,7 @@ class Settings:
         metavar="CIDRS",
     )
     portal_ttl: float = option(
-        "--portal-ttl", "time to live of a message to a contact", default=72 * HOUR, unit="seconds"
+        "--portal-ttl", "time to live of what waits for a contact", default=72 * HOUR, unit="seconds"
     )
     portal_inbox_ttl: float = option(
         "--portal-inbox-ttl",

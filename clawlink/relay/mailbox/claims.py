@@ -20,6 +20,7 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox.acks import Acks
 from clawlink.relay.mailbox.long_poll import Claimant, Found, LongPoll, Taken, Tick
+from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import task_of
@@ -30,8 +31,9 @@ from clawlink.store.events import Signal
 class Claims:
     """How messages and tasks get to those who read them."""
 
-    def __init__(self, core: Core, pools: Pools, acks: Acks, lifecycle: TaskLifecycle) -> None:
+    def __init__(self, core: Core, mailbox: Mailbox, pools: Pools, acks: Acks, lifecycle: TaskLifecycle) -> None:
         self._core = core
+        self._mailbox = mailbox
         self._pools = pools
         self._acks = acks
         self._lifecycle = lifecycle
@@ -113,8 +115,9 @@ class Claims:
         core, reader = self._core, claimant.agent
         if core.stopped:
             return Found([], math.inf)
+        forwarded = self._mailbox.forwarding(mailbox) is not None
         while True:
-            leasing = _Leasing(core, reader, claimant)
+            leasing = _Leasing(core, reader, claimant, forwarded=forwarded)
             next_due_at: float | None = None
             try:
                 if not reread:
@@ -127,6 +130,8 @@ class Claims:
                 over = False
                 for id in leasing.ended:
                     over = await self._lifecycle.end(id) or over
+                for id in leasing.lapsed:
+                    over = await self._mailbox.lapse(id) or over
                 left = current.registered_at > reader.registered_at
                 if left:
                     raise UnknownAgent(
@@ -183,18 +188,20 @@ class Claims:
 class _Leasing:
     """A try of a claim: the rule that the store applies to what is due, and what came of it.
 
-    If a task has been claimed before, it ``needs_tasks``, and leases nothing.
+    If a task has been claimed before, it ``needs_tasks``, and leases nothing. Of what is ``forwarded`` nothing becomes
+    a dead letter: no reader would find it.
     """
 
     __slots__ = (
-        "_claimant", "_core", "_reader", "_settled", "_token",
-        "called", "changes", "ended", "found", "needs_tasks", "now", "taken",
+        "_claimant", "_core", "_forwarded", "_reader", "_settled", "_token",
+        "called", "changes", "ended", "found", "lapsed", "needs_tasks", "now", "taken",
     )  # fmt: skip
 
-    def __init__(self, core: Core, reader: Agent, claimant: Claimant) -> None:
+    def __init__(self, core: Core, reader: Agent, claimant: Claimant, *, forwarded: bool) -> None:
         self._core = core
         self._reader = reader
         self._claimant = claimant
+        self._forwarded = forwarded
         self._token = ""  # one for the batch: a receipt is the token and the message together
         self.now = core.clock()
         self.called = self.needs_tasks = False
@@ -202,6 +209,7 @@ class _Leasing:
         self.taken: list[Delivery] = []
         self.changes: list[Put] = []
         self.ended: list[str] = []
+        self.lapsed: list[str] = []
         self._settled: list[State | None] = []
 
     def __call__(self, found: Sequence[Delivery]) -> list[Put]:
@@ -210,18 +218,19 @@ class _Leasing:
         self.found = found
         self.needs_tasks = any(map(_needs_task, found))
         if self.needs_tasks:
-            self.taken, self.changes, self.ended = [], [], []
+            self.taken, self.changes, self.ended, self.lapsed = [], [], [], []
         else:
             self.lease(found, {})
         return self.changes
 
     def lease(self, found: Iterable[Delivery], tasks: dict[str, Task | None]) -> None:
-        """Choose what is leased, what to commit for it, and the ids of tasks that come to an end instead."""
+        """Choose what is leased, what to commit for it, and the ids of what comes to an end in steps of its own."""
         limits, now, reader = self._core.limits, self.now, self._reader
         by, key_hash, seconds = reader.id, reader.key_hash, self._claimant.seconds
         taken: list[Delivery] = []
         changes: list[Put] = []
-        self.taken, self.changes, self.ended, self._settled = taken, changes, [], []
+        self.taken, self.changes, self.ended, self.lapsed, self._settled = taken, changes, [], [], []
+        most: float = math.inf if self._forwarded else limits.max_attempts
         size = 0
         token = self._token = self._token or self._core.ids.token()
         for d in found:
@@ -230,7 +239,7 @@ class _Leasing:
             if taken and size > MAX_REPLY_BYTES:
                 break
             if d.is_task and rules.due(d, now):
-                if d.expires_at <= now or d.attempts >= limits.max_attempts:
+                if d.expires_at <= now or d.attempts >= most:
                     self.ended.append(d.id)
                     continue
                 new = delivery_steps.lease_task(
@@ -245,13 +254,16 @@ class _Leasing:
                 changes.append(Put(new))
                 taken.append(new)
                 continue
+            if self._forwarded and d.expires_at <= now and rules.due(d, now):
+                self.lapsed.append(d.id)
+                continue
             try:
                 new = delivery_steps.lease(
                     d,
                     receipt=token,
                     now=now,
                     seconds=seconds,
-                    max_attempts=limits.max_attempts,
+                    max_attempts=most,
                     keep=limits.retention if d.expires_at <= now else limits.message_ttl,
                     key_hash=key_hash,
                 )

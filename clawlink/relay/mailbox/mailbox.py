@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from enum import Enum
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -50,12 +51,25 @@ class Purpose(Enum):
 _REPLIES = (Purpose.REPORT, Purpose.ANSWER)
 
 
+class Forwarding(NamedTuple):
+    """The mailboxes whose messages a door forwards to other places, and what holds for these messages.
+
+    ``mailboxes`` returns True for such a mailbox. ``ttl`` is the time to live in seconds of a message there. ``lapsed``
+    tells its sender that it was not forwarded in that time; what it raises has the relay ask again.
+    """
+
+    mailboxes: Callable[[str], bool]
+    ttl: float
+    lapsed: Callable[[Delivery], Awaitable[None]]
+
+
 class Mailbox:
     """The mailboxes of all agents, and of all pools."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._ends_at = 0.0
+        self._forwardings: list[Forwarding] = []
         limits, shares = core.limits, core.shares
         half = _NOTICE_SHARE
         self._calm = shares.calm(limits.max_mailbox_messages, limits.max_mailbox_bytes)
@@ -81,7 +95,7 @@ class Mailbox:
 
         Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline.
         """
-        usual = self._usual_end(now)
+        usual = self._usual_end(mailbox, now)
         arrival = self._core.ids.arrival(now)
         return Delivery(
             id,
@@ -114,7 +128,7 @@ class Mailbox:
     ) -> list[Delivery]:
         """Return a copy of a message for each mailbox, each as ``new`` makes it."""
         if ends_at is None:
-            ends_at = self._usual_end(now)
+            ends_at = self._end(self._core.limits.message_ttl, now)
         first = self._core.ids.arrivals(now, len(mailboxes))
         return [
             Delivery(
@@ -134,8 +148,25 @@ class Mailbox:
             for arrival, mailbox in enumerate(mailboxes, first)
         ]
 
-    def _usual_end(self, now: float) -> float:
-        usual = float(math.ceil(now + self._core.limits.message_ttl))
+    def forward(self, forwarding: Forwarding) -> None:
+        """Have a door forward what comes into some mailboxes."""
+        self._forwardings.append(forwarding)
+
+    def forwarding(self, mailbox: str) -> Forwarding | None:
+        """Return the terms of a mailbox whose messages a door forwards; None for the mailbox of a reader."""
+        if not self._forwardings:
+            return None
+        return next((one for one in self._forwardings if one.mailboxes(mailbox)), None)
+
+    def _ttl(self, mailbox: str) -> float:
+        forwarding = self.forwarding(mailbox)
+        return self._core.limits.message_ttl if forwarding is None else forwarding.ttl
+
+    def _usual_end(self, mailbox: str, now: float) -> float:
+        return self._end(self._ttl(mailbox), now)
+
+    def _end(self, ttl: float, now: float) -> float:
+        usual = float(math.ceil(now + ttl))
         if usual != self._ends_at:
             self._ends_at = usual  # one number for all messages of a second: it is kept with each of them
         return self._ends_at
@@ -261,7 +292,7 @@ class Mailbox:
         if delivery.merge is not None:
             key = rules.by_merge(delivery.mailbox, delivery.merge)
             for unread in (await core.store.page(Delivery, key, limit=1)).records:
-                now, ttl = delivery.stored_at, core.limits.message_ttl
+                now, ttl = delivery.stored_at, self._ttl(delivery.mailbox)
                 newer = delivery_steps.supersede(unread, delivery.body, now=now, ttl=ttl)
                 if newer is not None:
                     changes: tuple[Put | Drop, ...] = (Put(newer),)
@@ -383,7 +414,7 @@ class Mailbox:
         d = await core.store.get(Delivery, id) or await core.store.get(Delivery, rules.copy_id(id, mailbox))
         if d is None or d.mailbox != mailbox or d.state is not State.DEAD:
             return False
-        now, ttl = core.clock(), core.limits.message_ttl
+        now, ttl = core.clock(), self._ttl(mailbox)
         back = delivery_steps.redrive(d, now=now, ttl=ttl)
         task = await core.store.get(Task, d.id) if d.is_task else None
         if task is None:
@@ -415,6 +446,14 @@ class Mailbox:
                 seen.add(d.id)
                 yield d
             await turns.next(_PAGE)
+
+    async def lapse(self, id: str) -> bool:
+        """Settle a message whose time to live is over. The sender of one to be forwarded hears of that before."""
+        d = await self._core.store.get(Delivery, id)
+        forwarding = None if d is None or d.state is not State.PENDING else self.forwarding(d.mailbox)
+        if d is not None and forwarding is not None:
+            await forwarding.lapsed(d)
+        return await self.expire(id)
 
     @retrying
     async def expire(self, id: str) -> bool:

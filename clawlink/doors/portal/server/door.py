@@ -13,7 +13,18 @@ from aiohttp import web
 
 from clawlink.domain import networks
 from clawlink.domain.agent import Agent
-from clawlink.doors.portal.records import AGENT, CONTACTS, QUEUED, WAITING, Chat, Contact, Guest, Message, mailbox_of
+from clawlink.doors.portal.records import (
+    AGENT,
+    CONTACTS,
+    QUEUED,
+    WAITING,
+    Chat,
+    Contact,
+    Guest,
+    Message,
+    is_outbox,
+    mailbox_of,
+)
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server import socket
 from clawlink.doors.portal.server.asking import key_of, refuse_socket
@@ -43,6 +54,7 @@ from clawlink.doors.portal.wire import calls, frames
 from clawlink.doors.registry import OpenDoor
 from clawlink.errors import RelayFull
 from clawlink.protocol.endpoint import Endpoint
+from clawlink.relay.mailbox.mailbox import Forwarding
 from clawlink.relay.relay import Relay
 from clawlink.server.page_sessions import PageSessions
 from clawlink.server.request import Handler, Request
@@ -90,6 +102,7 @@ class PortalServer(OpenDoor):
         )
         relay.agents.resolve_also(self._named)
         self.outbox = Outbox(relay, self.book, self.contacts, self._members, self._poster, self.errands)
+        relay.mailbox.forward(Forwarding(is_outbox, settings.portal_ttl, self.outbox.lapsed))
         self.files = Files(relay, self.book, self.shelf, settings, self.file_outbox.wake)
 
     def _file_moved(self, contact: str) -> None:

@@ -38,6 +38,7 @@ _CANCELLED = "cancelled"
 _ASKED = "input_required"
 _ENDS = frozenset(state.value for state in FINAL)
 _MOST_NOTE = 500
+_OVER = "it was not sent within its time to live"
 
 
 class Carried(Enum):
@@ -91,14 +92,13 @@ class Errands:
         body = decode(delivery.body)
         if isinstance(body, TaskDelegation):
             return await self._carry_task(peer, agent, body, delivery)
-        if isinstance(body, TaskUpdate) and body.status != _CANCELLED:
-            return Carried.DONE  # it tells the agent that stands for the contact
+        if not await self._crosses(body):
+            return Carried.DONE
         why = "removed" if peer is None else peer.shut(self._core.steady())
         if peer is None or (why is not None and isinstance(body, PlainMessage)):
-            return await self._end(peer, delivery, f"the contact was {why} before it was sent")
+            return await self._end(_named(peer), delivery, f"the contact was {why} before it was sent")
         if self._is_over(delivery):
-            since = "" if why is None else f", in which the contact was {why}"
-            return await self._end(peer, delivery, f"it was not sent within its time to live{since}")
+            return await self._end(_named(peer), delivery, self._over(peer))
         if why is not None:
             return Carried.WAITS
         if peer.paused:
@@ -111,10 +111,12 @@ class Errands:
         if isinstance(news, Carried):
             return news
         if news is None:
-            return await self._end(peer, delivery, "it is about no task that came from this contact")
+            return await self._end(_named(peer), delivery, "it is about no task that came from this contact")
         refused = await self._poster.tell(peer, news)
         if not refused:
             return _done(refused is not None)
+        if isinstance(body, TaskUpdate):  # the task is over there, too
+            return Carried.DONE
         final = isinstance(body, TaskResponse) and body.status in _ENDS
         return await self._tell_otherwise(peer, delivery, news, refused, final=final)
 
@@ -130,15 +132,40 @@ class Errands:
                 what = f"{_subject(delivery)} went to {shown(peer.id)} {how}: {why}"
                 await self._mail.tell_sender(delivery.id, what, delivery.sender)
                 return Carried.DONE
-        return await self._end(peer, delivery, why)
+        return await self._end(_named(peer), delivery, why)
+
+    async def lapsed(self, delivery: Delivery) -> None:
+        """Tell the sender of what waited for a contact until its time to live was over."""
+        with suppress(msgspec.MsgspecError):
+            if not await self._crosses(decode(delivery.body)):
+                return
+        errand = await self._core.store.get(Errand, about(delivery) or "")
+        peer = None if errand is None else await self._core.store.get(Contact, errand.contact)
+        stand_in = self._relay.agents.stand_ins.of(delivery.mailbox)
+        to = _named(peer) if peer is not None or stand_in is None else stand_in.name
+        await self._end(to, delivery, self._over(peer))
+
+    def _over(self, peer: Contact | None) -> str:
+        """Return why a delivery never goes whose time to live is over."""
+        why = None if peer is None else peer.shut(self._core.steady())
+        return _OVER if why is None else f"{_OVER}, in which the contact was {why}"
+
+    async def _crosses(self, body: Any) -> bool:
+        """Return True if the other portal is to hear of this. All else is for the agent that stands for the contact.
+
+        Of what the relay tells of a task, that is its end: of one from the contact any, of one to it the cancellation.
+        """
+        if not isinstance(body, TaskUpdate):
+            return isinstance(body, (PlainMessage, TaskResponse, TaskAnswer))
+        errand = await self._core.store.get(Errand, body.task_id)
+        return body.status in (_ENDS if errand is not None and errand.inbound else (_CANCELLED,))
 
     def _is_over(self, delivery: Delivery) -> bool:
         """Return True if the time to live of what goes to a contact is over."""
         return delivery.stored_at + self._ttl <= self._core.clock()
 
-    async def _end(self, peer: Contact | None, delivery: Delivery, why: str) -> Carried:
-        """Tell the sender of a delivery why it does not reach the contact."""
-        to = "a contact" if peer is None else shown(peer.id)
+    async def _end(self, to: str, delivery: Delivery, why: str) -> Carried:
+        """Tell the sender of a delivery why it does not reach the contact ``to``."""
         await self._mail.tell_sender(delivery.id, f"{_subject(delivery)} to {to} was not sent: {why}", delivery.sender)
         with suppress(msgspec.MsgspecError):
             body = decode(delivery.body)
@@ -225,9 +252,14 @@ class Errands:
             return told | {"status": body.status, "progress": body.progress, "note": note}
         if isinstance(body, TaskAnswer):
             return {"kind": "answer", "task_id": body.task_id, "key": body.message_id, "content": body.content}
-        if isinstance(body, TaskUpdate) and body.status == _CANCELLED:
+        if isinstance(body, TaskUpdate):
+            errand = await self._core.store.get(Errand, body.task_id)
+            if errand is not None and errand.inbound and errand.contact == peer.id:
+                why = f"the task ended there as {body.status}" + (f": {body.note}" if body.note else "")
+                told = {"kind": "response", "task_id": errand.peer_id, "key": body.message_id, "content": why}
+                return told | {"status": "failed"}
             return {"kind": "cancel", "task_id": body.task_id, "note": body.note}
-        return Carried.DONE
+        return None
 
     @retrying
     async def note(self, task_id: str, contact: str) -> None:
@@ -245,7 +277,7 @@ class Errands:
             body = None
         if isinstance(body, TaskDelegation):
             return await self._reject(agent, body, why)
-        return await self._end(None, delivery, why)
+        return await self._end(_named(None), delivery, why)
 
     async def _reject(self, agent: Agent, task: TaskDelegation, why: str) -> Carried:
         """Answer a task that the contact does not get."""
@@ -347,6 +379,11 @@ def about(delivery: Delivery) -> str | None:
     if isinstance(body, (TaskDelegation, TaskResponse)):
         return body.message_id
     return body.task_id if isinstance(body, (TaskAnswer, TaskUpdate)) else None
+
+
+def _named(peer: Contact | None) -> str:
+    """Return a contact, for a sentence."""
+    return "a contact" if peer is None else shown(peer.id)
 
 
 def _subject(delivery: Delivery) -> str:

@@ -209,7 +209,6 @@ class Mail:
             sender=Sender(AGENT),
             body=encode(body),
             now=now,
-            ends_at=now + self._settings.portal_ttl,
         )
         await self._relay.mailbox.require_room(delivery)
         message = self._new(id, contact.id, content, message_type, State.QUEUED)

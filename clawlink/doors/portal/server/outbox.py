@@ -146,6 +146,14 @@ class Outbox(ContactWorkers):
                 return True
         return False
 
+    async def lapsed(self, delivery: Delivery) -> None:
+        """Tell the sender of what waited in a contact's mailbox until its time to live was over."""
+        message = await self._core.store.get(Message, delivery.id)
+        if message is None:
+            await self._errands.lapsed(delivery)
+        elif (over := posting.lapse(message, self._core.clock())) is not message:
+            await self._settle(message, over)
+
     async def _seen(self, agent: Agent) -> Agent | None:
         await self._relay.agents.touch(agent.id)
         return None

@@ -1,0 +1,131 @@
+"""Messages for a contact live as long as ``--portal-ttl`` says, and their senders hear of the end."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from functools import partial
+
+import pytest
+
+from clawlink.doors.portal.server import outbox
+from tests.doors.portal.conftest import Bridges, Own, Portals
+from tests.doors.portal.old_peer import OldBridge
+from tests.doors.portal.test_errands import B_KEY, delegate, heard, task_in, well
+from tests.doors.portal.test_files import pair
+from tests.doors.portal.test_messages import send
+from tests.doors.portal.test_reports import messages_of
+from tests.waiting import eventually, until
+
+LIMITS = {"message_ttl": 3600.0, "max_attempts": 2}
+TTL = 7200.0
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again soon."""
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(outbox, "MOST_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(outbox, "_MISHAP_SECONDS", 0.05)
+
+
+def later(own: Own, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Move the clock of a portal."""
+    core = own.relay.app.relay.core
+    clock = core.clock
+    monkeypatch.setattr(core, "clock", lambda: clock() + seconds)
+
+
+async def leave_all_kinds(a: Own, b: Own, ours: OldBridge, theirs: OldBridge) -> tuple[dict[str, str], list[str], int]:
+    """Have all kinds of deliveries wait at ``b`` for a contact that is paused there.
+
+    Return the ids of tasks at ``a`` by their texts, those of an agent at ``b``, and a number of its owner.
+    """
+    ids = {text: await delegate(a, "B-bot@portal", text) for text in ("done", "half", "asked")}
+    theres = {text: await heard(theirs, f": {text}\n") for text in ids}
+    await well(b, "POST", "/register", {"agent_id": "bob", "name": "Bob"})
+    ask = {"from_agent": "bob", "to_agent": "A-bot@portal", "task": "a question"}
+    own = (await well(b, "POST", "/delegate", ask))["message_id"]
+    there = await heard(ours, "a question")
+    await a.well("POST", f"/api/portal/tasks/{there}", {"status": "input_required", "result": "which?"})
+
+    async def asked() -> bool:
+        return bool((await well(b, "GET", f"/tasks/{own}?agent_id=bob"))["status"] == "input_required")
+
+    await eventually(asked)
+    await b.well("POST", "/api/portal/contacts/A-bot", {"paused": True})
+    sent = {"from_agent": "bob", "to_agent": "A-bot@portal", "content": "hello"}
+    messages = [(await well(b, "POST", "/send", sent))["message_id"]]
+    for text, report in (
+        ("done", {"result": "a hundred"}),
+        ("half", {"status": "in_progress", "progress": 50, "note": "half of it"}),
+        ("asked", {"status": "input_required", "result": "which sheep?"}),
+    ):
+        await b.well("POST", f"/api/portal/tasks/{theres[text]}", report)
+    await well(b, "POST", f"/tasks/{own}/answer", {"from_agent": "bob", "content": "that one"})
+    messages.append((await well(b, "POST", "/send", sent | {"content": "hello again"}))["message_id"])
+    return ids, messages, await send(b, "A-bot", "of the owner")
+
+
+async def test_all_kinds_wait_longer_than_messages_within_the_relay(
+    portals: Portals, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals, limits=LIMITS, portal_ttl=TTL)
+    ours, theirs = await bridges(a), await bridges(b, key=B_KEY)
+    ids, messages, number = await leave_all_kinds(a, b, ours, theirs)
+    later(b, 3700, monkeypatch)
+    for _ in range(2):
+        await b.relay.app.relay.janitor.sweep()
+    for id in messages:
+        assert (await well(b, "GET", f"/messages/{id}?agent_id=bob"))["expired_at"] is None
+    await b.well("POST", "/api/portal/contacts/A-bot", {"paused": False})
+    assert (await task_in(a, ids["done"], "completed"))["result"] == "a hundred"
+    # An open task has the time to live of one within the relay from its last report, and that is over at its end.
+    half, asked = [await task_in(a, ids[text], "failed") for text in ("half", "asked")]
+    assert half["result"] == "the task ended there as expired: no agent finished it in time"
+    assert (50, "half of it") in [(event["progress"], event["note"]) for event in half["history"]]
+    assert "which sheep?" in [event["content"] for event in asked["history"]]
+    await until(lambda: any("that one" in text for text in ours.texts))
+    await b.state(number, "sent", "acknowledged")
+    for text in ("Bob: hello", "Bob: hello again", "of the owner"):
+        await until(partial(_once, ours, f"{text}$"))
+
+
+async def test_the_sender_of_each_kind_hears_that_its_time_was_over(
+    portals: Portals, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for swept in (True, False):
+        a, b = await pair(portals, limits=LIMITS, portal_ttl=TTL)
+        ours, theirs = await bridges(a), await bridges(b, key=B_KEY)
+        _, messages, number = await leave_all_kinds(a, b, ours, theirs)
+        relay = b.relay.app.relay
+        if not swept:  # what reads the mailbox finds them before the janitor does
+            monkeypatch.setattr(relay.janitor, "sweep", partial(asyncio.sleep, 0))
+        later(b, 7300, monkeypatch)
+        if not swept:
+            await b.well("POST", "/api/portal/contacts/A-bot", {"paused": False})
+        over = "to (A-bot@portal|127.0.0.1:[0-9]+) was not sent: it was not sent within its time to live$"
+        for subject in (
+            *(f"Message {id}" for id in messages),
+            *(
+                rf"Your report on task [0-9a-f]+ \({status}\)"
+                for status in ("completed", "in_progress", "input_required")
+            ),
+            "Your answer about task [0-9a-f]+",
+            rf"Message {number}",
+        ):
+            end = (
+                "to .* is expired: it was not sent within its time to live$" if subject.endswith(f" {number}") else over
+            )
+            await until(partial(_once, theirs, f"{subject} {end}"))
+        told = [one["content"] for one in await messages_of(b, "bob") if one["type"] == "message"]
+        for subject in (*(f"Message {id}" for id in messages), "Your answer about task"):
+            assert [text.startswith(subject) for text in told].count(True) == 1, told
+        for id in messages:
+            state = await well(b, "GET", f"/messages/{id}?agent_id=bob")
+            assert (state["state"], state["acked_at"]) == ("expired", None)
+        assert (await b.state(number, "expired"))["sent_at"] is None
+
+
+def _once(bridge: OldBridge, pattern: str) -> bool:
+    return sum(re.search(pattern, text) is not None for text in bridge.texts) == 1
