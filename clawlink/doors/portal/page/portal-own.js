@@ -1,7 +1,7 @@
 // The owner's chat with the agent, the keys, and the settings.
 import { html, useEffect, useRef, useState } from "./htm-preact.js";
-import { Ago, ask, clean, language, Said, t, Table, Trouble, useData } from "./parts.js";
-import { Copy, Failed, field, useAct } from "./portal-parts.js";
+import { Ago, ask, clean, Said, t, Table, Trouble, useData } from "./parts.js";
+import { Copy, Failed, field, FileName, Size, upload, useAct } from "./portal-parts.js";
 
 // -- chat -------------------------------------------------------------------------------------------------------------
 
@@ -14,14 +14,9 @@ function Line({ text }) {
   return html`<p class="attached"><a href=${url} download=${clean(name)}>${t("portal.attachment")} <${Said} text=${name} /></a></p>`;
 }
 
-async function upload(file, session) {
-  const body = new FormData();
-  body.append("file", file);
-  const headers = { "ClawLink-CSRF": session.csrf };
-  const response = await fetch("api/chat/owner/upload", { method: "POST", body, headers, credentials: "same-origin" });
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(String(answer.detail || response.status));
-  return `[文件] ${answer.filename.replace(/\s+/g, " ")}\n${answer.url}`;
+async function attach(file, session) {
+  const { filename, url } = await upload("api/chat/owner/upload", "file", file, session);
+  return `[文件] ${filename.replace(/\s+/g, " ")}\n${url}`;
 }
 
 export function Chat({ session }) {
@@ -42,7 +37,7 @@ export function Chat({ session }) {
     if (!content.trim() && !file) return;
     act(
       async () => {
-        if (file) await ask("api/chat/owner/send", { content: await upload(file, session) });
+        if (file) await ask("api/chat/owner/send", { content: await attach(file, session) });
         if (content.trim()) await ask("api/chat/owner/send", { content });
       },
       () => {
@@ -74,14 +69,6 @@ export function Chat({ session }) {
 
 // -- files ------------------------------------------------------------------------------------------------------------
 
-const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte"];
-
-function Size({ bytes }) {
-  const step = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), UNITS.length - 1);
-  const options = { style: "unit", unit: UNITS[step], maximumFractionDigits: step ? 1 : 0 };
-  return html`<span>${new Intl.NumberFormat(language, options).format(bytes / 1000 ** step)}</span>`;
-}
-
 export function PortalFiles() {
   const [again, set] = useState(0);
   const [act, state] = useAct();
@@ -99,11 +86,7 @@ export function PortalFiles() {
       heads=${[t("portal.file"), t("portal.contact"), t("portal.size"), t("portal.state"), t("portal.since"), t("portal.acts")]}
       rows=${found.data.files.map(
         (file) => html`<tr key=${file.file_id}>
-          <td>
-            ${file.status === "completed"
-              ? html`<a href=${`api/file/download/${encodeURIComponent(file.file_id)}`} download data-row><${Said} text=${file.filename} /></a>`
-              : html`<${Said} text=${file.filename} />`}
-          </td>
+          <td><${FileName} file=${file} /></td>
           <td>${t(`portal.${file.type}`)} <${Said} text=${file.type === "received" ? file.from_portal : file.to_portal} /></td>
           <td><${Size} bytes=${file.size} /></td>
           <td>${t(`portal.file.${file.status}`)} ${file.detail && html`<${Said} text=${file.detail} />`}</td>

@@ -1,7 +1,7 @@
 // Contacts, what was written with them, and guests.
 import { html, useEffect, useState } from "./htm-preact.js";
 import { Ago, address, ask, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
-import { Copy, Failed, field, nameOf, useAct } from "./portal-parts.js";
+import { Copy, Failed, field, nameOf, useAct, useKey } from "./portal-parts.js";
 
 const MOST_ROWS = 200;
 const PAGE = 50;
@@ -135,6 +135,7 @@ function Facts({ contact, seen, onChange }) {
         <button disabled=${state.busy}>${t("portal.save")}</button>
       </form>
     </details>
+    <p><a href=${address("portal-tasks", { contact: contact.id })}>${t("portal.tasks")}</a></p>
     <p class="acts">
       <button disabled=${state.busy} onClick=${set({ paused: !contact.paused })}
         >${t(contact.paused ? "portal.resume" : "portal.pause")}</button>${" "}
@@ -150,16 +151,16 @@ function Facts({ contact, seen, onChange }) {
 
 function Write({ contact, onDone }) {
   const [act, state] = useAct();
-  const [key, renew] = useState(crypto.randomUUID ? crypto.randomUUID() : String(Math.random()));
+  const [keyed, renew] = useKey();
   const send = (event) => {
     event.preventDefault();
     const content = event.target.elements.content.value;
     if (!content.trim()) return;
     act(
-      () => ask("api/portal/send", { to: contact.id, content, idempotency_key: key }),
+      () => ask("api/portal/send", keyed({ to: contact.id, content })),
       () => {
         event.target.reset();
-        renew(crypto.randomUUID ? crypto.randomUUID() : String(Math.random()));
+        renew();
         onDone();
       },
     );

@@ -10,6 +10,8 @@ document.head.append(Object.assign(document.createElement("link"), { rel: "style
 
 const people = () => import("./portal-people.js");
 const own = () => import("./portal-own.js");
+const tasks = () => import("./portal-tasks.js");
+const photos = () => import("./portal-photos.js");
 
 // The operator of the relay has no part in what belongs to the owner.
 export const views = (session) =>
@@ -18,7 +20,9 @@ export const views = (session) =>
         chat: { name: "portal.chat", load: own, list: "Chat" },
         contacts: { name: "portal.contacts", load: people, list: "Contacts", one: "Contact" },
         guests: { name: "portal.guests", load: people, list: "Guests" },
+        "portal-tasks": { name: "portal.tasks", load: tasks, list: "PortalTasks", one: "PortalTask" },
         "portal-files": { name: "portal.files", load: own, list: "PortalFiles" },
+        photos: { name: "portal.photos", load: photos, list: "Photos" },
         keys: { name: "portal.keys", load: own, list: "Keys" },
         portal: { name: "portal.settings", load: own, list: "Settings" },
       }

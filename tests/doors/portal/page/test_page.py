@@ -31,7 +31,19 @@ PASSWORD = "the password"
 K = "ap2p_" + "k" * 43
 GIF = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 """A picture of one pixel."""
-VIEWS = ("chat", "contacts", "guests", "guests?all=yes", "keys", "portal-files", "portal", "overview", "agents")
+_OWN_VIEWS = (
+    "chat",
+    "contacts",
+    "guests",
+    "guests?all=yes",
+    "keys",
+    "portal-files",
+    "portal-tasks",
+    "portal-tasks?contact=1",
+    "photos",
+    "portal",
+)
+VIEWS = (*_OWN_VIEWS, "overview", "agents")
 
 
 @contextmanager
@@ -197,7 +209,7 @@ def test_axe_finds_nothing(browser: Browser, monkeypatch: pytest.MonkeyPatch) ->
         sign_in(watched, url)
         page.wait_for_selector("main article")
         page.evaluate(script)
-        for view in (*VIEWS[:7], "contacts/1"):
+        for view in (*_OWN_VIEWS, "contacts/1", "portal-tasks/none"):
             page.evaluate("view => { location.hash = '#/' + view; }", view)
             watched.settle(view)
             faults[view] = found(page)
@@ -309,7 +321,7 @@ def test_it_fits_a_phone_and_speaks_chinese(browser: Browser, monkeypatch: pytes
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
             sign_in(watched, url)
             page.wait_for_selector("main article")
-            for view in (*VIEWS[:7], "contacts/1"):
+            for view in (*_OWN_VIEWS, "contacts/1", "portal-tasks/none"):
                 text = watched.show(url, view)
                 assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
                 assert "portal." not in text.replace("portal.db", ""), view
