@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from redis.exceptions import RedisError
 
 from clawlink.store.base import Failed
 from clawlink.store.events import Event
 from clawlink.store.valkey import scripts
 from clawlink.store.valkey.contents import SharedBlobs
+from clawlink.store.valkey.link import Link, LinkError, ReplyError
 from clawlink.store.valkey.primary import Place
 from clawlink.store.valkey.server import StoreError, loss
 from clawlink.store.valkey.store import ValkeyStore
@@ -166,47 +166,62 @@ class Mesh:
         await heard.wait()
 
     async def _listen(self, heard: asyncio.Event) -> None:
-        channel = f"{self._base}:news"
         while not self._closed:
             place = self._wire.primary.place
-            connection = self._wire.connection()
+            link = None
             try:
-                await connection.connect()
-                await connection.send_command("SUBSCRIBE", channel, check_health=False)
-                await connection.read_response(timeout=_PING_SECONDS)
-                self._missed()
-                heard.set()
-                await self._hear_all(connection, place)
-            except (RedisError, OSError, asyncio.TimeoutError) as error:
+                link = await self._wire.link()
+                await self._hear_all(link, place, heard)
+            except LinkError as error:
                 _log.debug("the news of other relays broke off", extra={"reason": str(error)})
                 self._wire.forget_idle()
             except Exception:
                 _log.exception("the news of other relays cannot be read")
             finally:
                 heard.set()
-                with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
-                    await connection.disconnect(nowait=True)
+                if link is not None:
+                    await link.close()
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _hear_all(self, connection: Any, place: Place) -> None:
-        asked = False
+    async def _hear_all(self, link: Link, place: Place, subscribed: asyncio.Event) -> None:
+        """Pass on what comes until the connection ends, or another server takes the writes."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[Exception] = loop.create_future()
+        heard_at = loop.time()
+
+        def take(said: Any) -> None:
+            nonlocal heard_at
+            heard_at = loop.time()
+            if isinstance(said, ReplyError):
+                link.end(said)
+            elif said[0] == b"message":
+                self._take_news(said[2])
+            elif said[0] == b"subscribe":
+                self._missed()
+                subscribed.set()
+
+        link.take = take
+        link.ended = ended.set_result
+        link.send([("SUBSCRIBE", f"{self._base}:news")])
+        asked_at = heard_at
         while not self._closed and self._wire.primary.place == place:
-            said = await connection.read_response(disable_decoding=True, timeout=_PING_SECONDS)
-            if said is None:  # nothing came: see whether the server is there
-                if asked:
-                    raise asyncio.TimeoutError
-                asked = True
-                await connection.send_command("PING", check_health=False)
-                continue
-            asked = False
-            if said[0] == b"message":
-                news = _decode(said[2])
-                if news.relay == self._id:
-                    continue
-                if not news.events:
-                    self._missed()
-                for event in news.events:
-                    self._hear(event)
+            await asyncio.wait([ended], timeout=_PING_SECONDS)
+            if ended.done():
+                raise ended.result()
+            if heard_at < asked_at:
+                raise asyncio.TimeoutError
+            if loop.time() - heard_at >= _PING_SECONDS:  # nothing came: see whether the server is there
+                asked_at = loop.time()
+                link.send([("PING",)])
+
+    def _take_news(self, data: bytes) -> None:
+        news = _decode(data)
+        if news.relay == self._id:
+            return
+        if not news.events:
+            self._missed()
+        for event in news.events:
+            self._hear(event)
 
     def tell(self, event: Event) -> None:
         if not self._told:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
-from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
-    MovedError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
 from redis.exceptions import TimeoutError as NoAnswer
 
 from clawlink.store.base import Failed, Full
-from clawlink.store.valkey.primary import NoPrimary, Primary
+from clawlink.store.valkey.link import Link, LinkError, ReplyError
+from clawlink.store.valkey.primary import ANSWER_SECONDS, NoPrimary, Primary
 from clawlink.store.valkey.scripts import Script
 
 # Batches of commands that are under way at a time, each on a connection of its own.
@@ -30,8 +22,8 @@ _BATCH = 256
 _PROBE_SECONDS = 0.25
 # Replicas have this long to say that they have a commit.
 _REPLICAS_SECONDS = 1.0
-# Another server takes the writes now.
-_ELSEWHERE = (ReadOnlyError, MovedError, ClusterDownError, MasterDownError)
+# The first words of a server that takes no writes at this moment, or no commands of this relay.
+_ELSEWHERE = ("READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "NOAUTH")
 _log = logging.getLogger("clawlink.store")
 
 
@@ -61,7 +53,8 @@ class Wire:
         """
         self.primary = Primary(url, tag)
         self.replicas = replicas
-        self._idle: list[Any] = []
+        self._idle: list[Link] = []
+        self._links: set[Link] = set()
         self._waiting: list[_Command] = []
         self._scheduled = False
         self._under_way = 0
@@ -71,9 +64,9 @@ class Wire:
         """The reason why the server does not answer; None while it does."""
         self.on_back: list[Callable[[], None]] = []
 
-    def connection(self) -> Any:
-        """Return a new connection, which the caller opens and closes."""
-        return self.primary.connection()
+    async def link(self) -> Link:
+        """Return a new connection, which the caller closes. Raises what ``LinkError`` names."""
+        return await Link.open(self.primary.connection())
 
     async def open(self) -> None:
         """Look for the server. Raises Failed."""
@@ -100,10 +93,10 @@ class Wire:
 
     def _add(self, command: _Command) -> asyncio.Future[Any]:
         if self._closed:
-            self._fail([command], Failed("the store is closed"))
+            self.fail([command], Failed("the store is closed"))
             return command.answer
         if self.away is not None:
-            self._fail([command], Failed(f"the store is away: {self.away}"))
+            self.fail([command], Failed(f"the store is away: {self.away}"))
             return command.answer
         self._waiting.append(command)
         self._schedule()
@@ -119,7 +112,10 @@ class Wire:
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
         if batch:
             self._under_way += 1
-            self._spawn(self._send(batch), batch)
+            if self._idle:
+                _Exchange(self, self._idle.pop(), batch).begin()
+            else:
+                self._spawn(self._send(batch), batch)
         self._schedule()
 
     def _spawn(self, work: Coroutine[Any, Any, None], batch: Sequence[_Command] = ()) -> None:
@@ -129,94 +125,83 @@ class Wire:
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             if task.cancelled():  # maybe before it began
-                self._fail(batch, Failed("the store was not asked"))
+                self.fail(batch, Failed("the store was not asked"))
 
         task.add_done_callback(ended)
 
     async def _send(self, batch: Sequence[_Command]) -> None:
-        connection: Any = None
-        unanswered = list(reversed(batch))
-        held: list[tuple[_Command, Any]] = []  # commits whose answers wait for the replicas
+        """Open a connection, and send a batch there."""
         try:
-            connection = self._idle.pop() if self._idle else self.connection()
-            words = [command.words for command in batch]
-            waits = self.replicas > 0 and any(command.commit for command in batch)
-            if waits:
-                words.append(("WAIT", self.replicas, int(_REPLICAS_SECONDS * 1000)))
-            await connection.send_packed_command(connection.pack_commands(words), check_health=False)
-            while unanswered:
-                answer = error = None
-                try:
-                    answer = await connection.read_response(disable_decoding=True)
-                except ResponseError as refused:
-                    error = refused
-                command = unanswered.pop()
-                if error is not None:
-                    self._refused(command, error)
-                elif waits and command.commit:
-                    held.append((command, answer))
-                elif not command.answer.done():
-                    command.answer.set_result(answer)
-            if waits:
-                self._replicated(held, await connection.read_response(disable_decoding=True))
-            if self.away is None:
-                self._idle.append(connection)
-            else:
-                await connection.disconnect(nowait=True)
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
-            if connection is not None:
-                with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
-                    await connection.disconnect(nowait=True)
-            self._lost(unanswered + [command for command, _ in held], error)
-        except BaseException as error:  # a word that cannot be sent, or the end of the program
-            if connection is not None:
-                with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
-                    await connection.disconnect(nowait=True)
-            self._fail(unanswered + [command for command, _ in held], Failed(f"the store was not asked: {error!r}"))
-            if not isinstance(error, Exception):
-                raise
-        finally:
+            link = await self.link()
+        except LinkError as error:
+            self.ended(None, list(reversed(batch)), error)
+        except BaseException as error:
             self._under_way -= 1
-            self._schedule()
+            self.fail(batch, Failed(f"the store was not asked: {error!r}"))
+            raise
+        else:
+            self._links.add(link)
+            _Exchange(self, link, batch).begin()
 
-    def _replicated(self, held: Sequence[tuple[_Command, Any]], replicas: int) -> None:
+    def ended(self, link: Link | None, unanswered: list[_Command], error: Exception | None = None) -> None:
+        """Go on after a batch: use its connection again, or send again what an ``error`` left unanswered."""
+        self._under_way -= 1
+        if link is not None and error is None and self.away is None and not self._closed:
+            link.ended = partial(self._unused, link)
+            self._idle.append(link)
+        elif link is not None:
+            self._drop(link)
+        if error is not None:
+            self._lost(unanswered, error)
+        self._schedule()
+
+    def _unused(self, link: Link, _: Exception) -> None:
+        """Forget a connection that ended while nobody used it."""
+        self._idle = [idle for idle in self._idle if idle is not link]
+        self._drop(link)
+
+    def _drop(self, link: Link) -> None:
+        self._links.discard(link)
+        self._spawn(link.close())
+
+    def replicated(self, held: Sequence[tuple[_Command, Any]], replicas: int) -> None:
         """Answer commits, or fail them if too few ``replicas`` have them."""
         if replicas < self.replicas:
             why = f"the commit is on the server, and on {replicas} of the {self.replicas} replicas that must have it"
-            self._fail([command for command, _ in held], Failed(why))
+            self.fail([command for command, _ in held], Failed(why))
         for command, answer in held:
             if not command.answer.done():
                 command.answer.set_result(answer)
 
-    def _refused(self, command: _Command, error: ResponseError) -> None:
-        said = str(error)
-        if command.script is not None and said.startswith(("NOSCRIPT", "No matching script")):
+    def refused(self, command: _Command, said: str) -> None:
+        """Fail a command that the server refused. A script that it does not know is sent whole."""
+        if command.script is not None and said.startswith("NOSCRIPT"):
             words = ("EVAL", command.script.text, *command.words[2:])
             self._waiting.append(again := _Command(words, None, command.again, command.commit))
             again.answer = command.answer
-        elif isinstance(error, OutOfMemoryError) or said.startswith("OOM"):
-            self._fail([command], Full("the server of the store has reached its maxmemory"))
+        elif said.startswith("OOM"):
+            self.fail([command], Full("the server of the store has reached its maxmemory"))
         else:
-            self._fail([command], Failed(f"the store: {said}"))
-            if isinstance(error, _ELSEWHERE) or said.startswith("READONLY"):
+            self.fail([command], Failed(f"the store: {said}"))
+            if said.startswith(_ELSEWHERE):
                 self.lost(said)
 
     def _lost(self, unanswered: list[_Command], error: Exception) -> None:
         """Send again what may be sent again, once, and fail the rest."""
         self.forget_idle()
-        again = [command for command in reversed(unanswered) if command.again]
+        again = [command for command in reversed(unanswered) if command.again and not self._closed]
         for command in again:
             command.again = False
         self._waiting[:0] = again
-        self._fail([command for command in unanswered if command not in again], Failed(f"the store: {error}"))
+        self.fail([command for command in unanswered if command not in again], Failed(f"the store: {error}"))
         if not again or isinstance(error, asyncio.TimeoutError | TimeoutError | NoAnswer):
             self.lost(str(error))
 
     def forget_idle(self) -> None:
         """Close the connections that nobody uses: the server they lead to is gone."""
         idle, self._idle = self._idle, []
-        for connection in idle:
-            self._spawn(connection.disconnect(nowait=True))
+        for link in idle:
+            self._drop(link)
 
     def lost(self, reason: str) -> None:
         """Note that the server is away: commands fail at once until it answers again."""
@@ -224,7 +209,7 @@ class Wire:
             self.away = reason
             _log.error("the store is away", extra={"reason": reason})
             waiting, self._waiting = self._waiting, []
-            self._fail(waiting, Failed(f"the store is away: {reason}"))
+            self.fail(waiting, Failed(f"the store is away: {reason}"))
             self.forget_idle()
             self._spawn(self._probe())
 
@@ -243,7 +228,8 @@ class Wire:
                 tell()
 
     @staticmethod
-    def _fail(commands: Sequence[_Command], failure: Failed) -> None:
+    def fail(commands: Sequence[_Command], failure: Failed) -> None:
+        """Answer commands by a failure."""
         for command in commands:
             if not command.answer.done():
                 command.answer.set_exception(failure)
@@ -252,11 +238,68 @@ class Wire:
     async def close(self) -> None:
         """Close all connections. What is under way fails."""
         self._closed = True
+        self._idle, links, self._links = [], self._links, set()
+        for link in links:
+            link.end(ConnectionError("the store is closed"))
         while self._tasks:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._fail(self._waiting, Failed("the store is closed"))
-        for connection in self._idle:
-            await connection.disconnect(nowait=True)
-        self._idle = []
+        self.fail(self._waiting, Failed("the store is closed"))
+        for link in links:
+            await link.close()
+
+
+class _Exchange:
+    """A batch of commands on a connection, and what came of it so far."""
+
+    __slots__ = ("_alarm", "_held", "_link", "_unanswered", "_waits", "_wire")
+
+    def __init__(self, wire: Wire, link: Link, batch: Sequence[_Command]) -> None:
+        self._wire = wire
+        self._link = link
+        self._unanswered = list(reversed(batch))
+        self._held: list[tuple[_Command, Any]] = []  # commits whose answers wait for the replicas
+        self._waits = wire.replicas > 0 and any(command.commit for command in batch)
+
+    def begin(self) -> None:
+        link = self._link
+        link.take, link.ended = self._take, self._done
+        words = [command.words for command in reversed(self._unanswered)]
+        if self._waits:
+            words.append(("WAIT", self._wire.replicas, int(_REPLICAS_SECONDS * 1000)))
+        self._alarm = asyncio.get_running_loop().call_later(link.timeout or ANSWER_SECONDS, self._late)
+        try:
+            link.send(words)
+        except Exception as error:  # a word that cannot be sent
+            self._wire.fail(self._unanswered, Failed(f"the store was not asked: {error!r}"))
+            self._done(None)
+
+    def _take(self, answer: Any) -> None:
+        if not self._unanswered:
+            self._replicated(answer)
+            return
+        command = self._unanswered.pop()
+        if type(answer) is ReplyError:
+            self._wire.refused(command, str(answer))
+        elif self._waits and command.commit:
+            self._held.append((command, answer))
+        elif not command.answer.done():
+            command.answer.set_result(answer)
+        if not self._unanswered and not self._waits:
+            self._done(None)
+
+    def _replicated(self, answer: Any) -> None:
+        if type(answer) is ReplyError:
+            self._wire.fail([command for command, _ in self._held], Failed(f"the store: {answer}"))
+        else:
+            self._wire.replicated(self._held, answer)
+        self._done(None)
+
+    def _late(self) -> None:
+        self._link.end(TimeoutError("the server did not answer in time"))
+
+    def _done(self, error: Exception | None) -> None:
+        self._alarm.cancel()
+        left = self._unanswered + [command for command, _ in self._held] if error is not None else []
+        self._wire.ended(self._link, left, error)

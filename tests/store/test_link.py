@@ -1,0 +1,74 @@
+"""The connection to a server: its replies are read as they come, and its end fails what is unanswered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from clawlink.store.base import Failed
+from clawlink.store.valkey.wire import Wire
+from tests.valkey import Server, program
+
+
+@contextlib.asynccontextmanager
+async def answering(reply: bytes) -> AsyncIterator[str]:
+    """Run a server that says OK to each command but ECHO, and give its address."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(reply if b"ECHO" in data else b"+OK\r\n" * data.count(b"*"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?socket_timeout=0.2"
+
+
+@pytest.mark.both_loops
+async def test_a_reply_that_is_none_or_that_does_not_come_is_a_failure() -> None:
+    for reply, said in ((b"?what\r\n", "Protocol error"), (b"", "did not answer in time"), (b"$9\r\nhal", "in time")):
+        async with answering(reply) as url:
+            wire = Wire(url)
+            assert await wire.call("PING") == b"OK"
+            with pytest.raises(Failed, match=said):
+                await wire.call("ECHO", "x", again=False)
+            assert wire.away is not None, reply
+            await wire.close()
+
+
+@pytest.mark.both_loops
+@pytest.mark.skipif(program() is None, reason="there is no valkey-server here")
+async def test_many_replies_come_in_the_order_of_their_commands_and_a_refusal_is_that_of_one(valkey: Server) -> None:
+    wire = Wire(valkey.url)
+    large = b"x" * 300_000
+    asked = [wire.begin("ECHO", large if n == 7 else f"{n}") for n in range(300)]
+    refused = wire.begin("NOSUCH", "command")
+    unsendable = wire.begin("ECHO", object())
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    wrong = [n for n, answer in enumerate(found) if answer != (large if n == 7 else b"%d" % n)]
+    assert wrong == list(range(256, 300))  # the rest of the batch with a word that cannot be sent
+    assert all(isinstance(found[n], Failed) for n in wrong)
+    for answer, why in ((refused, "not asked"), (unsendable, "not asked")):
+        with pytest.raises(Failed, match=why):
+            await answer
+    refused, after = wire.begin("NOSUCH", "command"), wire.begin("ECHO", "after")
+    with pytest.raises(Failed, match="unknown command"):
+        await refused
+    assert await after == b"after"
+    assert wire.away is None
+    await wire.close()
+
+
+@pytest.mark.skipif(program() is None, reason="there is no valkey-server here")
+async def test_what_is_under_way_at_the_close_fails(valkey: Server) -> None:
+    wire = Wire(valkey.url)
+    await wire.call("PING")
+    asked = [wire.begin("BLPOP", "nothing", 5, again=True), wire.begin("PING", again=True)]
+    await asyncio.sleep(0)
+    await wire.close()
+    for answer in (*asked, wire.begin("PING")):
+        with pytest.raises(Failed):
+            await answer
