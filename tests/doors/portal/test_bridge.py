@@ -111,7 +111,6 @@ async def test_each_kind_of_news_wakes_in_its_own_way(bridged: Bridged) -> None:
     await until(lambda: bridged.status["status"] == "connected")
     await until(lambda: len(bridged.bridge._done) == 3 and not bridged.bridge._unconfirmed)
     await bridged.die()
-    assert bridged.status["status"] == "stopped"
     assert set(bridged.status) == {"status", "message", "timestamp", "hub_url"}
     await bridged.begin()
     await bridged.receive(A, "again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -118,25 +117,22 @@ def _run(args: Namespace, ctx: Context, folder: Path, own: Place) -> Exit:
 
     from clawlink.cli.exits import LocalFailure
     from clawlink.doors.portal.client.bridge import Bridge, Status
-    from clawlink.doors.portal.client.starting import PID_FILE, lock_of
+    from clawlink.doors.portal.client.starting import held
     from clawlink.wake import openclaw
 
     (folder / "local").mkdir(parents=True, exist_ok=True)
-    lock = lock_of(folder)
     try:
-        lock.acquire()
+        with held(folder):
+            status = Status(folder, own.url)
+            try:
+                _log_to(folder / "local" / "bridge.log")
+                ctx.out.line(f"The bridge wakes OpenClaw for {own.url}; its state is in {folder}")
+                bridge = Bridge(own, partial(openclaw.find, ctx.environ), status, ca=args.ca or None)
+                asyncio.run(bridge.run())
+            finally:  # also if it has to end before it began
+                status.tell("stopped", "the bridge has ended")
     except Timeout:
         raise LocalFailure(f"another bridge runs with {folder}; stop it first, or give --folder another one") from None
-    pid = folder / PID_FILE
-    try:
-        pid.write_text(f"{os.getpid()}\n", "ascii")
-        _log_to(folder / "local" / "bridge.log")
-        ctx.out.line(f"The bridge wakes OpenClaw for {own.url}; its state is in {folder}")
-        bridge = Bridge(own, partial(openclaw.find, ctx.environ), Status(folder, own.url), ca=args.ca or None)
-        asyncio.run(bridge.run())
-    finally:
-        pid.unlink(missing_ok=True)
-        lock.release()
     return Exit.DONE
 
 

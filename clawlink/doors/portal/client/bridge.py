@@ -105,7 +105,6 @@ class Bridge:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                self._status.tell("stopped", "the bridge has ended")
 
     # -- the portal --------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,29 +23,53 @@ FOLDER = Path(".openclaw") / "agent-p2p"
 PID_FILE = "bridge.pid"
 STATUS_FILE = "skill_status.json"
 _LOCK_FILE = "bridge.lock"
+_LOOK_FILE = "look.lock"
 _SAID = Path("local") / "start.log"
 _DONE, _FAILED = 0, 1
 _PATIENCE_SECONDS = 20.0
 _LOOK_SECONDS = 0.05
 
 
-def lock_of(folder: Path) -> FileLock:
+def _lock(folder: Path) -> FileLock:
     """Return the lock that a bridge with this folder holds while it runs."""
     return FileLock(folder / _LOCK_FILE, timeout=0, mode=0o600, thread_local=False)
+
+
+@contextlib.contextmanager
+def _looking(folder: Path) -> Iterator[None]:
+    """Take turns with all who look, start or end. A look tries the lock of the bridge, and no bridge may meet that."""
+    with FileLock(folder / _LOOK_FILE, mode=0o600, thread_local=False):
+        yield
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Be the bridge with this folder, for all who look. Raises Timeout if another one runs."""
+    lock, pid = _lock(folder), folder / PID_FILE
+    with _looking(folder):
+        lock.acquire()
+        pid.write_text(f"{os.getpid()}\n", "ascii")
+    try:
+        yield
+    finally:
+        with _looking(folder):
+            pid.unlink(missing_ok=True)
+            lock.release()
 
 
 def running(folder: Path) -> int | None:
     """Return the process of the bridge with this folder; None if none runs, whatever is left of one."""
     if not (folder / _LOCK_FILE).exists():
         return None
-    lock = lock_of(folder)
-    try:
-        lock.acquire()
-    except Timeout:
-        with contextlib.suppress(OSError, ValueError):
-            return int((folder / PID_FILE).read_text("ascii"))
-        return 0
-    lock.release()
+    lock = _lock(folder)
+    with _looking(folder):
+        try:
+            lock.acquire()
+        except Timeout:
+            with contextlib.suppress(OSError, ValueError):
+                return int((folder / PID_FILE).read_text("ascii"))
+            return 0
+        lock.release()
     return None
 
 
