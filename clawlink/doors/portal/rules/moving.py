@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from clawlink.doors.portal.rules import consent
 from clawlink.doors.portal.rules.urls import normalised, same
-from clawlink.doors.portal.rules.words import seconds, stamp
+from clawlink.doors.portal.rules.words import seconds, utc
 from clawlink.errors import BadRequest
 
 DEFAULT_PASSWORD = "19950302"  # noqa: S105 - everybody knows it
@@ -111,9 +111,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report without a whole key in it."""
-        shown = [
-            {"key_id": one.shown, "agent_name": one.name, "created_at": stamp(one.created_at)} for one in self.keys
-        ]
+        shown = [{"key_id": one.shown, "agent_name": one.name, "created_at": utc(one.created_at)} for one in self.keys]
         left = [one._asdict() for one in self.left]
         return {"came": self.came, "there": self.there, "left": left, "keys": shown, "notes": self.notes}
 

@@ -8,8 +8,13 @@ _BEIJING = timezone(timedelta(hours=8))
 
 
 def stamp(at: float) -> str:
-    """Return an instant as the wire has it: ISO with microseconds, in the time of Beijing."""
+    """Return an instant as Agent P2P writes it: ISO with microseconds, in the time of Beijing."""
     return datetime.fromtimestamp(at, _BEIJING).isoformat(timespec="microseconds")
+
+
+def utc(at: float) -> str:
+    """Return an instant for a field that Agent P2P does not have: ISO with microseconds, in UTC."""
+    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="microseconds")
 
 
 def seconds(text: str) -> float:

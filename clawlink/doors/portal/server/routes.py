@@ -12,7 +12,7 @@ import msgspec
 from clawlink.doors.portal.records import Contact, Message
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, key_fault
-from clawlink.doors.portal.rules.words import stamp
+from clawlink.doors.portal.rules.words import utc
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.asking import (
     Ask,
@@ -229,7 +229,7 @@ class Routes:
         require_own_portal(ask, self._relay.steady())
         message = await self._mail.received(ask.contact, ask.body.idempotency_key)
         return {
-            "stored_at": stamp(message.created_at),
+            "stored_at": utc(message.created_at),
             "acknowledged_at": views.time(message.acked_at),
             "answered_at": views.time(message.answered_at),
         }

@@ -8,7 +8,7 @@ from typing import Any
 from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, INPUT_REQUIRED
 from clawlink.doors.portal.records import AGENT, ERRANDS, SUFFIX, Contact, Errand, errand_of, errands_with, mailbox_of
-from clawlink.doors.portal.rules.words import seconds, stamp
+from clawlink.doors.portal.rules.words import seconds, utc
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.errands import Errands
 from clawlink.doors.portal.server.members import Members
@@ -84,8 +84,8 @@ class Tasks:
             "result": task.result,
             "files": await self._files_of(errand, task),
             "task_id_there": errand.peer_id or None,
-            "created_at": stamp(self._core.time.shown(errand.created_at)),
-            "since": stamp(seconds(_since(task))),
+            "created_at": utc(self._core.time.shown(errand.created_at)),
+            "since": utc(seconds(_since(task))),
         }
 
     async def _files_of(self, errand: Errand, task: TaskView) -> list[dict[str, Any]]:

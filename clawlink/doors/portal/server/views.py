@@ -8,13 +8,13 @@ from typing import Any
 from clawlink.doors.portal.records import AgentKey, Chat, Contact, Guest, Message, State
 from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.consent import offered
-from clawlink.doors.portal.rules.words import stamp
+from clawlink.doors.portal.rules.words import stamp, utc
 from clawlink.doors.portal.transfers import FileState, Transfer
 
 
 def time(at: float | None) -> str | None:
-    """Return an instant as the wire has it; None for none."""
-    return None if at is None else stamp(at)
+    """Return an instant for a field of ours; None for none."""
+    return None if at is None else utc(at)
 
 
 def guest(found: Guest, own_url: str) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def sent(found: Message, hint: str, expires_at: float | None) -> dict[str, Any]:
         "message_id": found.id,
         "to": found.contact,
         "state": state(found),
-        "stored_at": stamp(found.created_at),
+        "stored_at": utc(found.created_at),
         "sent_at": time(found.sent_at),
         "acknowledged_at": time(found.acked_at),
         "answered_at": time(found.answered_at),

@@ -8,7 +8,7 @@ import msgspec
 
 from clawlink.doors.portal.records import Chat, Contact, Guest, Message
 from clawlink.doors.portal.rules.consent import masked
-from clawlink.doors.portal.rules.words import contact_name, guest_notice, stamp
+from clawlink.doors.portal.rules.words import contact_name, guest_notice, stamp, utc
 from clawlink.errors import BadRequest
 
 _encode = msgspec.json.Encoder().encode
@@ -87,7 +87,7 @@ def owner(found: Chat, own_url: str) -> str:
 
 def notice(text: str, at: float) -> str:
     """Return the frame of a notice of the portal itself."""
-    return write("notice", content=text, timestamp=stamp(at))
+    return write("notice", content=text, timestamp=utc(at))
 
 
 def file(text: str, at: float) -> str:
