@@ -90,6 +90,29 @@ local function count(kind, f, sign)
   end
   add('c', f, sign, sign * f[8])
 end
+local function recount(kind, old, new, had, has)
+  if not old or not new or old[6] ~= new[6] or old[7] ~= new[7] then
+    if new then count(kind, new, 1) end
+    if old then count(kind, old, -1) end
+    return
+  end
+  for key in pairs(had) do
+    if not has[key] then
+      add('i' .. kind .. ':' .. key, old, -1, -old[4])
+    elseif old[4] ~= new[4] then
+      add('i' .. kind .. ':' .. key, old, 0, new[4] - old[4])
+    end
+  end
+  for key in pairs(has) do
+    if not had[key] then add('i' .. kind .. ':' .. key, new, 1, new[4]) end
+  end
+  if old[5] ~= new[5] then
+    local sign, size = (new[5] and 1 or 0) - (old[5] and 1 or 0), (new[5] or 0) - (old[5] or 0)
+    add('m' .. partition, new, sign, size)
+    add('t', new, sign, size)
+  end
+  if old[8] ~= new[8] then add('c', new, 0, new[8] - old[8]) end
+end
 local function apply(changes)
   for _, c in ipairs(changes) do
     if c[1] ~= 'A' then
@@ -99,16 +122,15 @@ local function apply(changes)
         redis.call('HSET', base .. ':f:' .. kind, id, c[5])
         redis.call('HSET', base .. ':r:' .. kind, id, c[6])
         if not old then redis.call('ZADD', base .. ':o:' .. kind, 0, id) end
-        count(kind, new, 1)
       else
         redis.call('HDEL', base .. ':f:' .. kind, id)
         redis.call('HDEL', base .. ':r:' .. kind, id)
         redis.call('ZREM', base .. ':o:' .. kind, id)
       end
-      if old then count(kind, old, -1) end
       local had, has = {}, {}
       for _, key in ipairs(old and old[3] or {}) do had[key] = true end
       for _, key in ipairs(new and new[3] or {}) do has[key] = true end
+      recount(kind, old, new, had, has)
       for key in pairs(had) do
         if not has[key] then redis.call('ZREM', base .. ':i:' .. kind .. ':' .. key, id) end
       end
@@ -148,15 +170,39 @@ while at <= #ARGV do
   apply(changes)
   seen = seen + #changes
 end
-for scope, change in pairs(counts) do
-  local left = 1
-  if change ~= 0 then left = redis.call('HINCRBY', base .. ':n', scope, change) end
-  if left == 0 then
-    redis.call('HDEL', base .. ':n', scope)
-    redis.call('HDEL', base .. ':b', scope)
-  elseif bytes[scope] ~= 0 then
-    redis.call('HINCRBY', base .. ':b', scope, bytes[scope])
+local function changed(changes)
+  local scopes = {}
+  for scope, change in pairs(changes) do
+    if change ~= 0 then scopes[#scopes + 1] = scope end
   end
+  return scopes
+end
+local function store(name, changes, gone)
+  local scopes, key = changed(changes), base .. name
+  for from = 1, #scopes, 500 do
+    local to = math.min(from + 499, #scopes)
+    local had, words = redis.call('HMGET', key, unpack(scopes, from, to)), {}
+    for n = from, to do
+      local scope = scopes[n]
+      local left = (had[n - from + 1] or 0) + changes[scope]
+      if name == ':n' and left == 0 then
+        gone[#gone + 1] = scope
+        bytes[scope] = 0
+      else
+        words[#words + 1] = scope
+        words[#words + 1] = string.format('%.0f', left)
+      end
+    end
+    if #words > 0 then redis.call('HSET', key, unpack(words)) end
+  end
+end
+local gone = {}
+store(':n', counts, gone)
+store(':b', bytes, gone)
+for from = 1, #gone, 500 do
+  local to = math.min(from + 499, #gone)
+  redis.call('HDEL', base .. ':n', unpack(gone, from, to))
+  redis.call('HDEL', base .. ':b', unpack(gone, from, to))
 end
 return result
 """
