@@ -18,7 +18,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskResponse, TaskUpdate, decode
 from clawlink.domain.task import FINAL
-from clawlink.doors.portal.records import AGENT, SUFFIX, Contact, Errand, Message, errand_of, errands_with
+from clawlink.doors.portal.records import AGENT, SUFFIX, Contact, Errand, errand_of, errands_with
 from clawlink.doors.portal.rules.refused import in_place_of
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.contacts import Contacts
@@ -51,6 +51,8 @@ class Carried(Enum):
     """The files of the delivery are on their way, and it follows them; or the contact is blocked."""
     ENDED = "ended"
     """The delivery never goes, and its sender was told why."""
+    ADOPTED = "adopted"
+    """The delivery is that of a message of the portal now, which is to be posted."""
 
 
 class Errands:
@@ -104,9 +106,10 @@ class Errands:
         if peer.paused:
             return Carried.AGAIN
         if isinstance(body, PlainMessage):
-            text = dense_json.as_text(body.content)
-            await self._send_apart(peer, f"{body.from_name}: {text}", delivery.id, body.attachments, delivery.sender)
-            return Carried.DONE
+            text = _with_files(f"{body.from_name}: {dense_json.as_text(body.content)}", body.attachments)
+            await self._mail.adopt(peer, delivery, text)
+            await self._send_files_apart(peer, delivery.id, body.attachments)
+            return Carried.ADOPTED
         news = await self._news(peer, body)
         if isinstance(news, Carried):
             return news
@@ -173,14 +176,10 @@ class Errands:
                 await self._task_files.drop(body.attachments)
         return Carried.ENDED
 
-    async def _send_apart(self, peer: Contact, text: str, cause: str, attachments: Any, sender: str) -> Message:
-        """Send a text as a message, and each of its files by itself, for which nothing waits."""
-        for one in () if attachments is msgspec.UNSET else attachments:
-            text += f"\n[file] {one.name}, {one.size} bytes, comes by itself"
-        sent = await self._mail.send(peer, text, "text", cause, None, sender=sender)
+    async def _send_files_apart(self, peer: Contact, cause: str, attachments: Any) -> None:
+        """Send each file of a message by itself, for which nothing waits."""
         for missing in (await self._task_files.send(peer, None, cause, attachments)).missing:
             await self._mail.notice(f"{cause} files", missing)
-        return sent
 
     async def send_files_on(self, peer: Contact | None, delivery: Delivery) -> bool:
         """Send the files of a delivery on. Return True while it waits for them, or news for a blocked contact."""
@@ -212,8 +211,9 @@ class Errands:
                 return Carried.AGAIN
             peer = await self._contacts.learn(peer.id, ours=ours) or peer
         if not peer.ours:
-            text, cause = dense_json.as_text(task.task), "task " + task.message_id
-            sent = await self._send_apart(peer, text, cause, task.attachments, delivery.sender)
+            text, cause = _with_files(dense_json.as_text(task.task), task.attachments), "task " + task.message_id
+            sent = await self._mail.send(peer, text, "text", cause, None, instead_of=delivery)
+            await self._send_files_apart(peer, cause, task.attachments)
             told = f"the portal {shown(peer.id)} knows no tasks; the text goes there as message {sent.number}"
             if task.attachments is not msgspec.UNSET:
                 told += ", and its attachments as files: 'clawlink portal files' says how far they came"
@@ -379,6 +379,12 @@ def about(delivery: Delivery) -> str | None:
     if isinstance(body, (TaskDelegation, TaskResponse)):
         return body.message_id
     return body.task_id if isinstance(body, (TaskAnswer, TaskUpdate)) else None
+
+
+def _with_files(text: str, attachments: Any) -> str:
+    """Return a text with a line for each file, which comes by itself."""
+    files = () if attachments is msgspec.UNSET else attachments
+    return "".join([text, *(f"\n[file] {one.name}, {one.size} bytes, comes by itself" for one in files)])
 
 
 def _named(peer: Contact | None) -> str:

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from msgspec.structs import replace
 
 from clawlink.domain import chain
-from clawlink.domain.delivery import Sender
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery, Sender
 from clawlink.domain.message import PlainMessage, encode
 from clawlink.domain.shares import Origin
 from clawlink.doors.portal import records
-from clawlink.doors.portal.records import AGENT, Contact, Message, State
+from clawlink.doors.portal.records import AGENT, Contact, Message, State, mailbox_of
 from clawlink.doors.portal.rules import words
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.book import Book, require_short
@@ -115,6 +116,13 @@ class Mail:
             return
         answered = replace(message, version=message.version + 1, answered_at=self._core.steady())
         await self._core.commit(answered.partition_key, Put(answered))
+        await self._tell_of_answer(answered)
+
+    async def _tell_of_answer(self, message: Message) -> None:
+        """Note at the delivery of an agent of the relay that the other side has answered it."""
+        agent = await self._core.store.get(Agent, mailbox_of(message.contact))
+        if message.sender != AGENT and agent is not None:
+            await self._relay.messages.mark_answered(message.id, by=agent, to=message.sender)
 
     @retrying
     async def acknowledged(self, id: str) -> None:
@@ -152,10 +160,11 @@ class Mail:
         key: str | None,
         in_reply_to: int | None,
         *,
-        sender: str = AGENT,
+        instead_of: Delivery | None = None,
     ) -> Message:
-        """Put a message into a contact's mailbox, from which the portal posts it. The ``sender`` hears if it fails.
+        """Put a message into a contact's mailbox, from which the portal posts it.
 
+        It takes the place of the delivery of an agent that it goes ``instead_of``, whose sender hears if it fails.
         With a key a repeat is the same message. Raises TooLarge, KeyReused, RateLimited, MailboxFull, UnknownMessage.
         """
         self._core.require_working()
@@ -167,7 +176,7 @@ class Mail:
         answers = None if in_reply_to is None else await self.numbered(in_reply_to)
         if answers is not None and not (answers.inbound and answers.contact == contact.id):
             raise BadRequest(f"message {in_reply_to} is neither from nor to this contact", field="in_reply_to")
-        message = await self._core.finish(self._send(contact, content, message_type, key, answers, sender))
+        message = await self._core.finish(self._send(contact, content, message_type, key, answers, instead_of))
         self._wake(contact.id)
         return message
 
@@ -179,7 +188,7 @@ class Mail:
         message_type: str,
         key: str | None,
         answers: Message | None,
-        sender: str,
+        instead_of: Delivery | None,
     ) -> Message:
         core = self._core
         id = core.ids.fresh() if key is None else derived("portal send", contact.id, key)
@@ -210,6 +219,9 @@ class Mail:
             body=encode(body),
             now=now,
         )
+        sender = AGENT
+        if instead_of is not None:
+            delivery, sender = replace(delivery, sort_key=instead_of.sort_key), instead_of.sender
         await self._relay.mailbox.require_room(delivery)
         message = self._new(id, contact.id, content, message_type, State.QUEUED)
         key_there = None if answers is None else answers.key
@@ -217,6 +229,21 @@ class Mail:
         await self._book.require_memory(message.weight, Origin(None, AGENT))
         await self._relay.mailbox.put(delivery, Put(message))
         return message
+
+    @retrying
+    async def adopt(self, contact: Contact, delivery: Delivery, content: str) -> None:
+        """Make what an agent of the relay left for a contact a message of the portal, with the same delivery.
+
+        So the agent's message is acked once the other portal has stored it. Raises TooLarge, StorageFull.
+        """
+        require_short(content)
+        if await self._core.store.get(Message, delivery.id) is None:
+            message = self._new(delivery.id, contact.id, content, "text", State.QUEUED)
+            message = replace(
+                message, expires_at=delivery.stored_at + self._settings.portal_ttl, sender=delivery.sender
+            )
+            await self._book.require_memory(message.weight, delivery.origin)
+            await self._core.commit(message.partition_key, Put(message))
 
     async def note_sent(self, to_portal: str, content: str, message_type: str) -> Message:
         """Note a message that an old script has posted itself."""
@@ -257,6 +284,8 @@ class Mail:
         if (new.acked_at, new.answered_at) == (message.acked_at, message.answered_at):
             return message
         await self._core.commit(new.partition_key, Put(new))
+        if new.answered_at is not None:
+            await self._tell_of_answer(new)
         return new
 
     async def forget(self, contact: str) -> int:

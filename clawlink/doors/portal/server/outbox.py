@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from clawlink.domain.agent import Agent
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.delivery import Delivery
-from clawlink.doors.portal.records import OPEN, QUEUED, Contact, Message, State, mailbox_of, queued_for
+from clawlink.doors.portal.records import AGENT, OPEN, QUEUED, Contact, Message, State, mailbox_of, queued_for
 from clawlink.doors.portal.rules import posting
 from clawlink.doors.portal.rules.posting import Outcome, Step
 from clawlink.doors.portal.rules.urls import shown
@@ -192,6 +192,8 @@ class Outbox(ContactWorkers):
                 task_id = about(delivery)
                 follows = held.follows(delivery, task_id)
                 outcome = Carried.WAITS if follows else await self._carry(contact, agent, delivery)
+                if outcome is Carried.ADOPTED:
+                    continue
                 if outcome is Carried.WAITS:
                     held.put(delivery, str(task_id))
                 if outcome is not Carried.AGAIN or self._ending:
@@ -200,10 +202,10 @@ class Outbox(ContactWorkers):
                 await self._pause(contact, agent, delivery, _after(failed))
                 continue
             if message.state not in OPEN:
-                return Carried.DONE
+                return Carried.DONE if message.state is State.SENT else Carried.ENDED
             if (lapsed := posting.lapse(message, now)) is not message:
                 await self._settle(message, lapsed)
-                return Carried.DONE
+                return Carried.ENDED
             if self._core.stopped:
                 await self._pause(contact, agent, delivery, STOPPED_SECONDS)
                 if self._ending:
@@ -214,8 +216,10 @@ class Outbox(ContactWorkers):
                 settled = await self._try(contact, message)
             finally:
                 self._posting.discard(contact)
-            if settled or self._ending:
-                return Carried.DONE if settled else Carried.AGAIN
+            if settled:
+                continue
+            if self._ending:
+                return Carried.AGAIN
             failed += 1
             pause = _after(failed)
             left = pause if message.expires_at is None else message.expires_at - now
@@ -289,7 +293,8 @@ class Outbox(ContactWorkers):
 
     async def _tell(self, message: Message) -> None:
         """Tell the owner's agent, and the sender, that a message did not arrive, or that nobody knows."""
-        text = f"Message {message.number} to {shown(message.contact)} is {message.state.value}: {message.detail}"
+        own = "" if message.sender == AGENT else f" ({message.id})"
+        text = f"Message {message.number}{own} to {shown(message.contact)} is {message.state.value}: {message.detail}"
         await self._book.tell_sender(message.id, text, message.sender)
 
     async def _pause(self, contact: str, agent: Agent, delivery: Delivery, seconds: float) -> None:
