@@ -341,6 +341,12 @@ class Stopped(Unavailable):
     retryable = False
 
 
+class NotActive(Unavailable):
+    """Another relay of the mesh does this at present, or none yet. A proxy goes on to the next relay."""
+
+    code = "not_active"
+
+
 class StoreUnavailable(Unavailable):
     """The store does not answer, or changes faster than the relay can follow."""
 

@@ -26,7 +26,7 @@ from clawlink.relay.telemetry.stats import Stats
 from clawlink.relay.telemetry.talks import Talks
 from clawlink.relay.telemetry.unwoken import Unwoken
 from clawlink.relay.timestamps import StoppableTime
-from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Full, Put, Store
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Fenced, Full, Put, Store
 from clawlink.store.events import Event, Peers, Signal, Signals
 
 T = TypeVar("T")
@@ -104,13 +104,14 @@ class Core:
         Wake all that wait at this partition or for one of these records. Drop the cached listing in ``discover`` of the
         agent with this partition. ``quiet`` wakes nobody who waits at the partition: nothing becomes due by it.
 
-        After a Conflict nothing has changed, so nobody is woken. The same holds for a disk without room, which raises
-        StorageFull. After any other failure everyone is woken: nobody knows then whether the commit took effect.
+        After a Conflict nothing has changed, so nobody is woken. The same holds for a lost lease (Fenced), and for a
+        disk without room, which raises StorageFull. After any other failure everyone is woken: nobody knows then
+        whether the commit took effect.
         """
         changed = True
         try:
             await self.store.commit(partition_key, *changes)
-        except Conflict:
+        except (Conflict, Fenced):
             changed = False
             raise
         except Full as full:
@@ -125,7 +126,7 @@ class Core:
         changed = True
         try:
             return await self.store.claim(mailbox, now, limit, leasing)
-        except Conflict:
+        except (Conflict, Fenced):
             changed = False
             raise
         except Full as full:
@@ -142,7 +143,7 @@ class Core:
             results = await self.store.commit_many(batches)
         finally:
             for batch, result in zip_longest(batches, results):
-                if not isinstance(result, Conflict):
+                if not isinstance(result, (Conflict, Fenced)):
                     self._tell(batch.partition_key, batch.changes, quiet=False)
         return results
 
@@ -156,7 +157,7 @@ class Core:
             results = await self.store.commit_in_order(batches)
         finally:
             for batch, result in zip_longest(batches, results):
-                if isinstance(result, Conflict | Full):
+                if isinstance(result, Conflict | Full | Fenced):
                     break  # nothing behind it has changed either
                 self._tell(batch.partition_key, batch.changes, quiet=False)
         return results

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from clawlink.errors import ClawLinkError, InternalError, StorageFull, StoreUnavailable
+from clawlink.errors import ClawLinkError, InternalError, NotActive, StorageFull, StoreUnavailable
 from clawlink.relay.relay import Relay
-from clawlink.store.base import Failed, Full
+from clawlink.store.base import Failed, Fenced, Full
 
 
 def refusal(relay: Relay, failure: Exception, facts: Mapping[str, str], log: logging.Logger) -> ClawLinkError:
@@ -20,6 +20,8 @@ def refusal(relay: Relay, failure: Exception, facts: Mapping[str, str], log: log
     if isinstance(failure, Full):
         relay.refusal_log.disk(str(failure))
         return StorageFull("the disk of the relay is full; make room on it, or delete files", retry_after=30.0)
+    if isinstance(failure, Fenced):
+        return NotActive("another relay of the mesh does this now; ask again in a moment", retry_after=1)
     if isinstance(failure, Failed):
         log.error("the store failed", extra={**facts, "reason": str(failure)})
         return StoreUnavailable("the store does not answer; try again", retry_after=1)

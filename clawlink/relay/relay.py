@@ -120,6 +120,7 @@ class Relay:
         self.doors: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {}
         """The doors that are open, by name, with what ``info`` tells of each."""
         self.limits_of_doors: dict[str, float] = {}
+        self._hearers: list[Callable[[Event | None], None]] = []
         self._token_required = token_required
         self._started_at = clock()
         self.audit = Audit(core)
@@ -245,10 +246,20 @@ class Relay:
         if event.left:
             self.agents.directory.remove(event.partition_key)
         self.core.hear(event)
+        self._pass_on(event)
 
     def missed(self) -> None:
         """Look at everything again: what other relays told may have been lost."""
         self.core.missed()
+        self._pass_on(None)
+
+    def hear_also(self, hear: Callable[[Event | None], None]) -> None:
+        """Have a door hear of the commits of other relays, too; None says that some may have been lost."""
+        self._hearers.append(hear)
+
+    def _pass_on(self, event: Event | None) -> None:
+        for hear in self._hearers:
+            hear(event)
 
     def look_again(self) -> None:
         """Have every consumer read the store again: time has passed while their timers stood still."""

@@ -61,6 +61,10 @@ class Full(Failed):
     """The store has no room on its disk. Nothing of the commit took effect."""
 
 
+class Fenced(Failed):
+    """The commit stood behind the fence of a lease that this relay does not hold any more. It took no effect."""
+
+
 class Put(Struct, frozen=True, gc=False):
     """Store ``record``. Its version must follow the stored one; version 1 must not exist yet.
 

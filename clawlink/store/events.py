@@ -71,3 +71,13 @@ class Peers(Protocol):
 
     async def let_go(self, file_key: str) -> None:
         """Allow others to hand out the file."""
+
+    async def lease(self, name: str, held: str, proposed: str, seconds: float) -> str | None:
+        """Take a lease, or renew it. Return the token of the term in which this relay holds it; None if another does.
+
+        ``held`` is the token of the term so far, "" for none. The token is the same while no other relay had the lease
+        meanwhile, and ``proposed`` for a new term. Raises Failed.
+        """
+
+    async def end_lease(self, name: str, token: str) -> None:
+        """Let another relay take the lease. Raises Failed."""

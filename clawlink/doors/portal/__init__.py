@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from clawlink.doors.portal.settings import FILE_LIMITS, Settings
+from clawlink.doors.portal.settings import FILE_LIMITS, MIN_LEASE_SECONDS, Settings
 from clawlink.doors.registry import Door, OpenDoor, Opening
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class PortalDoor(Door):
             raise ValueError(f"--portal: other portals reach this one over TLS: give https://, not {settings.url!r}")
         if config.no_auth:
             raise ValueError("--no-auth would open the relay itself to everybody who reaches the portal: leave it out")
-        if config.store is not None:
-            raise ValueError("--portal is one relay that stands for one person: give it --data in place of --store")
+        if settings.portal_lease < MIN_LEASE_SECONDS:
+            raise ValueError(f"--portal-lease is at least {MIN_LEASE_SECONDS:g} seconds, not {settings.portal_lease:g}")
         try:
             networks.networks(settings.allow_private)
         except ValueError as error:
@@ -81,9 +81,8 @@ class PortalDoor(Door):
         from clawlink.doors.portal.server.door import PortalServer
 
         data = opening.config.data
-        server = PortalServer(opening.relay, opening.websockets, opening.settings, folder=data and str(data))
-        server.pages = opening.pages
-        return server
+        folder = None if data is None else str(data)
+        return PortalServer(opening.relay, opening.websockets, opening.settings, folder=folder, pages=opening.pages)
 
     def banner(self, settings: Settings, url: str) -> list[str]:
         return [] if settings.url is None else [f"This relay is the portal {settings.url}"]

@@ -8,6 +8,7 @@ from clawlink.domain.limits import KIB, MIB
 from clawlink.doors.registry import option
 
 HOUR = 3600.0
+MIN_LEASE_SECONDS = 1.0
 GIB = 1024 * MIB
 FILE_LIMITS = {"max_file_bytes": 4 * GIB, "max_files_bytes": 20 * GIB, "max_data": 32 * GIB}
 """The limits of a portal with ``--data`` in place of a relay's defaults."""
@@ -51,4 +52,10 @@ class Settings:
     )
     portal_contact_files: int = option(
         "--portal-contact-files", "files that one contact may have here", default=8192 * MIB, unit="bytes"
+    )
+    portal_lease: float = option(
+        "--portal-lease",
+        "with --store, time after which another relay takes the place of an active one that is gone",
+        default=10.0,
+        unit="seconds",
     )

@@ -256,6 +256,14 @@ class Mesh:
     async def let_go(self, file_key: str) -> None:
         await self._wire.run(scripts.GIVE_UP, 1, f"{self._base}:reading:{file_key}", self._id)
 
+    async def lease(self, name: str, held: str, proposed: str, seconds: float) -> str | None:
+        words = (self._base, name, held, proposed, int(seconds * 1000))
+        token = await self._wire.run(scripts.LEASE, 1, *words)
+        return None if token is None else str(token.decode())
+
+    async def end_lease(self, name: str, token: str) -> None:
+        await self._wire.run(scripts.GIVE_UP, 1, f"{self._base}:lease:{name}", token)
+
     async def leads(self) -> tuple[bool, float]:
         """Ask for the lead in upkeep. Return True if this relay has it, and for how long no relay was there before.
 

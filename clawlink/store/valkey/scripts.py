@@ -15,7 +15,8 @@ folders           set, those of them that lie in the folder of --blobs
 going:SHA-256     there while a relay removes that content from the folder
 reading:FILE      the relay that hands out a file which only one may read
 lead              the relay that looks after the records
-meta              hash: layout, secret, and when a relay was there last (alive)
+lease:NAME        the token of the relay that has this lease
+meta              hash: layout, secret, when a relay was there last (alive), the last token of each lease (lease:NAME)
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ def _script(flags: str, body: str) -> Script:
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-# ARGV for each partition: its key and the number of its changes. For each change its letter (P put, D drop, A absent),
-# kind, id and the version that must be stored (0 for none); for a put its facts and its bytes, too. The partitions
-# commit in this order, up to a conflict. Returns 0, or the number of the change that conflicts.
+# ARGV: the lease and the token of the fence ("" for none). Then for each partition its key and the number of its
+# changes. For each change its letter (P put, D drop, A absent), kind, id and the version that must be stored (0 for
+# none); for a put its facts and its bytes, too. The partitions commit in this order, up to a conflict. Returns 0, or
+# the number of the change that conflicts, or -1 if another relay has the lease, or none.
+FENCED = -1
 _COMMIT = """
 local base, partition = KEYS[1], nil
-local at, seen = 1, 0
+if ARGV[1] ~= '' and redis.call('GET', base .. ':lease:' .. ARGV[1]) ~= ARGV[2] then return -1 end
+local at, seen = 3, 0
 local function parsed()
   local changes, count = {}, tonumber(ARGV[at + 1])
   partition, at = ARGV[at], at + 2
@@ -321,6 +325,23 @@ local holder = redis.call('GET', lead)
 if holder and holder ~= ARGV[1] and away == 0 then return {0, '0'} end
 redis.call('SET', lead, ARGV[1], 'EX', ARGV[2])
 return {1, string.format('%.17g', away)}
+""",
+)
+
+# ARGV: the name of the lease, the token held so far, the one of a new term, and for how many milliseconds. Returns the
+# token that counts from now on, nil while another relay has the lease.
+LEASE = _script(
+    "allow-oom",
+    """
+local base, key, token = KEYS[1], KEYS[1] .. ':lease:' .. ARGV[1], ARGV[2]
+local holder = redis.call('GET', key)
+if holder and holder ~= token and holder ~= ARGV[3] then return false end
+if token == '' or redis.call('HGET', base .. ':meta', 'lease:' .. ARGV[1]) ~= token then
+  token = ARGV[3]
+  redis.call('HSET', base .. ':meta', 'lease:' .. ARGV[1], token)
+end
+redis.call('SET', key, token, 'PX', ARGV[4])
+return token
 """,
 )
 

@@ -13,8 +13,8 @@ from itertools import accumulate
 from typing import Any
 
 from clawlink.domain.delivery import Delivery
-from clawlink.store import records
-from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
+from clawlink.store import fence, records
+from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Fenced, Index, Page, Put, R, S, Usage
 from clawlink.store.claims import Claims
 from clawlink.store.places import number_of
 from clawlink.store.probe import probe
@@ -29,6 +29,7 @@ LAYOUT = 1
 # Records that one read asks for; others have their turn after it.
 _SLICE = 32
 _MOST_NUMBER = 2**53
+_NO_FENCE = ("", "")
 
 
 class ValkeyStore:
@@ -274,7 +275,7 @@ class ValkeyStore:
         creates = any(isinstance(change, Put) and change.record.version == 1 for change in changes)
         script = scripts.CREATE if creates else scripts.CHANGE
         words = [word for batch in batches for word in self._words(batch.partition_key, batch.changes)]
-        answer = self._wire.commit(script, 1, self.base, *words)
+        answer = self._wire.commit(script, 1, self.base, *(fence.current() or _NO_FENCE), *words)
         try:
             await asyncio.shield(answer)
         except asyncio.CancelledError:
@@ -285,6 +286,8 @@ class ValkeyStore:
         at = answer.result()
         if at == 0:
             return done
+        if at == scripts.FENCED:
+            return [Fenced("another relay has the lease behind which this commit stood, or none")]
         ends = accumulate(len(batch.changes) for batch in batches)
         before = sum(end < at for end in ends)
         return [*done[:before], _conflict(changes[at - 1])]

@@ -215,7 +215,8 @@ async def test_the_relays_own_routes_ask_for_its_token_and_know_the_portals_ids(
         status, body = await portal.ask("POST", "/register", {"agent_id": name, "name": name, "claim": True}, key="t")
         assert (status, body["code"]) in ((403, "not_allowed"), (409, "name_taken")), name
     told = (await portal.ask("GET", "/", key="t"))[1]["doors"]["portal"]
-    assert told == {"url": portal.url, "contacts": 0, "guests_waiting": 0, "messages_queued": 0, "agent_sockets": 0}
+    counted = {"contacts": 0, "guests_waiting": 0, "messages_queued": 0, "agent_sockets": 0}
+    assert told == {"url": portal.url, "active": True, **counted}
 
 
 async def test_logins_are_throttled_and_a_new_password_ends_all_sessions(portals: Portals) -> None:

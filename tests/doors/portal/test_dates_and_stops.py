@@ -114,7 +114,7 @@ async def test_times_are_those_of_the_calendar_after_a_stop(portals: Portals, br
     bridge = await bridges(b, key=b.key)
     await a.state(number, "acknowledged")
     door: Any = b.relay.app.doors["portal"]
-    await door.book.notice("x", "a notice")
+    await door.active.book.notice("x", "a notice")
     await until(lambda: any(frame["type"] == "notice" for frame in bridge.frames))
     told = await a.well("GET", f"/api/portal/messages/{number}")
     await a.well("POST", "/api/chat/owner/send", {"content": "a line"})
@@ -172,8 +172,8 @@ async def test_upkeep_ends_no_pause_after_a_failure(portals: Portals, monkeypatc
     await delegate(a, "B-bot@portal", "wait")
     for _ in range(3):
         await door.upkeep(0.0)
-    await until(lambda: b.url in door.outbox._hurry)
-    hurry = door.outbox._hurry[b.url]
+    await until(lambda: b.url in door.active.outbox._hurry)
+    hurry = door.active.outbox._hurry[b.url]
     hurry.clear()
     await door.upkeep(0.0)
     assert not hurry.is_set()

@@ -392,7 +392,7 @@ async def test_a_message_that_cannot_be_sent_in_its_time_expires_and_the_agent_i
         return all(any(f"Message {number} to " in text for text in bridge.texts) for number in numbers)
 
     await eventually(told)
-    await until(lambda: portal.relay.app.doors["portal"].outbox.working == 0)  # type: ignore[attr-defined]
+    await until(lambda: portal.relay.app.doors["portal"].active.outbox.working == 0)  # type: ignore[attr-defined]
 
 
 async def test_a_list_of_large_messages_stays_within_one_reply_and_loses_none(

@@ -241,7 +241,7 @@ def test_the_first_start_makes_keys_and_prints_them_once(start_relay: Start, tmp
         (["--portal", "https://me.example", "--portal-allow-private", "10.0.0.0/99"], "--portal-allow-private: "),
         (["--portal", "https://me.example", "--portal-ca", "no-such-file"], "--portal-ca: no-such-file"),
         (["--portal-ca", "file"], "give --portal, too"),
-        (["--portal", "https://me.example", "--store", "redis://127.0.0.1:9"], "--data in place of --store"),
+        (["--portal", "https://me.example", "--portal-lease", "0.5"], "at least 1 seconds, not 0.5"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(flags: list[str], word: str) -> None:

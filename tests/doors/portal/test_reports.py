@@ -190,8 +190,8 @@ async def test_the_files_of_an_answer_wait_with_it_for_a_blocked_contact(portals
     await eventually(tried)
     await b.well("POST", "/api/portal/contacts/A-bot", {"blocked": True})
     door: Any = b.relay.app.doors["portal"]
-    door.file_outbox.wake(a.url)
-    await until(lambda: not door.file_outbox.is_working_on(a.url))
+    door.active.file_outbox.wake(a.url)
+    await until(lambda: not door.active.file_outbox.is_working_on(a.url))
     assert (await files_of(b))["count.txt"]["status"] == "queued"
     await a.well("POST", "/api/portal/contacts/B-bot", {"blocked": False})
     await b.well("POST", "/api/portal/contacts/A-bot", {"blocked": False})
@@ -223,7 +223,7 @@ async def test_an_answer_for_a_contact_that_stays_blocked_ends_with_a_notice(
     clock = core.clock
     assert (await core.store.usage(Transfer, UNCLAIMED)).count == 0, "the answer has come, and its file stays"
     monkeypatch.setattr(core, "clock", lambda: clock() + 3601)
-    door.outbox.files_moved(a.url)
+    door.active.outbox.files_moved(a.url)
     await until(lambda: any("within its time to live, in which the contact was blocked" in t for t in bridge.texts))
 
     async def dropped() -> bool:
@@ -250,10 +250,10 @@ async def test_files_of_a_task_stay_a_day_after_the_last_of_them_moved(
     second = await begin("second")
     for later, status in ((87_000, 200), (170_000, None)):
         monkeypatch.setattr(core, "clock", partial(_at, clock, later))
-        await door.task_files.sweep()
+        await door.active.task_files.sweep()
         assert set(await files_of(b)) == {"first", "second"}, later
         if status:
             assert (await put(b, second, 0, b"x", key=key))[0] == status
     monkeypatch.setattr(core, "clock", lambda: clock() + 260_000)
-    await door.task_files.sweep()
+    await door.active.task_files.sweep()
     assert await files_of(b) == {}

@@ -209,7 +209,7 @@ async def test_files_of_a_task_are_its_contact_s_alone_and_go_after_a_day(
     door: Any = b.relay.app.doors["portal"]
     clock = b.relay.app.relay.core.clock
     monkeypatch.setattr(b.relay.app.relay.core, "clock", lambda: clock() + 86_401)
-    await door.task_files.sweep()
+    await door.active.task_files.sweep()
     assert (await b.relay.app.relay.core.store.usage(SharedFile, RESTRICTED)).count == 0
     assert (await b.well("GET", "/api/portal/files"))["files"] == []
 
@@ -249,6 +249,6 @@ async def test_to_forget_a_contact_deletes_files_that_wait(
     assert (await contents_held(a), await contents_held(b)) == (2, 0), "ann's files stay hers"
     assert (await task_in(a, waits, "rejected", "returned"))["result"] == "the contact is removed"
     door: Any = a.relay.app.doors["portal"]
-    door.outbox.wake(b.url)
-    await until(lambda: not door.outbox.working)
+    door.active.outbox.wake(b.url)
+    await until(lambda: not door.active.outbox.working)
     assert await a.relay.app.relay.core.store.get(Agent, mailbox_of(b.url)) is None

@@ -199,6 +199,12 @@ class Told(Peers):
     async def let_go(self, file_key: str) -> None:
         return
 
+    async def lease(self, name: str, held: str, proposed: str, seconds: float) -> str | None:
+        return held or proposed
+
+    async def end_lease(self, name: str, token: str) -> None:
+        return
+
 
 async def test_a_restarted_relay_and_its_peers_follow_the_record() -> None:
     store = MemoryStore()

@@ -68,6 +68,22 @@ def _stays(record: Any, now: float) -> None:
     """Never called: these records have no end."""
 
 
+def keep_kinds(relay: Relay) -> None:
+    """Have the relay keep the records of a portal."""
+    for kind, lapse, history in (
+        (Portal, _stays, None),
+        (Contact, _stays, None),
+        (AgentKey, _stays, None),
+        (Photo, _stays, None),
+        (Guest, _stays, DECIDED),
+        (Chat, _stays, CHAT),
+        (Message, posting.lapse, SETTLED_MESSAGES),
+        (Transfer, unfinished, None),
+        (Errand, _over, None),
+    ):
+        relay.keep(Kind(kind, lapse, history=history))
+
+
 class Book:
     """Numbers of records, room for them, and notices. News for the agent and their record are one commit."""
 
@@ -78,21 +94,13 @@ class Book:
         self._settings = settings
         self._numbers: dict[type[Any], int] = {}
         self.reach = Reach()
-        for kind, lapse, history in (
-            (Portal, _stays, None),
-            (Contact, _stays, None),
-            (AgentKey, _stays, None),
-            (Photo, _stays, None),
-            (Guest, _stays, DECIDED),
-            (Chat, _stays, CHAT),
-            (Message, posting.lapse, SETTLED_MESSAGES),
-            (Transfer, unfinished, None),
-            (Errand, _over, None),
-        ):
-            relay.keep(Kind(kind, lapse, history=history))
 
     async def start(self) -> None:
         """Count numbers on from the newest record of each kind."""
+        self._numbers = await self._highest()
+
+    async def _highest(self) -> dict[type[Any], int]:
+        """Read the highest number of each kind of record."""
         kinds: tuple[tuple[type[Any], str], ...] = (
             (Contact, CONTACTS),
             (Guest, GUESTS),
@@ -101,11 +109,12 @@ class Book:
             (Transfer, TRANSFERS),
         )
         portal = await self._core.store.get(Portal, PORTAL_ID)
-        highest = {} if portal is None else portal.highest
+        kept = {} if portal is None else portal.highest
+        found: dict[type[Any], int] = {}
         for kind, key in kinds:
             newest = (await self._core.store.page(kind, key, limit=_PAGE, newest=True)).records
-            self._numbers[kind] = max((record.number for record in newest), default=0)
-            self._numbers[kind] = max(self._numbers[kind], highest.get(kind.__name__, 0))
+            found[kind] = max((kept.get(kind.__name__, 0), *(record.number for record in newest)))
+        return found
 
     def number(self, kind: type[Any]) -> int:
         """Return the next number of a kind of record."""
@@ -153,10 +162,15 @@ class Book:
 
     @retrying
     async def keep_numbers(self) -> None:
-        """Note the numbers that were given, before records are forgotten: an id of the wire means one thing."""
+        """Note the numbers that were given, before records are forgotten: an id of the wire means one thing.
+
+        A relay that is not the active one of its mesh has given none, and reads them.
+        """
+        numbers = self._numbers or await self._highest()
         portal = await self._core.store.get(Portal, PORTAL_ID)
         if portal is not None:
-            highest = {kind.__name__: number for kind, number in self._numbers.items()}
+            given = {kind.__name__: number for kind, number in numbers.items()}
+            highest = {name: max(given.get(name, 0), portal.highest.get(name, 0)) for name in {**portal.highest, **given}}
             portal = replace(portal, version=portal.version + 1, highest=highest)
             await self._core.commit(portal.partition_key, Put(portal))
 

@@ -16,6 +16,7 @@ from clawlink.doors.portal.rules.words import seconds
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.keys import new_key
+from clawlink.doors.portal.server.names import Names
 from clawlink.doors.portal.server.reach import Seen
 from clawlink.errors import AmbiguousName, BadRequest, NotFound, RelayFull, WrongState
 from clawlink.relay.core import retrying
@@ -32,8 +33,9 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 class Contacts:
     """The portals whose owners agreed with ours."""
 
-    def __init__(self, relay: Relay, book: Book) -> None:
+    def __init__(self, relay: Relay, book: Book, names: Names) -> None:
         self._core = relay.core
+        self._names = names
         self._book = book
         self.directory = Directory(relay)
 
@@ -43,7 +45,10 @@ class Contacts:
             await self._core.commit(AGENT, *changes)
         for change in changes:
             if isinstance(change.record, Contact):
-                self.directory.name(change.record, gone=isinstance(change, Drop))
+                if isinstance(change, Drop):
+                    self._names.forget(change.record.id)
+                else:
+                    self._names.name(change.record)
 
     async def numbered(self, number: int) -> Contact:
         """Return the contact with this number. Raises NotFound."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from clawlink.doors.portal import records
-from clawlink.doors.portal.records import CONTACTS, SUFFIX, Contact, Message
+from clawlink.doors.portal.records import CONTACTS, Contact, Message
 from clawlink.doors.portal.server import views
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import parts
@@ -32,7 +32,6 @@ class Directory:
 
     def __init__(self, relay: Relay) -> None:
         self._core = relay.core
-        self._agents = relay.agents
         self._entries: dict[str, _Entry] = {}
         self._stale: set[str] = set()
         self._lock = asyncio.Lock()
@@ -43,16 +42,9 @@ class Directory:
         while True:
             page = await self._core.store.page(Contact, CONTACTS, after, _AT_ONCE)
             await self._take(page.records)
-            for contact in page.records:
-                self.name(contact)
             after = page.after
             if after is None:
                 return
-
-    def name(self, contact: Contact, *, gone: bool = False) -> None:
-        """Have the relay show a contact by the name that agents give it; no more once it is ``gone``."""
-        name = None if gone else f"{contact.name or contact.number}{SUFFIX}"
-        self._agents.stand_in(contact.mailbox, name, through="portal")
 
     @contextmanager
     def changing(self, id: str) -> Iterator[None]:

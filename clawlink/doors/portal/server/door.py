@@ -1,251 +1,260 @@
-"""The door: the parts of a portal, wired."""
+"""The door: the routes of a portal, and its active part while this relay has the lease of it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
-from clawlink.domain import networks
 from clawlink.domain.agent import Agent
-from clawlink.doors.portal.records import (
-    AGENT,
-    CONTACTS,
-    QUEUED,
-    WAITING,
-    Chat,
-    Contact,
-    Guest,
-    Message,
-    is_outbox,
-    mailbox_of,
-)
+from clawlink.domain.delivery import Delivery
+from clawlink.doors.portal.records import CONTACTS, QUEUED, WAITING, Contact, Guest, Message, is_outbox
 from clawlink.doors.portal.rules.urls import normalised
-from clawlink.doors.portal.server import socket
-from clawlink.doors.portal.server.asking import key_of, refuse_socket
-from clawlink.doors.portal.server.attachments import Attachments
-from clawlink.doors.portal.server.book import Book
-from clawlink.doors.portal.server.chat import OwnerChat
-from clawlink.doors.portal.server.contacts import Contacts
-from clawlink.doors.portal.server.errands import Errands
-from clawlink.doors.portal.server.file_outbox import FileOutbox
-from clawlink.doors.portal.server.file_poster import FilePoster
-from clawlink.doors.portal.server.file_routes import FileRoutes
-from clawlink.doors.portal.server.files import Files
-from clawlink.doors.portal.server.guests import Guests
-from clawlink.doors.portal.server.keys import Keys
-from clawlink.doors.portal.server.mail import Mail
-from clawlink.doors.portal.server.members import Members
-from clawlink.doors.portal.server.outbox import Outbox, release
-from clawlink.doors.portal.server.parts import Parts
-from clawlink.doors.portal.server.photos import Photos
-from clawlink.doors.portal.server.poster import Poster
-from clawlink.doors.portal.server.routes import Routes
-from clawlink.doors.portal.server.shelf import Shelf
-from clawlink.doors.portal.server.task_files import TaskFiles
-from clawlink.doors.portal.server.tasks import Tasks
+from clawlink.doors.portal.server.active import ActivePortal
+from clawlink.doors.portal.server.asking import failed
+from clawlink.doors.portal.server.book import keep_kinds
+from clawlink.doors.portal.server.lease import Lease
+from clawlink.doors.portal.server.members import reserved
+from clawlink.doors.portal.server.names import Names
 from clawlink.doors.portal.settings import Settings
-from clawlink.doors.portal.wire import calls, frames
 from clawlink.doors.registry import OpenDoor
-from clawlink.errors import RelayFull
+from clawlink.errors import NotActive
 from clawlink.protocol.endpoint import Endpoint
+from clawlink.relay.error_mapping import refusal
 from clawlink.relay.mailbox.mailbox import Forwarding
 from clawlink.relay.relay import Relay
 from clawlink.server.page_sessions import PageSessions
 from clawlink.server.request import Handler, Request
 from clawlink.server.response import Reply
 from clawlink.server.ws_connection import Websockets
+from clawlink.store.base import Failed
+from clawlink.store.events import Event
+from clawlink.store.fence import behind
 
-_ADDRESSED_SECONDS = 7 * 24 * 3600.0
-_AT_ONCE = 50
+_AGAIN_SECONDS = 1.0
+_log = logging.getLogger("clawlink.portal")
 
 
 class PortalServer(OpenDoor):
-    """The portal in front of one relay."""
+    """The portal in front of one relay. Of several relays over one store, one is active, and the others refuse."""
 
     page = Path(__file__).parents[1] / "page"
-    pages: PageSessions | None = None
-    """The sessions of the relay's page, in which the owner signs in."""
 
-    def __init__(self, relay: Relay, websockets: Websockets, settings: Settings, *, folder: str | None) -> None:
-        """``folder`` is that of ``--data``; without one nothing survives a restart."""
+    def __init__(
+        self,
+        relay: Relay,
+        websockets: Websockets,
+        settings: Settings,
+        *,
+        folder: str | None,
+        pages: PageSessions | None = None,
+    ) -> None:
+        """``folder`` is that of ``--data``; without one, or peers, nothing survives a restart."""
         self.relay = relay
-        self.websockets = websockets
         self.url = normalised(settings.url or "", field="--portal")
-        self.keys = Keys(relay, self.url)
-        self.book = Book(relay, self.url, settings)
-        self.contacts = Contacts(relay, self.book)
-        self.guests = Guests(relay, self.book, self.contacts, settings)
-        self.chat = OwnerChat(relay, self.book)
-        self.mail = Mail(relay, self.book, self.contacts.directory, settings, self._wake)
+        self._websockets = websockets
+        self._settings = settings
         self._folder = folder
-        self._members = Members(relay)
-        self.photos = Photos(relay, self.keys, self.contacts, self._members)
-        self._lines: set[socket.Line] = set()
-        self._telling: set[asyncio.Task[None]] = set()
-        self._addressed: dict[str, float] = {}
-        """The contacts that agents of the relay wrote to lately, and when."""
+        self._pages = pages
+        self._names = Names(relay)
+        self._alone = relay.core.peers is None
+        self._lease = Lease(relay.core.peers, settings.portal_lease)
+        self._begun = False
+        self._term: str | None = None
+        """The token of the lease under which the active part runs, or begins."""
+        self._beginning: asyncio.Task[None] | None = None
+        self._fault: Exception | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._keeping: asyncio.Task[None] | None = None
+        self._missed = False
         self._news: list[str] = []
-        allowed = networks.networks(settings.allow_private)
-        self._poster = Poster(self.url, ca=settings.ca, allowed=allowed)
-        self.shelf = Shelf(relay, self.book, self._members)
-        file_poster = FilePoster(self._poster)
-        self.file_outbox = FileOutbox(relay, self.book, self.shelf, file_poster, moved=self._file_moved)
-        self.task_files = TaskFiles(relay, self.book, self.shelf, settings, self.file_outbox.look)
-        self.errands = Errands(
-            relay, self.contacts, self.mail, self._members, self._poster, self.task_files, settings.portal_ttl
-        )
+        keep_kinds(relay)
+        relay.agents.reserve(reserved)
         relay.agents.resolve_also(self._named)
-        self.outbox = Outbox(relay, self.book, self.contacts, self._members, self._poster, self.errands)
-        relay.mailbox.forward(Forwarding(is_outbox, settings.portal_ttl, self.outbox.lapsed))
-        self.files = Files(relay, self.book, self.shelf, settings, self.file_outbox.wake)
+        relay.hear_also(self._hear)
+        relay.mailbox.forward(Forwarding(is_outbox, settings.portal_ttl, self._lapsed))
+        self.active = self._made()
 
-    def _file_moved(self, contact: str) -> None:
-        self.outbox.files_moved(contact)
+    def _made(self) -> ActivePortal:
+        """Return an active part that has not begun, with its handlers in place of those before."""
+        active = ActivePortal(
+            self.relay,
+            self._websockets,
+            self._settings,
+            self.url,
+            self._names,
+            self._pages,
+            folder=self._folder,
+            acts=lambda: self._lease.held,
+        )
+        self._handlers = {endpoint.name: handler for endpoint, handler in active.routes()}
+        return active
 
-    def _wake(self, contact: str) -> None:
-        self.outbox.wake(contact)
+    @property
+    def acts(self) -> bool:
+        """Return True if this relay is the active one, and has begun."""
+        return self._begun and self._lease.held
 
-    async def _named(self, recipient: str) -> Agent | None:
-        """Return the agent that stands for a contact, for ``NAME@portal``."""
-        contact = await self.errands.named(recipient)
-        if contact is None:
-            return None
-        self._addressed[contact.id] = self.relay.clock()
-        return await self._members.of(contact.id)
-
-    async def _find_addressed(self) -> None:
-        """Note the contacts that agents of the relay wrote to before this start."""
-        after: str | None = None
-        while True:
-            page = await self.relay.core.store.page(Contact, CONTACTS, after, _AT_ONCE)
-            agents = await self.relay.core.store.get_many(Agent, [contact.mailbox for contact in page.records])
-            for contact, agent in zip(page.records, agents, strict=True):
-                if agent is not None:
-                    self._addressed[contact.id] = agent.last_heartbeat
-            after = page.after
-            if after is None:
-                return
-
-    async def upkeep(self, now: float) -> None:
-        """Look for work that agents of the relay left for contacts: the relay stores it without the portal."""
-        now = self.relay.clock()
-        await self.task_files.sweep()
-        for contact in list(islice(self._addressed, _AT_ONCE)):
-            at = self._addressed.pop(contact)
-            if now - at > _ADDRESSED_SECONDS:
-                continue
-            self._addressed[contact] = at  # now it is the last
-            await self.relay.agents.touch(mailbox_of(contact))  # it is here: what it was given is not taken back
-            if self.outbox.is_working_on(contact):
-                continue  # a wake would end its pause after a failure
-            async for _ in self.relay.mailbox.pending(mailbox_of(contact)):
-                self.outbox.wake(contact)
-                break
-
-    def _replied(self, reply: Chat) -> None:
-        """Tell the owner's pages what the agent answers. A bridge is the agent's, and hears nothing of it."""
-        for line in list(self._lines):
-            if line.is_page:
-                task = asyncio.create_task(line.tell(frames.reply(reply)))
-                self._telling.add(task)
-                task.add_done_callback(self._telling.discard)
-
-    async def _keys_ended(self) -> None:
-        """Close the sockets whose keys count no more."""
-        await asyncio.gather(*(line.check_key() for line in list(self._lines)))
-
-    def _wake_all(self, contact: str) -> None:
-        self.outbox.wake(contact)
-        self.outbox.files_moved(contact)
-        self.file_outbox.wake(contact)
-
-    async def agent(self) -> Agent:
-        """Return the owner's agent."""
-        return await self._members.start()
+    # -- terms -------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        await self.agent()
-        self._news = await self.keys.start(os.environ)
-        if self._folder is None:
+        self._news = await self.active.keys.start(os.environ)
+        if self._folder is None and self._alone:
             self._news.append("Warning: without --data, contacts and messages of the portal end with this process.")
-        await self.book.start()
-        await self.contacts.directory.load()
-        await release(self.relay, AGENT)
-        await self._find_addressed()
-        await self.outbox.start()
-        await self.files.start()
-        await self.file_outbox.start()
+        await self._names.load()
+        self._missed = False
+        await self._look()
+        if not self._alone:
+            self._keeping = asyncio.create_task(self._keep())
+        if self._beginning is not None:
+            await asyncio.wait([self._beginning])
+        if self._fault is not None:
+            await self._leave()
+            raise self._fault
+
+    async def _keep(self) -> None:
+        """Keep the lease, or take it once no other relay has it."""
+        while True:
+            await asyncio.sleep(self._lease.pause)
+            try:
+                await self._look()
+            except Exception:
+                _log.exception("the lease of the portal cannot be looked at")
+
+    async def _look(self) -> None:
+        with contextlib.suppress(Failed):  # then the lease lapses in its time
+            await self._lease.renew()
+        if self._term is not None and (not self._lease.held or self._term != self._lease.token):
+            _log.warning("this relay is the active node of the portal no more")
+            self._end_term()
+        if self._term is None and self._lease.held:
+            self._term = self._lease.token
+            with behind(self._lease.fence):
+                self._beginning = asyncio.create_task(self._begin(self.active))
+
+    async def _begin(self, active: ActivePortal) -> None:
+        self._fault = None
+        try:
+            await active.start()
+        except Exception as fault:
+            self._fault = fault
+            _log.error("the portal cannot begin here", extra={"reason": str(fault)})
+            if active is self.active:
+                self._end_term()
+            return
+        if active is self.active:
+            self._begun = True
+            if not self._alone:
+                _log.info("this relay is the active node of the portal")
+
+    def _end_term(self) -> None:
+        """End all that the active part does. What it began takes no more effect: its fence is shut."""
+        active, self.active = self.active, self._made()
+        fence = self._lease.fence if self._term == self._lease.token else None
+        self._begun, self._term = False, None
+        self._lease.drop()
+        with behind(fence):
+            ending = asyncio.create_task(self._end(active, self._beginning))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+    async def _end(self, active: ActivePortal, beginning: asyncio.Task[None] | None) -> None:
+        if beginning is not None:
+            beginning.cancel()
+        await self.relay.janitor.step("end the active portal", active.close)
+
+    async def close(self) -> None:
+        with behind(self._lease.fence):
+            await self.active.close()  # the lease is kept meanwhile
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Let another relay be the active one."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeping
+        with contextlib.suppress(Failed):
+            await self._lease.end()
+        await asyncio.gather(*self._ending)
+
+    async def upkeep(self, now: float) -> None:
+        await self._names.follow()
+        if self._missed:
+            self._missed = False
+            await self._names.load()
+            if self.acts:
+                await self.active.find_addressed()
+        if self.acts:
+            with behind(self._lease.fence):
+                await self.active.upkeep()
+
+    # -- the mesh ----------------------------------------------------------------------------------------------------
+
+    def _hear(self, event: Event | None) -> None:
+        """Note what another relay did with the contacts, and what agents left for them there."""
+        if event is None:
+            self._missed = True
+            return
+        self._names.hear(event)
+        contact = None if event.quiet else self._names.contact_at(event.partition_key)
+        if contact is not None and self.acts:
+            with behind(self._lease.fence):
+                self.active.left(contact)
+
+    async def _named(self, recipient: str) -> Agent | None:
+        """Return the agent that stands for a contact, for ``NAME@portal``. Any relay of the mesh may be asked."""
+        contact = await self.active.errands.named(recipient)
+        if contact is None:
+            return None
+        if self.acts:
+            self.active.address(contact.id)
+        return await self.active.members.of(contact.id)
+
+    async def _lapsed(self, delivery: Delivery) -> None:
+        """Tell the sender of what waited for a contact too long. The relay that looks after the records asks for it."""
+        await self.active.outbox.lapsed(delivery)
+
+    # -- routes ------------------------------------------------------------------------------------------------------
 
     def news(self) -> list[str]:
         return self._news
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
-        tasks = Tasks(self.relay, self.contacts, self._members, self.errands, self.task_files)
-        parts = Parts(
-            relay=self.relay,
-            url=self.url,
-            keys=self.keys,
-            contacts=self.contacts,
-            guests=self.guests,
-            chat=self.chat,
-            mail=self.mail,
-            files=self.files,
-            errands=self.errands,
-            tasks=tasks,
-            poster=self._poster,
-            wake=self._wake_all,
-            pages=self.pages,
-            replied=self._replied,
-            keys_ended=self._keys_ended,
+        for endpoint, _ in self.active.routes():
+            yield endpoint, self._served(endpoint)
+
+    def _served(self, endpoint: Endpoint) -> Handler:
+        async def serve(relay: Relay, request: Request) -> Any:
+            if not self.acts:
+                return self._refused(endpoint)
+            with behind(self._lease.fence):
+                return await self._handlers[endpoint.name](relay, request)
+
+        return serve
+
+    def _refused(self, endpoint: Endpoint) -> Reply:
+        """Say that another relay is active. A proxy goes on to the next one by the status."""
+        why = NotActive(
+            "another relay of the mesh is the active node of this portal, or is about to be: ask that one, or all of "
+            "them through a proxy, or try again in a moment",
+            retry_after=_AGAIN_SECONDS,
         )
-        yield from Routes(parts).all()
-        yield from FileRoutes(
-            self.url,
-            self.keys,
-            self.contacts,
-            self.files,
-            self.shelf,
-            tasks,
-            folder=self._folder,
-            clock=self.relay.steady,
-        ).all()
-        yield from Attachments(self.relay, self.keys, self.contacts, self._members).all()
-        yield from self.photos.all()
-        yield calls.SOCKET, self._serve_socket
-
-    async def _serve_socket(self, relay: Relay, request: Request) -> web.StreamResponse | Reply:
-        try:
-            relay.require_working()
-            key = request.query.get("api_key") or key_of(request) or ""
-            caller = await self.keys.require("socket", key)
-            if len(self._lines) >= socket.MAX_SOCKETS:
-                raise RelayFull(
-                    f"the portal has {len(self._lines)} websockets and may have no more",
-                    limit=socket.MAX_SOCKETS,
-                    actual=len(self._lines),
-                )
-        except Exception as failure:
-            return await refuse_socket(relay, failure)
-        return await socket.serve(self, request, key, caller.role, self._lines)
-
-    async def close(self) -> None:
-        await asyncio.gather(*(line.goodbye() for line in list(self._lines)))
-        await asyncio.gather(self.outbox.close(), self.file_outbox.close())
-        await self._poster.close()
+        error = refusal(self.relay, why, {"method": endpoint.method, "route": endpoint.path}, _log)
+        return failed(error.status, error.message, error.retry_after, error)
 
     async def info(self) -> dict[str, Any]:
         places = ((Contact, CONTACTS), (Guest, WAITING), (Message, QUEUED))
         contacts, guests, queued = (await self.relay.core.store.admission((), places)).indexes
         return {
             "url": self.url,
+            "active": self.acts,
             "contacts": contacts.count,
             "guests_waiting": guests.count,
             "messages_queued": queued.count,
-            "agent_sockets": len(self._lines),
+            "agent_sockets": self.active.sockets,
         }

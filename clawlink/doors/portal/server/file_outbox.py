@@ -24,7 +24,7 @@ from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.errors import NotAllowed, NotFound, OverLimit, StorageFull, Unavailable
 from clawlink.protocol import requests
 from clawlink.relay.relay import Relay
-from clawlink.store.base import Conflict, Failed
+from clawlink.store.base import Conflict, Failed, Fenced
 
 FILES_AT_ONCE = 16
 MOST_FAILED = 3
@@ -67,6 +67,7 @@ class FileOutbox(ContactWorkers):
 
     async def start(self) -> None:
         """Go on with the files that waited when the relay was here last."""
+        self._closed = False
         for contact in await self._shelf.receivers():
             self.wake(contact)
 
@@ -95,6 +96,8 @@ class FileOutbox(ContactWorkers):
                     await self._wait(contact, outbox.STOPPED_SECONDS)
                     continue
                 done = await self._send_or_end(transfer)
+            except Fenced:  # another relay is the portal now
+                return
             except _PASSING:
                 _log.exception("sending files waits for the store", extra={"contact": contact})
                 await self._wait(contact, _MISHAP_SECONDS)

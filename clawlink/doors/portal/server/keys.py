@@ -61,9 +61,11 @@ class Keys:
         self._all_logins = Buckets(_ALL_TIMES / LOGIN_SECONDS, LOGINS_AT_ONCE * _ALL_TIMES)
         self._hashing = asyncio.Semaphore(1)
 
+    @retrying
     async def start(self, environ: Mapping[str, str]) -> list[str]:
         """Make the owner key and the password at the first start. Return what the operator has to read once.
 
+        Of several relays that start at once, one makes them.
         The environment replaces the owner key at any start, and the password at the first alone: the owner changes it.
         Raises ClawLinkError for a key that everybody knows.
         """

@@ -21,7 +21,6 @@ class Members:
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        relay.agents.reserve(reserved)
 
     async def start(self) -> Agent:
         """Register the owner's agent. Raises ClawLinkError if an agent of another has its id."""

@@ -11,8 +11,8 @@ from clawlink.doors.portal.records import Contact
 from clawlink.doors.portal.rules import cutting, moving
 from clawlink.doors.portal.rules.moving import Left, Report
 from clawlink.doors.portal.rules.urls import normalised
+from clawlink.doors.portal.server.active import ActivePortal
 from clawlink.doors.portal.server.attachments import NAME, PLACE
-from clawlink.doors.portal.server.door import PortalServer
 from clawlink.doors.portal.server.files import Offer, Pieces
 from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.doors.portal.transfers import FileState
@@ -27,7 +27,7 @@ _HOLES = "parts of it are missing in the old database"
 class FileMover:
     """Brings files through the same steps as those that contacts send, so their sums are compared."""
 
-    def __init__(self, door: PortalServer, report: Report, contacts: Mapping[str, Contact]) -> None:
+    def __init__(self, door: ActivePortal, report: Report, contacts: Mapping[str, Contact]) -> None:
         self._door = door
         self._report = report
         self._contacts = contacts

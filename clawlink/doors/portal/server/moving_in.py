@@ -35,6 +35,7 @@ from clawlink.doors.portal.records import (
 from clawlink.doors.portal.rules import consent, moving, words
 from clawlink.doors.portal.rules.moving import Candidate, Choice, Left, Report
 from clawlink.doors.portal.rules.urls import normalised
+from clawlink.doors.portal.server.active import ActivePortal
 from clawlink.doors.portal.server.book import MAX_MESSAGE_BYTES
 from clawlink.doors.portal.server.contacts import MAX_CONTACTS
 from clawlink.doors.portal.server.door import PortalServer
@@ -136,7 +137,7 @@ async def move_in(path: Path, data: Path, own_url: str | None, choice: Choice, e
         folder = DataFolder(data, sync="normal")
         try:
             app = App(with_secrets(_config(data, settings), environ), data=folder)
-            mover = Mover(cast("PortalServer", app.doors["portal"]), report)
+            mover = Mover(cast("PortalServer", app.doors["portal"]).active, report)
             await mover.all(found, owner, agents)
             await FileMover(mover.door, report, mover.contacts).all(database, database.folder)
             await app.relay.finished()
@@ -154,7 +155,7 @@ async def set_password(data: Path, password: str | None, environ: Mapping[str, s
         if portal is None:
             raise BadRequest(f"{data} is no folder of a portal that has run; the first start prints the password")
         app = App(with_secrets(_config(data, Settings(url=portal.url)), environ), data=folder)
-        made = await cast("PortalServer", app.doors["portal"]).keys.set_password(password)
+        made = await cast("PortalServer", app.doors["portal"]).active.keys.set_password(password)
         await app.relay.finished()
         app.relay.close()
     finally:
@@ -182,7 +183,7 @@ def _own(database: OldDatabase, given: str | None) -> str:
 class Mover:
     """Writes what comes, one commit after the other, in the order of the old portal."""
 
-    def __init__(self, door: PortalServer, report: Report) -> None:
+    def __init__(self, door: ActivePortal, report: Report) -> None:
         self.door = door
         self._core = door.relay.core
         self._book = door.book

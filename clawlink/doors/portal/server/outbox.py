@@ -28,7 +28,7 @@ from clawlink.errors import OverLimit, Refused, StorageFull, Unavailable, Unknow
 from clawlink.relay.core import retrying
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
-from clawlink.store.base import Conflict, Failed, Put
+from clawlink.store.base import Conflict, Failed, Fenced, Put
 
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 1.0, 300.0
 _MISHAP_SECONDS = 5.0
@@ -67,6 +67,7 @@ class Outbox(ContactWorkers):
 
     async def start(self) -> None:
         """Go on with what was queued when the relay was here last."""
+        self._closed = False
         after: str | None = None
         contacts: dict[str, None] = {}
         while True:
@@ -99,6 +100,8 @@ class Outbox(ContactWorkers):
             self._again.discard(contact)
             try:
                 await self._empty(contact)
+            except Fenced:  # another relay is the portal now
+                return
             except UnknownAgent:  # the contact was forgotten, or the operator removed the agent that stands for it
                 self._again.add(contact)
             except Exception:
@@ -317,7 +320,7 @@ def _receipt(delivery: Delivery) -> str:
 
 
 async def release(relay: Relay, mailbox: str) -> None:
-    """Make due what a consumer of the last run held. The relay was killed, and no other process reads the mailbox."""
+    """Make due what a consumer held before. Its relay was killed, or lost its lease: no other reads the mailbox now."""
     held: Sequence[str] = [_receipt(d) async for d in relay.mailbox.pending(mailbox) if d.receipt is not None]
     if held:
         await relay.acks.release(mailbox, held)

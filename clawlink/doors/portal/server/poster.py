@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple
@@ -61,11 +61,32 @@ class Posted(NamedTuple):
     renewed: bool = False
 
 
-class Poster:
-    """Posts to other portals. ``own_url`` is how this portal names itself there."""
+class _Connector(aiohttp.TCPConnector):
+    """Gives connections only while this relay acts as the portal."""
 
-    def __init__(self, own_url: str, *, ca: str | None, allowed: Iterable[Network]) -> None:
+    def __init__(self, acts: Callable[[], bool], **options: Any) -> None:
+        super().__init__(**options)
+        self._acts = acts
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
+        connection = await super().connect(req, traces, timeout)
+        if not self._acts():  # the last moment before anything is sent
+            connection.close()
+            raise Forbidden("another relay is the active node of this portal now")
+        return connection
+
+
+class Poster:
+    """Posts to other portals. ``own_url`` is how this portal names itself there.
+
+    ``acts`` tells whether this relay acts as the portal at this moment. Nothing is posted while it does not.
+    """
+
+    def __init__(
+        self, own_url: str, *, ca: str | None, allowed: Iterable[Network], acts: Callable[[], bool] = lambda: True
+    ) -> None:
         self._own_url = own_url
+        self._acts = acts
         allowed = screening.allowed_with(urlsplit(own_url).hostname or "", allowed)
         tls = ssl.create_default_context()
         if ca is not None:
@@ -81,8 +102,12 @@ class Poster:
     def _session(self, scheme: str) -> aiohttp.ClientSession:
         if scheme not in self._sessions:
             # A kept connection that the peer has just closed would look like a lost answer.
-            connector = aiohttp.TCPConnector(
-                resolver=ScreenedResolver(self.faults[scheme]), force_close=True, ssl=self._tls, use_dns_cache=False
+            connector = _Connector(
+                self._acts,
+                resolver=ScreenedResolver(self.faults[scheme]),
+                force_close=True,
+                ssl=self._tls,
+                use_dns_cache=False,
             )
             self._sessions[scheme] = aiohttp.ClientSession(
                 connector=connector,

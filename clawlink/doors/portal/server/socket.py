@@ -31,7 +31,7 @@ from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Request
 from clawlink.server.ws_connection import Websocket, Websockets
-from clawlink.store.base import Failed
+from clawlink.store.base import Failed, Fenced
 
 LEASE_SECONDS = 60.0
 CREDIT = 32
@@ -118,7 +118,7 @@ class Line:
         while not self._relay.draining:
             try:
                 await self._bring_batch()
-            except ConnectionError:
+            except (ConnectionError, Fenced):  # the peer has gone, or another relay is the portal now
                 return
             except UnknownAgent:  # the operator has removed it; the door registers it again at the next start
                 await asyncio.sleep(_RETRY_SECONDS)

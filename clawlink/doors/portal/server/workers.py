@@ -13,7 +13,7 @@ class ContactWorkers:
         self._again: set[str] = set()
         """The contacts for which something came that their task has not looked for yet."""
         self._hurry: dict[str, asyncio.Event] = {}
-        self._closed = False
+        self._closed = True  # until the start: of several relays, those that are not active do no work
 
     def is_working_on(self, contact: str) -> bool:
         """Return True while anything for a contact is under way, or waits for another try."""

@@ -1,0 +1,307 @@
+"""A portal of two relays over one Valkey server: one is active, and the other takes its place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from clawlink.doors.portal.server.door import PortalServer
+from clawlink.doors.portal.settings import Settings
+from clawlink.store.base import Failed
+from tests.conftest import Serve, Start
+from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Peers, Portals
+from tests.doors.portal.several import LEASE, Front, Nodes, is_active
+from tests.doors.portal.test_errands import delegate as delegate_text
+from tests.doors.portal.test_errands import heard, task_in
+from tests.doors.portal.test_files import B_KEY, PART, begin, download, give, put, status_of
+from tests.doors.portal.test_messages import send
+from tests.doors.portal.test_processes import Gate, gate
+from tests.doors.portal.test_task_files import bring, delegate, read, share
+from tests.valkey import Server, program
+from tests.waiting import eventually, until
+
+__all__ = ["gate"]
+
+pytestmark = pytest.mark.skipif(program() is None, reason="there is no server for --store")
+
+_names = count()
+
+
+@pytest.fixture
+async def front() -> AsyncIterator[Front]:
+    made = Front()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+async def two(serve: Serve, monkeypatch: pytest.MonkeyPatch, front: Front) -> tuple[Own, Own]:
+    """Start two relays of a portal in this process; the first one is active."""
+    monkeypatch.setenv("AGENTP2P_API_KEY", OWNER)
+    monkeypatch.setenv("CLAWLINK_PORTAL_PASSWORD", PASSWORD)
+    settings = Settings(url=front.url, portal_lease=LEASE)
+    name = f"portal{os.getpid()}-{next(_names)}"
+    found = [Own(await serve(mesh=name, token="t", doors={"portal": settings})) for _ in range(2)]
+    front.nodes = [own.url for own in found]
+    return found[0], found[1]
+
+
+def door_of(own: Own) -> PortalServer:
+    door: Any = own.relay.app.doors["portal"]
+    return door  # type: ignore[no-any-return]
+
+
+async def befriended(serve: Serve, portals: Portals, portal: Any, url: str) -> Own:
+    """Start the portal of a contact, in memory."""
+    other = await portals(key=B_KEY)
+    key = await portal.befriend(other.url, agent_name="B-bot")
+    await other.well("POST", "/api/contacts", {"portal_url": url, "agent_name": "A-bot", "SHARED_KEY": key})
+    return other
+
+
+async def test_one_relay_is_active_and_the_other_refuses_each_route_of_the_portal(
+    serve: Serve, portals: Portals, front: Front, monkeypatch: pytest.MonkeyPatch, bridges: Bridges
+) -> None:
+    one, other = await two(serve, monkeypatch, front)
+    assert [await is_active(own) for own in (one, other)] == [True, False]
+    door = door_of(other)
+    for endpoint, _ in door.routes():
+        path = endpoint.url(**dict.fromkeys(endpoint.pattern.groupindex, "1"))
+        headers = {"Authorization": f"Bearer {OWNER}"}
+        body = b"x" if endpoint.method in ("POST", "PUT") else None
+        async with other.relay.session.request(endpoint.method, other.url + path, headers=headers, data=body) as told:
+            answer = await told.json()
+            assert (told.status, answer["code"]) == (503, "not_active"), path
+            assert told.headers["Retry-After"] == "1"
+            assert "the active node" in answer["detail"]
+    assert (await other.ask("GET", "/discover", key="t"))[0] == 200, "all that is no portal goes on"
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await bridges(other)
+    assert refused.value.status == 503
+
+
+async def test_an_agent_at_either_relay_writes_to_contacts_by_their_present_names(
+    serve: Serve, portals: Portals, front: Front, monkeypatch: pytest.MonkeyPatch, bridges: Bridges
+) -> None:
+    one, other = await two(serve, monkeypatch, front)
+    contact = await befriended(serve, portals, one, front.url)
+    bridge = await bridges(contact)
+
+    async def names() -> Any:
+        told = (await other.ask("GET", "/discover", key="t", params={"status": "all"}))[1]["agents"]
+        return "B-bot@portal" in str(told) and told
+
+    id = await delegate_text(other, "B-bot@portal", "count the sheep")
+    await heard(bridge, "count the sheep")
+    await eventually(names)
+    await one.well("POST", "/api/portal/contacts/B-bot", {"display_name": "Bob"})
+    moved = await delegate_text(other, "Bob@portal", "and the goats")
+    there = await heard(bridge, "and the goats")
+    await contact.well("POST", f"/api/portal/tasks/{there}", {"result": "nine"})
+    assert (await task_in(other, moved, "completed"))["result"] == "nine"
+    assert (await task_in(one, moved, "completed"))["result"] == "nine"
+    (cancelled,) = (await other.ask("POST", f"/tasks/{id}/cancel", {"from_agent": "ann"}, key="t"),)
+    assert cancelled[0] == 200, cancelled
+    await until(lambda: any("cancelled" in text for text in bridge.texts))
+    await one.well("DELETE", "/api/contacts/1")
+
+    async def unknown() -> bool:
+        ask = {"from_agent": "ann", "to_agent": "Bob@portal", "task": "x"}
+        return bool((await other.ask("POST", "/delegate", ask, key="t"))[0] == 404)
+
+    await eventually(unknown)
+
+
+async def test_a_relay_that_ends_gives_the_portal_to_the_next_with_logins_and_numbers(
+    serve: Serve, portals: Portals, front: Front, monkeypatch: pytest.MonkeyPatch, bridges: Bridges
+) -> None:
+    one, other = await two(serve, monkeypatch, front)
+    contact = await befriended(serve, portals, one, front.url)
+    token = (await one.well("POST", "/api/admin/login", {"password": PASSWORD}, key=""))["token"]
+    made = await one.well("POST", "/api/key/create", {"agent_name": "mine"})
+    number = await send(one, contact.url, "first")
+    await one.state(number, "sent")
+    line = await one.well("POST", "/api/chat/owner/send", {"content": "to my agent"})
+    bridge = await bridges(one)
+    await until(lambda: len(bridge.texts) == 1)
+    await door_of(one).close()
+    assert bridge.closed
+    await eventually(lambda: is_active(other))
+    for key in (token, OWNER, made["api_key"]):
+        (known,) = (await other.well("GET", "/api/contacts", key=key))["contacts"]
+        assert (known["id"], known["portal_url"]) == (1, contact.url)
+    assert (await other.well("POST", "/api/chat/owner/send", {"content": "again"}))["message_id"] > line["message_id"]
+    assert await send(other, contact.url, "second") == number + 1
+    await other.state(number + 1, "sent")
+    later = await bridges(other)
+    await until(lambda: [text[-5:] for text in later.texts] == ["again"])
+    assert (await one.ask("GET", "/api/contacts"))[1]["code"] == "not_active"
+
+
+async def test_a_relay_that_cannot_keep_the_lease_stops_and_begins_anew_later(
+    serve: Serve, portals: Portals, front: Front, monkeypatch: pytest.MonkeyPatch, bridges: Bridges
+) -> None:
+    one, other = await two(serve, monkeypatch, front)
+    contact = await befriended(serve, portals, one, front.url)
+    bridge = await bridges(one)
+    cut = one.relay.app.mesh
+    assert cut is not None
+    ask = cut.lease
+
+    async def away(*_: Any) -> None:
+        raise Failed("the store is away")
+
+    monkeypatch.setattr(cut, "lease", away)
+    before = door_of(one).active
+    await eventually(lambda: is_active(other))
+    assert not await is_active(one)
+    await until(lambda: bridge.closed)
+    await send(other, contact.url, "from the other")
+    monkeypatch.setattr(cut, "lease", ask)
+    await door_of(other).close()
+    await eventually(lambda: is_active(one))
+    assert door_of(one).active is not before
+    number = await send(one, contact.url, "from the first")
+    assert number == 2, "it has read the numbers again"
+    await one.state(number, "sent")
+
+
+async def test_a_request_that_outlives_the_lease_changes_nothing(
+    serve: Serve, portals: Portals, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await two(serve, monkeypatch, front)
+    await one.befriend("https://b.example", agent_name="B-bot")
+    data = b"x" * 1000
+    offer = await begin(one, "B-bot", "slow.bin", data)
+    asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield data[:500]
+        asked.set()
+        await goes_on.wait()
+        yield data[500:]
+
+    path, headers = f"/api/portal/files/{offer['file_id']}/0", {"Authorization": f"Bearer {OWNER}"}
+    length = {**headers, "Content-Length": str(len(data)), "Content-Type": "application/octet-stream"}
+    putting = asyncio.create_task(one.relay.session.put(one.url + path, data=slowly(), headers=length))
+    await asked.wait()
+    mesh = one.relay.app.mesh
+    assert mesh is not None
+
+    async def away(*_: Any) -> None:
+        raise Failed("the store is away")
+
+    monkeypatch.setattr(mesh, "lease", away)
+    await eventually(lambda: is_active(other))
+    goes_on.set()
+    async with await putting as told:
+        assert (told.status, (await told.json())["code"]) == (503, "not_active")
+    told = await other.well("GET", f"/api/file/status/{offer['file_id']}")
+    assert (told["status"], told["received_chunks"]) == ("transferring", [])
+    assert (await put(other, offer["file_id"], 0, data))[0] == 200, "it begins again at the next relay"
+    await status_of(other, offer["file_id"], "queued")
+
+
+class Bytes:
+    """A file of the tests."""
+
+    def __init__(self, parts: int) -> None:
+        self.data = os.urandom(parts * PART + 1)
+
+    def part(self, index: int) -> bytes:
+        return self.data[index * PART : (index + 1) * PART]
+
+
+@pytest.fixture
+def nodes(start_relay: Start, session: aiohttp.ClientSession, front: Front, valkey: Server) -> Nodes:
+    return Nodes(start_relay, session, front, valkey, f"nodes{os.getpid()}-{next(_names)}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+async def test_a_killed_relay_loses_and_doubles_nothing(
+    nodes: Nodes, portals: Portals, gate: Gate, bridges: Bridges, tmp_path: Path
+) -> None:
+    """The active relay is killed while a message, two files and a task are under way, in both directions."""
+    for _ in range(2):
+        nodes.begin("--blobs", str(tmp_path / "blobs"))
+    own = nodes.own
+    contact = await portals(key=B_KEY, url=gate.url)
+    gate.target = int(contact.url.rpartition(":")[2])
+    key = await own.befriend(gate.url, agent_name="B-bot")
+    await contact.well("POST", "/api/contacts", {"portal_url": own.url, "agent_name": "A-bot", "SHARED_KEY": key})
+    there, idle = await bridges(contact), nodes.nodes[1]
+    done = await delegate_text(idle, "B-bot@portal", "before")
+    await contact.well("POST", f"/api/portal/tasks/{await heard(there, 'before')}", {"result": "done"})
+    await task_in(idle, done, "completed")
+    coming = Bytes(3)
+    offer = await begin(contact, own.url, "coming.bin", coming.data)
+    assert offer["chunks_total"] == 4
+    gate.holds = True
+    number = await send(own, gate.url, "held")
+    await gate.held.wait()
+    attached = await share(idle, "attached.bin", coming.data[::-1])
+    task = await delegate(idle, "B-bot@portal", "with a file", attached)
+    going = await give(own, gate.url, "going.bin", coming.data)
+    nodes.processes[0].stop(signal.SIGKILL)
+    gate.holds = False
+    for index in range(4):
+        await put(contact, offer["file_id"], index, coming.part(index))
+    await nodes.active(1)
+    await own.state(number, "acknowledged")
+    await status_of(own, going, "sent")
+    asked = await heard(there, "with a file")
+    brought = await bring(contact, asked, "answer.bin", coming.data)
+    await contact.well("POST", f"/api/portal/tasks/{asked}", {"result": "see there", "files": [brought]})
+    (result,) = (await task_in(own, task, "completed"))["result_attachments"]
+    assert await read(idle, result["file_key"]) == (200, coming.data)
+    await status_of(contact, offer["file_id"], "sent")
+    (came,) = [one for one in (await own.well("GET", "/api/portal/files"))["files"] if one["filename"] == "coming.bin"]
+    assert (await download(own, came["file_id"]))[1] == coming.data
+    assert len([text for text in there.texts if text.endswith(": held")]) == 1
+    history = await own.well("GET", "/api/messages/history", params={"contact_portal": gate.url})
+    assert [one["content"] for one in history["messages"]] == ["held"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
+async def test_a_relay_that_stood_still_acts_no_more_when_it_goes_on(
+    nodes: Nodes, front: Front, old_portals: Peers, bridges: Bridges
+) -> None:
+    for _ in range(2):
+        nodes.begin()
+    own, first, process = nodes.own, nodes.nodes[0], nodes.processes[0].process
+    peer = await old_portals("0.9")
+    peer.from_portal = own.url
+    peer.key = await own.befriend(peer.url)
+    port = int(peer.url.rpartition(":")[2])
+    await peer.stop()
+    number = await send(own, peer.url, "once")  # it is tried again and again
+    mute = await bridges(first, acks=False)
+    await own.well("POST", "/api/chat/owner/send", {"content": "to the agent"})
+    await until(lambda: len(mute.texts) == 1)
+    process.send_signal(signal.SIGSTOP)
+    await nodes.active(1)
+    await peer.start(port=port)
+    await own.state(number, "sent")
+    second = await bridges(nodes.nodes[1])
+    process.send_signal(signal.SIGCONT)
+    status, answer = await first.ask("POST", "/api/portal/send", {"to": peer.url, "content": "from the first"})
+    assert (status, answer["code"]) == (503, "not_active")
+    await until(lambda: mute.closed)
+    later = await send(own, peer.url, "from the second")
+    assert later == number + 1
+    await own.state(later, "sent")
+    assert [one["content"] for one in peer.stored] == ["once", "from the second"]
+    assert len(second.texts) <= 1
+    nodes.processes[1].stop(signal.SIGKILL)
+    await nodes.active(0)
+    assert await send(own, peer.url, "from the first again") == later + 1
+    await own.state(later + 1, "sent")
