@@ -26,9 +26,10 @@ PAGE = Path(__file__).parent.parent / "references" / "nodes.md"
 TEXT = PAGE.read_text("utf-8")
 
 
-def block(language: str) -> str:
-    """Return the page's only block of a language."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+def block(language: str, word: str = "") -> str:
+    """Return the page's only block of a language, or the one with a word in it."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    (found,) = (one for one in blocks if word in one)
     return str(found)
 
 

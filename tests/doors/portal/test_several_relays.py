@@ -14,11 +14,20 @@ from typing import Any
 import aiohttp
 import pytest
 
+from clawlink.doors.portal.client import bridge
+from clawlink.doors.portal.client.bridge import Bridge, Status
+from clawlink.doors.portal.client.files import send_file
+from clawlink.doors.portal.client.portal import Place, Portal
+from clawlink.doors.portal.records import Contact, Message, State
+from clawlink.doors.portal.rules.posting import Outcome
 from clawlink.doors.portal.server.door import PortalServer
+from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.settings import Settings
+from clawlink.errors import NotActive
 from clawlink.store.base import Failed
+from clawlink.wake.openclaw import Gateway, NoGateway
 from tests.conftest import Serve, Start
-from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Peers, Portals
+from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Peers, Portals, free_port
 from tests.doors.portal.several import LEASE, Front, Nodes, is_active
 from tests.doors.portal.test_errands import delegate as delegate_text
 from tests.doors.portal.test_errands import heard, task_in
@@ -305,3 +314,54 @@ async def test_a_relay_that_stood_still_acts_no_more_when_it_goes_on(
     await nodes.active(0)
     assert await send(own, peer.url, "from the first again") == later + 1
     await own.state(later + 1, "sent")
+
+
+async def test_commands_and_the_bridge_go_on_to_the_active_relay(
+    serve: Serve, portals: Portals, front: Front, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bridge, "FIRST_PAUSE_SECONDS", 0.02)
+    one, other = await two(serve, monkeypatch, front)
+    contact = await befriended(serve, portals, one, front.url)
+    several = f"http://127.0.0.1:{free_port()},{other.url}/,{one.url}"
+    path = tmp_path / "a file"
+    path.write_bytes(b"x" * 1000)
+
+    def use() -> tuple[Any, ...]:
+        with Portal(several, OWNER) as client:
+            told = send_file(client, "B-bot", path)
+            sent = client.send("B-bot", "hello")
+            return client.contacts(), told, client.until_sent(sent, 10.0)
+
+    known, told, sent = await asyncio.to_thread(use)
+    assert [one["portal_url"] for one in known] == [contact.url]
+    assert (sent["state"], told["filename"]) == ("sent", "a file")
+    with Portal(other.url, OWNER) as client, pytest.raises(NotActive, match="is the active node"):
+        await asyncio.to_thread(client.contacts)
+
+    def no_gateway() -> Gateway:
+        raise NoGateway("there is none")
+
+    bridging = asyncio.create_task(Bridge(Place(several, OWNER), no_gateway, Status(tmp_path, several)).run())
+    await until(lambda: door_of(one).active.sockets == 1)
+    bridging.cancel()
+    await asyncio.gather(bridging, return_exceptions=True)
+
+
+async def test_nothing_is_posted_without_the_lease(old_portals: Peers) -> None:
+    """The last look at the lease is when the connection is made: a relay may have stood still before that."""
+    peer = await old_portals("0.9")
+    peer.from_portal, peer.key = "http://127.0.0.1:1", "k" * 40
+    contact = Contact(id=peer.url, version=1, number=1, url=peer.url, key=peer.key, created_at=0.0)
+    message = Message(
+        id="m", version=1, number=1, inbound=False, contact=peer.url, content="hello", message_type="text",
+        created_at=0.0, state=State.SENDING,
+    )  # fmt: skip
+    holds = True
+    poster = Poster(peer.from_portal, ca=None, allowed=(), acts=lambda: holds)
+    assert (await poster.post(contact, message)).outcome is Outcome.STORED
+    holds = False
+    posted = await poster.post(contact, message)
+    assert posted.outcome is Outcome.NOT_STORED
+    assert "another relay is the active node" in posted.detail
+    assert len(peer.stored) == 1
+    await poster.close()

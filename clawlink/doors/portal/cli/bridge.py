@@ -53,9 +53,11 @@ def _require_safe(url: str) -> None:
     from clawlink.cli.exits import UsageError
     from clawlink.domain.networks import is_loopback
 
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
-        raise UsageError(f"{url} would show the key on the way: the address of the portal begins with https://")
+    for one in url.split(","):
+        parts = urlsplit(one)
+        if parts.scheme == "https" or is_loopback(parts.hostname or ""):
+            continue
+        raise UsageError(f"{one} would show the key on the way: the address of the portal begins with https://")
 
 
 def _service(args: Namespace | None, folder: Path) -> Service:

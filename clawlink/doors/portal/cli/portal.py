@@ -38,7 +38,11 @@ def add(parser: ArgumentParser) -> None:
     parser.epilog = listed()
     if isinstance(parser, Parser):
         parser.narrow = partial(narrow, parser)
-    parser.add_argument("--at", metavar="URL", help="the portal (default AGENTP2P_HUB_URL, or ~/.openclaw/gateway.env)")
+    parser.add_argument(
+        "--at",
+        metavar="URL",
+        help="the portal, or its relays with commas (default AGENTP2P_HUB_URL, or ~/.openclaw/gateway.env)",
+    )
     parser.add_argument("--key", metavar="KEY", help="the owner key or an agent key (default AGENTP2P_API_KEY)")
     parser.add_argument("--url", metavar="URL", help="approve: the guest's portal, where its text is not clear")
     parser.add_argument("--shared-key", metavar="KEY", help="approve: the offered key, where the text is not clear")

@@ -74,6 +74,8 @@ class Bridge:
 
     def __init__(self, portal: Place, gateway: Callable[[], Gateway], status: Status, *, ca: str | None = None) -> None:
         self._portal = portal
+        self._urls = deque(portal.url.split(","))
+        """The addresses of the portal's relays, the one to connect to at the front."""
         self._find = gateway
         self._status = status
         self._tls = ssl.create_default_context(cafile=ca) if ca else True
@@ -123,12 +125,13 @@ class Bridge:
                 why = f"the portal does not answer: {cell(str(error))[:200] or type(error).__name__}"
             failed = 1 if time.monotonic() - began > MOST_PAUSE_SECONDS else failed + 1
             self._status.tell("error" if "key" in why else "disconnected", why)
+            self._urls.rotate(-1)  # with several relays another one may be the active one
             await asyncio.sleep(
                 spread(backoff(failed, first=FIRST_PAUSE_SECONDS, most=MOST_PAUSE_SECONDS), random.random())
             )
 
     async def _stay_connected(self) -> None:
-        scheme, _, rest = self._portal.url.partition("://")
+        scheme, _, rest = self._urls[0].partition("://")
         url = f"{'wss' if scheme == 'https' else 'ws'}://{rest}/ws/agent"
         async with self._session.ws_connect(
             url,
@@ -275,7 +278,7 @@ class Bridge:
         said = f"[bridge] OpenClaw 未接收消息 / {what} at the portal, because OpenClaw refuses: {cell(why)}"
         try:
             async with self._session.post(
-                f"{self._portal.url}/api/chat/owner/reply",
+                f"{self._urls[0]}/api/chat/owner/reply",
                 json={"content": said},
                 headers={"Authorization": f"Bearer {self._portal.key}"},
                 allow_redirects=False,

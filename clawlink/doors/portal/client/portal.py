@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from clawlink.errors import (
     BadRequest,
     ClawLinkError,
     InternalError,
+    NotActive,
     NotAllowed,
     NotARelay,
     NotAuthenticated,
@@ -34,11 +36,19 @@ _FIRST_LOOK_SECONDS, _MOST_LOOK_SECONDS = 0.05, 1.0
 
 
 class Place(NamedTuple):
-    """The address of a portal, and a key for it. ``source`` tells people where the address comes from."""
+    """The address of a portal, or those of its relays with commas, and a key for it.
+
+    ``source`` tells people where the address comes from.
+    """
 
     url: str
     key: str
     source: str = URL
+
+
+def several(urls: str, *, field: str = "portal_url") -> str:
+    """Return an address, or some with commas, as normalised. Raises BadRequest."""
+    return ",".join(dict.fromkeys(normalised(url, field=field) for url in urls.split(",")))
 
 
 def place(environ: Mapping[str, str] = os.environ, *, home: Path | None = None) -> Place:
@@ -48,7 +58,7 @@ def place(environ: Mapping[str, str] = os.environ, *, home: Path | None = None) 
     """
     url, key = environ.get(URL), environ.get(KEY)
     if url and key:
-        return Place(normalised(url, field=URL), key)
+        return Place(several(url, field=URL), key)
     kept, path = {}, "~" / GATEWAY_FILE
     try:
         path = (home or Path.home()) / GATEWAY_FILE
@@ -56,7 +66,7 @@ def place(environ: Mapping[str, str] = os.environ, *, home: Path | None = None) 
     except (OSError, UnicodeDecodeError, RuntimeError):  # no such file, or no home
         pass
     if kept.get(URL) and kept.get(KEY):
-        return Place(normalised(kept[URL], field=URL), kept[KEY], f"{URL} in {path}")
+        return Place(several(kept[URL], field=URL), kept[KEY], f"{URL} in {path}")
     raise BadRequest(f"no portal is named: set {URL} and {KEY}, or write both into {path}", field=URL)
 
 
@@ -71,18 +81,24 @@ def gateway(text: str) -> dict[str, str]:
 
 
 class Portal:
-    """The own portal. ``ca`` is the file of an authority to trust, and ``source`` the place that has the address."""
+    """The own portal. ``ca`` is the file of an authority to trust, and ``source`` the place that has the address.
+
+    With several addresses, those of its relays, a request goes to the active one: it goes on to the next address where
+    a relay is away, or not active. A request that a relay may have taken is never sent to another one.
+    """
 
     def __init__(
         self, url: str, key: str, *, ca: str | None = None, timeout: float = _TIMEOUT_SECONDS, source: str = URL
     ) -> None:
-        self.url = normalised(url)
+        self.url = several(url)
         self.key = key
         self.source = source
         self._timeout = timeout
+        self._verify = ca or True
+        self._urls = deque(self.url.split(","))
+        """The addresses, the one that answered last at the front."""
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {key}"
-        self._session.verify = ca or True
 
     def close(self) -> None:
         """Close the connection."""
@@ -96,56 +112,59 @@ class Portal:
 
     def ask(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         """Ask a route, and return its answer. Raises the error that the portal tells."""
-        try:
-            answer = self._session.request(
-                method, self.url + path, json=body, params=query, timeout=self._timeout, allow_redirects=False
-            )
-        except requests.RequestException as error:
-            raise self._silent(error) from None
-        return _answer(self.url, answer)
+        return self._answer(self._send(method, path, json=body, params=query))
 
     def put(self, path: str, body: Any) -> Any:
         """Send bytes to a route. Raises the error that the portal tells."""
-        try:
-            answer = self._session.put(
-                self.url + path,
-                data=body,
-                headers={"Content-Type": "application/octet-stream"},
-                timeout=self._timeout,
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            raise self._silent(error) from None
-        return _answer(self.url, answer)
+        return self._answer(self._send("PUT", path, data=body, headers={"Content-Type": "application/octet-stream"}))
 
     @contextmanager
     def stream(self, path: str, start: int) -> Iterator[requests.Response]:
         """Read bytes of a route from ``start`` on. Raises the error that the portal tells."""
         headers = {"Range": f"bytes={start}-"} if start else {}
-        try:
-            answer = self._session.get(
-                self.url + path, headers=headers, timeout=self._timeout, allow_redirects=False, stream=True
-            )
-        except requests.RequestException as error:
-            raise self._silent(error) from None
-        with answer:
+        with self._send("GET", path, headers=headers, stream=True) as answer:
             if answer.status_code not in (200, 206):
-                _answer(self.url, answer)
+                self._answer(answer)
             yield answer
 
     def upload(self, path: str, part: str, name: str, data: bytes) -> Any:
         """Send a form with one file. Raises the error that the portal tells."""
-        try:
-            answer = self._session.post(
-                self.url + path, files={part: (name, data)}, timeout=self._timeout, allow_redirects=False
-            )
-        except requests.RequestException as error:
-            raise self._silent(error) from None
-        return _answer(self.url, answer)
+        return self._answer(self._send("POST", path, files={part: (name, data)}))
+
+    def _send(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Send a request to the first relay that takes it. Raises RelayUnreachable."""
+        # What was read of a body cannot be sent again: its caller asks once more.
+        tries = 1 if "data" in options else len(self._urls)
+        for left in reversed(range(tries)):
+            try:
+                answer = self._session.request(
+                    method,
+                    self._urls[0] + path,
+                    timeout=self._timeout,
+                    verify=self._verify,  # else REQUESTS_CA_BUNDLE would go before it
+                    allow_redirects=False,
+                    **options,
+                )
+            except requests.RequestException as error:
+                unsent, failure = _unsent(error), self._silent(error)
+                if unsent:
+                    self._urls.rotate(-1)
+                if not left or not unsent:
+                    raise failure from None
+            else:
+                elsewhere = _is_elsewhere(answer)
+                if elsewhere:
+                    self._urls.rotate(-1)
+                if not left or not elsewhere:
+                    return answer
+        raise AssertionError("there is an address")
+
+    def _answer(self, answer: requests.Response) -> Any:
+        return _answer(self._urls[0], answer)
 
     def _silent(self, error: Exception) -> RelayUnreachable:
         return RelayUnreachable(
-            f"the portal {self.url} does not answer: {reason(error)}; is it running, and is {self.source} right?"
+            f"the portal {self._urls[0]} does not answer: {reason(error)}; is it running, and is {self.source} right?"
         )
 
     def contacts(self) -> list[dict[str, Any]]:
@@ -174,13 +193,12 @@ class Portal:
 
     def leave(self, url: str, text: str) -> int:
         """Leave a guest message at another portal, and return its number there. The own key does not go there."""
-        verify = self._session.verify
         try:
             answer = requests.post(
                 normalised(url) + "/api/guest/leave-message",
                 json={"content": text},
                 timeout=self._timeout,
-                verify=verify,
+                verify=self._verify,
                 allow_redirects=False,
             )
         except requests.RequestException as error:
@@ -203,6 +221,24 @@ def reason(error: BaseException) -> str:
             return inner.strerror
         inner = inner.__cause__ or inner.__context__
     return "the connection broke" if isinstance(error, requests.ConnectionError) else str(error)
+
+
+def _unsent(error: BaseException) -> bool:
+    """Return True if a request was surely not sent, since there was no connection."""
+    return isinstance(error, requests.ConnectTimeout) or (
+        isinstance(error, requests.ConnectionError) and "NewConnectionError" in str(error)
+    )
+
+
+def _is_elsewhere(answer: requests.Response) -> bool:
+    """Return True if a relay says that another one is active."""
+    if answer.status_code != NotActive.status:
+        return False
+    try:
+        told = answer.json()
+    except ValueError:
+        return False
+    return isinstance(told, dict) and told.get("code") == NotActive.code
 
 
 def _answer(url: str, answer: requests.Response) -> Any:

@@ -61,6 +61,10 @@ class Posted(NamedTuple):
     renewed: bool = False
 
 
+class _Over(aiohttp.ClientConnectionError):
+    """This relay does not act as the portal any more."""
+
+
 class _Connector(aiohttp.TCPConnector):
     """Gives connections only while this relay acts as the portal."""
 
@@ -72,7 +76,7 @@ class _Connector(aiohttp.TCPConnector):
         connection = await super().connect(req, traces, timeout)
         if not self._acts():  # the last moment before anything is sent
             connection.close()
-            raise Forbidden("another relay is the active node of this portal now")
+            raise _Over("another relay is the active node of this portal now")
         return connection
 
 
@@ -289,6 +293,7 @@ def judged(status: int, answer: bytes, key: str) -> Posted:
 NOT_BEGUN = (
     aiohttp.ServerFingerprintMismatch,
     Forbidden,
+    _Over,
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
