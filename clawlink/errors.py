@@ -342,7 +342,7 @@ class Stopped(Unavailable):
 
 
 class NotActive(Unavailable):
-    """Another relay of the mesh does this at present, or none yet. A proxy goes on to the next relay."""
+    """Another relay of the mesh does this now, or none yet. A proxy goes on to the next relay."""
 
     code = "not_active"
 

@@ -28,6 +28,7 @@ CODES = {
     errors.NotARelay: 3,
     errors.Draining: 3,
     errors.Stopped: 3,
+    errors.NotActive: 3,
     errors.StoreUnavailable: 3,
     errors.NotAuthenticated: 4,
     errors.NotAllowed: 4,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 from clawlink.client.sync import Client
-from clawlink.doors.portal.client.portal import Portal
-from clawlink.errors import NotActive
 from tests.binaries import find
 from tests.conftest import RelayProcess, Start
 from tests.operations import NAME, Authority, replaced
@@ -55,25 +55,31 @@ def test_a_portal_goes_on_at_the_next_relay(
         },
     )
     (tmp_path / "clawlink.conf").write_text(site + portal)
-    with running(command, port, tmp_path), Portal(f"https://127.0.0.1:{port}", key, ca=authority.ca) as own:
-        assert own.ask("POST", "/api/contacts", {"portal_url": "https://b.example"}) == {"status": "created"}
+    url = f"https://127.0.0.1:{port}/api"
+    asking: dict[str, Any] = {
+        "headers": {"Authorization": f"Bearer {key}"},
+        "verify": authority.ca,
+        "timeout": PATIENCE,
+    }
+
+    def answers() -> bool:
+        told = requests.get(f"{url}/contacts", **asking)
+        assert told.status_code == 200 or (told.status_code, told.json()["code"]) == (503, "not_active")
+        return told.status_code == 200
+
+    with running(command, port, tmp_path):
+        made = requests.post(f"{url}/contacts", json={"portal_url": "https://b.example"}, **asking)
+        assert made.json() == {"status": "created"}
         for relay in relays[:2]:
-            (contact,) = own.contacts()
-            assert contact["portal_url"] == "https://b.example"
-            own.ask("POST", "/api/chat/owner/send", {"content": "hello"})
+            wait_until(answers)
+            requests.post(f"{url}/chat/owner/send", json={"content": "hello"}, **asking)
             relay.process.kill()
             relay.process.wait()
-            wait_until(lambda: _is_there(own))
-        lines = own.ask("GET", "/api/chat/owner/history")["messages"]
+        wait_until(answers)
+        (contact,) = requests.get(f"{url}/contacts", **asking).json()["contacts"]
+        assert contact["portal_url"] == "https://b.example"
+        lines = requests.get(f"{url}/chat/owner/history", **asking).json()["messages"]
         assert [line["content"] for line in lines] == ["hello"] * 2
-
-
-def _is_there(own: Portal) -> bool:
-    try:
-        own.contacts()
-    except NotActive:
-        return False
-    return True
 
 
 @_ASKED

@@ -133,7 +133,7 @@ class Portal:
 
     def _send(self, method: str, path: str, **options: Any) -> requests.Response:
         """Send a request to the first relay that takes it. Raises RelayUnreachable."""
-        # What was read of a body cannot be sent again: its caller asks once more.
+        # A body that was read cannot be sent again: its caller asks once more.
         tries = 1 if "data" in options else len(self._urls)
         for left in reversed(range(tries)):
             try:

@@ -1,7 +1,7 @@
 """The active portal: all its parts, wired, for as long as this relay acts as the portal.
 
-A relay alone acts from its start to its end. Of several relays, one acts at a time, and all that it knows in memory
-begins here anew: numbers, contacts, sockets, what is under way.
+A relay alone acts from its start to its end. Of several relays, one acts at a time. What it knows in memory begins
+with it: numbers, contacts, sockets, and what is under way.
 """
 
 from __future__ import annotations

@@ -153,6 +153,8 @@ class PortalServer(OpenDoor):
 
     def _end_term(self) -> None:
         """End all that the active part does. What it began takes no more effect: its fence is shut."""
+        if self._pages is not None:
+            self._pages.all.end_owners()  # the next active relay would not end them with the others
         active, self.active = self.active, self._made()
         fence = self._lease.fence if self._term == self._lease.token else None
         self._begun, self._term = False, None
@@ -165,7 +167,10 @@ class PortalServer(OpenDoor):
     async def _end(self, active: ActivePortal, beginning: asyncio.Task[None] | None) -> None:
         if beginning is not None:
             beginning.cancel()
-        await self.relay.janitor.step("end the active portal", active.close)
+        try:
+            await active.close()
+        except Exception:
+            _log.exception("the active part of the portal did not end well")
 
     async def close(self) -> None:
         with behind(self._lease.fence):
@@ -186,9 +191,13 @@ class PortalServer(OpenDoor):
         await self._names.follow()
         if self._missed:
             self._missed = False
-            await self._names.load()
-            if self.acts:
-                await self.active.find_addressed()
+            try:
+                await self._names.load()
+                if self.acts:
+                    await self.active.find_addressed()
+            except BaseException:
+                self._missed = True
+                raise
         if self.acts:
             with behind(self._lease.fence):
                 await self.active.upkeep()
