@@ -10,7 +10,7 @@ import pytest
 
 from clawlink.domain.task import Task
 from clawlink.relay.timestamps import steady_clock
-from clawlink.store.base import Fenced, Store
+from clawlink.store.base import Batch, Fenced, Put, Store
 from clawlink.store.fence import Fence, behind, current
 from clawlink.store.valkey.mesh import Mesh
 from tests.store.contract import put, task
@@ -72,7 +72,13 @@ async def test_a_commit_behind_a_lost_lease_takes_no_effect(relays: tuple[Mesh, 
     assert await other.lease("x", "", "b", _LONG) == "b"
     with behind(Fence("x", "a")), pytest.raises(Fenced):
         await put(store, task(id="taken"))
-    for id in ("free", "taken"):
+    first, second = (task(id=f"in order {n}", assignee=str(n)) for n in range(2))
+    batches = [Batch(record.partition_key, (Put(record),)) for record in (first, second)]
+    with behind(Fence("x", "a")):
+        (result,) = await store.commit_in_order(batches)
+        assert isinstance(result, Fenced)
+        assert [type(result) for result in await store.commit_many(batches)] == [Fenced, Fenced]
+    for id in ("free", "taken", first.id, second.id):
         assert await store.get(Task, id) is None
     with behind(Fence("x", "b")):
         await put(other.store, task(id="taken"))

@@ -170,7 +170,9 @@ class Book:
         portal = await self._core.store.get(Portal, PORTAL_ID)
         if portal is not None:
             given = {kind.__name__: number for kind, number in numbers.items()}
-            highest = {name: max(given.get(name, 0), portal.highest.get(name, 0)) for name in {**portal.highest, **given}}
+            highest = {
+                name: max(given.get(name, 0), portal.highest.get(name, 0)) for name in {**portal.highest, **given}
+            }
             portal = replace(portal, version=portal.version + 1, highest=highest)
             await self._core.commit(portal.partition_key, Put(portal))
 
