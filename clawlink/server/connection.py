@@ -12,9 +12,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from aiohttp import StreamReader, hdrs, web
-from aiohttp.http import StreamWriter
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp import hdrs, web
+from aiohttp.web_protocol import RequestHandler
 
 from clawlink.domain.limits import MAX_KEY_LENGTH
 from clawlink.errors import BadRequest, BodyTimeout, ClawLinkError, InternalError
@@ -24,7 +23,7 @@ from clawlink.server.flow import UnreadReplies, Watch, on_its_way
 from clawlink.server.handover import Handover, Handovers, has_come
 from clawlink.server.masks import Masked
 from clawlink.server.request import Request
-from clawlink.server.response import Written, as_bytes, as_response, reply_failure
+from clawlink.server.response import as_bytes, as_response, reply_failure
 from clawlink.server.router import Router
 
 # The longest key of a file, all of it percent-encoded, and the rest of its address.
@@ -65,7 +64,6 @@ class Server(web.Server):
             seat,
             loop=asyncio.get_running_loop(),
             access_log=None,
-            keepalive_timeout=0,  # the ceiling ends idle connections
             max_line_size=_MAX_LINE_BYTES,
             auto_decompress=False,  # no token has been checked yet, and a small body may become a huge one
         )
@@ -96,85 +94,10 @@ class _Connection(RequestHandler):
         """Serve until the connection ends. Abort it if the rest to write then stands still for 60 s."""
         transport: Any = self.transport
         try:
-            await self._serve()
+            await super().start()
         finally:
             if transport is not None and transport.get_write_buffer_size():
                 Watch(lambda: -on_its_way(transport), transport.abort)
-
-    async def _serve(self) -> None:
-        """Answer one request after the other, as aiohttp does, but in this task: a task for each costs too much."""
-        while not self._force_close:
-            if not self._messages:
-                self._waiter = self._loop.create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
-            if isinstance(self._messages[0][0], _ErrInfo):
-                await super().start()  # it refuses what is no HTTP, and ends the connection
-                return
-            message, payload = self._messages.popleft()
-            if self._parser is not None:
-                self._parser.message_consumed()
-            if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
-                self._resume_reading_if_drained()
-            make: Any = self._request_factory
-            request: Request = make(message, payload, self, StreamWriter(self, self._loop), self._task_handler)
-            try:
-                stays = await self._answer(request)
-                if not payload.is_eof():
-                    await self._read_rest(payload)
-                if not stays or self._close:
-                    break
-                if self._messages:
-                    await asyncio.sleep(0)  # others have their turn
-            except ConnectionError:
-                break
-            except Exception as failure:
-                self.log_exception("Unhandled exception", exc_info=failure)
-                self.force_close()
-            except BaseException:
-                self.force_close()
-                raise
-            finally:
-                request._task = None  # type: ignore[assignment]  # it leads back to this frame
-        if not self._force_close:
-            self._task_handler = None
-            if self.transport is not None:
-                self.transport.close()
-
-    async def _answer(self, request: Request) -> bool:
-        """Answer a request. Return True if the connection stays."""
-        handler: Any = self._request_handler
-        self._request_in_progress = True
-        self._current_request = request
-        try:
-            try:
-                response = await handler(request)
-            except Exception as failure:
-                response = self.handle_error(request, 500, failure)
-            finally:
-                self._current_request = None
-            if isinstance(response, Written) and not self._upgraded:
-                request._finish()
-                return response.keep_alive
-            response, broken = await self.finish_response(request, response, None)
-            return response.keep_alive is True and not broken
-        finally:
-            self._request_in_progress = False
-            if self._handler_waiter is not None:
-                self._handler_waiter.set_result(None)
-
-    async def _read_rest(self, payload: StreamReader) -> None:
-        """Read what is left of a body, for a while: a peer that still sends would not read the reply."""
-        until = self._loop.time() + self._lingering_time
-        try:
-            while not (payload.is_eof() or self._force_close) and (left := until - self._loop.time()) > 0:
-                await asyncio.wait_for(payload.readany(), left)
-        except asyncio.TimeoutError:
-            pass
-        if not payload.is_eof():
-            self.close()
 
     def set_parser(self, parser: Any, *more: Any, **callbacks: Any) -> None:
         """Read frames of a websocket from now on, masked ones alone."""

@@ -94,7 +94,7 @@ class Asked(web.BaseRequest):
             response.headers.update(self.headers_too)
 
 
-class Written(web.StreamResponse):
+class _Written(web.StreamResponse):
     """Tells aiohttp that the reply is written, and whether the connection stays."""
 
     def __init__(self, *, stays: bool) -> None:
@@ -112,8 +112,8 @@ class Written(web.StreamResponse):
         return None
 
 
-_WRITTEN: web.StreamResponse = Written(stays=True)
-_LAST = Written(stays=False)
+_WRITTEN: web.StreamResponse = _Written(stays=True)
+_LAST = _Written(stays=False)
 
 
 async def write(request: Asked, answer: Reply) -> web.StreamResponse:

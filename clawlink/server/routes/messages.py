@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from clawlink.domain.agent import Agent
@@ -64,6 +62,5 @@ async def poll_and_ack(relay: Relay, request: Request) -> Reply:
 
 async def _claim(relay: Relay, request: Request, agent: Agent, *, most: int, wait: float, lease: float) -> Taken:
     """Lease messages. An agent may leave while its poll waits, or be claimed with a key that this poll lacks."""
-    await asyncio.sleep(0)  # a peer that has closed its connection by now is known to have done so before the claim
     tick = (lambda: acting(relay, request, agent.id, "agent_id")) if wait else None
     return await relay.claims.claim(agent, limit=most, wait=wait, lease=lease, tick=tick)
