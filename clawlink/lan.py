@@ -83,7 +83,7 @@ async def announce(
     ip = _parsed(address)
     if ip is None:
         raise OSError(f"mDNS announces addresses, and {address!r} is not an address")
-    hostname = socket.gethostname()
+    hostname = socket.gethostname().encode(errors="replace").decode()  # its bytes need not be UTF-8
     first = hostname.partition(".")[0]
     # Machines may have one name, and a relay may listen on one address of several: where it is makes the name its own,
     # as mDNS notices late, or not at all, that a name is taken.

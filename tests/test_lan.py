@@ -79,8 +79,8 @@ async def test_two_relays_at_one_port_of_different_addresses_are_told_apart() ->
     }
 
 
-def test_a_hostname_of_any_length_can_be_announced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: "\u00e4" * 63 + ".example.org")
+def test_a_hostname_of_any_length_and_bytes_can_be_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "\u00e4" * 63 + ".\udcff.org")
     monkeypatch.setattr(lan, "SERVICE_TYPE", OWN_TYPE)
 
     async def once() -> list[Found]:
@@ -94,7 +94,7 @@ def test_a_hostname_of_any_length_can_be_announced(monkeypatch: pytest.MonkeyPat
 
     (found,) = asyncio.run(once())
     assert found.name == "\u00e4" * 25 + "-49097-ffff"
-    assert found.hostname == "\u00e4" * 63 + ".example.org"
+    assert found.hostname == "\u00e4" * 63 + ".?.org"
 
 
 @pytest.mark.usefixtures("own_type")

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # The errors that aiohttp raises before there is an answer. A timeout is an OSError of its own only from Python 3.11 on.
-NO_ANSWER = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+# A UnicodeError is of a host that DNS can have no name for, as with an empty label.
+NO_ANSWER = (aiohttp.ClientError, OSError, asyncio.TimeoutError, UnicodeError)
 
 # The clock is checked every this many seconds.
 _ALARM_SECONDS = 3600.0
@@ -160,7 +161,7 @@ class AsyncClient(BaseClient):
 
     def _failure(self, error: Exception, patience: float) -> ClawLinkError:
         """Return the error for a request without an answer."""
-        if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | UnicodeError):
             return self._no_address()
         if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
             return self._untrusted(getattr(error, "os_error", None) or getattr(error, "certificate_error", error))

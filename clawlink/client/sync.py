@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import ProtocolError
+from urllib3.exceptions import LocationParseError, ProtocolError
 
 from clawlink.client import endpoints
 from clawlink.client.base_client import LEAVE_SECONDS, WHO_ASKS, BaseClient, piecemeal
@@ -186,6 +186,8 @@ class Client(BaseClient):
         except requests.exceptions.InvalidProxyURL as error:
             raise self._nobody(error, broke_off=False) from error
         except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
+            raise self._no_address() from None
+        except (LocationParseError, UnicodeError):  # DNS can have no such name, as with an empty label
             raise self._no_address() from None
         except requests.exceptions.SSLError as error:
             raise self._untrusted(_reason(error)) from error

@@ -57,7 +57,10 @@ class Acceptor:
 
     async def listen(self, host: str, port: int) -> int:
         """Listen at all addresses of the host, and return the port. Raises OSError."""
-        found = await self._loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            found = await self._loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except UnicodeError:  # DNS can have no such name, as with an empty label
+            raise OSError(f"{host!r} is no name of a host") from None
         missing: OSError | None = None
         try:
             for family, place in dict.fromkeys((family, place) for family, *_, place in found):

@@ -26,7 +26,10 @@ class ScreenedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Return the usable addresses of a host. Raises Forbidden if it has none."""
-        found = await aiohttp.ThreadedResolver().resolve(host, port, family)
+        try:
+            found = await aiohttp.ThreadedResolver().resolve(host, port, family)
+        except UnicodeError:  # DNS can have no such name, as with an empty label
+            raise Forbidden(f"{host} is no name of a host") from None
         faults = [self._fault(one["host"]) for one in found]
         fine = [one for one, fault in zip(found, faults, strict=True) if fault is None]
         if not fine:

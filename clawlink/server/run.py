@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clawlink.config import SECRET, TOKEN, ServerConfig
@@ -48,6 +48,7 @@ class _Refused(Exception):
 
 def run(config: ServerConfig) -> int:
     """Serve until SIGTERM or SIGINT; a second one ends at once. Returns the exit code."""
+    _open_standard_streams()
     set_up(config.log_level, as_json=config.log_json)
     if (former := former_distribution()) is not None:
         _log.warning(former)
@@ -78,6 +79,16 @@ def run(config: ServerConfig) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _open_standard_streams() -> None:
+    """Open at nothing the standard streams that came closed.
+
+    Otherwise a socket gets such a number: uvloop aborts the process when it closes it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
 
 
 def _way_on(error: OSError) -> str:
@@ -202,10 +213,14 @@ async def _serve_until_told(config: ServerConfig, tls: ssl.SSLContext | None, ke
 async def _listen_until_told(config: ServerConfig, app: App, port: int, kept: _Kept, stop: asyncio.Event) -> None:
     """Tell the operator where the relay listens, and serve until it is told to stop."""
     data, mesh = kept
-    for line in (*banner(config, port), *(line for door in app.doors.values() for line in door.news())):
-        print(line, flush=True)
+    untold = _tell([*banner(config, port), *(line for door in app.doors.values() for line in door.news())])
     facts = {"address": config.host, "port": port, "version": VERSION, "tls": config.tls_cert is not None}
     _log.info("listening", extra=facts)
+    if untold is not None:
+        _log.warning(
+            "standard output does not take the lines that tell how to join; the relay goes on",
+            extra={"reason": untold},
+        )
     for warning in warnings(config):
         _log.warning(warning)
     if data is not None:
@@ -232,6 +247,21 @@ async def _listen_until_told(config: ServerConfig, app: App, port: int, kept: _K
     _log.info("stopped")
     if broken is not None:  # a service manager starts the relay again, and it reads what the disk has
         raise ClawLinkError(f"the relay has stopped, because it cannot write to {config.data or 'its store'}: {broken}")
+
+
+def _tell(lines: Iterable[str]) -> str | None:
+    """Print lines for the operator. Return the reason if standard output does not take them: the relay goes on."""
+    try:
+        for line in lines:
+            print(line, flush=True)
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError, ValueError):
+            # The rest of them would fail again at the end, and change the exit code.
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, sys.stdout.fileno())
+            os.close(nothing)
+        return getattr(error, "strerror", None) or str(error)
+    return None
 
 
 async def _told_to_stop(stop: asyncio.Event, store: Store) -> str | None:

@@ -91,7 +91,9 @@ def test_nobody_there(run: Run, call: Run) -> None:
     assert told.raw == b""
 
 
-@each("address", ["ftp://x", "http://", "http://[::1", "http://a b", "http://127.0.0.1:99999", "http://.."])
+@each(
+    "address", ["ftp://x", "http://", "http://[::1", "http://a b", "http://127.0.0.1:99999", "http://..", "http://a..b"]
+)
 def test_addresses_that_are_none(call: Run, address: str) -> None:
     assert "no address of a relay" in call("--relay", address, "info").failed(3).err
 

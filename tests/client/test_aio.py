@@ -165,3 +165,11 @@ async def test_tls_is_trusted_as_it_is_told(start_relay: Start, monkeypatch: pyt
     async with AsyncClient(url.replace("https:", "http:"), token="t", backoff=Backoff(tries=1)) as client:
         with pytest.raises((errors.RelayUnreachable, errors.NotARelay)):
             await client.health()
+
+
+async def test_a_name_that_dns_cannot_have_is_no_address() -> None:
+    for relay in ("http://a..b", f"http://{64 * 'a'}"):
+        async with AsyncClient(relay, agent_id="a") as client:
+            for reached in (client.health, client.stream().__aenter__):
+                with pytest.raises(errors.NotARelay, match="no address of a relay"):
+                    await reached()

@@ -125,7 +125,18 @@ def test_a_relay_is_started_on_the_machine_that_has_none(relay: str, serve: str)
 
 @each(
     "address",
-    ["", "relay", "relay:9077", "ftp://relay", "http://", "http://[::1", "http://relay:99999", "http:// x", "://"],
+    [
+        "",
+        "relay",
+        "relay:9077",
+        "ftp://relay",
+        "http://",
+        "http://[::1",
+        "http://relay:99999",
+        "http:// x",
+        "://",
+        "http://a..b",
+    ],
 )
 def test_what_is_no_address_is_told(address: str) -> None:
     with once(address, timeout=2) as client, pytest.raises((errors.NotARelay, errors.RelayUnreachable)):

@@ -158,13 +158,45 @@ def test_the_token_may_come_from_the_environment(start_relay: Start) -> None:
     assert requests.get(relay.url, timeout=30).status_code == 401
 
 
-@each("host", ["192.0.2.1", "no-such-host.invalid", "::g"])
+@each("host", ["192.0.2.1", "no-such-host.invalid", "::g", "a..b"])
 def test_an_address_that_is_not_ours_ends_it_with_a_sentence(host: str) -> None:
     command = [sys.executable, "-m", "clawlink.server", "--port", "0", "--host", host, "--no-mdns"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert f"cannot listen on {host}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def _ends_in_order(process: subprocess.Popen[str]) -> str:
+    """Wait for a relay to listen, end it, and return its log."""
+    assert process.stderr is not None
+    lines = [process.stderr.readline()]
+    while lines[-1] and " listening " not in lines[-1]:
+        lines.append(process.stderr.readline())
+    process.terminate()
+    with process:
+        rest = process.stderr.read()
+    assert process.returncode == 0, rest
+    return "".join(lines) + rest
+
+
+def test_a_relay_whose_standard_output_takes_nothing_says_so_and_goes_on() -> None:
+    for command in (["clawlink.server"], ["clawlink", "serve"]):
+        unread, full = os.pipe()
+        os.close(unread)
+        process = Popen([sys.executable, "-m", *command, "--port", "0"], stdout=full, stderr=subprocess.PIPE, text=True)
+        os.close(full)
+        assert "standard output does not take the lines" in _ends_in_order(process), command
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such numbers of files")
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_relay_without_standard_input_and_output_ends_in_order(loop: str) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    relay = [sys.executable, "-m", "clawlink.server", "--port", "0", "--loop", loop]
+    command = ["/bin/sh", "-c", 'exec "$@" <&- >&-', "sh", *relay]
+    _ends_in_order(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
 
 
 @each("found", ["raise ImportError('not installed')", "__version__ = '0.22.1'\nrun = None"], ids=["none", "too old"])

@@ -19,6 +19,7 @@ from clawlink.domain.backoff import backoff
 from clawlink.doors.a2a import Settings
 from clawlink.doors.a2a.server import errands, remote_calls, remotes
 from clawlink.doors.a2a.wire.remotes import CARD_PATH, REMOTES, Remote, add_remote, remote_of
+from clawlink.errors import Unavailable
 from clawlink.server.app import App
 from clawlink.store.sqlite.folder import DataFolder
 from tests.conftest import Running
@@ -38,6 +39,15 @@ async def add(file: Path, url: str, name: str = "poet") -> None:
     async with aiohttp.ClientSession() as session, session.get(url + CARD_PATH) as got:
         card = await got.read()
     add_remote(file, remote_of(card, url, name=name, credential=None))
+
+
+async def test_a_remote_agent_under_a_name_that_dns_cannot_have_does_not_answer() -> None:
+    remote = Remote(name="poet", url="http://a..b", interface="http://a..b", binding="JSONRPC")
+    async with aiohttp.ClientSession() as session:
+        calls = remote_calls.RemoteCalls(session, remote)
+        with pytest.raises(Unavailable, match="poet does not answer"):
+            await calls.call("GetTask", {"id": "t"}, dict)
+        assert [change async for change in calls.changes("t")] == []
 
 
 class Asker:

@@ -227,6 +227,7 @@ async def test_no_private_address_is_reached(portals: Portals, old_portals: Peer
         "http://0.0.0.0:" + port,
         "https://2130706433:" + port,
         "http://1.1.1.1:9",
+        "http://a..b:9",
     ):
         await portal.befriend(url)
         number = await send(portal, url, "x")

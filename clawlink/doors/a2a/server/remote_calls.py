@@ -88,7 +88,7 @@ class RemoteCalls:
             async with self._request(method, params, CALL_SECONDS, held) as response:
                 status = response.status
                 body = b"" if status in _AGAIN else await _limited(response)
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, UnicodeError) as error:
             raise Unavailable(f"{self._remote.name} does not answer: {type(error).__name__}: {error}") from None
         finally:
             held.clear()
@@ -107,7 +107,7 @@ class RemoteCalls:
                     if b"data:" in piece if at_line_start else b"\ndata:" in piece:
                         yield
                     at_line_start = piece.endswith(b"\n")
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, UnicodeError):
             return
 
     def _data(self, method: str, params: dict[str, Any]) -> bytes:
