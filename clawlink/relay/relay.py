@@ -232,9 +232,13 @@ class Relay:
 
     async def came_back(self, away: float) -> None:
         """Go on after this many seconds in which no relay was there for what the store has."""
-        if away and not self.core.stopped:
-            await self.agents.came_back(away)
+        await self.stood_still(away)
         await self.uploads.come_back()
+
+    async def stood_still(self, seconds: float) -> None:
+        """Leave out of every agent's silence these seconds, in which no relay heard it."""
+        if seconds and not self.core.stopped:
+            await self.agents.came_back(seconds)
 
     def hear(self, event: Event) -> None:
         """Take note of what another relay over the same store did."""

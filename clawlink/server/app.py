@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 _SWEEP_SECONDS = 0.5
 # Relay time gains this much on the event loop's only while the machine sleeps.
 _SLEPT_SECONDS = 1.0
+# A sweep that comes this late heard no agent meanwhile: the process stood still, or the machine slept.
+_UNHEARD_SECONDS = 5.0
 # The time at which a relay stopped was noted this long before that at most, while messages came.
 _MARGIN_SECONDS = 2.0
 _log = logging.getLogger("clawlink.server")
@@ -246,12 +248,22 @@ class App:
         await self.relay.load_views.sample(self._ceiling.count)
 
     async def _sweep(self) -> None:
+        clock = self._clock if isinstance(self._clock, RelayTime) else asyncio.get_running_loop().time
         while True:
+            began = clock()
             await asyncio.sleep(_SWEEP_SECONDS)
             if self.mesh is None:
+                unheard = clock() - began - _SWEEP_SECONDS
+                if unheard >= _UNHEARD_SECONDS:
+                    await self.relay.janitor.step("standstill", self._go_on, unheard)
                 await self.relay.janitor.sweep()
             elif self.mesh.away is None:
                 await self.relay.janitor.step("mesh", self._sweep_mesh, self.mesh)
+
+    async def _go_on(self, unheard: float) -> None:
+        """Leave a standstill of this process out of the silence of all agents, before a sweep takes their tasks."""
+        _log.warning("goes on after a standstill", extra={"seconds": round(unheard, 1)})
+        await self.relay.stood_still(unheard)
 
     async def _sweep_mesh(self, mesh: Mesh) -> None:
         await self.relay.stops.load()

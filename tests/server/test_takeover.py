@@ -28,6 +28,7 @@ from tests.server.asks import (
     with_key,
 )
 from tests.system.raw import Clock
+from tests.virtual_time import pass_time, stand_still
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.both_stores, pytest.mark.durable]
@@ -161,6 +162,24 @@ async def test_an_owner_that_acked_and_shows_any_sign_of_life_keeps_the_task(cre
             await poll(crew, "w1", lease=LEASE)
         await nothing_due(crew, "w2")
     await respond(crew, "w1", task_id)
+
+
+@memory
+@pytest.mark.virtual_time
+async def test_a_standstill_of_the_relay_is_no_silence_of_its_agents(serve: Serve) -> None:
+    relay = await serve()
+    for agent_id in ("a", "w1"):
+        await relay.register(agent_id, agent_id=agent_id, capabilities=["python"])
+    task_id = await pool_task(relay, "a")
+    await ack(relay, "w1", (await claim_one(relay, "w1", lease=5)).receipt)
+    await pass_time(STALE - 20)
+    stand_still(2 * STALE)
+    await pass_time(2)
+    assert (await task_of(relay, "a", task_id))["status"] == "delivered"
+    found = await ok(relay.get("/discover"))
+    assert "w1" in {agent["agent_id"] for agent in found["agents"]}
+    await pass_time(20)  # it is silent for long enough after all
+    assert (await task_of(relay, "a", task_id))["status"] == "queued"
 
 
 async def test_an_owner_that_leaves_loses_the_task_at_once(crew: Running) -> None:
