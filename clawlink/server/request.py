@@ -32,7 +32,7 @@ from clawlink.protocol.proof import place
 from clawlink.protocol.reading import read_json, why_no_json
 from clawlink.relay.ids import split_receipt
 from clawlink.relay.relay import Relay
-from clawlink.server.address import host_name
+from clawlink.server.address import came_by_proxy, host_name
 from clawlink.server.ceiling import Ceiling
 from clawlink.server.response import Asked, Reply
 from clawlink.server.tickets import Ticket
@@ -91,6 +91,11 @@ class Request(Asked):
     def is_local(self) -> bool:
         """Return True if the request comes from this machine, to a loopback name, without a proxy."""
         return self.addresses.is_local(self.remote, self.headers)
+
+    @property
+    def by_proxy(self) -> bool:
+        """Return True if a proxy passed the request on, so that its connection may serve several peers."""
+        return self.addresses.trusts(self.remote) or came_by_proxy(self.headers)
 
     @property
     def known_as(self) -> str:

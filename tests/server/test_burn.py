@@ -282,6 +282,37 @@ async def test_without_a_name_the_connection_is_the_reader(trio: Running, dial: 
     assert (await other.ask(request("GET", "/blobs/k"))).status == 404
 
 
+@pytest.mark.parametrize("route", ["blobs", "files"])
+async def test_peers_that_share_a_connection_are_not_one_reader(
+    serve: Serve, dial: Dial, clock: Clock, route: str
+) -> None:
+    path = f"/{route}/k"
+    for proxies, read in (
+        ((), request("GET", path, Via="1.1 proxy")),
+        (("127.0.0.1",), request("GET", path)),
+    ):
+        relay = await serve(clock=clock, trust_proxies=proxies)
+        for name in ("a", "b", "c"):
+            await relay.register(name, agent_id=name)
+        await burning(relay)
+        shared = await dial(relay.url)
+        assert (await shared.ask(read)).status == 200, proxies
+        assert (await shared.ask(read)).json["code"] == "being_read", proxies
+        shared.close()
+        assert (await (await dial(relay.url)).ask(read)).status == 409, "it has been read"
+        await burned(relay, clock)
+
+    relay = await serve(clock=clock)
+    for name in ("a", "b", "c"):
+        await relay.register(name, agent_id=name)
+    await burning(relay)
+    shared = await dial(relay.url)
+    assert (await shared.ask(request("GET", path + "?agent_id=b"))).status == 200
+    assert (await shared.ask(request("GET", path + "?agent_id=c"))).json["code"] == "being_read"
+    assert (await shared.ask(request("DELETE", "/blobs/k?read=true&agent_id=c"))).status == 404
+    assert (await shared.ask(request("DELETE", "/blobs/k?read=true&agent_id=b"))).status == 200
+
+
 @each("route", ["blobs", "files"])
 async def test_a_reader_that_closes_in_peace_has_read_it(trio: Running, dial: Dial, route: str) -> None:
     await burning(trio)

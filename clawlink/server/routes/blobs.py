@@ -195,7 +195,7 @@ async def opened(
             yield content
     finally:
         reading = None if content is None else content.reading
-        if reading is not None:
+        if reading is not None and not request.by_proxy:  # its connection says nothing of the peer
             when_lost(request, lambda reset: reading.lost(relay.clock(), reset=reset))
 
 
@@ -226,16 +226,18 @@ def _has_it(request: Request, version: Version) -> bool:
 
 
 def reader_of(request: Request, looker: Looker, *, burns: bool) -> Hashable:
-    """Return the reader: the agent that the header names, or else this connection.
+    """Return the reader: the agent that the header names, or else this connection and the agent that the query names.
 
-    For a file that burns, raises the reason why the request is not from the agent that it names. The query names the
-    asking agent, not the reader that has the file to itself.
+    Several peers may share the connection of a proxy: there a request without the header is a reader of its own.
+    For a file that burns, raises the reason why the request is not from the agent that its header names.
     """
-    if not request.headers.get("ClawLink-Agent"):
-        return request.protocol
-    if burns and looker.refused is not None:
-        raise looker.refused
-    return request.protocol if looker.agent is None else looker.agent.id
+    agent_id = None if looker.agent is None else looker.agent.id
+    if request.headers.get("ClawLink-Agent"):
+        if burns and looker.refused is not None:
+            raise looker.refused
+        if agent_id is not None:
+            return agent_id
+    return object() if request.by_proxy else (request.protocol, agent_id)
 
 
 @routes.serves(file_paths.DELETE_BLOB)
@@ -245,7 +247,7 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
     key = parameter(request, "file_key")
     gone: SharedFile
     if ask.read:
-        looker = await looking(relay, request, None)
+        looker = await looking(relay, request, ask.agent_id)
         gone = await relay.file_reads.confirm(key, reader_of(request, looker, burns=True))
     else:
         editor = await asking(relay, request, ask.agent_id)
