@@ -115,6 +115,25 @@ def test_an_identity_that_must_be_chosen(call: Run, me: str, fresh: Fresh) -> No
     assert checks(call("doctor", "--as", "nobody", "--json")).code == 5
 
 
+def test_identities_on_several_relays_are_no_fault_and_each_relay_is_checked(call: Run, own_relay: Relays) -> None:
+    one, other = own_relay(), own_relay("--token", "sesame")
+    call("--relay", one, "register", "--name", "ada").ok()
+    call("--relay", other, "--token", "sesame", "register", "--name", "bob").ok()
+    told = call("doctor", "--json")
+    found = checks(told)
+    assert (found.code, found.failed, found.status("identity")) == (0, [], "note")
+    assert found.fix("identity") == "clawlink --as NAME doctor"
+    shown = [(check["name"], check["detail"]) for check in told.json["checks"]]
+    listed = [one for one in shown if one[0] in ("address", "token")]
+    assert listed == [("address", one), ("token", "not asked for"), ("address", other), ("token", "right")]
+    assert "agent" not in found.by_name
+    assert "FAIL" not in call("doctor").ok().out
+    own_relay.stop(one)
+    told = call("doctor", "--json")
+    failed = [check["name"] for check in told.json["checks"] if check["status"] == "FAIL"]
+    assert (told.code, failed) == (3, ["connection"])
+
+
 def test_an_agent_that_the_relay_has_forgotten(call: Run, own_relay: Relays) -> None:
     url = own_relay()
     call("--relay", url, "register", "--name", "ada").ok()

@@ -66,16 +66,14 @@ def _checks(ctx: Context) -> Iterator[Check]:
     yield _check_install()
     yield from _check_doors()
     yield from _check_hooks(ctx)
-    chosen, identity = _choose(ctx)
+    places, identity = _choose(ctx)
     relay_answers = False
-    if chosen is None:
-        yield identity
-        yield from _check_files(ctx)
-        return
-    where, address = _check_address(ctx, chosen)
-    client = ctx.connect(where)
-    yield address
-    if address.status == "ok":
+    for place in places:
+        where, address = _check_address(ctx, place)
+        client = ctx.connect(where)
+        yield address
+        if address.status != "ok":
+            continue
         connection = _check_connection(where, ctx.timeout)
         yield connection
         if connection.status == "ok":
@@ -128,8 +126,8 @@ def _check_hooks(ctx: Context) -> Iterator[Check]:
             yield Check("hook", "warn", f"the last hook of a coding agent did nothing: {why}")
 
 
-def _choose(ctx: Context) -> tuple[Where | None, Check]:
-    """Return the relay to check, and the findings about the identity."""
+def _choose(ctx: Context) -> tuple[list[Where], Check]:
+    """Return the relays to check, and the findings about the identity."""
     from clawlink.cli.settings import Where, acting, visiting
     from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities
     from clawlink.config import DEFAULT_RELAY
@@ -138,21 +136,22 @@ def _choose(ctx: Context) -> tuple[Where | None, Check]:
         me = ctx.me
         where = acting(me, ctx.given)
         key = "its agent key is kept" if me.agent_key else "it has no agent key"
-        return where, Check("identity", "ok", f"{me.name} ({me.agent_id}); {key}")
+        return [where], Check("identity", "ok", f"{me.name} ({me.agent_id}); {key}")
     except (NoIdentity, SeveralIdentities, IdentityUnreadable) as error:
         failed = ctx.identities.unreadable()
         fix = "clawlink register --name NAME" if isinstance(error, NoIdentity) else "clawlink --as NAME doctor"
         fix = failed[0].fix if failed and isinstance(error, IdentityUnreadable) else fix
         problem = Check("identity", "FAIL", error.message, fix, exit_of(error))
-        several = isinstance(error, SeveralIdentities)
+        if isinstance(error, SeveralIdentities):
+            # Several agents are no fault: each command takes the one that it is told.
+            problem = problem._replace(status="note", exit=Exit.DONE)
     try:
-        where = visiting(ctx.given, ctx.identities)._replace(saved=None)
-        # Several agents of one relay are no fault: each command takes the one that it is told.
-        return where, problem._replace(status="note", exit=Exit.DONE) if several else problem
-    except SeveralIdentities:  # on several relays: which of them is meant is the first thing to say
-        return None, problem
+        return [visiting(ctx.given, ctx.identities)._replace(saved=None)], problem
+    except SeveralIdentities:
+        found = ctx.identities.matching(named=ctx.given.named, relay=ctx.given.relay)
+        return list(dict.fromkeys(acting(saved, ctx.given)._replace(saved=None) for saved in found)), problem
     except (NoIdentity, IdentityUnreadable):
-        return Where(ctx.given.relay or DEFAULT_RELAY, ctx.given.token, ctx.given.ca, None), problem
+        return [Where(ctx.given.relay or DEFAULT_RELAY, ctx.given.token, ctx.given.ca, None)], problem
 
 
 def _check_address(ctx: Context, where: Where) -> tuple[Where, Check]:
