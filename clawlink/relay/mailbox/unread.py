@@ -76,6 +76,17 @@ class UnreadMail:
             await wait_loop.first_of_relay(core, signal, read=read, next_at=next_at, wait=ask.wait, tick=tick)
         return await self._shown(agent, ask, found, max(latest, ask.since or 0))
 
+    async def waiting(self, agent: Agent, limit: int) -> Unread | None:
+        """Return up to ``limit`` messages that a poll would bring now; None if there are none. One look finds that."""
+        core = self._core
+        now = core.clock()
+        due = await core.store.due(agent.id, now, limit)
+        found = [d for d in due if rules.hands_out(d, now, max_attempts=core.limits.max_attempts)]
+        if not found:
+            return None
+        latest = max(rules.arrival(d) for d in found)
+        return await self._shown(agent, requests.UnreadQuery(limit=limit), found, latest)
+
     async def _shown(self, agent: Agent, ask: requests.UnreadQuery, found: Sequence[Delivery], latest: int) -> Unread:
         store, turns = self._core.store, Turns()
         messages = []

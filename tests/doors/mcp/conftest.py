@@ -19,10 +19,11 @@ ERAS = ("legacy", "auto")
 
 
 class Model:
-    """A client of MCP, as a model's program uses it."""
+    """A client of MCP, as a model's program uses it. ``mail`` is what the last result told of messages that wait."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.mail: Any = None
 
     async def call(self, tool: str, **arguments: Any) -> Any:
         """Call a tool that must not fail, and return its result."""
@@ -33,8 +34,9 @@ class Model:
         return self._read(await self.client.call_tool(tool, arguments), failed=True)
 
     def _read(self, result: Any, *, failed: bool) -> Any:
-        (block,) = result.content
+        block, *mail = result.content
         assert bool(result.is_error) == failed, block.text
+        self.mail = json.loads(mail[0].text) if mail else None
         return json.loads(block.text)
 
 

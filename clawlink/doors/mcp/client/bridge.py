@@ -7,6 +7,7 @@ for files, because their paths are on this machine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,7 +19,7 @@ from clawlink.client.calls import Call
 from clawlink.doors.mcp.client import files
 from clawlink.doors.mcp.wire import rpc
 from clawlink.doors.mcp.wire.endpoint import MCP
-from clawlink.doors.mcp.wire.quoting import told
+from clawlink.doors.mcp.wire.quoting import MAX_MAIL, mail_of, told
 from clawlink.errors import ClawLinkError, NotARelay
 from clawlink.protocol.reading import read_fields, why_no_json
 
@@ -29,6 +30,8 @@ SESSION = "clawlink_session"
 
 # Any longer line is no message of a client that works.
 MAX_LINE_BYTES = 8 * 2**20
+# A result waits this long for the look at the mailbox.
+_MAIL_SECONDS = 2.0
 _encoder = msgspec.json.Encoder()
 
 
@@ -93,7 +96,7 @@ class Bridge:
             if isinstance(call, rpc.ToolCall) and call.tool.local:
                 ask = read_fields(call.arguments, call.tool.arguments)
                 text = told(await _LOCAL[call.tool.name](client, ask))
-                self._answer(rpc.result_of(call, text, failed=False))
+                self._answer(rpc.result_of(call, text, failed=False, mail=await _mail(client)))
             else:
                 answer = await client.perform(forwarded(client, call))
                 self._answer({"jsonrpc": "2.0", "id": call.id, **answer})
@@ -110,6 +113,13 @@ class Bridge:
 
     def _answer(self, body: dict[str, Any]) -> None:
         self._write(_encoder.encode(body) + b"\n")
+
+
+async def _mail(client: AsyncClient) -> str | None:
+    """Return what a result tells of mail that waits, as the relay itself does for its tools."""
+    with contextlib.suppress(ClawLinkError, OSError, asyncio.TimeoutError):  # the file is there all the same
+        return mail_of(await asyncio.wait_for(client.unread(limit=MAX_MAIL), _MAIL_SECONDS))
+    return None
 
 
 def _caller(call: rpc.ToolCall | rpc.Query) -> tuple[rpc.ToolCall | rpc.Query, str | None]:

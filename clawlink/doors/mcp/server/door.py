@@ -18,7 +18,7 @@ from clawlink.doors.mcp.server.lists import Lists
 from clawlink.doors.mcp.server.tools import USE, Caller, Done
 from clawlink.doors.mcp.wire import rpc
 from clawlink.doors.mcp.wire.endpoint import MCP
-from clawlink.doors.mcp.wire.quoting import told
+from clawlink.doors.mcp.wire.quoting import MAX_MAIL, mail_of, told
 from clawlink.doors.mcp.wire.tools import TOOLS
 from clawlink.doors.registry import OpenDoor
 from clawlink.errors import (
@@ -93,7 +93,8 @@ class McpServer(OpenDoor):
             return _reply(rpc.Answer(rpc.failure(heard.id, rpc.CANCELLED, "the client has cancelled this request")))
         if heard.can.tasks and heard.tool.name == "relay_delegate":
             return _reply(rpc.Answer(rpc.task_of(heard, tasks.created(relay, done.result["task_id"]))))
-        answer = rpc.result_of(heard, told(done.result) if done.text is None else done.text, failed=False)
+        text = told(done.result) if done.text is None else done.text
+        answer = rpc.result_of(heard, text, failed=False, mail=await _mail(relay, caller, heard))
         return Reply(msgspec.json.encode(answer), handover=done.handover)
 
     async def _wait(self, key: tuple[str, int | str], use: Coroutine[Any, Any, Done]) -> Done | None:
@@ -119,6 +120,14 @@ class McpServer(OpenDoor):
             caller = await _caller(relay, request, self._lists)
             for task in self._waits.get((caller.agent.id, cancelled.id), ()):
                 task.cancel()
+
+
+async def _mail(relay: Relay, caller: Caller, call: rpc.ToolCall) -> str | None:
+    """Return what a result tells of mail that waits. So a model in mid-turn notices it, whatever its program is."""
+    if call.tool.name == "relay_inbox":  # its result is the mail
+        return None
+    unread = await relay.unread_mail.waiting(caller.agent, MAX_MAIL)
+    return None if unread is None else mail_of(unread)
 
 
 async def _object(value: Raw) -> Any:

@@ -147,9 +147,15 @@ def failure(id: Any, code: int, message: str, data: Any = None) -> dict[str, Any
     return {"jsonrpc": "2.0", "id": id, "error": error}
 
 
-def result_of(call: ToolCall, text: str | Raw, *, failed: bool) -> dict[str, Any]:
-    """Return the answer to a call of a tool. A model reads the text, also that of a failure."""
-    return _done(call.id, content_of(text, failed=failed), modern=call.modern)
+def result_of(call: ToolCall, text: str | Raw, *, failed: bool, mail: str | None = None) -> dict[str, Any]:
+    """Return the answer to a call of a tool. A model reads the text, also that of a failure.
+
+    ``mail`` tells of messages that wait, in a block of its own.
+    """
+    result = content_of(text, failed=failed)
+    if mail is not None:
+        result["content"].append({"type": "text", "text": mail})
+    return _done(call.id, result, modern=call.modern)
 
 
 def content_of(text: str | Raw, *, failed: bool) -> dict[str, Any]:
