@@ -167,8 +167,9 @@ class Opencode:
             return False  # the attempt itself says why
 
     async def fire(self, notice: Notice) -> Result:
-        url = f"{self._url}/session/{quote(self._session, safe='')}/prompt_async"
-        body = {"parts": [{"type": "text", "text": notice.text}]}
+        session = f"{self._url}/session/{quote(self._session, safe='')}"
+        url = f"{session}/prompt_async"
+        body = {"parts": [{"type": "text", "text": notice.text}], **await self._mode(session)}
         try:
             async with self._http.post(
                 url, json=body, headers=self._headers, timeout=self._timeout, allow_redirects=False
@@ -183,3 +184,24 @@ class Opencode:
         if status == 401:
             why = "opencode answers 401: set opencode_password to the value of OPENCODE_SERVER_PASSWORD"
         return Result(FAILED, why, AGAIN_SECONDS if status >= 500 else None)
+
+    async def _mode(self, url: str) -> dict[str, Any]:
+        """Return the agent of opencode and the model that a session has now.
+
+        A prompt without them is for the default agent: a session that only plans could then change files.
+        """
+        try:
+            async with self._http.get(
+                url, headers=self._headers, timeout=self._timeout, allow_redirects=False
+            ) as answer:
+                said = json.loads(await answer.content.read(_MAX_BYTES))
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError, RecursionError):
+            return {}  # the attempt itself says why
+        said = said if isinstance(said, dict) else {}
+        found: dict[str, Any] = {}
+        if isinstance(said.get("agent"), str):
+            found["agent"] = said["agent"]
+        model = said.get("model")
+        if isinstance(model, dict) and isinstance(model.get("id"), str) and isinstance(model.get("providerID"), str):
+            found["model"] = {"providerID": model["providerID"], "modelID": model["id"]}
+        return found

@@ -119,11 +119,27 @@ def test_opencode_gets_a_plugin_and_a_local_server(call: Run, account: Path) -> 
 _OPENCODE = """
 import { pathToFileURL } from "node:url"
 const { ClawLink } = await import(pathToFileURL(process.argv[2]))
-const plugin = await ClawLink({ directory: "/x/shop", serverUrl: new URL("http://127.0.0.1:4096") })
+const prompts = []
+const client = {
+  session: {
+    get: async () => ({ data: { agent: "plan", model: { id: "m", providerID: "p" } } }),
+    promptAsync: async (prompt) => (prompts.push(prompt), {}),
+  },
+}
+const plugin = await ClawLink({ client, directory: "/x/shop", serverUrl: new URL("http://127.0.0.1:4096") })
 const call = async (tool, sessionID) => {
   const output = { args: { a: 1 } }
   await plugin["tool.execute.before"]({ tool, sessionID, callID: "c" }, output)
   return output.args
+}
+const after = async (sessionID, output) => {
+  await plugin["tool.execute.after"]({ tool: "x", sessionID, callID: "c", args: {} }, output)
+  return output
+}
+const message = async (sessionID) => {
+  const output = { message: {}, parts: [{ id: "prt_1", sessionID, messageID: "m1", type: "text", text: "hi" }] }
+  await plugin["chat.message"]({ sessionID }, output)
+  return output.parts.slice(1)
 }
 const event = (type, properties) => plugin.event({ event: { type, properties } })
 const created = (id, parentID) => event("session.created", { info: { id, parentID } })
@@ -133,12 +149,20 @@ await created("child", "s1")
 said.of_s1 = await call("clawlink_relay_inbox", "s1")
 said.of_child = await call("clawlink_relay_inbox", "child")
 said.of_another_server = await call("other_tool", "s1")
+said.message = await message("s2")
+said.of_mcp = await after("s2", { content: [{ type: "text", text: "got" }] })
+said.of_tool = await after("s2", { title: "t", output: "got", metadata: {} })
+said.of_child_tool = await after("child", { title: "t", output: "got", metadata: {} })
+said.of_nothing = [await after("s2", undefined), await after("s2", { odd: 1 })]
 await plugin["chat.message"]({ sessionID: "s2" }, {})
-await plugin["chat.message"]({ sessionID: "child" }, {})
+said.kept = (await message("s2")).map((part) => part.text)
+await message("child")
 const shell = { env: {} }
 await plugin["shell.env"]({ cwd: "/", sessionID: "child" }, shell)
 said.env = shell.env
 await event("session.idle", { sessionID: "s1" })
+said.prompts = prompts
+await message("s1")
 await event("session.idle", { sessionID: "child" })
 await event("session.deleted", { info: { id: "s2" } })
 console.log(JSON.stringify(said))
@@ -146,15 +170,19 @@ console.log(JSON.stringify(said))
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="the plugin runs in JavaScript")
-def test_the_plugin_of_opencode_names_the_session_of_each_call(call: Run, account: Path) -> None:
+def test_the_plugin_of_opencode_names_the_session_of_each_call_and_tells_what_came(call: Run, account: Path) -> None:
     call("connect", "opencode", "--yes").ok()
     plugin, seen = account / ".config" / "opencode" / "plugins" / "clawlink.js", account / "seen"
     shim = account / "shim.js"
     shim.write_text(
         "const { readFileSync, appendFileSync } = require('fs')\n"
         "const said = JSON.parse(readFileSync(0))\n"
-        f"appendFileSync({json.dumps(str(seen))}, process.argv[3] + ' ' + said.session_id + '\\n')\n"
-        "if (process.argv[3] === 'SessionStart') console.log(JSON.stringify({ agent: 'agent-' + said.session_id }))\n"
+        "const event = process.argv[3]\n"
+        f"appendFileSync({json.dumps(str(seen))}, event + ' ' + said.session_id + '\\n')\n"
+        "const text = event + ' of ' + said.session_id\n"
+        "const answers = { SessionStart: { agent: 'agent-' + said.session_id, text }, Stop: { go_on: text },\n"
+        "  UserPromptSubmit: { text }, PostToolUse: { text } }\n"
+        "console.log(JSON.stringify(answers[event]) ?? 'no JSON')\n"
     )
     command = json.dumps([sys.executable, "-m", "clawlink"])
     text = plugin.read_text()
@@ -165,15 +193,46 @@ def test_the_plugin_of_opencode_names_the_session_of_each_call(call: Run, accoun
     stand_in.write_text(_OPENCODE)
     done = subprocess.run(["node", str(stand_in), str(module)], capture_output=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
+    words = {"type": "text", "text": "SessionStart of s2\nUserPromptSubmit of s2", "synthetic": True}
+    prompt = {"agent": "plan", "model": {"providerID": "p", "modelID": "m"}}
     assert json.loads(done.stdout) == {
         "of_s1": {"a": 1, "clawlink_session": "s1"},
         "of_child": {"a": 1, "clawlink_session": "s1"},
         "of_another_server": {"a": 1},
+        "message": [{"id": "prt_1c", "sessionID": "s2", "messageID": "m1", **words}],
+        "of_mcp": {"content": [{"type": "text", "text": "got"}, {"type": "text", "text": "PostToolUse of s2"}]},
+        "of_tool": {"title": "t", "output": "got\n\nPostToolUse of s2", "metadata": {}},
+        "of_child_tool": {"title": "t", "output": "got", "metadata": {}},
+        "of_nothing": [None, {"odd": 1}],
+        "kept": ["UserPromptSubmit of s2\nUserPromptSubmit of s2"],
         "env": {"CLAWLINK_AGENT": "agent-s1"},
+        "prompts": [{"path": {"id": "s1"}, "body": {"parts": [{"type": "text", "text": "Stop of s1"}], **prompt}}],
     }
     assert seen.read_text().splitlines() == [
-        *("SessionStart s1", "SessionStart s2", "UserPromptSubmit s2", "Stop s1", "SessionEnd s2")
+        *("SessionStart s1", "SessionStart s2", "UserPromptSubmit s2", "PostToolUse s2", "PostToolUse s2"),
+        *("UserPromptSubmit s2", "UserPromptSubmit s2"),
+        # The message by which it goes on begins no new turn, so that unread work keeps a session a few times alone.
+        *("Stop s1", "PostToolUse s1", "SessionEnd s2"),
     ]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="the plugin runs in JavaScript")
+def test_the_plugin_of_opencode_goes_on_where_no_hook_can_be_run(call: Run, account: Path) -> None:
+    call("connect", "opencode", "--yes").ok()
+    text = (account / ".config" / "opencode" / "plugins" / "clawlink.js").read_text()
+    module, stand_in = account / "clawlink.mjs", account / "opencode.mjs"
+    command = json.dumps([sys.executable, "-m", "clawlink"])
+    stand_in.write_text(_OPENCODE)
+    for broken in (
+        ["/no/such/program"],
+        ["node", "-e", "console.log('null')"],
+        ["node", "-e", "setTimeout(() => {}, 1e6)"],
+    ):
+        module.write_text(text.replace(command, json.dumps(broken)).replace("MOST_MS = 3000", "MOST_MS = 300"))
+        done = subprocess.run(["node", str(stand_in), str(module)], capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b""), broken
+        said = json.loads(done.stdout)
+        assert (said["message"], said["env"], said["prompts"], said["of_tool"]["output"]) == ([], {}, [], "got"), broken
 
 
 def test_openclaw_gets_a_server_hooks_and_a_skill(call: Run, account: Path) -> None:

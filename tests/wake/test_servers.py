@@ -23,6 +23,7 @@ async def test_a_session_of_opencode_begins_a_turn() -> None:
         assert await session.busy() is False
         assert (await session.fire(NOTICE)).result == STARTED
         assert there.turns == [NOTICE.text]
+        assert there.agents == [("plan", {"providerID": "p", "modelID": "m"})], "a session that plans goes on planning"
         there.busy = True
         assert await session.busy() is True
         assert await Opencode(http, there.url, "ses_2", "pw").busy() is False

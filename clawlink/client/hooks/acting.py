@@ -61,7 +61,7 @@ def of_gateway(sessions: Sessions, where: Callable[[], Where], seconds: float, *
             known = next((one for one in sessions.all() if one.host == OPENCLAW), None)
             id = secrets.token_hex(8) if known is None else known.session_id
             ends_at = time.monotonic() + seconds
-            hook = Hook(sessions, rules.HOSTS[OPENCLAW], {"session_id": id}, until=lambda: ends_at)
+            hook = Hook(sessions, rules.HOSTS[OPENCLAW], {"session_id": id}, until=lambda: ends_at, tells=False)
             hook.run("SessionStart" if begins else "PostToolUse", where)
             session = sessions.find(OPENCLAW, id)
     except (OSError, ValueError, LookupError, TypeError, Timeout) as error:

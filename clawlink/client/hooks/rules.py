@@ -23,15 +23,15 @@ MAX_TOLD = 200
 class Host(NamedTuple):
     """A program with hooks: the field that names a session, and how it takes a word at the end of a turn.
 
-    A ``mute`` host shows its model nothing of a hook: then a message is not told by it. A ``lasting`` one has one agent
-    for all its sessions, which is never forgotten.
+    A ``plugin`` of ours runs the hooks of a host that has none in its settings. A ``lasting`` one has one agent for all
+    its sessions, which is never forgotten.
     """
 
     name: str
     session_field: str = "session_id"
     block: str = "block"
     plain: bool = False  # it takes other fields than Claude Code's
-    mute: bool = False
+    plugin: bool = False
     lasting: bool = False
 
 
@@ -42,8 +42,8 @@ HOSTS = {
         Host("codex"),
         Host("gemini", block="deny"),
         Host("cursor", session_field="conversation_id", plain=True),
-        Host("opencode", mute=True),
-        Host("openclaw", mute=True, lasting=True),
+        Host("opencode", plugin=True),
+        Host("openclaw", plugin=True, lasting=True),
     )
 }
 
@@ -55,6 +55,8 @@ def belongs(host: Host, said: Mapping[str, Any]) -> bool:
 
 def context(host: Host, event: str, text: str) -> dict[str, Any]:
     """Return what makes a host add a text to what its model reads."""
+    if host.plugin:
+        return {"text": text}
     if host.plain:
         return {"additional_context": text}
     return {"hookSpecificOutput": {"hookEventName": event, "additionalContext": text}}
@@ -62,6 +64,8 @@ def context(host: Host, event: str, text: str) -> dict[str, Any]:
 
 def go_on(host: Host, text: str) -> dict[str, Any]:
     """Return what makes a host begin another round at the end of a turn."""
+    if host.plugin:
+        return {"go_on": text}
     return {"followup_message": text} if host.plain else {"decision": host.block, "reason": text}
 
 

@@ -34,7 +34,10 @@ class Where(NamedTuple):
 
 
 class Hook:
-    """An event of a session. ``until`` returns when all requests end, in monotonic time; ``now`` is the clock's."""
+    """An event of a session. ``until`` returns when all requests end, in monotonic time; ``now`` is the clock's.
+
+    ``tells`` is False where no model reads the answer: then no message counts as told.
+    """
 
     def __init__(
         self,
@@ -44,12 +47,14 @@ class Hook:
         *,
         until: Callable[[], float],
         now: Callable[[], float] = time.time,
+        tells: bool = True,
     ) -> None:
         self._sessions = sessions
         self._host = host
         self._said = said
         self._until = until
         self._now = now()
+        self._tells = tells
 
     def run(self, event: str, where: Callable[[], Where]) -> dict[str, Any] | None:
         """Do what the event asks for, and return what to print. Raises OSError or ValueError if nothing came of it."""
@@ -142,14 +147,13 @@ class Hook:
         others = [agent for agent in found["agents"] if agent["agent_id"] != session.agent_id]
         text = rules.greeting(session.name, session.relay, others, found.get("next") is not None)
         unread = self._unread(session)
-        told = [] if self._host.mute else [message["message_id"] for message in unread["messages"]]
+        told = [message["message_id"] for message in unread["messages"] if self._tells]
         if told:
             text += "\n" + rules.digest(session.name, unread["messages"], unread["count"])
         self._sessions.keep(session._replace(told=tuple(told), blocks=0, beat_at=self._now, seen_at=self._now))
         self._forget_one()
-        if self._host.mute:  # no model reads this; the plugin does
-            return {"agent": session.name}
-        return rules.context(self._host, self._event("SessionStart"), text)
+        said = rules.context(self._host, self._event("SessionStart"), text)
+        return {**said, "agent": session.name, "session_id": session.session_id} if self._host.plugin else said
 
     def _told(self, event: str, session: Session) -> dict[str, Any] | None:
         before = session
@@ -162,7 +166,7 @@ class Hook:
             session = session._replace(beat_at=self._now, seen_at=self._now)
         if event == "UserPromptSubmit":
             session = session._replace(blocks=0)
-        unread: Any = {"messages": [], "count": 0} if self._host.mute else self._unread(session)
+        unread: Any = self._unread(session) if self._tells else {"messages": [], "count": 0}
         fresh = rules.unread_of(unread["messages"], session.told)
         said: dict[str, Any] | None = None
         if event == "Stop":

@@ -15,23 +15,34 @@ import { spawn } from "node:child_process"
 
 const COMMAND = %s
 const FLAGS = %s
+const MOST_MS = 3000 // A hook ends by itself long before.
 
 const begun = new Map() // sessions, with the names of their agents
 const parents = new Map() // sessions of subagents, with those that began them
+const greetings = new Map() // the first words for a session, until a message takes them
+const going = new Set() // sessions whose next message is ours, so that it begins no new turn
 
 // A hook never fails its host.
 function hook(event, said) {
   return new Promise((done) => {
     const words = [...COMMAND.slice(1), "hook", event, "--host", "opencode", ...FLAGS]
-    const child = spawn(COMMAND[0], words, { stdio: ["pipe", "pipe", "ignore"] })
+    const child = spawn(COMMAND[0], words, { stdio: ["pipe", "pipe", "ignore"], windowsHide: true })
+    const end = (answer) => {
+      clearTimeout(late)
+      done(answer && typeof answer === "object" ? answer : {})
+    }
+    const late = setTimeout(() => {
+      child.kill("SIGKILL")
+      end({})
+    }, MOST_MS)
     let answer = ""
     child.stdout.on("data", (piece) => (answer += piece))
-    child.on("error", () => done({}))
+    child.on("error", () => end({}))
     child.on("close", () => {
       try {
-        done(JSON.parse(answer))
+        end(JSON.parse(answer))
       } catch {
-        done({})
+        end({})
       }
     })
     child.stdin.on("error", () => {})
@@ -39,15 +50,35 @@ function hook(event, said) {
   })
 }
 
-export const ClawLink = async ({ directory, serverUrl }) => {
+export const ClawLink = async ({ client, directory, serverUrl }) => {
   const server = serverUrl ? String(serverUrl) : undefined
   const about = (id) => ({ session_id: id, cwd: directory, server })
   const own = (id) => (parents.has(id) ? own(parents.get(id)) : id)
+  const start = async (id) => {
+    const { agent, text } = await hook("SessionStart", about(id))
+    if (text) greetings.set(id, text)
+    return agent
+  }
   const begin = async (id) => {
-    if (!begun.has(id)) begun.set(id, hook("SessionStart", about(id)))
-    const { agent } = await begun.get(id)
+    if (!begun.has(id)) begun.set(id, start(id))
+    const agent = await begun.get(id)
     if (!agent) begun.delete(id) // the relay was away: the next event tries again
     return agent
+  }
+  // Unread work goes on in the same session, with its own agent of opencode: a plan stays a plan.
+  const goOn = async (id, text) => {
+    going.add(id)
+    try {
+      const { data } = await client.session.get({ path: { id } })
+      const model = data?.model?.id && { providerID: data.model.providerID, modelID: data.model.id }
+      const body = { parts: [{ type: "text", text }] }
+      if (data?.agent) body.agent = data.agent
+      if (model) body.model = model
+      const { error } = await client.session.promptAsync({ path: { id }, body })
+      if (error) going.delete(id)
+    } catch {
+      going.delete(id)
+    }
   }
   return {
     event: async ({ event }) => {
@@ -56,16 +87,27 @@ export const ClawLink = async ({ directory, serverUrl }) => {
         if (said.info.parentID) parents.set(said.info.id, said.info.parentID)
         else await begin(said.info.id)
       } else if (event.type === "session.idle") {
-        if (!parents.has(said.sessionID)) await hook("Stop", about(said.sessionID))
+        if (parents.has(said.sessionID)) return
+        const { go_on } = await hook("Stop", about(said.sessionID))
+        if (go_on) await goOn(said.sessionID, go_on)
       } else if (event.type === "session.deleted") {
         begun.delete(said.info.id)
+        greetings.delete(said.info.id)
         if (!parents.delete(said.info.id)) await hook("SessionEnd", about(said.info.id))
       }
     },
-    "chat.message": async (input) => {
-      if (parents.has(input.sessionID)) return
-      await begin(input.sessionID)
-      await hook("UserPromptSubmit", about(input.sessionID))
+    "chat.message": async (input, output) => {
+      const id = input.sessionID
+      if (parents.has(id)) return
+      await begin(id)
+      const { text } = await hook(going.delete(id) ? "PostToolUse" : "UserPromptSubmit", about(id))
+      const last = output?.parts?.at(-1)
+      const words = [greetings.get(id), text].filter(Boolean).join("\\n")
+      greetings.delete(id)
+      if (!words) return
+      if (!last) return void greetings.set(id, words)
+      const { sessionID, messageID } = last
+      output.parts.push({ id: last.id + "c", sessionID, messageID, type: "text", text: words, synthetic: true })
     },
     // All sessions share one MCP server, so each call says which session it is of.
     "tool.execute.before": async (input, output) => {
@@ -73,6 +115,16 @@ export const ClawLink = async ({ directory, serverUrl }) => {
       const id = own(input.sessionID)
       await begin(id)
       output.args.clawlink_session = id
+    },
+    // The tool of an MCP server has a list of contents, any other a text.
+    "tool.execute.after": async (input, output) => {
+      if (parents.has(input.sessionID) || !output) return
+      const listed = Array.isArray(output.content)
+      if (!listed && typeof output.output !== "string") return
+      const { text } = await hook("PostToolUse", about(input.sessionID))
+      if (!text) return
+      if (listed) output.content.push({ type: "text", text })
+      else output.output += "\\n\\n" + text
     },
     "shell.env": async (input, output) => {
       const agent = input.sessionID && (await begin(own(input.sessionID)))

@@ -86,17 +86,39 @@ def test_a_session_is_told_once_of_each_message_and_kept_from_ending_a_few_times
         assert hook("Stop") is None
 
 
-def test_a_host_that_shows_its_model_nothing_tells_no_message(hook: Run, sessions: Sessions, relay: str) -> None:
+def test_a_plugin_gets_the_agent_and_texts_and_tells_each_message_once(
+    hook: Run, sessions: Sessions, relay: str
+) -> None:
     with Client(relay) as ann:
         ann.register("hook-ann-2")
-        hook("SessionStart", host="opencode", server="http://127.0.0.1:4096/")
+        begun = hook("SessionStart", host="opencode", server="http://127.0.0.1:4096/")
         me = only(sessions)
+        assert (begun["agent"], begun["session_id"]) == (me.name, me.session_id)
+        assert begun["text"].startswith(f"ClawLink: you are the agent {me.name}")
         assert (me.server, me.folder) == ("http://127.0.0.1:4096/", "/x/shop")
-        ann.send(me.name, "hello")
-        for event in ("UserPromptSubmit", "Stop", "SessionStart"):
-            hook(event, host="opencode")
-        assert only(sessions).told == (), "so the program that wakes agents wakes it for this"
+        id = ann.send(me.name, "hello")
+        told = hook("PostToolUse", host="opencode")
+        assert list(told) == ["text"]
+        assert id.message_id in told["text"]
+        assert hook("UserPromptSubmit", host="opencode") is None
+        assert [list(hook("Stop", host="opencode") or ()) for _ in range(4)] == [["go_on"]] * 3 + [[]]
+        assert only(sessions).told == (id.message_id,)
         assert only(sessions).server == "http://127.0.0.1:4096/"
+
+
+def test_an_answer_that_no_model_reads_tells_no_message(sessions: Sessions, relay: str) -> None:
+    def run(event: str) -> None:
+        until = time.monotonic() + 20
+        said = {"session_id": "gateway"}
+        Hook(sessions, HOSTS["openclaw"], said, until=lambda: until, tells=False).run(event, lambda: Where(relay))
+
+    run("SessionStart")
+    with Client(relay) as ann:
+        ann.register("hook-ann-3")
+        ann.send(only(sessions).name, "hello")
+        for event in ("PostToolUse", "Stop", "SessionStart"):
+            run(event)
+        assert only(sessions).told == (), "so the program that wakes agents wakes it for this"
 
 
 def test_a_session_that_is_resumed_is_the_same_agent_and_finds_its_mail(
