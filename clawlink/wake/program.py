@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from clawlink.client.aio import AsyncClient
+from clawlink.client.hooks.rules import HOSTS
 from clawlink.client.hooks.sessions import Session, Sessions
 from clawlink.client.identity import Identities, Saved, of_session
 from clawlink.wake import openclaw, settings
@@ -240,6 +241,9 @@ class Program:
         return Sessions(self.home).find(session.host, session.session_id) or session
 
     def _is_busy(self, session: Session) -> bool:
+        host = HOSTS.get(session.host)
+        if host is not None and host.lasting:  # it has several sessions, and puts a wake behind the turn that runs
+            return False
         return self.desk.is_busy(self.current(session))
 
     def _is_open(self, session: Session) -> bool:

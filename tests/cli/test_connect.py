@@ -51,6 +51,7 @@ def test_all_programs_are_connected_and_undone(call: Run, account: Path) -> None
         *(".gemini/settings.json", ".cursor/hooks.json", ".cursor/mcp.json"),
         *(".config/opencode/opencode.json", ".config/opencode/plugins/clawlink.js"),
         *(".openclaw/openclaw.json", ".openclaw/skills/clawlink/SKILL.md"),
+        *(f".openclaw/extensions/clawlink/{name}" for name in ("index.js", "openclaw.plugin.json", "package.json")),
         *(".claude/skills/clawlink/SKILL.md", ".agents/skills/clawlink/SKILL.md"),
     }
     assert json.loads(after[".claude.json"])["projects"] == {}
@@ -246,10 +247,11 @@ def test_openclaw_gets_a_server_hooks_and_a_skill(call: Run, account: Path) -> N
     said = json.loads(settings.read_text())
     token = said["hooks"]["token"]
     assert said["hooks"] == {"enabled": True, "token": token}
+    assert said["plugins"] == {"entries": {"clawlink": {"enabled": True}}}
     assert token not in shown, "a secret stands in no diff"
     assert len(token) == len("clawlink-") + 48
     args = ["-m", "clawlink", "mcp", "--host", "openclaw", "--relay", "http://10.0.0.1:9077"]
-    (servers,) = (value["servers"] for key, value in said.items() if key not in ("gateway", "hooks"))
+    (servers,) = (value["servers"] for key, value in said.items() if key not in ("gateway", "hooks", "plugins"))
     assert servers == {"other": {"url": "https://x"}, "clawlink": {"command": sys.executable, "args": args}}
     assert find({}, home=account) == Gateway("http://127.0.0.1:18999/hooks", token), "and wakes use it"
     assert call("--relay", "http://10.0.0.1:9077", "connect", "openclaw", "--yes").ok().out == "Connected already.\n"
@@ -272,6 +274,104 @@ def test_openclaw_gets_a_server_hooks_and_a_skill(call: Run, account: Path) -> N
     assert "references/hooks.md" in done.err
     assert settings.read_text() == "{gateway: {port: 1}} // JSON5\n"
     assert (account / ".openclaw" / "skills" / "clawlink" / "SKILL.md").exists(), "one thing that fails stops no other"
+
+
+def test_the_plugin_of_openclaw_is_enabled_beside_those_that_are_there(call: Run, account: Path) -> None:
+    settings, folder = account / ".openclaw" / "openclaw.json", account / ".openclaw" / "extensions" / "clawlink"
+    settings.parent.mkdir()
+    for plugins, then in (
+        ({"allow": ["other"], "entries": {"other": {"enabled": True}}}, {"allow": ["other", "clawlink"]}),
+        ({"allow": []}, {"allow": ["clawlink"]}),
+        ({"deny": ["clawlink"]}, {"deny": ["clawlink"]}),
+    ):
+        settings.write_text(json.dumps({"plugins": plugins}))
+        call("connect", "openclaw", "--yes").ok()
+        entries = {**plugins.get("entries", {}), "clawlink": {"enabled": True}}
+        assert json.loads(settings.read_text())["plugins"] == {**then, "entries": entries}
+        call("connect", "openclaw", "--undo", "--yes").ok()
+        assert json.loads(settings.read_text()) == {"plugins": plugins}
+        assert not folder.exists()
+    # A person's own choice stays, at connect and at undo.
+    for entry in ({"enabled": False}, {"enabled": True, "config": {}}):
+        settings.write_text(json.dumps({"plugins": {"entries": {"clawlink": entry}}}))
+        call("connect", "openclaw", "--yes").ok()
+        assert json.loads(settings.read_text())["plugins"] == {"entries": {"clawlink": entry}}
+        call("connect", "openclaw", "--undo", "--yes").ok()
+        assert json.loads(settings.read_text()) == {"plugins": {"entries": {"clawlink": entry}}}
+    for odd in ({"plugins": []}, {"plugins": {"entries": 1}}, {"plugins": {"allow": "x"}}):
+        settings.write_text(json.dumps(odd))
+        assert "left as it is" in call("connect", "openclaw", "--yes").failed(1).err, odd
+        assert json.loads(settings.read_text()) == odd
+        call("connect", "openclaw", "--undo", "--yes")
+    # A file of the plugin that was changed by hand stays, and the command says so.
+    settings.write_text("{}")
+    call("connect", "openclaw", "--yes").ok()
+    (folder / "index.js").write_text("// mine\n")
+    assert "index.js is left as it is" in call("connect", "openclaw", "--yes").failed(1).err
+    assert "changed by hand" in call("connect", "openclaw", "--undo", "--yes").failed(1).err
+    assert (folder / "index.js").read_text() == "// mine\n"
+
+
+# A stand-in for OpenClaw 2026.9, by its types: results of tools pass the plugin on their way to the model.
+_OPENCLAW = """
+import { pathToFileURL } from "node:url"
+const { default: plugin } = await import(pathToFileURL(process.argv[2]))
+let add
+plugin.register({ registerAgentToolResultMiddleware: (handler, { runtimes }) => (add = handler, runtimes) })
+plugin.register({}) // an older one, without the call
+const after = async (sessionKey, result) => {
+  const event = { toolCallId: "c", toolName: "exec", args: {}, result }
+  const changed = await add(event, { runtime: "openclaw", sessionKey })
+  return changed ? changed.result : null
+}
+const got = () => ({ content: [{ type: "text", text: "got" }], details: { exitCode: 0 } })
+const said = []
+for (const key of ["agent:main:discord:group:1", "agent:main:subagent:2", undefined]) said.push(await after(key, got()))
+said.push(await after("agent:main:main", { content: "odd" }), await after("agent:main:main", undefined))
+for (const _ of [1, 2, 3]) said.push(await after("agent:main:main", got()))
+console.log(JSON.stringify(said))
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="the plugin runs in JavaScript")
+def test_the_plugin_of_openclaw_tells_its_main_session_alone(call: Run, account: Path) -> None:
+    call("connect", "openclaw", "--yes").ok()
+    folder, seen = account / ".openclaw" / "extensions" / "clawlink", account / "seen"
+    shim, stand_in = account / "shim.js", account / "openclaw.mjs"
+    shim.write_text(
+        "const { readFileSync, appendFileSync, existsSync } = require('fs')\n"
+        "const said = JSON.parse(readFileSync(0))\n"
+        f"const seen = {json.dumps(str(seen))}\n"
+        "const before = existsSync(seen) ? readFileSync(seen, 'utf8').split('\\n').length : 1\n"
+        "appendFileSync(seen, process.argv[3] + ' ' + JSON.stringify(said) + '\\n')\n"
+        "if (process.argv[3] === 'SessionStart') console.log(JSON.stringify({ session_id: 's', text: 'hello' }))\n"
+        "else if (before < 3) console.log(JSON.stringify({ text: 'mail' }))\n"
+    )
+    text = (folder / "index.js").read_text()
+    command = json.dumps([sys.executable, "-m", "clawlink"])
+    assert command in text
+    module = account / "clawlink.mjs"
+    stand_in.write_text(_OPENCLAW)
+
+    def run(words: list[str]) -> Any:
+        module.write_text(text.replace(command, json.dumps(words)).replace("MOST_MS = 3000", "MOST_MS = 300"))
+        done = subprocess.run(["node", str(stand_in), str(module)], capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return json.loads(done.stdout)
+
+    def result(word: str) -> dict[str, Any]:
+        return {
+            "content": [{"type": "text", "text": "got"}, {"type": "text", "text": word}],
+            "details": {"exitCode": 0},
+        }
+
+    for broken in (["/no/such/program"], ["node", "-e", "console.log('null')"], ["node", "-e", "setInterval(Date, 9)"]):
+        assert run(broken) == [None] * 8, broken
+    text = text.replace("MOST_MS = 3000", "MOST_MS = 30000")
+    assert run(["node", str(shim)]) == [None] * 5 + [result("hello"), result("mail"), None]
+    assert seen.read_text().splitlines() == ["SessionStart {}", *['PostToolUse {"session_id":"s"}'] * 2]
+    manifest = json.loads((folder / "openclaw.plugin.json").read_text())
+    assert (manifest["id"], manifest["contracts"]) == ("clawlink", {"agentToolResultMiddleware": ["openclaw", "codex"]})
 
 
 def test_the_skill_comes_with_a_program_and_goes_if_it_is_as_it_was(call: Run, account: Path) -> None:

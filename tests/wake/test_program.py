@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from clawlink.client.aio import AsyncClient
 from clawlink.client.hooks import port
+from clawlink.client.hooks.ancestors import ancestors
 from clawlink.client.hooks.sessions import Session, Sessions
 from clawlink.client.hooks.waiting import Waiter
 from clawlink.client.identity import Identities, Saved
@@ -254,6 +256,20 @@ async def test_fifty_hooks_at_one_moment_are_all_answered(house: House, until: U
         await house.known(session)
     answers = await asyncio.gather(*(house.ask(sessions[n % 5], "PostToolUse") for n in range(50)))
     assert answers == [True] * 50
+
+
+async def test_the_one_agent_of_an_openclaw_is_never_busy_with_a_turn(
+    house: House, ann: AsyncClient, until: Until
+) -> None:
+    process = ancestors(os.getpid())[0].key
+    async with OpenClawStandIn() as gateway:
+        session = await house.session("gateway", "openclaw", host_process=process)
+        await house.begin(OPENCLAW_GATEWAY_URL=gateway.url, OPENCLAW_HOOKS_TOKEN=gateway.token)
+        await house.known(session)
+        assert await house.ask(session, "PostToolUse") is True
+        id = (await ann.send(session.name, "hello")).message_id
+        await until(lambda: bool(gateway.lines))
+        assert id in gateway.lines[0][0]
 
 
 async def test_a_session_of_opencode_is_woken_at_the_server_that_its_plugin_named(

@@ -86,7 +86,7 @@ def _planned(
     """Return the changes, each file once, why others are left, and the programs whose settings can be written."""
     from clawlink.cli.learn.skill import packaged
     from clawlink.client.programs.json_text import Unmergeable
-    from clawlink.client.programs.programs import PROGRAMS, plan, plan_skill, require_writable
+    from clawlink.client.programs.programs import PROGRAMS, plan, plan_package, plan_skill, require_writable
 
     flags = ["--relay", ctx.given.relay] if args.relay is not None and ctx.given.relay is not None else []
     root = Path.cwd() if args.project else home
@@ -103,6 +103,7 @@ def _planned(
         shared = args.undo and any(_is_connected(one, root, project=args.project) for one in others)
         for planned in (
             partial(plan, program, root, project=args.project, flags=flags, undo=args.undo),
+            partial(plan_package, program, root, flags=flags, undo=args.undo),
             partial(plan_skill, program, root, skill, undo=args.undo, shared=shared),
         ):
             try:

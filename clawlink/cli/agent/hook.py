@@ -142,6 +142,11 @@ def _answer(args: Namespace, ctx: Context, until: Callable[[], float]) -> dict[s
         if not rules.belongs(host, said):
             return None
         sessions = Sessions(own_folder(ctx.environ))
+        if host.lasting and host.session_field not in said:
+            from clawlink.client.hooks.acting import of_gateway  # it loads more than other hooks need
+
+            left = until() - time.monotonic()
+            said[host.session_field] = of_gateway(sessions, lambda: _where(ctx), left, begins=True).session_id
         answer = Hook(sessions, host, said, until=until).run(args.event, lambda: _where(ctx))
         sessions.note(None)
         _tell_program(sessions, args.event, host, said, is_over=answer is None)

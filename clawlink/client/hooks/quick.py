@@ -19,7 +19,7 @@ _INPUT_SECONDS = 2.0
 _MAX_INPUT_BYTES = 16 * 2**20
 _EVENTS = ("UserPromptSubmit", "PostToolUse", "Stop")
 _SESSION_FIELDS = {
-    **dict.fromkeys(("claude", "codex", "gemini", "opencode"), "session_id"),
+    **dict.fromkeys(("claude", "codex", "gemini", "opencode", "openclaw"), "session_id"),
     "cursor": "conversation_id",
 }
 

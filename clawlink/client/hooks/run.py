@@ -147,10 +147,10 @@ class Hook:
         others = [agent for agent in found["agents"] if agent["agent_id"] != session.agent_id]
         text = rules.greeting(session.name, session.relay, others, found.get("next") is not None)
         unread = self._unread(session)
-        told = [message["message_id"] for message in unread["messages"] if self._tells]
-        if told:
+        told = tuple(message["message_id"] for message in unread["messages"]) if self._tells else session.told
+        if unread["messages"]:
             text += "\n" + rules.digest(session.name, unread["messages"], unread["count"])
-        self._sessions.keep(session._replace(told=tuple(told), blocks=0, beat_at=self._now, seen_at=self._now))
+        self._sessions.keep(session._replace(told=told, blocks=0, beat_at=self._now, seen_at=self._now))
         self._forget_one()
         said = rules.context(self._host, self._event("SessionStart"), text)
         return {**said, "agent": session.name, "session_id": session.session_id} if self._host.plugin else said

@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
+from clawlink.client.programs import plugin
 from clawlink.client.programs.json_text import Unmergeable
 
 # The first line of a file that connect made, and may remove.
 MARK = "// Made by clawlink connect; to remove it: clawlink connect opencode --undo"
 
 _TEXT = """
-import { spawn } from "node:child_process"
-
-const COMMAND = %s
-const FLAGS = %s
-const MOST_MS = 3000 // A hook ends by itself long before.
-
 const begun = new Map() // sessions, with the names of their agents
 const parents = new Map() // sessions of subagents, with those that began them
 const greetings = new Map() // the first words for a session, until a message takes them
 const going = new Set() // sessions whose next message is ours, so that it begins no new turn
-
-// A hook never fails its host.
-function hook(event, said) {
-  return new Promise((done) => {
-    const words = [...COMMAND.slice(1), "hook", event, "--host", "opencode", ...FLAGS]
-    const child = spawn(COMMAND[0], words, { stdio: ["pipe", "pipe", "ignore"], windowsHide: true })
-    const end = (answer) => {
-      clearTimeout(late)
-      done(answer && typeof answer === "object" ? answer : {})
-    }
-    const late = setTimeout(() => {
-      child.kill("SIGKILL")
-      end({})
-    }, MOST_MS)
-    let answer = ""
-    child.stdout.on("data", (piece) => (answer += piece))
-    child.on("error", () => end({}))
-    child.on("close", () => {
-      try {
-        end(JSON.parse(answer))
-      } catch {
-        end({})
-      }
-    })
-    child.stdin.on("error", () => {})
-    child.stdin.end(JSON.stringify(said))
-  })
-}
 
 export const ClawLink = async ({ client, directory, serverUrl }) => {
   const server = serverUrl ? String(serverUrl) : undefined
@@ -138,7 +104,7 @@ export const ClawLink = async ({ client, directory, serverUrl }) => {
 def with_plugin(text: str | None, command: Sequence[str], flags: Sequence[str]) -> str:
     """Return the plugin. Raises Unmergeable if the file is not ours."""
     _require_ours(text)
-    return MARK + _TEXT % (json.dumps(list(command)), json.dumps(list(flags)))
+    return MARK + plugin.text_of("opencode", command, flags) + _TEXT
 
 
 def without_plugin(text: str) -> str | None:

@@ -35,7 +35,7 @@ class Program(NamedTuple):
     """A program. Paths are below the home folder, or below a project where they differ there.
 
     ``events`` maps its events to those of ``clawlink hook``. A program with a ``plugin`` has no hooks in its settings:
-    the file of its hooks is a program of ours. One with a ``webhook`` runs no hooks: it is woken over HTTP.
+    the file of its hooks is a program of ours. One with a ``webhook`` is woken over HTTP, and has a ``package``.
     ``skills`` is its folder of skills, ``at`` the path to the servers in their file.
     """
 
@@ -56,6 +56,7 @@ class Program(NamedTuple):
     webhook: bool = False
     at: tuple[str, ...] = ("mcpServers",)
     server_flags: tuple[str, ...] = ()
+    package: str | None = None  # the folder of a plugin that has several files
 
     def files(self, root: Path, *, project: bool) -> tuple[Path, Path]:
         """Return the file with the hooks and that with the MCP servers."""
@@ -146,6 +147,7 @@ PROGRAMS = {
             webhook=True,
             at=("mcp", "servers"),
             server_flags=("--host", "openclaw"),
+            package=f".openclaw/{openclaw.FOLDER}",
         ),
     )
 }
@@ -193,22 +195,42 @@ def plan_skill(program: Program, root: Path, skill: bytes, *, undo: bool = False
     ``shared`` says that another connected program reads it there. A skill that was changed by hand stays.
     """
     path = root / program.skills / merging.NAME / "SKILL.md"
+    if undo and shared:
+        return []
+    mend = f"clawlink skill --dir {shlex.quote(str(path.parent.parent))} --force"
+    return _plan_own(path, skill, undo=undo, other="another skill of that name", mend=mend)
+
+
+def plan_package(program: Program, root: Path, *, flags: Sequence[str] = (), undo: bool = False) -> list[Change]:
+    """Return the changes that put the files of a plugin into a folder of its own, or take them out. Raises Unmergeable.
+
+    A file that was changed by hand stays.
+    """
+    if program.package is None:
+        return []
+    changes = []
+    for name, content in openclaw.package(_command(), flags).items():
+        path = root / program.package / name
+        mend = f"remove it, and run: clawlink connect {program.name}"
+        changes += _plan_own(path, content, undo=undo, other="another plugin of that name", mend=mend)
+    return changes
+
+
+def _plan_own(path: Path, content: bytes, *, undo: bool, other: str, mend: str) -> list[Change]:
+    """Return the change of a file that is ours as a whole. A mark beside it has the digest of what connect wrote."""
     now, made = _bytes(path), _made(path)
     untouched = now is None or (made is not None and made[1] == _digest(now))
     if undo:
-        if now is None or made is None or shared:
+        if now is None or made is None:
             return []
         if untouched:
             return [Change(path, now, None)]
         raise Unmergeable(f"{path} is left as it is: it was changed by hand")
-    if now == skill:
+    if now == content:
         return []
     if untouched:
-        return [Change(path, now, skill)]
-    raise Unmergeable(
-        f"{path} is left as it is: it was changed by hand, or is another skill of that name; to replace it: "
-        f"clawlink skill --dir {shlex.quote(str(path.parent.parent))} --force"
-    )
+        return [Change(path, now, content)]
+    raise Unmergeable(f"{path} is left as it is: it was changed by hand, or is {other}; to replace it: {mend}")
 
 
 def _step(
@@ -222,7 +244,7 @@ def _step(
         words = [*_command(), "mcp", *flags]
         return merging.without_local(text or "") if undo else merging.with_local(text, words)
     if is_hooks and program.webhook:
-        return openclaw.without_webhook(text or "") if undo else openclaw.with_webhook(text)
+        return openclaw.without_gateway(text or "") if undo else openclaw.with_gateway(text)
     if is_hooks:
         if undo:
             return merging.without_hooks(text or "", program.head)
