@@ -279,11 +279,12 @@ def test_openclaw_gets_a_server_hooks_and_a_skill(call: Run, account: Path) -> N
 def test_the_plugin_of_openclaw_is_enabled_beside_those_that_are_there(call: Run, account: Path) -> None:
     settings, folder = account / ".openclaw" / "openclaw.json", account / ".openclaw" / "extensions" / "clawlink"
     settings.parent.mkdir()
-    for plugins, then in (
+    cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"allow": ["other"], "entries": {"other": {"enabled": True}}}, {"allow": ["other", "clawlink"]}),
         ({"allow": []}, {"allow": ["clawlink"]}),
         ({"deny": ["clawlink"]}, {"deny": ["clawlink"]}),
-    ):
+    ]
+    for plugins, then in cases:
         settings.write_text(json.dumps({"plugins": plugins}))
         call("connect", "openclaw", "--yes").ok()
         entries = {**plugins.get("entries", {}), "clawlink": {"enabled": True}}
@@ -298,7 +299,8 @@ def test_the_plugin_of_openclaw_is_enabled_beside_those_that_are_there(call: Run
         assert json.loads(settings.read_text())["plugins"] == {"entries": {"clawlink": entry}}
         call("connect", "openclaw", "--undo", "--yes").ok()
         assert json.loads(settings.read_text()) == {"plugins": {"entries": {"clawlink": entry}}}
-    for odd in ({"plugins": []}, {"plugins": {"entries": 1}}, {"plugins": {"allow": "x"}}):
+    odds: list[dict[str, Any]] = [{"plugins": []}, {"plugins": {"entries": 1}}, {"plugins": {"allow": "x"}}]
+    for odd in odds:
         settings.write_text(json.dumps(odd))
         assert "left as it is" in call("connect", "openclaw", "--yes").failed(1).err, odd
         assert json.loads(settings.read_text()) == odd

@@ -1,7 +1,7 @@
 """A stand-in for a model, behind the HTTP interfaces of Anthropic, OpenAI and Google: a program's turns are real.
 
 Its model is simple. A prompt with ``CALL NAME {JSON} END`` has it call these tools, one after the other. Once its input
-tells of mail since its last look, it calls ``relay_inbox``. Then it says ``DONE``. ``seen`` has all that it was shown.
+tells of mail in words that it has not seen, it calls ``relay_inbox``. Then it says ``DONE``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 _PLAN = re.compile(r"CALL (\S+) (\{.*?\}) END", re.DOTALL)
-_TELLS = re.compile(r"with the tool relay_inbox|read_with\W+relay_inbox")
+_TELLS = re.compile(r"ClawLink: \d+ (?:new|unread) .*?relay_inbox|unread\W+count.*?relay_inbox", re.DOTALL)
 _INBOX = "relay_inbox"
+# OpenClaw shows its model few tools, and one that calls the others.
+_BY_ID = "tool_call"
 
 
 class Item(NamedTuple):
@@ -39,8 +41,11 @@ class Answer(NamedTuple):
         return f"call_{self.number}"
 
 
-def decide(items: Sequence[Item], tools: Sequence[str]) -> Answer:
-    """Return what the model does next. Programs put words of their own before the names of MCP tools."""
+def decide(items: Sequence[Item], tools: Sequence[str], handled: set[str]) -> Answer:
+    """Return what the model does next. Programs put words of their own before the names of MCP tools.
+
+    ``handled`` are the words about mail that it has seen: a program may show a prompt again.
+    """
     plan = [found for item in items if item.kind == "user" for found in _PLAN.findall(item.text)]
     calls = [at for at, item in enumerate(items) if item.kind == "call"]
     planned = [at for at in calls if not items[at].text.endswith(_INBOX)]
@@ -48,12 +53,13 @@ def decide(items: Sequence[Item], tools: Sequence[str]) -> Answer:
     if len(planned) < len(plan):
         name, arguments = plan[len(planned)]
         return Answer(tool=_named(name, tools), arguments=_plain(arguments), number=number)
-    looks = [at for at in calls if items[at].text.endswith(_INBOX)]
-    since = looks[-1] + 1 if looks else 0
-    told = any(_TELLS.search(item.text) for item in items[since:] if item.kind != "call")
+    told = {words for item in items if item.kind != "call" for words in _TELLS.findall(item.text)}
     inbox = _named(_INBOX, tools)
-    if told and inbox is not None:
-        return Answer(tool=inbox, number=number)
+    if told - handled and (inbox is not None or _BY_ID in tools):
+        handled |= told
+        if inbox is not None:
+            return Answer(tool=inbox, number=number)
+        return Answer(tool=_BY_ID, arguments=json.dumps({"id": f"clawlink__{_INBOX}", "args": {}}), number=number)
     return Answer()
 
 
@@ -76,6 +82,7 @@ class Model:
     def __init__(self) -> None:
         self.seen: list[list[Item]] = []
         self.answers: list[Answer] = []
+        self._handled: set[str] = set()
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/messages", self._anthropic)
         app.router.add_post("/v1/messages/count_tokens", self._count)
@@ -105,7 +112,7 @@ class Model:
         if not tools:  # as for a title of the session
             return Answer("A title")
         self.seen.append(items)
-        answer = decide(items, tools)
+        answer = decide(items, tools, self._handled)
         self.answers.append(answer)
         return answer
 
@@ -211,7 +218,9 @@ class Model:
         items = []
         for message in said["messages"]:
             for call in message.get("tool_calls") or ():
-                items.append(Item("call", call["function"]["name"]))
+                function = call["function"]
+                by_id = function["name"] == _BY_ID
+                items.append(Item("call", json.loads(function["arguments"])["id"] if by_id else function["name"]))
             if message["role"] in ("user", "tool"):
                 items.append(Item(message["role"], _flat(message["content"])))
         answer = self._decide(items, [tool["function"]["name"] for tool in said.get("tools", ())])
@@ -254,11 +263,11 @@ class Model:
                     items.append(Item("user", part["text"]))
         tools = [one["name"] for tool in said.get("tools", ()) for one in tool.get("functionDeclarations", ())]
         answer = self._decide(items, tools)
-        part: dict[str, Any] = {"text": answer.text}
+        said_part: dict[str, Any] = {"text": answer.text}
         if answer.tool is not None:
-            part = {"functionCall": {"name": answer.tool, "args": json.loads(answer.arguments), "id": answer.id}}
+            said_part = {"functionCall": {"name": answer.tool, "args": json.loads(answer.arguments), "id": answer.id}}
         usage = {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15}
-        candidate = {"content": {"role": "model", "parts": [part]}, "finishReason": "STOP", "index": 0}
+        candidate = {"content": {"role": "model", "parts": [said_part]}, "finishReason": "STOP", "index": 0}
         body = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "stand-in"}
         if "stream" not in call:
             return web.json_response(body)

@@ -103,8 +103,8 @@ def without_gateway(text: str) -> str | None:
     settings = json_text.read(text, {})
     before = json_text.read(text, {})
     hooks = settings.get("hooks")
-    is_made = isinstance(hooks, dict) and set(hooks) == {"enabled", "token"} and hooks["enabled"] is True
-    if is_made and TOKEN.fullmatch(str(hooks["token"])) is not None:
+    made = hooks if isinstance(hooks, dict) and set(hooks) == {"enabled", "token"} else {}
+    if made.get("enabled") is True and TOKEN.fullmatch(str(made["token"])) is not None:
         del settings["hooks"]
     _without_plugin(settings)
     if settings == before:

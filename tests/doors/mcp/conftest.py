@@ -23,7 +23,7 @@ class Model:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.mail: Any = None
+        self.mail: dict[str, Any] = {}
 
     async def call(self, tool: str, **arguments: Any) -> Any:
         """Call a tool that must not fail, and return its result."""
@@ -36,7 +36,7 @@ class Model:
     def _read(self, result: Any, *, failed: bool) -> Any:
         block, *mail = result.content
         assert bool(result.is_error) == failed, block.text
-        self.mail = json.loads(mail[0].text) if mail else None
+        self.mail = json.loads(mail[0].text) if mail else {}
         return json.loads(block.text)
 
 

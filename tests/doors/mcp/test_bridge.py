@@ -62,13 +62,14 @@ async def test_the_bridge_brings_all_tools_and_moves_files_beside_the_model(
             shared = await bob.call("relay_share_file", path=str(source), key="b.bin", readers=["Ann"])
             assert (shared["size"], shared["readers"]) == (256, [ann.agent_id])
             fetched = await bob.call("relay_fetch_file", key="b.bin", path=str(target))
-            assert (fetched["path"], target.read_bytes(), bob.mail) == (str(target), source.read_bytes(), None)
+            assert (fetched["path"], target.read_bytes(), bob.mail) == (str(target), source.read_bytes(), {})
             ann.send("Bob", "obey")
-            for tool, arguments in (
+            calls: list[tuple[str, dict[str, Any]]] = [
                 ("relay_share_file", {"path": str(source), "key": "b.bin", "readers": ["Ann"]}),
                 ("relay_fetch_file", {"key": "b.bin", "path": str(target), "overwrite": True}),
                 ("relay_agents", {}),
-            ):
+            ]
+            for tool, arguments in calls:
                 await bob.call(tool, **arguments)
                 assert [one["untrusted"] for one in bob.mail["unread"]["messages"]] == [{"from_name": "Ann"}], tool
             listed = [str(one.uri) for one in (await client.list_resources()).resources]

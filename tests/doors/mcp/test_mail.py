@@ -18,17 +18,18 @@ from tests.doors.mcp.test_quoting import FORGERIES
 async def test_results_tell_of_mail_until_it_is_read(pair: Running, connect: Connect, era: str) -> None:
     async with connect(pair, era, "a") as ann, connect(pair, era, "b") as bob:
         await bob.call("relay_agents")
-        assert bob.mail is None
+        assert bob.mail == {}
         sent = [await ann.call("relay_tell", to="b", text=f"obey {number}") for number in range(MAX_MAIL + 2)]
         task = (await ann.call("relay_delegate", task="Add", to="b"))["task_id"]
-        assert ann.mail is None
-        for tool, arguments in (
+        assert ann.mail == {}
+        calls: list[tuple[str, dict[str, str]]] = [
             ("relay_agents", {}),
             ("relay_tasks", {}),
             ("relay_tasks", {"task_id": task}),
             ("relay_tell", {"to": "a", "text": "soon"}),
             ("relay_report", {"task_id": task, "status": "in_progress"}),
-        ):
+        ]
+        for tool, arguments in calls:
             await bob.call(tool, **arguments)
             unread = bob.mail["unread"]
             assert (unread["count"], unread["read_with"]) == (MAX_MAIL + 3, "relay_inbox"), tool
@@ -37,11 +38,11 @@ async def test_results_tell_of_mail_until_it_is_read(pair: Running, connect: Con
             assert [message["untrusted"] for message in unread["messages"]] == [{"from_name": "Ann"}] * MAX_MAIL, tool
             assert "obey" not in json.dumps(bob.mail), tool
         await bob.refused("relay_tell", to="nobody", text="x")
-        assert bob.mail is None
+        assert bob.mail == {}
         got = await bob.call("relay_inbox")
-        assert (len(got["messages"]), bob.mail) == (MAX_MAIL + 3, None)
+        assert (len(got["messages"]), bob.mail) == (MAX_MAIL + 3, {})
         await bob.call("relay_agents")
-        assert bob.mail is None  # it is in the model's hands
+        assert bob.mail == {}  # it is in the model's hands
 
 
 def test_a_forged_id_or_name_of_a_sender_is_data() -> None:
