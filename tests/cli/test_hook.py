@@ -125,7 +125,9 @@ def test_the_tools_of_a_session_act_as_the_agent_of_its_hooks(relay: str, accoun
     assert "clawlink register" in told["none"]["error"]
 
 
-def test_a_hook_that_waits_ends_with_the_code_that_wakes_its_host(run: Run, relay: str, account: Path) -> None:
+def test_a_hook_that_waits_ends_with_the_code_that_wakes_its_host(
+    run: Run, relay: str, account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("hook", "SessionStart", "--seconds", "20", stdin=said()).ok()
     (session,) = Sessions(account / ".clawlink").all()
     with Client(relay) as ann:
@@ -137,3 +139,9 @@ def test_a_hook_that_waits_ends_with_the_code_that_wakes_its_host(run: Run, rela
     assert "secret" not in woken.err
     over = run("hook", "Wait", "--for", "0.1", stdin=said())
     assert (over.code, over.raw, over.err) == (0, b"", "")
+    # ``claude -p`` runs it in the foreground, and would wait for its end: seen with Claude Code 2.1.332.
+    with Client(relay) as ann:
+        ann.register("ann-who-writes-again")
+        ann.send(session.name, "more")
+    monkeypatch.setenv("CLAUDE_CODE_ENTRYPOINT", "sdk-cli")
+    assert run("hook", "Wait", "--for", "60", stdin=said()).ok().raw == b""

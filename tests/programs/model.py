@@ -29,7 +29,7 @@ class Item(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the model does: it says a text, or calls a tool."""
+    """A step of the model: it says a text, or calls a tool."""
 
     text: str = "DONE"
     tool: str | None = None

@@ -23,6 +23,8 @@ _INPUT_SECONDS = 2.0
 # An idle session is waited for this long. Claude Code ends a hook after the timeout that its settings say.
 _LASTING_SECONDS = 21_000.0
 _WAKES = 2
+# Claude Code without a screen (``claude -p``) runs no hook in the background: it would wait for this one.
+_ENTRYPOINT, _HEADLESS = "CLAUDE_CODE_ENTRYPOINT", "sdk-cli"
 # The program that wakes agents answers at once.
 _PROGRAM_SECONDS = 0.05
 # To write down what came of it.
@@ -112,6 +114,8 @@ def _wait(args: Namespace, ctx: Context) -> Exit:
 
     try:
         host = rules.HOSTS[args.host]
+        if ctx.environ.get(_ENTRYPOINT) == _HEADLESS:
+            return Exit.DONE
         said = read(ctx.stdin.read(_MAX_INPUT_BYTES))
         if not rules.belongs(host, said):
             return Exit.DONE
