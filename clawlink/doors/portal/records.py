@@ -287,7 +287,7 @@ class Chat(Kept, frozen=True, gc=False, kw_only=True):
 class Errand(Kept, frozen=True, gc=False, kw_only=True):
     """A task that came from a contact, or went to one. Its id is that of the task here.
 
-    ``peer_id`` is the id that a task from a contact has there; empty for one to a contact.
+    ``peer_id`` is the id that it has there; empty for one to a contact that has not come there.
     """
 
     contact: str

@@ -87,6 +87,8 @@ class Transfer(Kept, frozen=True, gc=False, kw_only=True):
             keys += [OUTGOING, waiting_for(self.contact)]
         if self.task is not None and self.revision is None:
             keys.append(lies_at(self.file_key))
+        if self.task:
+            keys.append(of_task(self.contact, self.task))
         if self.unclaimed:
             keys.append(UNCLAIMED)
         if self.task is not None and (self.unclaimed or self.state is FileState.TRANSFERRING):
@@ -129,6 +131,11 @@ def lies_at(file_key: str) -> str:
 def coming_for(contact: str, task: str) -> str:
     """Return the index key of the files for a task or an answer that has not come yet."""
     return f" portal files for {contact} {task}"
+
+
+def of_task(contact: str, task: str) -> str:
+    """Return the index key of all files that go with a task and with the reports on it."""
+    return f" portal files of {contact} {task}"
 
 
 def kept_from(contact: str) -> str:

@@ -83,6 +83,7 @@ export default {
   "portal.old": "Old password",
   "portal.part": "Belongs to",
   "portal.part.answer": "answer",
+  "portal.part.report": "report",
   "portal.part.task": "task",
   "portal.password": "Password of the owner",
   "portal.pause": "Pause",

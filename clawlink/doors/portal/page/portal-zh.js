@@ -83,6 +83,7 @@ export default {
   "portal.old": "旧密码",
   "portal.part": "所属",
   "portal.part.answer": "答复",
+  "portal.part.report": "进展",
   "portal.part.task": "任务",
   "portal.password": "主人密码",
   "portal.pause": "暂停",

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from clawlink.domain import dense_json
 from clawlink.domain.agent import Agent
@@ -115,7 +116,7 @@ class Errands:
             return news
         if news is None:
             return await self._end(_named(peer), delivery, "it is about no task that came from this contact")
-        refused = await self._poster.tell(peer, news)
+        refused = (await self._poster.tell(peer, news)).refused
         if not refused:
             return _done(refused is not None)
         if isinstance(body, TaskUpdate):  # the task is over there, too
@@ -128,7 +129,7 @@ class Errands:
     ) -> Carried:
         """Tell the other portal less than what it refused for good, so that the task ends there, too."""
         for how, less in in_place_of(news, why, final=final):
-            refused = await self._poster.tell(peer, less)
+            refused = (await self._poster.tell(peer, less)).refused
             if refused is None:
                 return Carried.AGAIN
             if not refused:
@@ -228,10 +229,12 @@ class Errands:
             news["files"] = crossing.files
         if deadline_at is not None:
             news["deadline"] = max(deadline_at - self._core.clock(), 1.0)
-        refused = await self._poster.tell(peer, news)
-        if not refused:
-            return _done(refused is not None)
-        return await self._reject(agent, task, refused)
+        refused, id_there = await self._poster.tell(peer, news)
+        if refused:
+            return await self._reject(agent, task, refused)
+        if refused is not None and id_there:
+            await self._note_there(task.message_id, id_there)
+        return _done(refused is not None)
 
     async def _send_files(self, peer: Contact, task: TaskDelegation, deadline_at: float | None) -> Crossing:
         return await self._task_files.send(peer, task.message_id, task.message_id, task.attachments, deadline_at)
@@ -268,6 +271,13 @@ class Errands:
             now = self._core.clock()
             errand = Errand(id=task_id, version=1, contact=contact, peer_id="", created_at=now, inbound=False)
             await self._core.commit(AGENT, Put(errand))
+
+    @retrying
+    async def _note_there(self, task_id: str, id_there: str) -> None:
+        """Note the id that a task for a contact has at its portal."""
+        errand = await self._core.store.get(Errand, task_id)
+        if errand is not None and not errand.inbound and errand.peer_id != id_there:
+            await self._core.commit(AGENT, Put(replace(errand, version=errand.version + 1, peer_id=id_there)))
 
     async def give_up(self, agent: Agent, delivery: Delivery, why: str) -> Carried:
         """Settle what cannot be carried: reject a task, and have the sender hear of any other message."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -34,6 +35,7 @@ KEY, CONFIRM, LEAVE = "/api/portal/key", "/api/portal/key/confirm", "/api/guest/
 LATER = frozenset({401, 403, 404, 408, 421, 423, 425, 429, 503})
 # Proxies answer so, too, when they do not know whether the portal behind them took the request.
 _DOUBTFUL_FROM = 500
+_TASK_ID = re.compile("[0-9A-Za-z_-]{1,64}")
 
 
 _TIMEOUT = aiohttp.ClientTimeout(total=_ALL_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
@@ -63,6 +65,16 @@ class Posted(NamedTuple):
 
 class _Over(aiohttp.ClientConnectionError):
     """This relay does not act as the portal any more."""
+
+
+class Told(NamedTuple):
+    """The outcome of news of a task: "" if they were taken, None if they are to be posted again, else the refusal.
+
+    ``task_id`` is the id of the task there, if the other portal says it.
+    """
+
+    refused: str | None
+    task_id: str = ""
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -179,19 +191,22 @@ class Poster:
             return None
         return refusal_in_words(status, answer)
 
-    async def tell(self, contact: Contact, news: dict[str, Any]) -> str | None:
-        """Post news of a task. Return "" if they were taken, None if they are to be posted again, else the refusal."""
+    async def tell(self, contact: Contact, news: dict[str, Any]) -> Told:
+        """Post news of a task."""
         body = {"api_key": contact.send_key or contact.key, "from_portal": self._own_url, **news}
         try:
             status, answer = await self._ask(contact, "POST", TASKS, body)
         except FAILURES:
-            return None
+            return Told(None)
         if status == 200:
-            return "" if fields(answer).get("status") == "taken" else None
+            told = fields(answer)
+            id = told.get("task_id")
+            known = id if isinstance(id, str) and _TASK_ID.fullmatch(id) else ""
+            return Told("" if told.get("status") == "taken" else None, known)
         if news["kind"] == "cancel" and status in (404, 409):
-            return ""  # the task never came there, or it is over
+            return Told("")  # the task never came there, or it is over
         again = status in LATER - {404} or status >= _DOUBTFUL_FROM or 300 <= status < 400
-        return None if again else refusal_in_words(status, answer)
+        return Told(None if again else refusal_in_words(status, answer))
 
     async def is_ours(self, contact: Contact) -> bool | None:
         """Return True if a relay of ClawLink is at the contact's address; None if nobody answers there."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, INPUT_REQUIRED
+from clawlink.doors.portal import transfers
 from clawlink.doors.portal.records import AGENT, ERRANDS, SUFFIX, Contact, Errand, errand_of, errands_with, mailbox_of
 from clawlink.doors.portal.rules.words import seconds, utc
 from clawlink.doors.portal.server.contacts import Contacts
@@ -89,22 +90,21 @@ class Tasks:
         }
 
     async def _files_of(self, errand: Errand, task: TaskView) -> list[dict[str, Any]]:
-        """Return the files of the task and those of its answer, each with its id if it is still known."""
+        """Return the files of the task, of the reports on it and of its answer, each with its id if that is known."""
         found = []
+        known: set[str] = set()
         for part, attachments in (("task", task.attachments), ("answer", task.result_attachments)):
             cause = errand.id if part == "task" else ""
             for index, one in enumerate(attachments):
                 transfer = await self._task_files.transfer_of(errand.contact, cause, index, one)
-                found.append(
-                    {
-                        "file_id": None if transfer is None else transfer.id,
-                        "filename": one.name,
-                        "size": one.size,
-                        "status": None if transfer is None else transfer.state.value,
-                        "type": "received" if (part == "task") is errand.inbound else "sent",
-                        "part": part,
-                    }
-                )
+                if transfer is not None:
+                    known.add(transfer.id)
+                came = (part == "task") is errand.inbound
+                found.append(_file(transfer, one.name, one.size, part, came=came))
+        key = transfers.of_task(errand.contact, errand.peer_id if errand.inbound else errand.id)
+        for transfer in (await self._core.store.page(Transfer, key, limit=MOST_TASKS)).records:
+            if transfer.claimed and transfer.id not in known:
+                found.append(_file(transfer, transfer.filename, transfer.size, "report", came=transfer.inbound))
         return found
 
     async def here(self, transfer: Transfer) -> str | None:
@@ -193,6 +193,18 @@ class Tasks:
                 f"no task {task_id[:40]!r} crossed this portal; 'clawlink portal tasks' lists them", field="task_id"
             )
         return errand
+
+
+def _file(transfer: Transfer | None, name: str, size: int, part: str, *, came: bool) -> dict[str, Any]:
+    """Return a file of a task as the wire shows it."""
+    return {
+        "file_id": None if transfer is None else transfer.id,
+        "filename": name,
+        "size": size,
+        "status": None if transfer is None else transfer.state.value,
+        "type": "received" if came else "sent",
+        "part": part,
+    }
 
 
 def _since(task: TaskView) -> str:

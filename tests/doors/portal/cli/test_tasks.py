@@ -58,10 +58,13 @@ async def test_a_task_names_its_files_its_id_there_and_the_time_of_its_state(
     bridge = await bridges(b, key=B_KEY)
     of_ann = await with_file(a, "B-bot@portal", "count them", await share(a, "flock.csv", b"1234"))
     (tmp_path / "sheep.csv").write_text("123")
+    (tmp_path / "draft.txt").write_text("draft")
     (tmp_path / "count.pdf").write_text("12345")
     _, out, _ = await clawlink(a, "delegate", "B-bot", "count the sheep", "--attach", str(tmp_path / "sheep.csv"))
     id = out.split()[1]
     there = await heard(bridge, "count the sheep")
+    draft = ("--status", "in_progress", "--attach", str(tmp_path / "draft.txt"))
+    assert (await clawlink(b, "answer", there, "a draft", *draft))[0] == 0
     assert (await clawlink(b, "answer", there, "see there", "--attach", str(tmp_path / "count.pdf")))[0] == 0
 
     async def shown(own: Own, task: str) -> Any:
@@ -72,14 +75,15 @@ async def test_a_task_names_its_files_its_id_there_and_the_time_of_its_state(
 
     await eventually(done)
     for own, task, ways, states in (
-        (a, id, ["sent", "received"], ["sent", "completed"]),
-        (b, there, ["received", "sent"], ["completed", "sent"]),
+        (a, id, ["sent", "received", "received"], ["sent", "completed", "completed"]),
+        (b, there, ["received", "sent", "sent"], ["completed", "sent", "sent"]),
     ):
         told = await shown(own, task)
         files = told["files"]
         assert [(one["filename"], one["size"], one["part"]) for one in files] == [
             ("sheep.csv", 3, "task"),
             ("count.pdf", 5, "answer"),
+            ("draft.txt", 5, "report"),
         ]
         assert ([one["type"] for one in files], [one["status"] for one in files]) == (ways, states)
         _, out, _ = await clawlink(own, "tasks", task)
@@ -89,13 +93,14 @@ async def test_a_task_names_its_files_its_id_there_and_the_time_of_its_state(
             assert (command in out) is (one["type"] == "received"), out
         listed = {one["file_id"]: one for one in json.loads((await clawlink(own, "files", "--json"))[1])["files"]}
         assert all(listed[one["file_id"]]["task_id"] == task for one in files)
-        assert (await clawlink(own, "files"))[1].count(f", of task {task}") == 2
+        assert (await clawlink(own, "files"))[1].count(f", of task {task}") == 3
         assert told["since"] > told["created_at"], "the state came later"
         _, out, _ = await clawlink(own, "tasks")
         line = next(line for line in out.splitlines() if task in line)
         assert local(told["since"]) in line, out
-    assert (await shown(a, id))["task_id_there"] is None
-    assert f"At the other portal it is task {id}." in (await clawlink(b, "tasks", there))[1]
+    for own, task, other in ((a, id, there), (b, there, id)):
+        assert (await shown(own, task))["task_id_there"] == other
+        assert f"At the other portal it is task {other}." in (await clawlink(own, "tasks", task))[1]
     (one,) = (await shown(a, of_ann))["files"]
     assert (one["filename"], one["status"], one["type"]) == ("flock.csv", "sent", "sent")
     assert (await clawlink(a, "remove-file", one["file_id"]))[0] == 0
