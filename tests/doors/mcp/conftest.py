@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx2
 import pytest
-from mcp.client.client import Client
-from mcp.client.streamable_http import streamable_http_client
 
 from tests.conftest import Running, Serve
+
+if TYPE_CHECKING:
+    from mcp.client.client import Client
 
 ERAS = ("legacy", "auto")
 """The official client's words for the era with ``initialize``, and for the newest that both sides know."""
@@ -46,6 +46,9 @@ Connect = Callable[..., AbstractAsyncContextManager[Model]]
 @pytest.fixture
 def connect() -> Connect:
     """Connect the official client: ``async with connect(relay, era, "a") as model``."""
+    import httpx2  # with the client a second of imports, which only the process of these tests needs
+    from mcp.client.client import Client
+    from mcp.client.streamable_http import streamable_http_client
 
     @asynccontextmanager
     async def connect(relay: Running, era: str, agent_id: str = "", **headers: str) -> AsyncIterator[Model]:

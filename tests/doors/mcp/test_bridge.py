@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp.client.client import Client as McpClient
-from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from clawlink.client.hooks.ancestors import ancestors
 from clawlink.client.hooks.rules import HOSTS
@@ -44,6 +42,9 @@ def speak(env: dict[str, str], *lines: object) -> list[dict[str, Any]]:
 async def test_the_bridge_brings_all_tools_and_moves_files_beside_the_model(
     era: str, start_relay: Start, tmp_path: Path
 ) -> None:
+    from mcp.client.client import Client as McpClient  # slow to import: see conftest.py
+    from mcp.client.stdio import StdioServerParameters, stdio_client
+
     relay = start_relay()
     with Client(relay.url) as ann:
         ann.register("Ann", claim=True)
