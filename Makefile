@@ -26,7 +26,10 @@ READY := $(VENV)/.ready
 SPREAD := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(SPREAD)
 
-.PHONY: torture run test types compiled coverage test-long test-floors test-proxy test-page screenshots bench clean FORCE
+# Each process of a test run would compile again what it does not keep.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: torture run test suite types compiled coverage test-long test-floors test-proxy test-page screenshots bench clean FORCE
 
 run: $(INSTALLED)
 	$(BIN)/clawlink serve $(FLAGS)
@@ -34,7 +37,10 @@ run: $(INSTALLED)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(MAKE) --jobs=2 types compiled
+	$(MAKE) --jobs=2 types suite
+
+# Types are checked beside it: tests also wait.
+suite: compiled
 	$(PYTEST) $(FLAGS)
 
 types:
