@@ -1,9 +1,10 @@
 """Start a module of ours as a process in a hundredth of the processor time that Python's start and imports take.
 
-``Popen`` and ``run`` are those of ``subprocess``. On Linux a command ``[sys.executable, "-m", MODULE, ...]`` is forked
-from a process that has imported the package already. The new process is a child of the test's: its signals, its exit
-code, its standard streams, its environment and its folder are its own. All else starts as usual: what asks for options
-that a fork cannot give, other systems, a run that measures coverage, and ``make test-long``.
+``Popen`` and ``run`` are those of ``subprocess``. On Linux a command ``[sys.executable, "-m", MODULE, ...]``, or with
+``"-c", PROGRAM``, is forked from a process that has imported the package already. The new process is a child of the
+test's: its signals, its exit code, its standard streams, its environment and its folder are its own. All else starts as
+usual: what asks for options that a fork cannot give, other systems, a run that measures coverage, and ``make
+test-long``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import types
 from typing import Any
 
 import clawlink.cli
@@ -76,7 +78,7 @@ def run(args: Any, *, input: Any = None, timeout: float | None = None, **options
 
 def _may_fork(args: Any, options: dict[str, Any]) -> bool:
     known = {"stdin", "stdout", "stderr", "env", "cwd", "text", "encoding", "bufsize"}
-    if isinstance(args, str) or list(args[:2]) != [sys.executable, "-m"] or not options.keys() <= known:
+    if isinstance(args, str) or args[0] != sys.executable or args[1] not in ("-m", "-c") or not options.keys() <= known:
         return False
     return _read_at_start(options.get("env") or os.environ) == _read_at_start(_FIRST_ENVIRONMENT)
 
@@ -106,13 +108,13 @@ def _source() -> socket.socket:
 
 def _fork(args: list[str], env: Any, cwd: Any, streams: list[int]) -> int:
     environment = dict(os.environ) if env is None else {os.fspath(k): os.fspath(v) for k, v in env.items()}
-    what = pickle.dumps((args[2], args[3:], environment, os.fspath(cwd or os.getcwd())))
+    what = pickle.dumps((args[1:], environment, os.fspath(cwd or os.getcwd())))
     socket.send_fds(_source(), [what], streams)
     return int(_source().recv(64))
 
 
-def _serve(connection: socket.socket) -> tuple[str, list[str]]:
-    """Fork what is asked for. Return in a new process only, with the module and the arguments that it is to run."""
+def _serve(connection: socket.socket) -> list[str]:
+    """Fork what is asked for. Return in a new process only, with the words of the command behind Python."""
     while True:
         what, streams, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 3)
         if not what:
@@ -136,8 +138,9 @@ def _serve(connection: socket.socket) -> tuple[str, list[str]]:
             os.close(stream)
 
 
-def _become(what: bytes, streams: list[int]) -> tuple[str, list[str]]:
-    module, arguments, environment, folder = pickle.loads(what)
+def _become(what: bytes, streams: list[int]) -> list[str]:
+    words: list[str]
+    words, environment, folder = pickle.loads(what)
     for standard, stream in enumerate(streams):
         os.dup2(stream, standard)
     for stream in streams:
@@ -149,7 +152,7 @@ def _become(what: bytes, streams: list[int]) -> tuple[str, list[str]]:
     sys.stdin = sys.__stdin__ = _text(0, sys.stdin, mode="r")  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = _text(1, sys.stdout, mode="w")  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _text(2, sys.stderr, mode="w")  # type: ignore[misc]
-    return module, arguments
+    return words
 
 
 def _text(stream: int, like: Any, *, mode: str) -> Any:
@@ -160,16 +163,22 @@ def _text(stream: int, like: Any, *, mode: str) -> Any:
 
 
 def main() -> None:
-    """Import the package, fork on request, and run the requested module in each fork."""
+    """Import the package, fork on request, and run the requested module or program in each fork."""
     commands = [f"clawlink.cli.{module.name}" for module in pkgutil.iter_modules(clawlink.cli.__path__)]
     for name in (*_IMPORTS, *commands):
         if not name.endswith(".main"):  # that is run, not imported
             importlib.import_module(name)
     gc.collect()
     gc.freeze()
-    module, arguments = _serve(socket.socket(fileno=int(sys.argv[1])))
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    how, what, *arguments = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if how == "-m":
+        sys.argv = [what, *arguments]
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = ["-c", *arguments]
+        sys.path[0] = ""
+        program = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(what, "<string>", "exec"), program.__dict__)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from clawlink.client.sync import Client
 from tests.client.restartable import Restartable
-from tests.processes import Popen
+from tests.processes import Popen, run
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -58,15 +57,7 @@ def test_every_example_has_a_name_and_is_run() -> None:
 @pytest.mark.parametrize("name", SHOWN)
 def test_an_example_runs_and_runs_again(name: str, worker: str) -> None:
     for _ in range(2):
-        done = subprocess.run(
-            command(name, worker),
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-            cwd=ROOT,
-            env=dict(os.environ),
-        )
+        done = run(command(name, worker), text=True, timeout=90, cwd=ROOT, env=dict(os.environ))
         assert done.returncode == 0, done.stdout + done.stderr
         assert "dropped" not in done.stderr
     assert SHOWN[name] in done.stdout

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 from clawlink.client.sync import Client
+from tests.processes import Popen, run
 from tests.waiting import wait_until
 
 README = Path(__file__).parents[2] / "README.md"
@@ -20,14 +20,12 @@ def test_the_agent_and_the_client_run_twice_in_a_row(relay: str, tmp_path: Path)
     environ = {**os.environ, "CLAWLINK_RELAY": relay, "CLAWLINK_HOME": str(tmp_path)}
     script = ADDRESS.sub(repr(relay), client)
     assert relay in script
-    with subprocess.Popen([sys.executable, "-c", agent], env=environ) as working:
+    with Popen([sys.executable, "-c", agent], env=environ) as working:
         try:
             with Client(relay) as visitor:
                 wait_until(lambda: bool(visitor.discover(name="counter").agents))
             for _ in range(2):
-                done = subprocess.run(
-                    [sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60
-                )
+                done = run([sys.executable, "-c", script], env=environ, text=True, timeout=60)
                 assert done.returncode == 0, done.stderr
                 assert "{'words': 3}" in done.stdout, done
         finally:
@@ -44,9 +42,7 @@ def test_a_link_whose_name_is_taken_ends_with_a_sentence(relay: str, tmp_path: P
     with Client(relay) as holder:
         holder.register("the holder")
         for ending, code, out in ("link.run()", 1, ""), (caught, 0, "caught\n"), (hooked + "link.run()", 1, ""):
-            done = subprocess.run(
-                [sys.executable, "-c", program + ending], env=environ, capture_output=True, text=True, timeout=60
-            )
+            done = run([sys.executable, "-c", program + ending], env=environ, text=True, timeout=60)
             assert (done.returncode, done.stdout) == (code, out), done
             if code:
                 (sentence,) = done.stderr.splitlines()

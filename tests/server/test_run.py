@@ -23,7 +23,7 @@ from clawlink.server.app import App
 from clawlink.server.run import banner
 from clawlink.store.memory import MemoryStore
 from tests.conftest import Start
-from tests.processes import Popen
+from tests.processes import Popen, run
 from tests.tables import each
 
 
@@ -161,7 +161,7 @@ def test_the_token_may_come_from_the_environment(start_relay: Start) -> None:
 @each("host", ["192.0.2.1", "no-such-host.invalid", "::g", "a..b"])
 def test_an_address_that_is_not_ours_ends_it_with_a_sentence(host: str) -> None:
     command = [sys.executable, "-m", "clawlink.server", "--port", "0", "--host", host, "--no-mdns"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = run(command, text=True, timeout=60)
     assert done.returncode == 1
     assert f"cannot listen on {host}" in done.stderr
     assert "Traceback" not in done.stderr
@@ -226,7 +226,7 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "clawlink.server", "--port", port]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        done = run(command, text=True, timeout=20)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert "a relay may run there already" in done.stderr

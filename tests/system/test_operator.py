@@ -15,6 +15,7 @@ import pytest
 from clawlink.client.sync import Client
 from clawlink.errors import NotAllowed, NotAuthenticated
 from tests.conftest import RelayProcess, Start
+from tests.processes import run
 from tests.system.test_same_relay import free_port
 
 
@@ -89,7 +90,8 @@ def test_the_command_finds_the_admin_token_of_its_own_relay_alone(
     def kick(url: str, home: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "clawlink", "--relay", url, "--token", "t", "kick", "alice"]
         environ = {**os.environ, "CLAWLINK_HOME": str(home)}
-        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+        done: subprocess.CompletedProcess[str] = run(command, env=environ, text=True, timeout=60)
+        return done
 
     with Client(relay.url, token="t") as alice:
         alice.register("alice")

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import pairwise
@@ -22,6 +21,7 @@ from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from clawlink.errors import ClawLinkError, Draining, RelayUnreachable
 from tests.effort import size
+from tests.processes import Popen
 from tests.server.asks import ack, metrics, ok, poll, pool_task, refused, respond, task_of, tasks_of
 from tests.system.conftest import Live, Starting
 from tests.system.worker import CAPABILITY, LEASE
@@ -37,7 +37,8 @@ SECONDS = 0.4  # of work on one task, at most
 SEED = 20261121
 
 posix = pytest.mark.skipif(os.name != "posix", reason="sends signals of POSIX")
-Hire = Callable[[str, str, float], Awaitable[Process]]
+Worker = subprocess.Popen[str]
+Hire = Callable[[str, str, float], Awaitable[Worker]]
 
 
 @pytest.fixture
@@ -52,27 +53,24 @@ def complaints(tmp_path: Path) -> Iterator[IO[str]]:
 @pytest.fixture
 async def hire(complaints: IO[str]) -> AsyncIterator[Hire]:
     """Start workers: ``await hire(url, agent_id, seconds)``; they are killed when the test ends."""
-    hired: list[Process] = []
+    hired: list[Worker] = []
 
-    async def start(url: str, agent_id: str, seconds: float) -> Process:
+    async def start(url: str, agent_id: str, seconds: float) -> Worker:
         command = [sys.executable, "-m", "tests.system.worker", url, agent_id, str(seconds)]
-        hired.append(
-            await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE, stderr=complaints)
-        )
+        hired.append(Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=complaints, text=True))
         return hired[-1]
 
     yield start
     for process in hired:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+        process.kill()
+        process.communicate()
 
 
-async def says(process: Process, word: str) -> str:
+async def says(process: Worker, word: str) -> str:
     """Wait until a worker says something that begins so, and return the rest of that line."""
     assert process.stdout is not None
-    while line := await asyncio.wait_for(process.stdout.readline(), 30):
-        first, _, rest = line.decode().strip().partition(" ")
+    while line := await asyncio.wait_for(asyncio.to_thread(process.stdout.readline), 30):
+        first, _, rest = line.strip().partition(" ")
         if first == word:
             return rest
     raise AssertionError(f"the worker ended and never said {word!r}")
@@ -114,7 +112,7 @@ async def test_tasks_of_workers_that_are_killed_at_random_are_done_once(start_li
             await says(process, "claimed")
             await asyncio.sleep(chance.uniform(0, 2 * SECONDS))
             process.send_signal(signal.SIGKILL)
-            killed[agent_id] += await process.wait() == -signal.SIGKILL
+            killed[agent_id] += await asyncio.to_thread(process.wait) == -signal.SIGKILL
         await hire(relay.url, agent_id, SECONDS)
 
     ids = [await pool_task(relay, "req", CAPABILITY, task=f"number {n}") for n in range(TASKS)]
@@ -280,9 +278,9 @@ async def test_a_relay_that_is_stopped_in_the_middle_leaves_no_client_hanging(st
         assert worker.returncode == 3
 
 
-async def _ended(workers: list[Process]) -> list[Process]:
+async def _ended(workers: list[Worker]) -> list[Worker]:
     """Return those that have ended, once they are all but one."""
-    ended = [worker for worker in workers if worker.returncode is not None]
+    ended = [worker for worker in workers if worker.poll() is not None]
     return ended if len(ended) == len(workers) - 1 else []
 
 

@@ -534,7 +534,7 @@ link.run()
 """
     for number in (signal.SIGTERM, signal.SIGINT):
         command = [sys.executable, "-c", script, restartable.url, str(tmp_path)]
-        process = subprocess.Popen(command, cwd=ROOT)
+        process = Popen(command, cwd=ROOT)
         try:
             wait_until(lambda: bool(boss.discover(name="worker").agents))
             boss.delegate("worker", str(int(number)))
