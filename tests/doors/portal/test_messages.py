@@ -264,6 +264,7 @@ async def test_a_message_that_is_too_large_or_to_nobody_is_refused(portals: Port
         ({"to": b.url, "content": "x" * (128 * 1024 + 1)}, 413, "131072"),
         ({"to": "nobody", "content": "x"}, 404, "clawlink portal contacts"),
         ({"to": 99, "content": "x"}, 404, "contact 99"),
+        ({"to": "9" * 5000, "content": "x"}, 404, "clawlink portal contacts"),
         ({"to": b.url, "content": "x", "in_reply_to": 99}, 404, "message 99"),
         ({"to": b.url, "content": "x", "message_type": ""}, 400, "message_type"),
     ):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _LAST, _AT_ONCE = 50, 500
 _WAIT_SECONDS = 20
+_MOST_DIGITS = 15
 _EARLY_SECONDS, _PAUSE_SECONDS, _MOST_PAUSE_SECONDS = 1.0, 1.0, 10.0
 _MOST_ATTACHED = 10 * 1024 * 1024
 _PROMPT = "> "
@@ -68,7 +69,7 @@ def save(portal: Portal, line: str, folder: Path) -> Path:
 
     Raises ClawLinkError, OSError.
     """
-    if not (line.isascii() and line.isdigit()):
+    if not (line.isascii() and line.isdigit() and len(line) <= _MOST_DIGITS):
         raise UsageError(f"the number of a line is needed, not {line[:40]!r}; the chat shows it")
     found = portal.ask("GET", _HISTORY, after=max(int(line) - 1, 0), limit=1)["messages"]
     named = _ATTACHED.fullmatch(found[0]["content"]) if found and found[0]["id"] == int(line) else None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SENT_SECONDS = 10.0
 _LAST = 50
+_MOST_DIGITS = 15
 
 
 _APART: Mapping[str, str] = {
@@ -309,7 +310,7 @@ def _done(ctx: Context, told: Any, said: str) -> Exit:
 def _number(text: str) -> int:
     from clawlink.cli.exits import UsageError
 
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
         raise UsageError(f"a number is needed, not {text[:40]!r}; see: clawlink portal list, clawlink portal contacts")
     return int(text)
 

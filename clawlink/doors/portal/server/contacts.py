@@ -26,6 +26,7 @@ from clawlink.store.base import Drop, Put
 
 MAX_NAME_LENGTH = 200
 MAX_CONTACTS = 10_000
+_MOST_DIGITS = 15
 _NAMESAKES = 100
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -59,7 +60,7 @@ class Contacts:
 
     async def find(self, to: str | int) -> Contact:
         """Return the contact with this number, address or name. Raises NotFound, AmbiguousName."""
-        if isinstance(to, int) or (to.isascii() and to.isdigit()):
+        if isinstance(to, int) or (to.isascii() and to.isdigit() and len(to) <= _MOST_DIGITS):
             return await self.numbered(int(to))
         if "://" in to:
             contact = await self._core.store.get(Contact, normalised(to, field="to"))
