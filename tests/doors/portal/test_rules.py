@@ -186,6 +186,9 @@ def test_a_message_expires_while_it_waits_and_says_what_is_in_doubt() -> None:
 def test_times_have_microseconds_and_the_zone_of_their_field() -> None:
     assert words.stamp(0.25) == "1970-01-01T08:00:00.250000+08:00"
     assert words.utc(0.25) == "1970-01-01T00:00:00.250000+00:00"
+    for far in ("0001-01-01", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
+        with pytest.raises(ValueError, match="year"):
+            words.seconds(far)
     assert words.seconds(words.stamp(0.25)) == words.seconds(words.utc(0.25)) == 0.25
     assert words.seconds(words.stamp(1234567.125)) == 1234567.125
 

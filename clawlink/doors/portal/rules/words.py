@@ -18,8 +18,10 @@ def utc(at: float) -> str:
 
 
 def seconds(text: str) -> float:
-    """Return the instant of a text in ISO. Raises ValueError."""
+    """Return the instant of a text in ISO. Raises ValueError, also for years that not every zone can write."""
     found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    if not datetime.min.year < found.year < datetime.max.year:
+        raise ValueError(f"no time is in the year {found.year}")
     return (found if found.tzinfo is not None else found.replace(tzinfo=_BEIJING)).timestamp()
 
 

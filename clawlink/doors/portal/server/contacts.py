@@ -89,6 +89,7 @@ class Contacts:
         """
         for name in names:
             _require_name(name)
+        display_name, agent_name, user_name = (None if name is None else name.strip() for name in names)
         if key is not None:
             fault = consent.key_fault(key)
             if fault is not None:
@@ -100,7 +101,6 @@ class Contacts:
                         field="SHARED_KEY",
                         current=other.number,
                     )
-        display_name, agent_name, user_name = names
         if old is not None:
             return replace(
                 old,
@@ -108,9 +108,9 @@ class Contacts:
                 url=url.strip(),
                 key=key or old.key,
                 send_key=old.send_key if key is None else None,
-                display_name=old.display_name if display_name is None else display_name,
-                agent_name=old.agent_name if agent_name is None else agent_name,
-                user_name=old.user_name if user_name is None else user_name,
+                display_name=old.display_name if display_name is None else display_name or None,
+                agent_name=old.agent_name if agent_name is None else agent_name or None,
+                user_name=old.user_name if user_name is None else user_name or None,
             )
         known = await self._core.store.usage(Contact, CONTACTS)
         if known.count >= MAX_CONTACTS:
@@ -127,9 +127,9 @@ class Contacts:
             url=url.strip(),
             key=key or new_key(),
             created_at=self._core.steady(),
-            display_name=display_name,
-            agent_name=agent_name,
-            user_name=user_name,
+            display_name=display_name or None,
+            agent_name=agent_name or None,
+            user_name=user_name or None,
         )
 
     def require_other(self, id: str) -> None:
