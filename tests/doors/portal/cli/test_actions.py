@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import re
 import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clawlink import service
 from clawlink.cli.main import main
 from clawlink.cli.parser import parse
 from clawlink.doors.portal.cli.actions import ACTIONS
+from tests.doors.portal.conftest import Bridges, Portals
+from tests.doors.portal.old_databases import OWN, make
+from tests.doors.portal.test_errands import B_KEY, heard
+from tests.doors.portal.test_files import give, pair, status_of
 
 PAGE = (Path(__file__).parents[4] / "references" / "portal.md").read_text("utf-8")
 
@@ -59,3 +68,89 @@ def test_a_mistyped_action_is_told_the_one_that_is_meant(capsys: pytest.CaptureF
             assert main(["portal", typed, *more]) == 2
             said = f"clawlink: there is no action '{typed}'{meant}; see: clawlink portal --help\n"
             assert capsys.readouterr().err == said
+
+
+async def test_every_example_works(
+    portals: Portals,
+    bridges: Bridges,
+    clawlink_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    a, b = await pair(portals)
+    await a.well("POST", "/api/contacts", {"portal_url": b.url, "agent_name": "bob"})
+    theirs = await bridges(b, key=B_KEY)
+    monkeypatch.chdir(tmp_path)
+    for name in ("report.pdf", "sheep.csv", "count.pdf"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "garden.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(64))
+    make(tmp_path / "portal.db", "0.9")
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("AGENTP2P_HUB_URL", a.url)
+    monkeypatch.setenv("AGENTP2P_API_KEY", a.key)
+    monkeypatch.setattr(service, "kind_here", lambda: service.SYSTEMD)
+    monkeypatch.setattr(service, "_run", lambda words: service.Done(0, ""))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    left = set(ACTIONS)
+
+    async def run(name: str, *swaps: tuple[str, Any]) -> str:
+        """Run the example of an action, with what is here in place of some of its words."""
+        left.discard(name)
+        words = ["portal", name, *shlex.split(ACTIONS[name].example)]
+        for word, here in swaps:
+            words[words.index(word)] = str(here)
+        code = await asyncio.to_thread(main, words)
+        told = capsys.readouterr()
+        assert code == 0, (words, code, told)
+        return told.out
+
+    await run("ask", ("https://bob.example", b.url))
+    for number, name in enumerate(("approve", "deny", "read"), 1):
+        offer = f"https://{name}.example ap2p_{name:x<40}"
+        assert (await a.well("POST", "/api/guest/leave-message", {"content": offer}, key=""))["message_id"] == number
+        await run(name, ("3", number))
+    for name in ("contacts", "guests", "list", "rename", "block", "unblock", "pause", "resume", "end", "pin", "renew"):
+        await run(name)
+    await a.well("POST", "/api/portal/contacts/bob", {"until": ""})
+    await run("send")
+    await run("status", ("12", 1))
+    await run("history")
+    await run("send-file")
+    file = await give(b, "A-bot", "sheep.csv", b"1")
+    await status_of(b, file, "sent")
+    came = next(one for one in (await a.well("GET", "/api/portal/files"))["files"] if one["type"] == "received")
+    for name in ("files", "get-file", "remove-file"):
+        await run(name, *[("kEJb3", came["file_id"][:5])] * (name != "files"))
+    photo = (await run("add-photo")).split()[-1].strip(".").rpartition("/")[2]
+    await run("photos")
+    await run("remove-photo", ("7aTz.jpg", photo))
+    await run("delegate")
+    given = (await heard(theirs, "count the sheep"), (await a.well("GET", "/api/portal/tasks"))["tasks"][0]["task_id"])
+    await run("cancel", ("907c", given[1]))
+    await b.well("POST", "/api/portal/delegate", {"to": "A-bot", "task": "count the goats"})
+    ours = await bridges(a)
+    asked = (await heard(ours, "count the goats"))[:6]
+    await run("answer", ("907c", asked))
+    await run("tasks", ("907c", asked))
+    for name in ("say", "reply", "chat"):
+        await run(name)
+    assert await asyncio.to_thread(main, ["portal", "say", "--attach", "report.pdf"]) == 0
+    lines = (await a.well("GET", "/api/chat/owner/history"))["messages"]
+    await run("get-attachment", ("41", lines[-1]["id"]))
+    await run("make-key")
+    key = (await a.well("GET", "/api/key/list"))["api_keys"][0]["key_id"]
+    await run("keys")
+    await run("revoke-key", ("ap2p_x7Ty", key))
+    await run("remove", ("2", 2))
+    await run("forget")
+    await run("install-scripts")
+    await run("setup")
+    await run("skill", ("~/.openclaw/skills", tmp_path / "skills"))
+    await run("bridge")
+    monkeypatch.setenv("PORTAL_URL", OWN)
+    await run("import")
+    assert await asyncio.to_thread(main, ["portal", "import", "portal.db", "--data", "data"]) == 0
+    await run("password", ("/var/lib/clawlink", tmp_path / "data"))
+    assert not left
