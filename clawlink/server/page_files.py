@@ -186,4 +186,5 @@ class PageRoutes:
         else:
             ended = int(session is not None)
             self._sessions.end(cookie)
+        await self._pages.changed()
         return self._pages.end(reply(SessionsEnded("ended", ended)))

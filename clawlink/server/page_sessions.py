@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from aiohttp import hdrs
 
 from clawlink.protocol.admin import SessionView
@@ -21,6 +23,8 @@ class PageSessions:
         self.all = sessions
         self.contents = contents
         self.cookie_name = cookie_name
+        self.keep_owners: Callable[[], Awaitable[None]] | None = None
+        """Keeps the sessions of the owner where they outlive this process; a door may set it."""
         self._relay = relay
         self._secure = secure
 
@@ -31,10 +35,20 @@ class PageSessions:
         line = self._line(cookie, kept, secure=secure)
         return Reply(answer.body, headers={hdrs.SET_COOKIE: line, hdrs.CACHE_CONTROL: "no-store"})
 
-    def begin_as_owner(self, *, secure: bool) -> Reply:
-        """Open a session of the owner, and answer with it. Raises RelayFull."""
+    async def begin_as_owner(self, *, secure: bool) -> Reply:
+        """Open a session of the owner, and answer with it. Raises RelayFull, Failed."""
         cookie, session = self.all.open(owner=True)
+        try:
+            await self.changed()
+        except BaseException:
+            self.all.end(cookie)
+            raise
         return self.begin(cookie, session, secure=secure)
+
+    async def changed(self) -> None:
+        """Note that sessions began or ended. Raises Failed."""
+        if self.keep_owners is not None:
+            await self.keep_owners()
 
     def end(self, answer: Reply) -> Reply:
         """Have the browser forget its cookie."""

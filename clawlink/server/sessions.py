@@ -41,7 +41,7 @@ class _Link(NamedTuple):
 
 
 class Sessions:
-    """The sessions of one relay, in memory: a restart ends them all. ``clock`` gives seconds.
+    """The sessions of one relay, in memory: a restart ends those that no door keeps. ``clock`` gives seconds.
 
     Codes and cookies are kept as hashes, so that a look into memory gives nobody a session.
     """
@@ -104,6 +104,15 @@ class Sessions:
         """End the session of a cookie."""
         if cookie is not None:
             self._sessions.pop(_hashed(cookie), None)
+
+    def owners(self) -> dict[str, Session]:
+        """Return the sessions of the owner by the hashes of their cookies."""
+        self._forget()
+        return {key: session for key, session in self._sessions.items() if session.owner}
+
+    def restore(self, hashed: str, session: Session) -> None:
+        """Open a session again that was kept elsewhere by the hash of its cookie."""
+        self._sessions[hashed] = session
 
     def end_owners(self) -> int:
         """End the sessions of the owner alone. Return how many there were."""

@@ -83,12 +83,21 @@ class Kept(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return None
 
 
+class PageLogin(msgspec.Struct, frozen=True, gc=False):
+    """A login of the owner at the page: its end, its public name, and the token for its writes."""
+
+    ends_at: float
+    name: str
+    csrf: str
+
+
 class Portal(Kept, frozen=True, gc=False, kw_only=True):
     """The settings of the portal, once: the hash of the owner key, and the owner's password by scrypt.
 
     ``highest`` has the highest number of each kind of record at the last removal, so that no number comes again.
-    ``sessions`` has the ends of the owner's logins, by the hashes of their tokens. ``openclaw_url`` and
-    ``openclaw_token`` are what the owner has noted of OpenClaw, for the owner alone.
+    ``sessions`` has the ends of the owner's logins, by the hashes of their tokens, and ``pages`` those at the page, by
+    the hashes of their cookies. ``openclaw_url`` and ``openclaw_token`` are what the owner has noted of OpenClaw, for
+    the owner alone.
     """
 
     url: str
@@ -96,6 +105,7 @@ class Portal(Kept, frozen=True, gc=False, kw_only=True):
     password: str
     highest: dict[str, int] = {}
     sessions: dict[str, float] = {}
+    pages: dict[str, PageLogin] = {}
     openclaw_url: str | None = None
     openclaw_token: str | None = None
 

@@ -259,3 +259,36 @@ def test_a_portal_on_loopback_asks_for_a_token_and_knows_its_name(tmp_path: Path
     assert config.token
     assert config.allow_hosts == ("me.example",)
     assert not config.operated_locally
+
+
+async def test_a_login_at_the_page_outlives_a_restart_until_it_ends(
+    start_relay: Start, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    portal = Portal(start_relay, session, tmp_path / "a")
+    portal.begin()
+    url = f"http://127.0.0.1:{portal.port}"
+
+    async def opened() -> dict[str, str]:
+        async with session.post(url + "/api/portal/session", json={"password": "the password"}) as answer:
+            csrf = (await answer.json())["csrf"]
+            return {"Cookie": answer.headers["Set-Cookie"].partition(";")[0], "ClawLink-CSRF": csrf}
+
+    async def status(headers: dict[str, str], path: str = "/api/chat/owner/reply", body: Any = None) -> int:
+        async with session.post(url + path, json=body or {"content": "x"}, headers=headers) as answer:
+            return answer.status
+
+    first, second, third = [await opened() for _ in range(3)]
+    assert await status(first, "/admin/logout", {"all": False}) == 200
+    portal.kill()
+    portal.begin()
+    assert [await status(page) for page in (first, second, third)] == [401, 200, 200]
+    assert await status(second, "/api/portal/logout-all", {"x": 1}) == 200
+    portal.kill()
+    portal.begin()
+    assert [await status(page) for page in (second, third)] == [401, 401]
+    last = await opened()
+    change = {"old_password": "the password", "new_password": "another one"}
+    assert await status(last, "/api/auth/change-password", change) == 200
+    portal.kill()
+    portal.begin()
+    assert await status(last) == 401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -18,7 +19,7 @@ from clawlink.doors.portal.client import bridge
 from clawlink.doors.portal.client.bridge import Bridge, Status
 from clawlink.doors.portal.client.files import send_file
 from clawlink.doors.portal.client.portal import Place, Portal
-from clawlink.doors.portal.records import Contact, Message, State
+from clawlink.doors.portal.records import Contact, Message, State, mailbox_of
 from clawlink.doors.portal.rules.posting import Outcome
 from clawlink.doors.portal.server.door import PortalServer
 from clawlink.doors.portal.server.poster import Poster
@@ -53,15 +54,37 @@ async def front() -> AsyncIterator[Front]:
     await made.stop()
 
 
-async def two(serve: Serve, monkeypatch: pytest.MonkeyPatch, front: Front) -> tuple[Own, Own]:
+async def two(serve: Serve, monkeypatch: pytest.MonkeyPatch, front: Front, **settings: Any) -> tuple[Own, Own]:
     """Start two relays of a portal in this process; the first one is active."""
     monkeypatch.setenv("AGENTP2P_API_KEY", OWNER)
     monkeypatch.setenv("CLAWLINK_PORTAL_PASSWORD", PASSWORD)
-    settings = Settings(url=front.url, portal_lease=LEASE)
+    made = Settings(url=front.url, portal_lease=LEASE, **settings)
     name = f"portal{os.getpid()}-{next(_names)}"
-    found = [Own(await serve(mesh=name, token="t", doors={"portal": settings})) for _ in range(2)]
+    found = [Own(await serve(mesh=name, token="t", doors={"portal": made})) for _ in range(2)]
     front.nodes = [own.url for own in found]
     return found[0], found[1]
+
+
+class Page:
+    """The owner's page in a browser."""
+
+    def __init__(self, cookie: str, csrf: str) -> None:
+        self._headers = {"Cookie": cookie, "ClawLink-CSRF": csrf}
+
+    @classmethod
+    async def opened(cls, own: Own) -> Page:
+        """Sign in at the page."""
+        async with own.relay.session.post(own.url + "/api/portal/session", json={"password": PASSWORD}) as answer:
+            return cls(answer.headers["Set-Cookie"].partition(";")[0], (await answer.json())["csrf"])
+
+    async def statuses(self, own: Own) -> tuple[int, int]:
+        """Return what the owner's chat answers to this page, and what the operator's overview does."""
+        write = await self.ask(own, "POST", "/api/chat/owner/reply", {"content": "x"})
+        return write, await self.ask(own, "GET", "/admin/overview")
+
+    async def ask(self, own: Own, method: str, path: str, body: Any = None) -> int:
+        async with own.relay.session.request(method, own.url + path, json=body, headers=self._headers) as answer:
+            return int(answer.status)
 
 
 def door_of(own: Own) -> PortalServer:
@@ -137,6 +160,7 @@ async def test_a_relay_that_ends_gives_the_portal_to_the_next_with_logins_and_nu
     contact = await befriended(serve, portals, one, front.url)
     token = (await one.well("POST", "/api/admin/login", {"password": PASSWORD}, key=""))["token"]
     made = await one.well("POST", "/api/key/create", {"agent_name": "mine"})
+    page = await Page.opened(one)
     number = await send(one, contact.url, "first")
     await one.state(number, "sent")
     line = await one.well("POST", "/api/chat/owner/send", {"content": "to my agent"})
@@ -145,6 +169,8 @@ async def test_a_relay_that_ends_gives_the_portal_to_the_next_with_logins_and_nu
     await door_of(one).close()
     assert bridge.closed
     await eventually(lambda: is_active(other))
+    assert await page.statuses(one) == (503, 401), "the operator's right of the owner's page ends there"
+    assert await page.statuses(other) == (200, 200)
     for key in (token, OWNER, made["api_key"]):
         (known,) = (await other.well("GET", "/api/contacts", key=key))["contacts"]
         assert (known["id"], known["portal_url"]) == (1, contact.url)
@@ -365,3 +391,42 @@ async def test_nothing_is_posted_without_the_lease(old_portals: Peers) -> None:
     assert "another relay is the active node" in posted.detail
     assert len(peer.stored) == 1
     await poster.close()
+
+
+async def test_upkeep_of_a_relay_that_is_not_active_tells_senders_once_and_gives_no_number_again(
+    serve: Serve, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay that looks after the records of the mesh need not be the active one of the portal."""
+    one, other = await two(serve, monkeypatch, front, portal_ttl=1.0)
+    await one.befriend("https://a.example")
+    await one.well("DELETE", "/api/contacts/1")
+    await door_of(one).close()
+    await eventually(lambda: is_active(other))
+    assert one.relay.app.relay.leads
+    url = f"http://127.0.0.1:{free_port()}"
+    await other.befriend(url, agent_name="B-bot")
+    assert (await other.contact(url))["id"] == 2
+    await one.ask("POST", "/register", {"agent_id": "ann", "name": "ann"}, key="t")
+    said = {"from_agent": "ann", "to_agent": "B-bot@portal", "content": "hello"}
+    for own in (one, other):
+        assert (await own.ask("POST", "/send", said, key="t"))[0] == 200
+    relay, texts = one.relay.app.relay, []
+
+    async def told() -> bool:
+        async for delivery in relay.mailbox.pending(mailbox_of(url)):
+            if delivery.expires_at <= relay.clock():
+                await door_of(one).active.outbox.lapsed(delivery)  # as the janitor asks, at its worst moment
+        polled = (await one.ask("GET", "/poll/ann?max=100", key="t"))[1]["messages"]
+        texts.extend(message["content"] for message in polled)
+        return len(texts) >= 2
+
+    await eventually(told)
+    await told()
+    ends = [re.match(r"Message (\d) .* is expired", text) for text in texts]
+    assert sorted(end[1] for end in ends if end is not None) == ["1", "2"], texts
+    assert len(texts) == 2
+    await door_of(one).active.book.keep_numbers()
+    await other.well("DELETE", "/api/contacts/2")
+    await door_of(one).active.book.keep_numbers()
+    await other.befriend("https://c.example")
+    assert (await other.contact("https://c.example"))["id"] == 3

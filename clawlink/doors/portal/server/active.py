@@ -32,6 +32,7 @@ from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.names import Names
 from clawlink.doors.portal.server.outbox import Outbox, release
+from clawlink.doors.portal.server.page_logins import PageLogins
 from clawlink.doors.portal.server.parts import Parts
 from clawlink.doors.portal.server.photos import Photos
 from clawlink.doors.portal.server.poster import Poster
@@ -83,6 +84,7 @@ class ActivePortal:
         self.mail = Mail(relay, self.book, self.contacts.directory, settings, self._wake)
         self._folder = folder
         self._pages = pages
+        self.page_logins = PageLogins(relay, pages)
         self.members = Members(relay)
         self.photos = Photos(relay, self.keys, self.contacts, self.members)
         self._lines: set[socket.Line] = set()
@@ -138,6 +140,7 @@ class ActivePortal:
     async def upkeep(self) -> None:
         """Look for work that agents of the relay left for contacts: the relay stores it without the portal."""
         now = self.relay.clock()
+        await self.page_logins.upkeep()
         await self.task_files.sweep()
         for contact in list(islice(self._addressed, _AT_ONCE)):
             at = self._addressed.pop(contact)
@@ -178,6 +181,7 @@ class ActivePortal:
         Raises ClawLinkError if another agent has the id of the owner's.
         """
         await self.agent()
+        await self.page_logins.restore()
         await self.book.start()
         await self.contacts.directory.load()
         await release(self.relay, AGENT)

@@ -76,6 +76,8 @@ class PortalServer(OpenDoor):
         relay.agents.reserve(reserved)
         relay.agents.resolve_also(self._named)
         relay.hear_also(self._hear)
+        if pages is not None:
+            pages.keep_owners = self._keep_owners
         relay.mailbox.forward(Forwarding(is_outbox, settings.portal_ttl, self._lapsed))
         self.active = self._made()
 
@@ -153,8 +155,7 @@ class PortalServer(OpenDoor):
 
     def _end_term(self) -> None:
         """End all that the active part does. What it began takes no more effect: its fence is shut."""
-        if self._pages is not None:
-            self._pages.all.end_owners()  # the next active relay would not end them with the others
+        self._forget_logins()
         active, self.active = self.active, self._made()
         fence = self._lease.fence if self._term == self._lease.token else None
         self._begun, self._term = False, None
@@ -163,6 +164,11 @@ class PortalServer(OpenDoor):
             ending = asyncio.create_task(self._end(active, self._beginning))
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
+
+    def _forget_logins(self) -> None:
+        """Leave the owner's sessions at the page to the next active relay, which may end them."""
+        if self._pages is not None:
+            self._pages.all.end_owners()
 
     async def _end(self, active: ActivePortal, beginning: asyncio.Task[None] | None) -> None:
         if beginning is not None:
@@ -183,6 +189,7 @@ class PortalServer(OpenDoor):
             self._keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeping
+        self._forget_logins()
         with contextlib.suppress(Failed):
             await self._lease.end()
         await asyncio.gather(*self._ending)
@@ -201,6 +208,12 @@ class PortalServer(OpenDoor):
         if self.acts:
             with behind(self._lease.fence):
                 await self.active.upkeep()
+
+    async def _keep_owners(self) -> None:
+        """Keep the owner's sessions at the page. A relay that is not active has none."""
+        if self.acts:
+            with behind(self._lease.fence):
+                await self.active.page_logins.keep()
 
     # -- the mesh ----------------------------------------------------------------------------------------------------
 

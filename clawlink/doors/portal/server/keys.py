@@ -89,14 +89,15 @@ class Keys:
         if old is None:
             new = Portal(id=PORTAL_ID, version=1, url=self._url, owner_hash=owner_hash, password=stored)
         else:
-            sessions = old.sessions if stored == old.password else {}
+            same = stored == old.password
             new = replace(
                 old,
                 version=old.version + 1,
                 url=self._url,
                 owner_hash=owner_hash,
                 password=stored,
-                sessions=sessions,
+                sessions=old.sessions if same else {},
+                pages=old.pages if same else {},
             )
         if old is None or replace(new, version=old.version) != old:
             await self._core.commit(new.partition_key, Put(new))
@@ -212,11 +213,11 @@ class Keys:
 
     @retrying
     async def end_sessions(self) -> int:
-        """End all logins. Return how many there were."""
+        """End all logins, those at the page, too. Return how many others there were."""
         portal = await self._core.store.get(Portal, PORTAL_ID)
-        if portal is None or not portal.sessions:
+        if portal is None or not (portal.sessions or portal.pages):
             return 0
-        await self._core.commit(AGENT, Put(replace(portal, version=portal.version + 1, sessions={})))
+        await self._core.commit(AGENT, Put(replace(portal, version=portal.version + 1, sessions={}, pages={})))
         return len(portal.sessions)
 
     async def change_password(self, old: str, new: str, address: str | None) -> None:
@@ -239,7 +240,7 @@ class Keys:
     async def _set_password(self, stored: str) -> None:
         portal = await self._core.store.get(Portal, PORTAL_ID)
         if portal is not None:
-            new = replace(portal, version=portal.version + 1, password=stored, sessions={})
+            new = replace(portal, version=portal.version + 1, password=stored, sessions={}, pages={})
             await self._core.commit(new.partition_key, Put(new))
 
     async def _require_right(self, password: str, address: str | None) -> None:

@@ -88,7 +88,7 @@ class OwnerRoutes:
         if self._pages is None:
             raise NotFound("this portal shows no page: it was started with --page off")
         await self._keys.require_password(ask.body.password, ask.request.block)
-        return self._pages.begin_as_owner(secure=self._url.startswith("https://"))
+        return await self._pages.begin_as_owner(secure=self._url.startswith("https://"))
 
     async def logout_all(self, ask: Ask) -> Any:
         """End all logins of the owner, that of this request, too."""
