@@ -95,9 +95,9 @@ class Portal(Kept, frozen=True, gc=False, kw_only=True):
     """The settings of the portal, once: the hash of the owner key, and the owner's password by scrypt.
 
     ``highest`` has the highest number of each kind of record at the last removal, so that no number comes again.
-    ``sessions`` has the ends of the owner's logins, by the hashes of their tokens, and ``pages`` those at the page, by
-    the hashes of their cookies. ``openclaw_url`` and ``openclaw_token`` are what the owner has noted of OpenClaw, for
-    the owner alone.
+    ``sessions`` has the ends of the owner's logins, by the hashes of their tokens. ``pages`` has the logins at the
+    page, by the hashes of their cookies. ``openclaw_url`` and ``openclaw_token`` are what the owner has noted of
+    OpenClaw, for the owner alone.
     """
 
     url: str
