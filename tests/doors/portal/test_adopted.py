@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,11 +11,14 @@ from aiohttp import web
 
 from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.task_files import TaskFiles
+from clawlink.store.base import Failed
 from tests.doors.portal.conftest import Bridges, Own, Peers, Portals
 from tests.doors.portal.test_errands import B_KEY, well
 from tests.doors.portal.test_files import pair
 from tests.doors.portal.test_messages import send
 from tests.doors.portal.test_reports import messages_of
+from tests.doors.portal.test_task_files import files_of, share
 from tests.waiting import eventually, until
 
 
@@ -69,6 +73,26 @@ async def test_it_is_acked_once_the_other_portal_has_it_and_answered_once_it_is(
     there = (await b.well("GET", "/api/messages/history", params={"contact_portal": a.url}))["messages"][0]["id"]
     await send(b, "A-bot", "hello Ann", in_reply_to=there)
     assert (await facts(a, id, "answered_at"))["state"] == "acked"
+
+
+async def test_a_mishap_between_the_message_and_its_files_loses_neither(
+    portals: Portals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals)
+    send_files = TaskFiles.send
+    mishaps = ["the disk went away"]
+
+    async def fail_once(self: TaskFiles, *args: Any) -> Any:
+        if mishaps:
+            raise Failed(mishaps.pop())
+        return await send_files(self, *args)
+
+    monkeypatch.setattr(TaskFiles, "send", fail_once)
+    file = await share(a, "sheep.csv", b"123")
+    id = await say(a, "B-bot@portal", "see there", attachments=[file])
+    await facts(a, id, "acked_at")
+    there = await eventually(partial(files_of, b))
+    assert list(there) == ["sheep.csv"]
 
 
 async def test_what_the_contact_does_not_get_is_never_acked(portals: Portals, old_portals: Peers) -> None:

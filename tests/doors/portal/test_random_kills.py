@@ -1,10 +1,11 @@
-"""Portals that are killed at any moment while files, tasks and answers cross: nothing is lost, and nothing doubled."""
+"""Portals that are killed at any moment: files, tasks, answers and messages are neither lost nor doubled."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pytest
 
 from tests.conftest import Start
 from tests.doors.portal.conftest import Bridges
+from tests.doors.portal.old_peer import OldBridge
+from tests.doors.portal.test_adopted import facts
 from tests.doors.portal.test_errands import heard, task_in, well
 from tests.doors.portal.test_files import PART, download, give
 from tests.doors.portal.test_processes import KEYS, Portal
 from tests.doors.portal.test_task_files import bring, delegate, read, share
 from tests.effort import size
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 ROUNDS = size(2, 6, 40)
 _MOST_SECONDS = 0.3
@@ -49,12 +52,15 @@ async def test_kills_at_random_moments_lose_and_double_nothing(
 
     files: dict[str, bytes] = {}
     tasks: dict[str, str] = {}
+    messages: dict[str, str] = {}
     for number in range(ROUNDS):
         data = os.urandom(_PARTS * PART + number)
         files |= {f"file-{number}": data, f"attached-{number}": data[::-1]}
         attached = await share(a.own, f"attached-{number}", data[::-1])
         await give(a.own, "B-bot", f"file-{number}", data)
         tasks[f"task {number}"] = await delegate(a.own, "B-bot@portal", f"task {number}", attached)
+        hello = {"from_agent": "ann", "to_agent": "B-bot@portal", "content": f"hello {number}"}
+        messages[f"Ann: hello {number}"] = (await well(a.own, "POST", "/send", hello))["message_id"]
         await kill_some()
 
     async def all_there() -> Any:
@@ -67,6 +73,9 @@ async def test_kills_at_random_moments_lose_and_double_nothing(
         assert (await download(b.own, came[name]))[1] == data, (seed, name)
     bridge = await bridges(b.own)
     there = {text: await heard(bridge, f": {text}\nAnswer it") for text in tasks}  # each once, or heard fails
+    for text, id in messages.items():
+        await facts(a.own, id, "acked_at")
+        await until(partial(_once, bridge, text))
     answers = {text: os.urandom(_PARTS * PART) for text in tasks}
     for text, id in there.items():
         brought = await bring(b.own, id, f"answer to {text}", answers[text])
@@ -83,3 +92,7 @@ async def test_kills_at_random_moments_lose_and_double_nothing(
     assert sorted(ends) == sorted(tasks.values()), (seed, told)
     found = (await a.own.well("GET", "/api/portal/files"))["files"]
     assert len(found) == 3 * ROUNDS, (seed, "those that were sent, and the answers")
+
+
+def _once(bridge: OldBridge, text: str) -> bool:
+    return [one.endswith(text) for one in bridge.texts].count(True) == 1

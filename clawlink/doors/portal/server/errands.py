@@ -22,6 +22,7 @@ from clawlink.domain.task import FINAL
 from clawlink.doors.portal.records import AGENT, SUFFIX, Contact, Errand, errand_of, errands_with
 from clawlink.doors.portal.rules.refused import in_place_of
 from clawlink.doors.portal.rules.urls import shown
+from clawlink.doors.portal.server.book import require_short
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
@@ -108,8 +109,9 @@ class Errands:
             return Carried.AGAIN
         if isinstance(body, PlainMessage):
             text = _with_files(f"{body.from_name}: {dense_json.as_text(body.content)}", body.attachments)
+            require_short(text)
+            await self._send_files_apart(peer, delivery.id, body.attachments)  # first: an adopted message comes no more
             await self._mail.adopt(peer, delivery, text)
-            await self._send_files_apart(peer, delivery.id, body.attachments)
             return Carried.ADOPTED
         news = await self._news(peer, body)
         if isinstance(news, Carried):

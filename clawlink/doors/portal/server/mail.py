@@ -234,9 +234,8 @@ class Mail:
     async def adopt(self, contact: Contact, delivery: Delivery, content: str) -> None:
         """Make what an agent of the relay left for a contact a message of the portal, with the same delivery.
 
-        So the agent's message is acked once the other portal has stored it. Raises TooLarge, StorageFull.
+        So the agent's message is acked once the other portal has stored it. Raises StorageFull.
         """
-        require_short(content)
         if await self._core.store.get(Message, delivery.id) is None:
             message = self._new(delivery.id, contact.id, content, "text", State.QUEUED)
             message = replace(
