@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+import requests
 
 from clawlink.config import ServerConfig
 from clawlink.relay.timestamps import RelayTime
@@ -326,6 +327,19 @@ async def test_of_two_relays_on_one_folder_the_first_writes_no_more_and_ends(
         assert await register(first.url, "c") == 503
         assert await asyncio.to_thread(first.process.wait, 30) == 1
         assert await register(second.url, "d") == 200
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows lets nobody move an open file")
+def test_a_relay_whose_folder_is_moved_ends_and_goes_on_from_there(start_relay: Start, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    first = start_relay("--data", str(folder))
+    assert requests.post(f"{first.url}/register", json={"agent_id": "a"}, timeout=30).status_code == 200
+    folder.rename(elsewhere)
+    assert first.process.wait(30) == 1
+    assert not folder.exists()
+    again = start_relay("--data", str(elsewhere))
+    found = requests.get(f"{again.url}/discover?status=all", timeout=30).json()
+    assert [agent["agent_id"] for agent in found["agents"]] == ["a"]
 
 
 def test_a_folder_without_its_secret_is_no_other_relay(start_relay: Start, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from clawlink.store.sqlite.counts import Counts, Place
 from clawlink.store.sqlite.database import DataFolderError, connect, migrate, open_writer, said
 from clawlink.store.sqlite.gathering import Gathering
 from clawlink.store.sqlite.jobs import Change, Commit, Job, Question
+from clawlink.store.sqlite.open_files import OpenFiles
 from clawlink.store.sqlite.reading import Hint, Reading
 from clawlink.store.sqlite.room import Room
 from clawlink.store.sqlite.rows import row_of
@@ -67,6 +68,7 @@ class SqliteStore:
         self._db: sqlite3.Connection
         self._writer: Writer
         self._gathering: Gathering
+        self._files: OpenFiles
         self._opened = self._closed = False
         self.last_alive: float | None = None
         """When a relay was here last, in its time; None in a new folder."""
@@ -107,6 +109,8 @@ class SqliteStore:
         self.last_uptime = None if boot is None or uptime is None else (boot, uptime)
         self._reading = Reading(self._db, self._kind)
         self._gathering = Gathering(self._writer.submit)
+        self._files = OpenFiles(path)
+        self._files.moved()  # learns which they are
         self._opened = True
         self._writer.start()
 
@@ -120,8 +124,15 @@ class SqliteStore:
 
     @property
     def broken(self) -> str | None:
-        """The reason why nothing is written any more; None if all is well."""
-        return self._writer.broken if self._opened else None
+        """The reason why nothing is written any more; None if all is well.
+
+        A look notices that a file of the database has left its place.
+        """
+        if not self._opened:
+            return None
+        if self._writer.broken is None and not self._closed and (why := self._files.moved()) is not None:
+            self._writer.broken = f"{why}; put it back, or restore a backup, and start the relay again"
+        return self._writer.broken
 
     def keep_time(
         self, clock: Callable[[], float], uptime: Callable[[], tuple[str, float] | None] = lambda: None
