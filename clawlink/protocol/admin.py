@@ -71,7 +71,7 @@ class PageQuery(Struct, frozen=True, gc=False):
 class Waiting(Struct, frozen=True, gc=False):
     """A mailbox with mail: its messages and bytes, dead letters included.
 
-    ``oldest_at`` is the oldest of the 1,000 messages that come next; null if none is due.
+    ``oldest_at`` is the oldest of 1,000 messages that are due or handed out; null with dead letters alone.
     """
 
     agent_id: str

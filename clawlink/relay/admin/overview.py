@@ -166,9 +166,8 @@ class Overviews:
 
     async def _waiting(self, agent: Agent, messages: int, size: int) -> Waiting:
         core = self._core
-        now = core.clock()
-        due = await core.store.due(agent.id, now, _LOOKED_AT)
-        oldest = min((d.stored_at for d in due), default=None)
+        pending = await core.store.pending(agent.id, _LOOKED_AT)
+        oldest = min((d.stored_at for d in pending), default=None)
         await asyncio.sleep(0)
         return Waiting(agent.id, agent.name, messages, size, core.time.iso_or_none(oldest))
 

@@ -42,6 +42,8 @@ async def test_it_counts_agents_tasks_and_mailboxes_of_all() -> None:
     assert found.mailboxes[0].oldest_at == found.server_time
 
     await scene.claim("w", lease=5)
+    stored_at = found.mailboxes[0].oldest_at
+    assert (await look(scene)).mailboxes[0].oldest_at == stored_at, "a message that is handed out waits, too"
     await scene.respond("w", asked[0])
     await scene.respond("w", asked[1], "failed")
     await scene.respond("w", asked[2], "input_required")
