@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 from clawlink.domain import file as rules
 from clawlink.domain.agent import fold
@@ -20,7 +23,7 @@ from clawlink.protocol.admin_views import (
     FileQuery,
     OneFile,
 )
-from clawlink.protocol.file_replies import FileInfo
+from clawlink.protocol.file_replies import FileHistory, FileInfo
 from clawlink.relay.admin.talk import NOTHING, shown
 from clawlink.relay.core import Core
 from clawlink.relay.files.read import FileReads
@@ -31,6 +34,8 @@ from clawlink.relay.time_slices import SLICE, Turns
 # A list that leaves most of what it looks at stops here and goes on at the next request.
 _LOOKED_AT = 5000
 _SOURCES = (PRESENT, RESTRICTED)
+
+Info = TypeVar("Info", FileInfo, FileHistory)
 
 
 class _Told(Struct, gc=False):
@@ -96,7 +101,7 @@ class LibraryViews:
             page = await store.page(SharedFile, _SOURCES[source], after, min(ask.limit - len(files), SLICE))
             for file in page.records:
                 if rules.present(file, now) is not None and _is_of(file, ask.agent) and _has(file, text):
-                    files.append(file_info(file, self._core.time))
+                    files.append(self._shown(file_info(file, self._core.time)))
                 await turns.next()
             looked_at += len(page.records)
             after = page.after
@@ -108,7 +113,13 @@ class LibraryViews:
     async def file(self, file_key: str, ask: FileQuery) -> OneFile:
         """Show a file with its kept versions. Raises UnknownFile."""
         file = await self._reads.any(file_key)
-        return OneFile(file_history(file_key, file, self._core.time), self._contents and not file.burn)
+        return OneFile(self._shown(file_history(file_key, file, self._core.time)), self._contents and not file.burn)
+
+    def _shown(self, info: Info) -> Info:
+        """Return the facts of a file, without the note of its lock where texts are withheld."""
+        if self._contents or info.lock is None:
+            return info
+        return replace(info, lock=replace(info.lock, note=None))
 
     async def require_contents(self, file_key: str) -> SharedFile:
         """Return a file whose contents may be shown. Raises UnknownFile, NotAllowed."""

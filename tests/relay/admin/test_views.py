@@ -9,7 +9,7 @@ import pytest
 
 from clawlink.domain.limits import Limits
 from clawlink.errors import BadRequest, UnknownTask
-from clawlink.protocol import admin, requests
+from clawlink.protocol import admin, file_requests, requests
 from clawlink.protocol import admin_views as views
 from clawlink.relay.relay import Relay
 from clawlink.relay.telemetry import talks
@@ -181,10 +181,15 @@ async def test_load_shows_limits_with_their_use_and_the_last_hour() -> None:
     held = (await load.load(views.LoadQuery())).minutes[-1]
     assert (held.connections, held.waiting_polls, held.file_bytes) == (7, 0, 0)
     assert held.messages_held > 0
+    assert (held.agents_online, held.agents_stale, held.upkeep_stuck) == (3, 0, 0)
+    assert held.message_bytes_held > 0
     scene.now += 600
     await scene.send("req", "w")
     later = await load.load(views.LoadQuery())
     assert len(later.minutes) == 11
+    assert [minute.counters for minute in later.minutes[1:]] == [{}] * 9 + [{"stored": 1}]
+    assert (later.minutes[-1].agents_online, later.minutes[-1].agents_stale) == (1, 2)
+    assert sum(minute.counters.get("tasks_answered", 0) for minute in later.minutes) == 1
     assert [minute.stored for minute in later.minutes[1:]] == [0] * 9 + [1]
     scene.now += 4 * 3600
     assert len((await load.load(views.LoadQuery())).minutes) == 60
@@ -222,8 +227,14 @@ async def test_search_finds_names_ids_and_words_of_all_kinds() -> None:
 async def test_no_view_shows_texts_where_they_are_withheld() -> None:
     scene, id = await busy()
     await scene.broadcast("req", "secret news")
+    lock = file_requests.LockFile(agent_id="req", file_key="plan", seconds=60, note="secret note")
+    writer = await scene.agent("req")
+    await scene.relay.json_files.put(writer, file_requests.PutFile("plan", "secret plan", agent_id="req"))
+    await scene.relay.files.lock(writer, lock)
     relay = withheld(scene)
     shown = [
+        await relay.library_views.file("plan", views.FileQuery()),
+        await relay.library_views.files(views.AllFilesQuery()),
         await relay.talk_views.talk(views.TalkQuery("w")),
         await relay.talk_views.children(id, views.ChildrenQuery()),
         await relay.library_views.broadcasts(views.BroadcastsQuery()),
