@@ -3,7 +3,7 @@ import { html, Component, useEffect, useRef, useState } from "./htm-preact.js";
 import { address, ask, count, language, t, Trouble, usePaced } from "./parts.js";
 
 const ROW = 38; // pixels, as in style.css
-const SPARE = 8; // rows drawn above and below those in sight
+const SPARE = 6; // rows drawn above and below those in sight
 const FIRST = 60;
 const NEXT = 300;
 
@@ -93,6 +93,12 @@ class Row extends Component {
   }
 }
 
+// The height of the window. Asking for it while rows change would have the browser lay them out at once.
+let height = innerHeight;
+addEventListener("resize", () => {
+  height = innerHeight;
+});
+
 // A list of any length: the rows in sight are drawn, and more are read near the end. ``heads`` are names and widths of
 // columns, ``row`` gives the cells of a row, and ``id`` the key of it.
 export function List({ path, take, heads, row, id, empty, above = null }) {
@@ -109,20 +115,21 @@ export function List({ path, take, heads, row, id, empty, above = null }) {
       const at = Math.floor(above / ROW);
       atTop.current = at < FIRST / 2;
       look((old) => (Math.abs(old - at) >= SPARE / 3 || at < SPARE ? at : old));
-      if ((rows.length - at) * ROW < 3 * innerHeight) more();
+      if ((rows.length - at) * ROW < 3 * height) more();
     };
-    moved();
+    const soon = requestAnimationFrame(moved); // not now: new rows are not laid out yet
     addEventListener("scroll", moved, { passive: true });
     addEventListener("resize", moved);
     return () => {
+      cancelAnimationFrame(soon);
       removeEventListener("scroll", moved);
       removeEventListener("resize", moved);
     };
   }, [path, rows.length, state.next]);
   if (!state.whole) return html`<${Trouble} state=${{ data: null, error }} />`;
   const begin = Math.max(0, first - SPARE);
-  const shown = Math.ceil(innerHeight / ROW) + 2 * SPARE;
-  const gap = (height) => height > 0 && html`<tr aria-hidden="true" class="gap"><td colspan=${heads.length} style=${{ height: `${height}px` }}></td></tr>`;
+  const shown = Math.ceil(height / ROW) + 2 * SPARE;
+  const gap = (tall) => tall > 0 && html`<tr aria-hidden="true" class="gap"><td colspan=${heads.length} style=${{ height: `${tall}px` }}></td></tr>`;
   return html`<div><${Trouble} state=${{ data: rows, error }} />
     ${above && above(rows)}
     ${rows.length === 0 && state.next === null
