@@ -9,7 +9,7 @@
 #             (STORM=0 is where these begin)
 # make test-floors  run the tests with the lowest version of each package that pyproject.toml allows
 # make test-page  run all tests of the page in Chromium, those that take minutes too, and measure it
-# make screenshots  take pictures of every view of the page into .cache/screenshots
+# make screenshots  take pictures of every view of the page, and of a portal's, into .cache/screenshots
 # make bench  set up and measure the relay beside the floor
 # make test-proxy  run the relay behind nginx and Caddy, as references/operations.md configures them; takes those that
 #             are installed, or unpacks Debian's packages under .cache
@@ -73,6 +73,7 @@ test-page: $(READY)
 screenshots: $(READY)
 	$(PYTHON) -m tests.browser.programs
 	$(BIN)/python -m tests.page.screenshots .cache/screenshots
+	$(BIN)/python -m tests.doors.portal.page.screenshots .cache/screenshots
 
 torture: $(READY)
 	-$(BIN)/python -m tests.binaries redis-server

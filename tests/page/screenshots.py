@@ -1,13 +1,18 @@
 """Take pictures of every view: ``python -m tests.page.screenshots FOLDER``, or ``make screenshots``.
 
 Each view comes empty to a reader, and with contents to the operator, in both themes and languages, 1280 and 390 pixels
-wide.
+wide. So do the states of the page: it loads, somebody signs in, the session ended, all work is stopped, the relay is
+away, texts are withheld. Without a font for Chinese its pictures show boxes: Debian has fonts-wqy-microhei.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +21,7 @@ import requests
 from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
 from tests.browser.programs import CHROMIUM
-from tests.page.watching import VIEWS, opened, post
+from tests.page.watching import VIEWS, Watched, opened, post
 from tests.system.threaded import relay_in_thread
 
 if TYPE_CHECKING:
@@ -106,6 +111,7 @@ def story(url: str) -> list[str]:
         f"tasks/{review}",
         "conversations?agent=lead&with=builder",
         "knowledge?topic=release",
+        "files/notes%2F2.4.md",
         "files/plan%2F2.4.md",
         "files/plan%2F2.4.md?version=3",
         "files/plan%2F2.4.md?version=3&diff=1",
@@ -137,29 +143,105 @@ def operate(url: str) -> None:
     act("broadcast", topic="release", content="I tag it at noon.", tags=["release"])
 
 
-def shoot(browser: Browser, url: str, folder: Path, views: list[str], name: str, token: str | None = None) -> None:
-    """Take pictures of these views in all themes, languages and sizes. With the admin token a person may act."""
+def looks(browser: Browser, url: str, token: str | None = None, **options: Any) -> Iterator[tuple[Watched, str]]:
+    """Open a page in each theme, language and size, and name them. With the admin token a person is signed in."""
     for scheme in ("light", "dark"):
         for language in ("en", "zh"):
             for width, height in _SIZES:
                 size = {"width": width, "height": height}
-                with opened(browser, url, viewport=size, color_scheme=scheme, locale=language) as watched:
+                with opened(browser, url, viewport=size, color_scheme=scheme, locale=language, **options) as watched:
                     if token is not None:
-                        signed = watched.page.request.post(f"{url}/admin/sessions", data={"admin_token": token})
-                        assert signed.ok, signed.text()
-                    for view in views:
-                        watched.page.goto(f"{url}/#/{view}")
-                        watched.settle(view)
-                        watched.page.wait_for_timeout(200)  # for the plot, which comes last
-                        file = re.sub(r"[^\w.-]+", "-", view)[:60]
-                        path = folder / f"{name}-{file}-{scheme}-{language}-{width}.png"
-                        watched.page.screenshot(path=path, full_page=True)
+                        sign_in(watched, url, token)
+                    yield watched, f"{scheme}-{language}-{width}"
+
+
+def sign_in(watched: Watched, url: str, token: str) -> None:
+    signed = watched.page.request.post(f"{url}/admin/sessions", data={"admin_token": token})
+    assert signed.ok, signed.text()
+
+
+def snap(watched: Watched, folder: Path, name: str, look: str) -> None:
+    watched.page.wait_for_timeout(200)  # for the plots, which come last
+    watched.page.screenshot(path=folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)[:70]}-{look}.png", full_page=True)
+
+
+def shoot(browser: Browser, url: str, folder: Path, views: list[str], name: str, token: str | None = None) -> None:
+    """Take pictures of these views."""
+    for watched, look in looks(browser, url, token):
+        for view in views:
+            watched.page.goto(f"{url}/#/{view}")
+            watched.settle(view)
+            snap(watched, folder, f"{name}-{view}", look)
+
+
+def shoot_states(browser: Browser, url: str, folder: Path) -> None:
+    """Take pictures of what a page shows around its views."""
+    for watched, look in looks(browser, url):
+        page = watched.page
+        page.goto(url)
+        page.wait_for_selector("main.login")
+        snap(watched, folder, "state-login", look)
+        page.fill("input[name=token]", "wrong")
+        page.press("input[name=token]", "Enter")
+        page.wait_for_selector(".trouble")
+        snap(watched, folder, "state-login-refused", look)
+    for watched, look in looks(browser, url, _ADMIN):
+        page = watched.page
+        page.route("**/admin/overview", lambda route: None)
+        page.goto(url)
+        page.wait_for_selector(".loading")
+        snap(watched, folder, "state-loading", look)
+        page.unroute("**/admin/overview")
+    for watched, look in looks(browser, url, _ADMIN):
+        page = watched.page
+        watched.show(url, "overview")
+        page.keyboard.press("?")
+        page.wait_for_selector("dialog[open]")
+        snap(watched, folder, "state-keys", look)
+        page.keyboard.press("Escape")
+        page.wait_for_selector(".live.on")
+        post(url, "/admin/logout", {"all": True}, Authorization=f"Bearer {_ADMIN}")
+        page.wait_for_selector("main.login .trouble", timeout=20_000)
+        snap(watched, folder, "state-session-ended", look)
+
+
+def shoot_away(browser: Browser, folder: Path) -> None:
+    """Take pictures of pages whose relay has gone away."""
+    with ExitStack() as stack:
+        pages = []
+        with relay_in_thread(ServerConfig(port=0)) as url:
+            story(url)
+            for scheme, language, (width, height) in (
+                ("light", "en", _SIZES[0]),
+                ("dark", "zh", _SIZES[0]),
+                ("light", "zh", _SIZES[1]),
+                ("dark", "en", _SIZES[1]),
+            ):
+                options = {"viewport": {"width": width, "height": height}, "color_scheme": scheme, "locale": language}
+                watched = stack.enter_context(opened(browser, url, **options))
+                watched.show(url, "overview")
+                watched.page.wait_for_selector(".live.on")
+                pages.append((watched, f"{scheme}-{language}-{width}"))
+        for watched, look in pages:
+            watched.page.wait_for_selector(".live.off")
+            snap(watched, folder, "state-away-overview", look)
+            watched.page.goto(f"{url}/#/tasks")
+            watched.page.wait_for_selector(".trouble")
+            snap(watched, folder, "state-away-tasks", look)
+
+
+def warn_of_fonts() -> None:
+    """Say it if no font of this machine has Chinese."""
+    listing = shutil.which("fc-list")
+    if listing is not None and not subprocess.run([listing, ":lang=zh"], capture_output=True, check=False).stdout:
+        print("no font of this machine has Chinese: the pictures in Chinese show boxes (Debian: fonts-wqy-microhei)")
 
 
 def main(folder: Path) -> None:
     """Take all pictures."""
     from playwright.sync_api import sync_playwright
 
+    warn_of_fonts()
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
@@ -172,12 +254,13 @@ def main(folder: Path) -> None:
             shoot(browser, url, folder, [*VIEWS, *ones], "full", _ADMIN)
             post(url, "/admin/stop", {"stopped": True}, Authorization=f"Bearer {_ADMIN}")
             shoot(browser, url, folder, ["overview", "write"], "stopped", _ADMIN)
+        with relay_in_thread(ServerConfig(port=0, limits=few, page="metadata")) as url:
+            ones = story(url)
+            seen = [view for view in ones if view.startswith(("agents/lead", "tasks/", "conversations", "files"))]
+            shoot(browser, url, folder, ["inbox", "dead-letters", "knowledge", *seen], "withheld")
         with relay_in_thread(ServerConfig(port=0, token="t", admin_token=_ADMIN)) as url:
-            for scheme in ("light", "dark"):
-                with opened(browser, url, color_scheme=scheme) as watched:
-                    watched.page.goto(url)
-                    watched.page.wait_for_selector("main.login")
-                    watched.page.screenshot(path=folder / f"login-{scheme}.png")
+            shoot_states(browser, url, folder)
+        shoot_away(browser, folder)
         browser.close()
 
 
