@@ -48,7 +48,10 @@ def test_it_comes_back_when_the_network_was_cut(browser: Browser) -> None:
         page.context.set_offline(True)
         page.goto(url + "/#/tasks")
         page.wait_for_selector(".trouble")
+        page.goto(url + "/#/load")  # whose script has not come yet
+        page.wait_for_selector(".trouble:has-text('The relay does not answer.')")
         page.context.set_offline(False)
+        page.wait_for_selector("main[data-at='#/load'] .plot canvas")
         post(url, "/register", {"agent_id": "a", "name": "After"})
         page.wait_for_selector(".live.on")
         page.goto(url + "/#/agents")

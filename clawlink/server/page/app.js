@@ -142,7 +142,7 @@ function keys(setHelp) {
   };
 }
 
-// The scripts of views, by what loads them.
+// The scripts of views, by what loads them. One that did not come is asked for again.
 const LOADED = new Map();
 
 function View({ session }) {
@@ -163,25 +163,35 @@ function View({ session }) {
   }, [where.view, where.id, language]);
   const { view, id, query } = where;
   const wanted = all[view];
-  const [, loaded] = useState(null);
+  const [missed, loaded] = useState(null);
   const script = wanted && wanted.load ? LOADED.get(wanted.load) : null;
   useEffect(() => {
     if (!wanted || !wanted.load || script) return undefined;
     let gone = false;
-    const keep = (found) => {
-      LOADED.set(wanted.load, found);
-      if (!gone) loaded(found);
-    };
-    wanted.load().then(keep, (error) => keep({ error }));
+    let timer = null;
+    const look = () =>
+      wanted.load().then(
+        (found) => {
+          LOADED.set(wanted.load, found);
+          if (!gone) loaded(found);
+        },
+        () => {
+          if (gone) return;
+          loaded(view);
+          timer = setTimeout(look, AGAIN_SECONDS * 1000);
+        },
+      );
+    look();
     return () => {
       gone = true;
+      clearTimeout(timer);
     };
   }, [view]);
   const part = wanted && (id !== null && wanted.one ? wanted.one : wanted.list);
   const Part = typeof part === "string" ? script && script[part] : part;
   const shown =
     !wanted ? html`<article><h1>${t("no_view")}</h1></article>`
-    : script && script.error ? html`<${Trouble} state=${script} />`
+    : !script && missed === view ? html`<${Trouble} state=${{ error: new Error(t("error.no_answer")) }} />`
     : Part ? html`<${Part} key=${id} id=${id} query=${query} session=${session} />`
     : html`<p class="loading" role="status">${t("loading")}</p>`;
   return html`<div><nav aria-label=${t("views")}>
