@@ -197,16 +197,27 @@ class LoadQuery(Struct, frozen=True, gc=False):
 
 
 class LoadMinute(Struct, frozen=True, gc=False):
-    """A minute: messages stored, delivered and acknowledged, refused requests, and what was held at its end."""
+    """A minute: messages stored, delivered and acknowledged, refused requests, and what was held at its end.
+
+    ``counters`` has what each counter of ``GET /metrics`` grew by, without those that did not grow. The gauges have
+    their names there. The agents are counted every 15 s.
+    """
 
     at: str
     stored: int
     delivered: int
     acked: int
     refused: int
+    counters: dict[str, int]
+    agents_online: int
+    agents_stale: int
     messages_held: int
+    message_bytes_held: int
     memory_bytes: int
+    shared_files: int
     file_bytes: int
+    uploads: int
+    upkeep_stuck: int
     connections: int
     waiting_polls: int
 

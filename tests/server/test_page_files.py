@@ -6,10 +6,12 @@ import gzip
 import hashlib
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import clawlink.server
+from clawlink.domain.message import Message
 from clawlink.errors import ClawLinkError
 from clawlink.server import page_bundle
 from clawlink.server.page_bundle import BUNDLE, PARTS, bundle
@@ -111,6 +113,28 @@ def test_each_text_of_the_page_is_there_and_each_is_used() -> None:
     begun = tuple(re.findall(r"\bt\(`([\w.]+\.)\$", source))
     assert set(re.findall(r'\bt\(\s*"([^"]+)"', source)) <= known
     assert [key for key in known if key not in asked and not key.startswith((*begun, "key."))] == []
+
+
+async def test_all_that_the_metrics_say_is_plotted(serve: Serve) -> None:
+    relay = await serve()
+    async with relay.session.get(relay.url + "/metrics") as response:
+        shown = re.findall(r"^# TYPE clawlink_(\w+?)(?:_total)? ", await response.text(), re.MULTILINE)
+    charts = re.search(r"CHARTS = \[(.*?)\n\];", (FOLDER / "load.js").read_text(encoding="utf-8"), re.DOTALL)
+    assert charts is not None
+    plotted = re.findall(r'"(\w+)"', "".join(re.findall(r'\["\w+", (\[[^]]+\])', charts[1])))
+    assert sorted(plotted) == sorted(set(plotted)), "each once"
+    # The limit stands in the table of limits, and a stop in the head of the page.
+    assert set(shown) - set(plotted) == {"build_info", "memory_limit_bytes", "stopped"}
+    minute = (await ok(relay.get("/admin/load")))["minutes"][-1]
+    counters = (await ok(relay.get("/admin/load")))["counters"]
+    assert set(plotted) <= minute.keys() | counters.keys()
+    for language in ("en.js", "zh.js"):
+        assert {f"load.{name}" for name in plotted} <= texts(language).keys(), language
+
+
+def test_each_kind_of_message_has_a_name() -> None:
+    kinds = {kind.__struct_config__.tag for kind in get_args(Message)}
+    assert {key.removeprefix("type.") for key in texts("en.js") if key.startswith("type.")} == kinds
 
 
 def test_files_of_others_are_as_they_were_published_and_have_their_licences() -> None:

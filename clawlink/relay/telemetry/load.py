@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import fields
 from typing import NamedTuple
 
 import msgspec
@@ -11,16 +12,22 @@ import msgspec
 from clawlink.relay.telemetry.stats import Stats
 from clawlink.relay.telemetry.traffic import MINUTES
 
-COUNTED = ("stored", "delivered", "acked", "refused")
+COUNTED = tuple(field.name for field in fields(Stats))
 _SECONDS = 60
 
 
 class Held(NamedTuple):
-    """The load of a moment: what the relay holds, its open ``connections``, and the polls that wait."""
+    """The load of a moment, under the names of ``GET /metrics``: what the relay holds, and who is there."""
 
+    agents_online: int = 0
+    agents_stale: int = 0
     messages_held: int = 0
+    message_bytes_held: int = 0
     memory_bytes: int = 0
+    shared_files: int = 0
     file_bytes: int = 0
+    uploads: int = 0
+    upkeep_stuck: int = 0
     connections: int = 0
     waiting_polls: int = 0
 

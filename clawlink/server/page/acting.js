@@ -1,7 +1,9 @@
 // What a person does from the page, under the agent "operator": new work, its mailbox, and steps of tasks.
 import { html, useContext, useRef, useState } from "./htm-preact.js";
 import { Choice } from "./lists.js";
-import { address, Ago, AgentLink, ask, clean, Live, one, OPEN, Said, t, TaskLink, Trouble, useData } from "./parts.js";
+import {
+  address, Ago, AgentLink, ask, clean, ENDED, Kind, Live, one, OPEN, Said, State, t, TaskLink, Trouble, useData,
+} from "./parts.js";
 
 const OPERATOR = "operator";
 
@@ -92,6 +94,10 @@ export function Write({ query, session }) {
 
 const texts = (message) => message && (message.task ?? message.content ?? message.result ?? message.note ?? null);
 
+// Only states of tasks have words. Others are shown as they came.
+const Stands = ({ status }) =>
+  [...OPEN, ...ENDED].includes(status) ? html`<${State} name=${status} />` : html`<span class="note"><${Said} text=${status} /></span>`;
+
 function Letter({ letter, session, onDone }) {
   const { act, busy, error } = useAct();
   const message = letter.message || {};
@@ -100,8 +106,8 @@ function Letter({ letter, session, onDone }) {
   return html`<li class="letter">
     <p><${Ago} at=${letter.stored_at} />${" "}
       ${letter.from_agent ? html`<${AgentLink} id=${letter.from_agent} name=${message.from_name} />` : t("the_relay")}${" "}
-      <span class="kind"><${Said} text=${letter.type} /></span>${" "}
-      ${message.status && html`<span class="note"><${Said} text=${message.status} /></span>`}${" "}
+      <${Kind} type=${letter.type} />${" "}
+      ${message.status && html`<${Stands} status=${message.status} />`}${" "}
       ${task && html`<a href=${one("tasks", task)} data-row>${t("task")}</a>`}</p>
     ${letter.message === null ? html`<p class="empty">${t("withheld")}</p>` : html`<${Said} text=${texts(message)} block />`}
     ${!session.read_only &&

@@ -11,8 +11,8 @@ const IMAGES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 const size = (bytes) => `${count(bytes)} B`;
 const content = (key, version) => `admin/file-content/${encodeURIComponent(key)}?version=${version}`;
 
-const Lock = ({ lock }) => html`<span class="note">${t("locked")} <${AgentLink} id=${lock.holder} />${" "}
-  ${t("locked.until")} <${Ago} at=${lock.until} /> <${Said} text=${lock.note} /></span>`;
+const Lock = ({ lock }) => html`${t("locked")} <${AgentLink} id=${lock.holder} /> ${t("locked.until")} <${Ago} at=${lock.until} />${" "}
+  <${Said} text=${lock.note} />`;
 
 export const FILE_HEADS = () => [[t("file"), 18], [t("version"), 5], [t("size"), 6], [t("editor"), 9], [t("written"), 8], [t("for"), 8], [t("lock"), 26]];
 
@@ -103,20 +103,21 @@ export function File({ id, query, session }) {
         <dd>${file.readers ? html`<${AgentLink} id=${file.owner} /> ${file.readers.map((reader) => html`<${AgentLink} id=${reader} /> `)}` : t("everyone")}
           ${file.burn_after_read && html`<span class="note">${t("burns")}</span>`}</dd>
         ${file.expires_at && html`<div class="pair"><dt>${t("until")}</dt><dd><${Ago} at=${file.expires_at} /></dd></div>`}
-        <dt>${t("lock")}</dt><dd>${file.lock ? html`<${Lock} lock=${file.lock} />${!session.read_only && !file.readers && html`<${Unlock} file=${id} />`}` : t("nobody")}</dd>
+        <dt>${t("lock")}</dt><dd>${file.lock ? html`<${Lock} lock=${file.lock} /> ${!session.read_only && !file.readers && html`<${Unlock} file=${id} />`}` : t("nobody")}</dd>
       </dl>
       <h2>${t("versions")}</h2>
-      <${Table} empty=${t("empty.files")} heads=${[t("version"), t("size"), t("kind"), t("editor"), t("written"), t("act")]}
+      <${Table} empty=${t("empty.files")} heads=${[t("version"), t("size"), t("kind"), t("editor"), t("written"), ...(state.data.contents ? [t("act")] : [])]}
         rows=${versions.map(
           (version, n) => html`<tr key=${version.version}>
             <td>${count(version.version)}</td>
             <td>${size(version.size)}</td>
-            <td><${Said} text=${version.content_type} /></td>
+            <td><${Said} text=${version.content_type.split(";")[0]} /></td>
             <td><${AgentLink} id=${version.last_editor || version.editor} /></td>
             <td><${Ago} at=${version.updated_at || version.written_at} /></td>
-            <td class="acts">${state.data.contents && html`<a href=${to(version.version)} data-row>${t("show")}</a>${" "}
+            ${state.data.contents &&
+            html`<td class="acts"><a href=${to(version.version)} data-row>${t("show")}</a>${" "}
               ${n + 1 < versions.length && html`<a href=${to(version.version, { diff: 1 })}>${t("diff")}</a>`}${" "}
-              <a href=${content(id, version.version)} download>${t("download")}</a>`}</td>
+              <a href=${content(id, version.version)} download>${t("download")}</a></td>`}
           </tr>`,
         )} />
       ${!state.data.contents && html`<p class="empty">${t(file.burn_after_read ? "burns.why" : "withheld")}</p>`}

@@ -12,40 +12,59 @@ function bytes(number) {
 
 const amount = (number, unit) => (unit === "bytes" ? bytes(number) : `${count(number)} ${t(`unit.${unit.replaceAll(" ", "_")}`)}`);
 
-function Chart({ title, minutes, fields, show }) {
+// What GET /metrics tells, in plots of a few lines each: their counters by the minute, and their gauges.
+const CHARTS = [
+  ["agents", ["agents_online", "agents_stale"]],
+  ["messages", ["stored", "delivered", "acked", "nacked", "released"]],
+  ["tasks", ["tasks_delegated", "tasks_answered", "answers_failed", "tasks_cancelled", "tasks_failed"]],
+  ["refusals", ["refused", "rate_limited", "loops_stopped", "connections_refused"]],
+  ["held", ["messages_held", "shared_files", "uploads"]],
+  ["connected", ["connections", "waiting_polls"]],
+  ["memory", ["memory_bytes", "message_bytes_held", "file_bytes"], bytes],
+  ["returns", ["lapses", "takeovers", "tasks_returned", "tasks_expired"]],
+  ["lost", ["expired", "dead", "redriven", "merged", "withdrawn"]],
+  ["written", ["broadcasts", "files_written"]],
+  ["upkeep", ["conflicts", "evicted", "upkeep_failures", "upkeep_stuck"]],
+];
+const COLORS = ["plot1", "plot2", "plot3", "plot4", "plot5"];
+const value = (minute, field) => minute[field] ?? minute.counters[field] ?? 0;
+
+function Chart({ name, minutes, fields, show = null }) {
+  const title = t(`load.${name}`);
+  const last = minutes[minutes.length - 1];
   return html`<section aria-label=${title}><h2>${title}</h2>
-    <figure><${Plot} minutes=${minutes} fields=${fields} show=${show} />
-      <figcaption>${fields.map((field) => html`<span class=${`key ${field}`}>${t(`load.${field}`)}</span> `)}</figcaption></figure>
+    <figure><${Plot} minutes=${minutes} fields=${fields} colors=${COLORS} value=${value} show=${show} />
+      <figcaption>${fields.map(
+        (field, n) => html`<span class=${`key ${COLORS[n]}`}>${t(`load.${field}`)} ${(show || count)(value(last, field))}</span> `,
+      )}</figcaption></figure>
   </section>`;
+}
+
+function Limit({ limit }) {
+  const share = limit.used === null || !limit.limit ? null : limit.used / limit.limit;
+  return html`<tr>
+    <td><code>${limit.flag}</code></td>
+    <td>${amount(limit.limit, limit.unit)}</td>
+    <td>${limit.used === null ? "–" : amount(limit.used, limit.unit)}</td>
+    <td>${share !== null && html`<span class=${share >= 0.8 ? "alarm" : ""}><meter min="0" max="1" low="0.8" high="0.9" optimum="0" value=${share}
+      aria-label=${limit.flag}></meter> ${Math.round(100 * share)} %</span>`}</td>
+  </tr>`;
 }
 
 export function Load() {
   const state = useData("admin/load");
   const load = state.data;
+  const held = (limit) => limit.used !== null;
   return html`<article><h1>${t("load")}</h1>
     <${Trouble} state=${state} />
     ${load &&
     html`<div><div class="columns">
-        <${Chart} title=${t("load.messages")} minutes=${load.minutes} fields=${["stored", "delivered", "acked"]} />
-        <${Chart} title=${t("load.refusals")} minutes=${load.minutes} fields=${["refused"]} />
-        <${Chart} title=${t("load.held")} minutes=${load.minutes} fields=${["messages_held"]} />
-        <${Chart} title=${t("load.connected")} minutes=${load.minutes} fields=${["connections", "waiting_polls"]} />
-        <${Chart} title=${t("load.memory")} minutes=${load.minutes} fields=${["memory_bytes"]} show=${bytes} />
-        <${Chart} title=${t("load.files")} minutes=${load.minutes} fields=${["file_bytes"]} show=${bytes} />
+        ${load.minutes.length > 0 && CHARTS.map(([name, fields, show]) => html`<${Chart} key=${name} name=${name} minutes=${load.minutes} fields=${fields} show=${show} />`)}
       </div>
       ${load.upkeep_stuck > 0 && html`<p class="trouble">${t("load.stuck", { n: count(load.upkeep_stuck) })}</p>`}
       <h2>${t("limits")}</h2>
-      <${Table} empty="" heads=${[t("limit"), t("used"), t("share"), t("flag")]}
-        rows=${[...load.limits.filter((limit) => limit.used !== null), ...load.limits.filter((limit) => limit.used === null)].map((limit) => {
-          const share = limit.used === null || !limit.limit ? null : limit.used / limit.limit;
-          return html`<tr key=${limit.name}>
-            <td>${amount(limit.limit, limit.unit)}</td>
-            <td>${limit.used === null ? "–" : amount(limit.used, limit.unit)}</td>
-            <td>${share !== null && html`<span class=${share >= 0.8 ? "alarm" : ""}><meter min="0" max="1" low="0.8" high="0.9" optimum="0" value=${share}
-              aria-label=${limit.flag}></meter> ${Math.round(100 * share)} %</span>`}</td>
-            <td><code>${limit.flag}</code></td>
-          </tr>`;
-        })} />
+      <${Table} empty="" heads=${[t("flag"), t("limit"), t("used"), t("share")]}
+        rows=${[...load.limits.filter(held), ...load.limits.filter((limit) => !held(limit))].map((limit) => html`<${Limit} key=${limit.name} limit=${limit} />`)} />
       <h2>${t("counters")}</h2>
       <dl class="counters">${Object.entries(load.counters).map(([name, number]) => html`<div><dt><code>${name}</code></dt><dd>${count(number)}</dd></div>`)}
         <div><dt><code>waiting_polls</code></dt><dd>${count(load.waiting_polls)}</dd></div></dl></div>`}</article>`;

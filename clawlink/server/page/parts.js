@@ -206,9 +206,9 @@ const UNITS = [
 // How long ago a time is, or how far ahead. The exact time stands there once a pointer comes.
 export function Ago({ at }) {
   if (!at) return html`<span class="none">–</span>`;
-  const seconds = (Date.parse(at) - Date.now()) / 1000;
+  const seconds = Math.round((Date.parse(at) - Date.now()) / 1000);
   const [, unit, size] = UNITS.find(([most]) => Math.abs(seconds) < most);
-  const n = Math.round(Math.abs(seconds) / size);
+  const n = Math.floor(Math.abs(seconds) / size);
   const words = unit === "day" && n !== 1 ? "days" : unit;
   const tell = (event) => {
     event.currentTarget.title = exact(new Date(at));
@@ -217,6 +217,12 @@ export function Ago({ at }) {
 }
 
 export const State = ({ name }) => html`<span class=${`state ${name}`}>${t(`state.${name}`)}</span>`;
+
+// The kind of a message. A kind that this page does not know is shown as it is.
+export function Kind({ type }) {
+  const known = `type.${type}` in en;
+  return html`<span class="kind">${known ? t(`type.${type}`) : html`<${Said} text=${type} />`}</span>`;
+}
 
 export function AgentLink({ id, name }) {
   if (!id) return html`<span class="none">${t("nobody")}</span>`;

@@ -25,14 +25,17 @@ function spanOf(plot) {
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-// Draw the fields of the minutes, each in the color of its name. ``show`` makes the words of a number of bytes.
-export function Plot({ minutes, fields, show = null }) {
+const fieldOf = (minute, field) => minute[field];
+
+// Draw the fields of the minutes, each in the color of its name or place. ``value`` finds the number of a field, and
+// ``show`` makes the words of a number of bytes.
+export function Plot({ minutes, fields, colors = fields, value = fieldOf, show = null }) {
   const place = useRef(null);
   const plot = useRef(null);
   const [ready, set] = useState(Boolean(window.uPlot));
   const [theme, turn] = useState(dark.matches);
   const last = JSON.stringify(minutes[minutes.length - 1] || null);
-  const data = [minutes.map((minute) => Date.parse(minute.at) / 1000), ...fields.map((field) => minutes.map((minute) => minute[field]))];
+  const data = [minutes.map((minute) => Date.parse(minute.at) / 1000), ...fields.map((field) => minutes.map((minute) => value(minute, field)))];
   useEffect(() => {
     let gone = false;
     if (!ready) load().then(() => gone || set(true), () => {});
@@ -54,10 +57,10 @@ export function Plot({ minutes, fields, show = null }) {
         width: width(), height: HEIGHT, legend: { show: false }, cursor: { show: false },
         scales: { x: { range: spanOf }, y: { range: (self, low, high) => [0, Math.max(high, 4)] } },
         axes: [
-          { ...axis, space: 60, incrs: [60, 120, 300, 600, 900, 1800], values: (self, at) => at.map((second) => clock(second * 1000)) },
+          { ...axis, size: 30, gap: 9, space: 60, incrs: [60, 120, 300, 600, 900, 1800], values: (self, at) => at.map((second) => clock(second * 1000)) },
           { ...axis, size: 56, incrs: show ? STEPS_OF_BYTES : STEPS, ...(show && { values: (self, numbers) => numbers.map(show) }) },
         ],
-        series: [{}, ...fields.map((field) => ({ stroke: color(`--${field}`), width: 2, points: { show: minutes.length < 3 } }))],
+        series: [{}, ...fields.map((field, n) => ({ stroke: color(`--${colors[n]}`), width: 2, points: { show: minutes.length < 3 } }))],
       },
       data,
       place.current,

@@ -4,7 +4,7 @@ import { RedriveAll, Rename, TaskActs } from "./acting.js";
 import { AgentMore, Family, TASK_HEADS, taskRow } from "./related.js";
 import { asked, Choice, go, List, Search } from "./lists.js";
 import {
-  address, Ago, AgentLink, ask, count, ENDED, Live, one, OPEN, Progress, Said, State, t, Table, TaskLink, Trouble, useData,
+  address, Ago, AgentLink, ask, count, ENDED, Kind, Live, one, OPEN, Progress, Said, State, t, Table, TaskLink, Trouble, useData,
 } from "./parts.js";
 
 export function Agents({ query }) {
@@ -98,7 +98,7 @@ const Messages = ({ rows, empty }) =>
             ? html`<${TaskLink} id=${row.message_id} words=${row.words} />`
             : html`<${Said} text=${row.words || row.message_id} />`}
         </td>
-        <td class="kind"><${Said} text=${row.type} /></td>
+        <td><${Kind} type=${row.type} /></td>
         <td><${Sender} id=${row.from_agent} /></td>
         <td>${count(row.attempts)}</td>
         <td><${Ago} at=${row.stored_at} /></td>
@@ -127,9 +127,9 @@ export function DeadLetters({ query, session }) {
     ${trouble && html`<${Trouble} state=${{ error: trouble }} />`}
     <${List} path=${`admin/dead-letters${asked(query, ["reason"])}`} take=${(found) => found.dead_letters} id=${(letter) => `${letter.mailbox} ${letter.message_id}`}
       empty=${t("empty.dead_letters")}
-      above=${(rows) => !session.read_only && rows.length > 1 && html`<p><button onClick=${() => back(rows)}>${t("put_these_back")}</button></p>`}
+      above=${(rows) => !session.read_only && rows.length > 1 && html`<p class="above"><button onClick=${() => back(rows)}>${t("put_these_back")}</button></p>`}
       heads=${[
-        [t("message"), 14], [t("mailbox"), 8], [t("kind"), 11], [t("from"), 8], [t("reason"), 14], [t("attempts"), 6], [t("dead"), 8],
+        [t("message"), 16], [t("mailbox"), 8], [t("kind"), 9], [t("from"), 8], [t("reason"), 14], [t("attempts"), 6], [t("dead"), 8],
         ...(session.read_only ? [] : [[t("act"), 8]]),
       ]}
       row=${(letter) => html`
@@ -137,7 +137,7 @@ export function DeadLetters({ query, session }) {
           ? html`<${TaskLink} id=${letter.message_id} words=${letter.words} />`
           : html`<${Said} text=${letter.words || letter.message_id} />`}</td>
         <td><${AgentLink} id=${letter.mailbox} /></td>
-        <td><${Said} text=${letter.type} /></td>
+        <td><${Kind} type=${letter.type} /></td>
         <td><${Sender} id=${letter.from_agent} /></td>
         <td>${t(`reason.${letter.reason || "unknown"}`)}</td>
         <td>${count(letter.attempts)}</td>
@@ -245,12 +245,14 @@ export function Task({ id, session }) {
         ["context", task.context],
         ["result", task.result],
       ]
-        .filter(([, value]) => value !== null)
+        .filter(([, value]) => value !== null && !isEmpty(value))
         .map(([name, value]) => html`<div><h3>${t(`content.${name}`)}</h3><${Said} text=${value} block /></div>`)}
       ${[...task.attachments, ...task.result_attachments].length > 0 &&
       html`<div><h3>${t("attachments")}</h3>
-        <ul>${[...task.attachments, ...task.result_attachments].map((file) => html`<li><${Said} text=${file.file_key} /></li>`)}</ul></div>`}</div>`}</article>`;
+        <ul>${[...task.attachments, ...task.result_attachments].map((file) => html`<li><a href=${one("files", file.file_key)}><${Said} text=${file.file_key} /></a></li>`)}</ul></div>`}</div>`}</article>`;
 }
+
+const isEmpty = (value) => typeof value === "object" && Object.keys(value).length === 0;
 
 // -- audit ------------------------------------------------------------------------------------------------------------
 
