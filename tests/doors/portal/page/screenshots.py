@@ -69,6 +69,7 @@ def story(ann: str, bob: str) -> list[str]:
 def shoot(watched: Watched, url: str, folder: Path, views: list[str], name: str, look: str) -> None:
     signed = watched.page.request.post(f"{url}/api/portal/session", data={"password": PASSWORD})
     assert signed.ok, signed.text()
+    watched.page.goto("about:blank")  # a page that asks who signs in stays where only the view changes
     for view in views:
         watched.page.goto(f"{url}/?owner#/{view}")
         watched.settle(view)
