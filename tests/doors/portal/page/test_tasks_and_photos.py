@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.browser.programs import AXE_SCRIPT
-from tests.doors.portal.page.test_page import GIF, OWNER, call, portal, sign_in
+from tests.doors.portal.page.test_page import GIF, OWNER, PASSWORD, call, portal, sign_in
 from tests.page.conftest import browser
 from tests.page.test_for_everybody import found
 from tests.page.watching import BIDI, HOSTILE, Watched, opened
@@ -183,6 +183,41 @@ def test_photos_are_added_shown_and_deleted(browser: Browser, monkeypatch: pytes
         page.wait_for_selector("text=No photo.")
         assert call(url, "GET", "/api/photos/list")["photos"] == []
         assert watched.faults == []
+
+
+def test_no_foreign_page_gets_at_tasks_and_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    asks: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("POST", "/api/photos/upload", {"files": {"photo": ("x.gif", b64decode(GIF))}}),
+        ("DELETE", "/api/photos/x.gif", {}),
+        ("POST", "/api/portal/tasks/x", {"json": {"result": "x"}}),
+        ("POST", "/api/portal/tasks/x/cancel", {"json": {}}),
+        ("POST", "/api/portal/delegate", {"json": {"to": 1, "task": "x"}}),
+        ("GET", "/api/portal/tasks", {}),
+        ("GET", "/api/photos/list", {}),
+        ("GET", "/admin/load", {}),
+    )
+    with portal(monkeypatch) as url:
+        signed = requests.post(url + "/api/portal/session", json={"password": PASSWORD}, timeout=10)
+        cookie = {"Cookie": signed.headers["Set-Cookie"].partition(";")[0]}
+        own = cookie | {"ClawLink-CSRF": signed.json()["csrf"]}
+
+        def statuses(headers: dict[str, str]) -> list[int]:
+            answers = [requests.request(how, url + path, headers=headers, timeout=10, **ask) for how, path, ask in asks]
+            return [answer.status_code for answer in answers]
+
+        assert statuses(own) == [200, 404, 404, 404, 404, 200, 200, 200]
+        for headers in (cookie, own | {"ClawLink-CSRF": "x"}):
+            assert statuses(headers) == [403] * 5 + [200] * 3, headers
+        for foreign in (
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site"},
+            {"Host": "evil.example"},
+        ):
+            assert statuses(own | foreign) == [403] * 8, foreign
+        for other in ({"Authorization": "Bearer boss"}, {"Authorization": "Bearer t"}, {}):
+            assert statuses(other)[:7] == [401] * 6 + [200], other
 
 
 def test_an_agent_key_gets_no_right_by_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
