@@ -1,7 +1,7 @@
 """Take pictures of a portal's pages: ``python -m tests.doors.portal.page.screenshots FOLDER``, or ``make screenshots``.
 
-The owner's views come empty and with contents, the front page and the login beside them, in both themes and languages,
-1280 and 390 pixels wide.
+The owner's views come empty and with contents, and the front page and the login beside them. Each comes in both themes
+and languages, 1280 and 390 pixels wide.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -66,10 +67,15 @@ def story(ann: str, bob: str) -> list[str]:
     return ["contacts/1", "guests?all=yes", *(f"portal-tasks/{id}" for id in ours), "portal-tasks/none"]
 
 
+def signed_in(url: str) -> Any:
+    """Sign the owner in once, as logins are throttled, and return the cookies of the session."""
+    answer = requests.post(url + "/api/portal/session", json={"password": PASSWORD}, timeout=10)
+    assert answer.status_code == 200, answer.text
+    name, _, value = answer.headers["Set-Cookie"].partition(";")[0].partition("=")
+    return [{"name": name, "value": value, "url": url, "sameSite": "Strict"}]
+
+
 def shoot(watched: Watched, url: str, folder: Path, views: list[str], name: str, look: str) -> None:
-    signed = watched.page.request.post(f"{url}/api/portal/session", data={"password": PASSWORD})
-    assert signed.ok, signed.text()
-    watched.page.goto("about:blank")  # a page that asks who signs in stays where only the view changes
     for view in views:
         watched.page.goto(f"{url}/?owner#/{view}")
         watched.settle(view)
@@ -85,7 +91,9 @@ def main(folder: Path) -> None:
     with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
         with portal(patch) as ann, portal(patch) as bob:
+            session = signed_in(ann)
             for watched, look in looks(browser, ann):
+                watched.page.context.add_cookies(session)
                 shoot(watched, ann, folder, list(_VIEWS), "owner-empty", look)
             ones = story(ann, bob)
             for watched, look in looks(browser, ann):
@@ -95,6 +103,8 @@ def main(folder: Path) -> None:
                 watched.page.goto(ann + "/?owner")
                 watched.page.wait_for_selector("main.login")
                 snap(watched, folder, "portal-login", look)
+                watched.page.goto("about:blank")  # a page that asks who signs in stays where only the view changes
+                watched.page.context.add_cookies(session)
                 shoot(watched, ann, folder, [*_VIEWS, *ones], "owner", look)
         browser.close()
 
