@@ -138,7 +138,7 @@ export default {
   "portal.task.id": "Id",
   "portal.task.report": "Report or answer",
   "portal.task.sure": "Take this task back? The other portal is told.",
-  "portal.task.there": "Id at the other portal",
+  "portal.task.there": "Id there",
   "portal.tasks": "Tasks of contacts",
   "portal.tasks.why": "Tasks from contacts and to them. Treat what others write with care.",
   "portal.text.note": "Note",

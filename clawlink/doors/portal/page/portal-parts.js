@@ -50,7 +50,8 @@ const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte"];
 
 export function Size({ bytes }) {
   const step = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), UNITS.length - 1);
-  const options = { style: "unit", unit: UNITS[step], maximumFractionDigits: step ? 1 : 0 };
+  if (!step) return html`<span>${bytes} B</span>`;
+  const options = { style: "unit", unit: UNITS[step], maximumFractionDigits: 1 };
   return html`<span>${new Intl.NumberFormat(language, options).format(bytes / 1000 ** step)}</span>`;
 }
 

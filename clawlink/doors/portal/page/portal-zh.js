@@ -138,7 +138,7 @@ export default {
   "portal.task.id": "编号",
   "portal.task.report": "报告或答复",
   "portal.task.sure": "撤回此任务吗？对方门户会得到通知。",
-  "portal.task.there": "对方门户的编号",
+  "portal.task.there": "对方编号",
   "portal.tasks": "联系人的任务",
   "portal.tasks.why": "联系人发来的和发给联系人的任务。请谨慎对待他人所写的内容。",
   "portal.text.note": "备注",
