@@ -12,11 +12,13 @@ class Bucket(msgspec.Struct, frozen=True, gc=False):
     at: float
 
 
-def refilled(bucket: Bucket | None, *, now: float, rate: float, burst: float) -> float:
-    """Return the tokens there are now; a bucket that was never used is full."""
+def refilled(bucket: Bucket | None, now: float, rate: float, burst: float) -> float:
+    """Return the tokens that a bucket has now; a bucket that was never used is full."""
     if bucket is None:
         return burst
-    return min(burst, bucket.tokens + max(0.0, now - bucket.at) * rate)
+    passed = now - bucket.at
+    tokens = bucket.tokens + passed * rate if passed > 0 else bucket.tokens
+    return tokens if tokens < burst else burst
 
 
 def wait_for_one(tokens: float, *, rate: float) -> float:

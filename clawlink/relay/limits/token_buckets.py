@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 from clawlink.domain import rate
@@ -21,22 +22,41 @@ class Buckets:
         self.burst = burst
         self._newer: dict[Hashable, Bucket] = {}
         self._older: dict[Hashable, Bucket] = {}
-        self._since = 0.0
         self._deepest = 0.0  # the largest debt so far: a bucket in debt takes longer to fill
+        self._since = 0.0
+        self._until = 0.0  # the end of the newer generation
 
     def wait(self, key: Hashable, now: float) -> float:
         """Return the seconds until there is a token, 0 if there is one."""
-        return rate.wait_for_one(self._left(key, now), rate=self.rate) if self.rate else 0.0
+        return self.wait_with(self.left(key, now))
+
+    def wait_with(self, left: float) -> float:
+        """Return the seconds until there is a token in a bucket that has these tokens, 0 if there is one."""
+        return rate.wait_for_one(left, rate=self.rate)
 
     def take(self, key: Hashable, now: float, tokens: float = 1) -> None:
         """Take some tokens. The bucket goes into debt if it has fewer."""
-        if self.rate:
-            left = self._left(key, now) - tokens
-            self._deepest = max(self._deepest, -left)
-            if now - self._since >= (self.burst + self._deepest) / self.rate:
-                self._older, self._newer, self._since = self._newer, {}, now
-            self._newer[key] = Bucket(left, now)
+        self.keep(key, now, self.left(key, now) - tokens)
 
-    def _left(self, key: Hashable, now: float) -> float:
+    def left(self, key: Hashable, now: float) -> float:
+        """Return the tokens in a bucket; infinity without a limit."""
+        if not self.rate:
+            return math.inf
         bucket = self._newer.get(key) or self._older.get(key)
-        return rate.refilled(bucket, now=now, rate=self.rate, burst=self.burst)
+        return rate.refilled(bucket, now, self.rate, self.burst)
+
+    def keep(self, key: Hashable, now: float, left: float) -> None:
+        """Note the tokens in a bucket, as ``left`` returned them, less those that were taken."""
+        if not self.rate:
+            return
+        if -left > self._deepest:
+            self._deepest = -left
+            self._until = self._since + self._fill_seconds
+        if now >= self._until:
+            self._older, self._newer, self._since = self._newer, {}, now
+            self._until = now + self._fill_seconds
+        self._newer[key] = Bucket(left, now)
+
+    @property
+    def _fill_seconds(self) -> float:
+        return (self.burst + self._deepest) / self.rate

@@ -60,18 +60,18 @@ class Admission:
         """
         if not answers:
             self._core.require_running()
-        if not self._agents.rate and not self._pairs.rate:
-            return
+        agents, pairs = self._agents, self._pairs
         now = self._core.steady()
-        wait = self._agents.wait(sender, now)
-        if wait:
-            self._limited([sender], f"{sender} sends new work to all others", self._agents, wait)
+        left = agents.left(sender, now)
+        if left < 1:
+            self._limited([sender], f"{sender} sends new work to all others", agents, agents.wait_with(left))
         if to is not None:
-            wait = self._pairs.wait((sender, to), now)
-            if wait:
-                self._limited([sender, to], f"{sender} sends new work to {to}", self._pairs, wait)
-            self._pairs.take((sender, to), now)
-        self._agents.take(sender, now)
+            pair = (sender, to)
+            of_pair = pairs.left(pair, now)
+            if of_pair < 1:
+                self._limited([sender, to], f"{sender} sends new work to {to}", pairs, pairs.wait_with(of_pair))
+            pairs.keep(pair, now, of_pair - 1)
+        agents.keep(sender, now, left - 1)
 
     def require_copies(self, sender: Agent) -> None:
         """Refuse to make copies for an agent that has yet to wait for earlier ones. Raises RateLimited.
