@@ -109,7 +109,8 @@ class Sender:
             self._transport.write(b"".join(piece))
 
     def _add(self, kind: WSMsgType, data: bytes) -> None:
-        if self.closed:
+        transport = self._transport
+        if self._stopped or transport is None or transport.is_closing():
             raise ConnectionResetError("the peer has gone")
         if not self._piece:
             self._turn.add(self, self._loop)

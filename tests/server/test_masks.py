@@ -53,6 +53,19 @@ def test_masked_frames_pass_however_they_are_cut_and_the_first_other_is_replaced
         assert reader.ended
 
 
+def test_a_frame_that_comes_alone_passes_only_if_it_is_masked() -> None:
+    for size in (0, 1, 120, 124, 125, 126, 127, 200, 65535, 65536):
+        for masked in (True, False):
+            reader = Taken()
+            sent = frame(b"x" * size, masked=masked)
+            Masked(reader).feed_data(sent)
+            assert reader.data == (sent if masked else b"\xf0\x00"), f"{size} bytes, masked: {masked}"
+    for length in range(128):  # a head alone, of a frame that is not masked
+        reader = Taken()
+        Masked(reader).feed_data(bytes([0x81, length]))
+        assert reader.data == b"\xf0\x00", f"a head that tells {length}"
+
+
 async def _shake_hands(url: str, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
