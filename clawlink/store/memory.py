@@ -127,9 +127,9 @@ class MemoryStore:
         return shares.of(address, agent)
 
     async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
-        boxes = map(self._mailboxes.get, mailboxes)
+        known = self._mailboxes
         return Admission(
-            [NOTHING if box is None else Usage(box.count, box.bytes) for box in boxes],
+            [NOTHING if (box := known.get(id)) is None else Usage(box.count, box.bytes) for id in mailboxes],
             [self._usage(kind, key) for kind, key in indexes] if indexes else (),
             Usage(self._held_count, self._held_bytes),
             self._memory,
@@ -152,15 +152,16 @@ class MemoryStore:
         return by_address.bytes, by_agent.bytes
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
-        await self._ripen_all(mailbox, now)
+        if self._ripen(mailbox, now):
+            await self._ripen_rest(mailbox, now)
         return self._due(mailbox, limit)
 
     def _due(self, mailbox: str, limit: int) -> Sequence[Delivery]:
         box = self._mailboxes.get(mailbox)
         return () if box is None else box.ready[:limit]
 
-    async def _ripen_all(self, mailbox: str, now: float) -> None:
-        more = self._ripen(mailbox, now)
+    async def _ripen_rest(self, mailbox: str, now: float) -> None:
+        more = True
         while more:
             await asyncio.sleep(0)  # others have their turn
             more = self._ripen(mailbox, now)
@@ -168,7 +169,7 @@ class MemoryStore:
     def _ripen(self, mailbox: str, now: float) -> bool:
         """Let some deliveries whose time has come take their places. Return True if there may be more."""
         box = self._mailboxes.get(mailbox)
-        if box is None:
+        if box is None or not (box.later or box.older):
             return False
         for _ in range(_AT_ONCE):
             heap = box.older if box.older and (not box.later or box.older[0] < box.later[0]) else box.later
@@ -218,8 +219,8 @@ class MemoryStore:
         if box.ready:
             return box.ready[0].visible_at
         soonest = None
-        for heap in (box.later, box.older):
-            for _ in range(_AT_ONCE if heap else 0):
+        for heap in (box.later, box.older) if box.older else (box.later,):
+            for _ in range(_AT_ONCE):
                 if not heap or self._filed(heap[0], mailbox) is not None:
                     break
                 heappop(heap)
@@ -249,7 +250,8 @@ class MemoryStore:
     async def claim(
         self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
     ) -> float | None:
-        await self._ripen_all(mailbox, now)
+        if self._ripen(mailbox, now):
+            await self._ripen_rest(mailbox, now)
         found = self._due(mailbox, limit)
         if not found:
             return self._next_due_at(mailbox)
@@ -282,7 +284,7 @@ class MemoryStore:
         return results
 
     def _commit(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> None:
-        accepted = []
+        accepted: list[tuple[Table, str, Any, Any]] = []
         for change in changes:
             if isinstance(change, Absent):
                 if change.id in self._kinds[change.kind].records:
@@ -302,31 +304,35 @@ class MemoryStore:
                 raise Conflict(type(record), id, f"is not at version {follows}")
             accepted.append((kind, id, old, new))
         for kind, id, old, new in accepted:
-            grown = (0 if new is None else new.footprint) - (0 if old is None else old.footprint)
-            self._memory += grown + kind.apply(id, old, new)
-            if grown or type(new) not in _CONSTANT:
-                self._memory += self._move(old, new, grown)
+            if old is None:
+                size = new.footprint
+                more = size + kind.add(id, new) + self._count(new, 1, size)
+            elif new is None:
+                size = old.footprint
+                more = kind.remove(id, old) - size + self._count(old, -1, -size)
+            else:
+                size = new.footprint - old.footprint
+                more = size + kind.replace(id, old, new)
+                if size or type(new) not in _CONSTANT:
+                    more += self._move(old, new, size)
+            self._memory += more
             if kind is self._deliveries:
                 self._queue(partition_key, old, new)
 
+    def _count(self, record: Any, count: int, size: int) -> int:
+        """Count the memory of a record in or out for its origin. Return by how many bytes that makes memory grow."""
+        origin = getattr(record, "origin", None)
+        return 0 if origin is None else self._origins.change(origin, count, size)
+
     def _move(self, old: Any, new: Any, larger: int) -> int:
-        """Count the memory of a record, which is ``larger`` now, for its origin.
+        """Count the memory of a changed record, which is ``larger`` now, for its origin, which may have changed too.
 
         Return by how many bytes that makes memory grow.
         """
-        if old is None or new is None:
-            origin = getattr(old or new, "origin", None)
-            return 0 if origin is None else self._origins.change(origin, 1 if old is None else -1, larger)
         before = getattr(old, "origin", None)
-        after = getattr(new, "origin", None)
-        if before is not None and before == after:
+        if before is not None and before == getattr(new, "origin", None):
             return self._origins.change(before, 0, larger)
-        grown = 0
-        if before is not None:
-            grown += self._origins.change(before, -1, -old.footprint)
-        if after is not None:
-            grown += self._origins.change(after, 1, new.footprint)
-        return grown
+        return self._count(old, -1, -old.footprint) + self._count(new, 1, new.footprint)
 
     def _queue(self, mailbox: str, old: Delivery | None, new: Delivery | None) -> None:
         """Move a delivery within its mailbox, or in or out of it."""
@@ -365,14 +371,19 @@ class MemoryStore:
             return
         heappush(box.later, (d.visible_at, d.id, d.version))
         self._memory += _LATER_BYTES
+        if box.older:
+            self._clean(box, d.mailbox)
+        elif len(box.later) > _STALE_ENTRIES and len(box.later) > 4 * box.count:
+            box.older, box.later = box.later, []
+
+    def _clean(self, box: _Mailbox, mailbox: str) -> None:
+        """Move some entries of the older heap, and forget the stale ones among them."""
         for _ in range(min(_CLEANED_AT_ONCE, len(box.older))):
             entry = box.older.pop()  # the last of a heap: the others stay a heap
-            if self._filed(entry, d.mailbox) is not None:
+            if self._filed(entry, mailbox) is not None:
                 heappush(box.later, entry)
             else:
                 self._memory -= _LATER_BYTES
-        if not box.older and len(box.later) > _STALE_ENTRIES and len(box.later) > 4 * box.count:
-            box.older, box.later = box.later, []
 
     def _filed(self, entry: tuple[float, str, int], mailbox: str) -> Delivery | None:
         """Return the delivery that was filed so, unless it has changed since.

@@ -119,15 +119,12 @@ class Table:
         self.arrivals = 0
         self.shared = 0
 
-    def apply(self, id: str, old: Any, new: Any) -> int:
-        """Put ``new`` in the place of ``old``; either may be None.
+    def replace(self, id: str, old: Any, new: Any) -> int:
+        """Put ``new`` in the place of ``old``.
 
-        Return by about how many bytes memory has grown, without the footprints of the two.
+        Return by about how many bytes memory has grown, without the footprints of the two. So do ``add`` and
+        ``remove``.
         """
-        if old is None:
-            return self._add(id, new)
-        if new is None:
-            return self._remove(id, old)
         self.records[id] = new
         grown = 0
         old_keys, new_keys = old.index_keys, new.index_keys
@@ -137,20 +134,23 @@ class Table:
             if self.shared and old_keys:
                 grown += self._share(old, old_keys, -1, -old_weight)
             if old_keys != new_keys:
-                grown -= self._unindex(id, [key for key in old_keys if key not in new_keys], old_weight)
-                grown += self._index(id, [key for key in new_keys if key not in old_keys], new_weight)
+                if old_keys:
+                    grown -= self._unindex(id, [key for key in old_keys if key not in new_keys], old_weight)
+                if new_keys:
+                    grown += self._index(id, [key for key in new_keys if key not in old_keys], new_weight)
             if old_weight != new_weight and old_keys:
                 for key in new_keys:
                     if key in old_keys:
                         self.indexes[key].bytes += new_weight - old_weight
             if self.shared and new_keys:
                 grown += self._share(new, new_keys, 1, new_weight)
-        if old.ends_at != new.ends_at:
-            grown -= self._calendar_out(id, old.ends_at)  # first: it may be the same second
-            grown += self._calendar_in(id, new.ends_at)
+        before, after = old.ends_at, new.ends_at
+        if before != after and (before is None or after is None or int(before) != int(after)):
+            grown += self._calendar_in(id, after) - self._calendar_out(id, before)
         return grown
 
-    def _add(self, id: str, new: Any) -> int:
+    def add(self, id: str, new: Any) -> int:
+        """Add a record."""
         self.records[id] = new
         self.sorted_ids.add(id)
         grown = PLACE_BYTES + text_bytes(id) + self._calendar_in(id, new.ends_at)
@@ -162,7 +162,8 @@ class Table:
                 grown += self._share(new, keys, 1, weight)
         return grown
 
-    def _remove(self, id: str, old: Any) -> int:
+    def remove(self, id: str, old: Any) -> int:
+        """Remove a record."""
         del self.records[id]
         self.sorted_ids.remove(id)
         shrunk = PLACE_BYTES + text_bytes(id) + self._calendar_out(id, old.ends_at)
