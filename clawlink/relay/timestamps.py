@@ -117,7 +117,7 @@ class StoppableTime:
 
     def iso(self, at: float) -> str:
         """Write an instant of relay time; see ``iso``."""
-        return iso(self.shown(at))
+        return iso(self.shown(at) if self._standstill.version else at)
 
     def iso_or_none(self, at: float | None) -> str | None:
         """Write an instant that may not have come yet, or never comes."""

@@ -45,8 +45,8 @@ class Agents(AgentRegistration):
         Raises UnknownAgent, or NotAllowed for a claimed agent without its key.
         """
         agent = _shown(await self._core.store.get(Agent, agent_id), agent_id, agent_key, field)
-        if not quiet:
-            await self._seen(agent)
+        if not quiet and self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
+            await self._seen(agent.id)
         return agent
 
     async def acting_on(
@@ -55,14 +55,14 @@ class Agents(AgentRegistration):
         """Return the agent as ``acting`` does, and the deliveries of these ids: one call of the store reads both."""
         (found,), deliveries = await self._core.store.get_both((Agent, (agent_id,)), (Delivery, ids))
         agent = _shown(found, agent_id, agent_key, field)
-        await self._seen(agent)
+        if self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
+            await self._seen(agent.id)
         return agent, deliveries
 
-    async def _seen(self, agent: Agent) -> None:
-        """Record a sign of life, if the last one is a second old. A request does not fail for want of it."""
-        if self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
-            with contextlib.suppress(StoreUnavailable):
-                await self.touch(agent.id)
+    async def _seen(self, agent_id: str) -> None:
+        """Record a sign of life. A request does not fail for want of it."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.touch(agent_id)
 
     async def with_key(self, agent_key: str) -> Agent | None:
         """Return the agent that holds a key; None if none does. It is no sign of life."""

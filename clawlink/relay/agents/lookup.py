@@ -17,6 +17,8 @@ from clawlink.relay.agents.stand_ins import StandIns
 from clawlink.relay.core import Core
 
 _NAMESAKES = 100
+# To ask a member for its value costs more than the comparison.
+_ONLINE, _STALE = Presence.ONLINE.value, Presence.STALE.value
 
 
 class AgentLookup:
@@ -84,7 +86,7 @@ class AgentLookup:
         """Return what a sender is told about the recipient."""
         core = self._core
         now, heard = core.clock(), agent.last_heartbeat
-        status = rules.presence(agent, now, core.limits).value
+        status = _ONLINE if rules.presence(agent, now, core.limits) is Presence.ONLINE else _STALE
         age = int(now - heard) if now > heard else 0
         there = self.stand_ins.of(agent.id)
         shown = core.time.shown(heard)
