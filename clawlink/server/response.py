@@ -123,14 +123,13 @@ async def write(request: Asked, answer: Reply) -> web.StreamResponse:
     many bytes wait for their readers.
     """
     connection: Any = request.protocol
+    response = _WRITTEN
     if answer.handover is not None:
         response = await _hand_over(request, answer, answer.handover)
-    elif len(answer.body) > _LARGE_BYTES or answer.more or request.method == hdrs.METH_HEAD:
-        response = await _write(request, answer)
-    else:
-        response = _WRITTEN
-        if _send(request, answer):
-            await _drain(request)
+    elif _is_large(answer) or request.method == hdrs.METH_HEAD:
+        response = await _write_large(request, answer)
+    elif _send(request, answer):
+        await _drain(request)
     if request.keep_alive and not connection.ended:
         return response
     if request.method == hdrs.METH_HEAD or connection.more_to_answer:
@@ -142,8 +141,12 @@ async def write(request: Asked, answer: Reply) -> web.StreamResponse:
 async def _hand_over(request: Asked, answer: Reply, handover: Handover) -> web.StreamResponse:
     """Write a reply with messages, and tell whether it was written, or where that matters whether it was read."""
     connection: Any = request.protocol
+    response = _WRITTEN
     try:
-        response = await _write(request, answer)
+        if _is_large(answer) or request.method == hdrs.METH_HEAD:
+            response = await _write_large(request, answer)
+        elif _send_watched(request, answer, handover):
+            await _drain(request)
         if not handover.until_read and not connection.ended:
             connection.forget(handover)
     except BaseException:
@@ -152,17 +155,17 @@ async def _hand_over(request: Asked, answer: Reply, handover: Handover) -> web.S
     return response
 
 
-async def _write(request: Asked, answer: Reply) -> web.StreamResponse:
-    """Write a reply of any size, with or without messages, or the headers alone."""
+def _is_large(answer: Reply) -> bool:
+    """Return True for a reply that is written in parts."""
+    return len(answer.body) > _LARGE_BYTES or (bool(answer.more) and answer.size > _LARGE_BYTES)
+
+
+async def _write_large(request: Asked, answer: Reply) -> web.StreamResponse:
+    """Write a large reply, with or without messages, or the headers alone."""
     size = answer.size
-    if request.method == hdrs.METH_HEAD:
-        _require_there(request)
-        return await _send_head(request, answer, size)
-    if size <= _LARGE_BYTES:
-        if _send(request, answer) if answer.handover is None else _send_watched(request, answer, answer.handover):
-            await _drain(request)
-        return _WRITTEN
     _require_there(request)
+    if request.method == hdrs.METH_HEAD:
+        return await _send_head(request, answer, size)
     with request.unread.hold(request.block, size), _watched(request):
         await _send_large(request, answer, size)
         await request.writer.drain()
@@ -224,7 +227,7 @@ def _send_watched(request: Asked, answer: Reply, handover: Handover) -> bool:
 def _head_of(request: Asked, answer: Reply, size: int) -> bytes:
     head = _head(answer.status, answer.content_type)
     stays = request.keep_alive
-    if stays and answer.headers is None and request.headers_too is None and request.version == HttpVersion11:
+    if stays and answer.headers is None and request.headers_too is None and request.version is HttpVersion11:
         return b"%bContent-Length: %d\r\n\r\n" % (head, size) if answer.status != 204 else head + b"\r\n"
     more = _lines(answer.headers) if answer.headers else b""
     if request.headers_too is not None:
