@@ -37,9 +37,8 @@ from clawlink.relay.janitor import Janitor
 from clawlink.relay.kinds import Kind
 from clawlink.relay.mailbox.acks import Acks
 from clawlink.relay.mailbox.admission import Admission
-from clawlink.relay.mailbox.claims import Claims
+from clawlink.relay.mailbox.claims import Claims, HandedOut
 from clawlink.relay.mailbox.consumer import Consumer
-from clawlink.relay.mailbox.handover import HandedOut
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.messages import Messages
 from clawlink.relay.mailbox.pools import Pools

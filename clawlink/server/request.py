@@ -27,9 +27,8 @@ from clawlink.errors import (
 )
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.invalid import bad_field
-from clawlink.protocol.nesting import is_shallow
 from clawlink.protocol.proof import place
-from clawlink.protocol.reading import read_json, why_no_json
+from clawlink.protocol.reading import is_shallow, read_json, why_no_json
 from clawlink.relay.ids import split_receipt
 from clawlink.relay.relay import Relay
 from clawlink.server.address import came_by_proxy, host_name

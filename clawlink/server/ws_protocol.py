@@ -13,8 +13,7 @@ from clawlink.domain.dense_json import MAX_PARTS, read_object
 from clawlink.domain.limits import MAX_ID_LENGTH, MAX_JSON_DEPTH
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed
 from clawlink.protocol import failure, mailbox_replies, paths, requests
-from clawlink.protocol.nesting import is_shallow
-from clawlink.protocol.reading import passed_on, read_fields, why_no_json
+from clawlink.protocol.reading import is_shallow, passed_on, read_fields, why_no_json
 from clawlink.relay.relay import Relay
 from clawlink.relay.tasks.submit import Own
 from clawlink.server.request import too_deep

@@ -9,9 +9,8 @@ from typing import Any
 
 from clawlink.domain.record import text_bytes
 from clawlink.store.base import Page, Usage
-from clawlink.store.ids import Ids
+from clawlink.store.ids import Ids, SortedIds
 from clawlink.store.places import number_of
-from clawlink.store.sorted_ids import SortedIds
 
 NOTHING = Usage(0, 0)
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawlink.protocol.nesting import is_shallow
+from clawlink.protocol.reading import is_shallow
 
 _texts = st.text(alphabet='[]{}"\\a\u00e9\n', max_size=12)
 _values = st.recursive(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from clawlink.store.sorted_ids import PIECE, SortedIds
+from clawlink.store.ids import SORTED_PIECE, SortedIds
 
 
 def test_they_are_those_of_a_sorted_list_whatever_comes_and_goes() -> None:
@@ -12,7 +12,7 @@ def test_they_are_those_of_a_sorted_list_whatever_comes_and_goes() -> None:
     ids, model = SortedIds(), set[str]()
     for round in range(6):
         grows = round % 2 == 0
-        for _ in range(3 * PIECE):
+        for _ in range(3 * SORTED_PIECE):
             id = f"{random.getrandbits(16):04x}"
             if grows and id not in model:
                 ids.add(id)

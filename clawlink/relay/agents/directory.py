@@ -13,7 +13,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import AgentCard, of_person
 from clawlink.domain.task import Task, by_owner
 from clawlink.protocol.replies import ListedAgent, Load
-from clawlink.relay.agents.stand_ins import StandIns
+from clawlink.relay.agents.lookup import StandIns
 from clawlink.relay.core import Core
 from clawlink.relay.timestamps import StoppableTime
 

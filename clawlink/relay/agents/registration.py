@@ -20,10 +20,9 @@ from clawlink.errors import BadRequest, NameTaken, NotAllowed, RelayFull, Unknow
 from clawlink.protocol import proof, requests
 from clawlink.random_text import random_text
 from clawlink.relay.agents.directory import Directory
-from clawlink.relay.agents.lookup import AgentLookup
+from clawlink.relay.agents.lookup import AgentLookup, StandIn
 from clawlink.relay.agents.names import Names
 from clawlink.relay.agents.notices import AgentNotices
-from clawlink.relay.agents.stand_ins import StandIn
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.memory import size_of

@@ -5,8 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 
-from clawlink.domain import rate
-from clawlink.domain.rate import Bucket
+import msgspec
+
+
+class Bucket(msgspec.Struct, frozen=True, gc=False):
+    """The tokens that were left at a time, in seconds since the epoch."""
+
+    tokens: float
+    at: float
+
+
+def refilled(bucket: Bucket | None, now: float, rate: float, burst: float) -> float:
+    """Return the tokens that a bucket has now; a bucket that was never used is full."""
+    if bucket is None:
+        return burst
+    passed = now - bucket.at
+    tokens = bucket.tokens + passed * rate if passed > 0 else bucket.tokens
+    return tokens if tokens < burst else burst
+
+
+def wait_for_one(tokens: float, *, rate: float) -> float:
+    """Return the seconds until there is a token, 0 if there is one."""
+    return 0.0 if tokens >= 1 else (1 - tokens) / rate
 
 
 class Buckets:
@@ -32,7 +52,7 @@ class Buckets:
 
     def wait_with(self, left: float) -> float:
         """Return the seconds until there is a token in a bucket that has these tokens, 0 if there is one."""
-        return rate.wait_for_one(left, rate=self.rate)
+        return wait_for_one(left, rate=self.rate)
 
     def take(self, key: Hashable, now: float, tokens: float = 1) -> None:
         """Take some tokens. The bucket goes into debt if it has fewer."""
@@ -43,7 +63,7 @@ class Buckets:
         if not self.rate:
             return math.inf
         bucket = self._newer.get(key) or self._older.get(key)
-        return rate.refilled(bucket, now, self.rate, self.burst)
+        return refilled(bucket, now, self.rate, self.burst)
 
     def keep(self, key: Hashable, now: float, left: float) -> None:
         """Note the tokens in a bucket, as ``left`` returned them, less those that were taken."""

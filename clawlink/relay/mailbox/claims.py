@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -27,6 +28,11 @@ from clawlink.relay.tasks.reads import task_of
 from clawlink.store.base import Conflict, Failed, Put
 from clawlink.store.events import Signal
 
+_log = logging.getLogger("clawlink.relay")
+# Tries of a verdict on what a poll handed out, and the pause between two.
+_TRIES = 3
+_PAUSE_SECONDS = 0.5
+
 
 class Claims:
     """How messages and tasks get to those who read them."""
@@ -47,7 +53,8 @@ class Claims:
         self._core.require_running()
         if not wait:
             return await self._long_poll(agent, None).next(agent, limit=limit, wait=0.0, lease=lease, tick=tick)
-        with self.reading(agent) as reader:
+        with self._core.signals.listen(agent.id) as signal:
+            reader = self._long_poll(agent, signal)
             return await reader.next(agent, limit=limit, wait=wait, lease=lease, tick=tick)
 
     @contextlib.contextmanager
@@ -296,3 +303,61 @@ def _needs_task(d: Delivery) -> bool:
 def _last_owner(task: Task) -> str | None:
     """Return who had the task before; its assignee, if it is addressed to one."""
     return next((e.by for e in reversed(task.history) if e.status is task_rules.DELIVERED), None)
+
+
+class HandedOut:
+    """Messages that went out with one reply. Unread messages are due again at once, as if they had never been taken.
+
+    Messages that were read are settled if ``until_read``, as for clients of ClawLink 1.0.x, which know of no lease.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        acks: Acks,
+        agent_id: str,
+        taken: Sequence[Delivery],
+        *,
+        lease: float,
+        until_read: bool,
+    ) -> None:
+        self.until_read = until_read
+        self._is_over = False
+        self._core = core
+        self._acks = acks
+        self._agent_id = agent_id
+        self._receipts = [receipt(str(d.receipt), d.id) for d in taken]
+        self._lease = lease
+        self._loop = asyncio.get_running_loop()
+        self._extend_at = self._loop.time() + lease / 2
+
+    def over(self, *, read: bool) -> None:
+        """Settle the messages that were read, or give them back. The first verdict counts."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self.until_read or not read:
+            self._core.begin(self._settle(read))
+
+    def hold(self) -> None:
+        """Keep the leases while the reply is on its way to a slow reader."""
+        now = self._loop.time()
+        if self.until_read and now >= self._extend_at:
+            self._extend_at = now + self._lease / 2
+            self._core.begin(self._extend())
+
+    async def _settle(self, read: bool) -> None:
+        for _ in range(_TRIES):
+            try:
+                if read:
+                    await self._acks.ack(self._agent_id, self._receipts, for_good=True)
+                else:
+                    await self._acks.release(self._agent_id, self._receipts)
+                return
+            except (Failed, StoreUnavailable):
+                await asyncio.sleep(_PAUSE_SECONDS)
+        _log.warning("what a poll handed out is not settled: the store failed", extra={"agent_id": self._agent_id})
+
+    async def _extend(self) -> None:
+        with contextlib.suppress(Failed, StoreUnavailable):  # it is tried again before the lease is over
+            await self._acks.extend(self._agent_id, self._receipts, self._lease)

@@ -19,7 +19,7 @@ from clawlink.doors.a2a.wire.cutting import LONG, Cutter, Pieces, marks, restore
 from clawlink.doors.a2a.wire.density import has_too_many
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge
-from clawlink.protocol.nesting import is_shallow
+from clawlink.protocol.reading import is_shallow
 from clawlink.relay.relay import Relay
 from clawlink.server.http_files import parts
 from clawlink.server.request import Request

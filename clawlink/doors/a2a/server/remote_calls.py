@@ -19,7 +19,7 @@ from clawlink.doors.a2a.wire.cutting import LONG, Cutter
 from clawlink.doors.a2a.wire.density import has_too_many
 from clawlink.doors.a2a.wire.remotes import Remote
 from clawlink.errors import BadRequest, ClawLinkError, Unavailable
-from clawlink.protocol.nesting import is_shallow
+from clawlink.protocol.reading import is_shallow
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_ANSWER_JSON_BYTES = 1024 * 1024

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawlink.domain import rate
-from clawlink.domain.rate import Bucket
+from clawlink.relay.limits import token_buckets as rate
+from clawlink.relay.limits.token_buckets import Bucket
 from tests.tables import each
 
 NOW = 1_000.0
