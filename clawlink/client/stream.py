@@ -227,6 +227,9 @@ class Stream:
             error = self._why(frame)
         except msgspec.MsgspecError as torn:
             error = NotARelay(f"what came over the websocket is not from a ClawLink relay: {torn}")
+        except Exception as broken:  # as the answer to a ping that came before the end, which cannot be sent
+            error = RelayUnreachable(f"the connection to {self._client.relay} ended: {broken}")
+            error.__cause__ = broken
         self._end(error)
         if not self._over:  # else it is being closed already, and the relay may still say goodbye
             await self._hang_up()

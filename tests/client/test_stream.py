@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from clawlink import errors
 from clawlink.client.aio import AsyncClient
@@ -59,6 +59,26 @@ async def stuck() -> AsyncIterator[str]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     over.set()
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def pinging() -> AsyncIterator[str]:
+    """The address of a relay that makes a websocket, pings its peer, and then waits for it."""
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.ping()
+        await socket.receive()
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/ws/a", serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     await runner.cleanup()
 
 
@@ -303,6 +323,20 @@ async def test_a_connection_that_is_cut_fails_all_that_waits(ann: AsyncClient, p
                 await late
         with pytest.raises(errors.RelayUnreachable):
             await stream.__anext__()
+
+
+async def test_a_connection_that_ends_at_the_answer_to_a_ping_fails_all_that_waits(
+    pinging: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is after the machine has slept: the ping is read, and the connection has ended since."""
+
+    async def ended(*_: object) -> None:
+        raise ClientConnectionResetError("Cannot write to closing transport")
+
+    monkeypatch.setattr("aiohttp.ClientWebSocketResponse.pong", ended)
+    async with AsyncClient(pinging, agent_id="a") as client, client.stream() as stream:
+        with pytest.raises(errors.RelayUnreachable, match="closing transport"):
+            await asyncio.wait_for(stream.__anext__(), 30)
 
 
 async def test_silence_is_not_waited_for_for_ever(ann: AsyncClient, proxy: Proxy) -> None:
