@@ -71,7 +71,7 @@ async def test_each_step_of_a_task_is_one_commit(tmp_path: Path) -> None:
     for inner in (MemoryStore(), on_disk):
         store: Any = CountingStore(inner)
         await life_of_a_task(store)
-    assert len(transactions) == 2 * 2 + 10  # two agents with their names, and the steps of the task
+    assert len(transactions) == 2 * 2 + 14  # two agents with their names, and the steps of the task
     await on_disk.close()
 
 
@@ -92,6 +92,13 @@ async def life_of_a_task(store: Any) -> None:
     step("claim")
     await scene.relay.acks.ack("worker", [receipt_of(work)])
     step("ack")
+    for progress in (0.1, 0.2):
+        report = requests.Respond(from_agent="worker", message_id=id, status="in_progress", progress=progress)
+        await scene.relay.tasks.respond(await scene.agent("worker"), report)
+        step(f"progress {progress}")
+    [news] = await scene.take("req")
+    await scene.relay.acks.ack("req", [receipt_of(news)])
+    store.calls.clear()
     await scene.respond("worker", id, status="input_required", result="which?")
     step("ask")
     [question] = await scene.take("req")
@@ -111,6 +118,8 @@ async def life_of_a_task(store: Any) -> None:
         "delegate": ["commit"],
         "claim": ["claim"],
         "ack": ["commit"],
+        "progress 0.1": ["commit_in_order"],
+        "progress 0.2": ["commit_in_order"],
         "ask": ["commit_in_order"],
         "claim of the question": ["claim"],
         "ack of the question": ["commit"],

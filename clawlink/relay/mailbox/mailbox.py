@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from enum import Enum
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -13,42 +13,16 @@ from clawlink.domain import delivery as rules
 from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain.delivery import Delivery, Sender, State
 from clawlink.domain.message import Priority
-from clawlink.domain.pool import is_pool
-from clawlink.domain.shares import Origin
 from clawlink.domain.task import Task
-from clawlink.errors import MailboxFull, RelayFull, StorageFull
+from clawlink.errors import StorageFull
 from clawlink.relay.core import Core, no_room_on_disk, retrying
-from clawlink.relay.limits.memory import NEW_RECORD_BYTES
-from clawlink.relay.limits.shares import Held, Limit
+from clawlink.relay.mailbox.room import Purpose, Room
 from clawlink.relay.pages import page_within
 from clawlink.relay.time_slices import Turns
-from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Full, Page, Put, Usage
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Full, Page, Put
 
 _NORMAL = Priority.NORMAL.level
-_NOTICE_SHARE = 0.5
 _PAGE = 256
-_FULL_RETRY_SECONDS = 5.0
-
-
-def owner(mailbox: str) -> str:
-    """Name a mailbox in a sentence."""
-    return "the pool of agents that can do this" if is_pool(mailbox) else f"the mailbox of {mailbox}"
-
-
-class Purpose(Enum):
-    """The reason for a message. It decides how much room there is for it."""
-
-    WORK = "work"
-    """It has its sender's fair share of the mailbox and of the relay."""
-    NOTICE = "notice"
-    """It has a share of half of the mailbox, so that work still finds room."""
-    REPORT = "report"
-    """It is about open work. It has a share, and room in memory when new work finds none."""
-    ANSWER = "answer"
-    """It says what became of a task, once. It has no share, so that messages of others do not keep it out."""
-
-
-_REPLIES = (Purpose.REPORT, Purpose.ANSWER)
 
 
 class Forwarding(NamedTuple):
@@ -63,18 +37,13 @@ class Forwarding(NamedTuple):
     lapsed: Callable[[Delivery], Awaitable[None]]
 
 
-class Mailbox:
+class Mailbox(Room):
     """The mailboxes of all agents, and of all pools."""
 
     def __init__(self, core: Core) -> None:
-        self._core = core
+        super().__init__(core)
         self._ends_at = 0.0
         self._forwardings: list[Forwarding] = []
-        limits, shares = core.limits, core.shares
-        half = _NOTICE_SHARE
-        self._calm = shares.calm(limits.max_mailbox_messages, limits.max_mailbox_bytes)
-        self._calm_half = shares.calm(limits.max_mailbox_messages * half, limits.max_mailbox_bytes * half)
-        self._calm_in_all = shares.calm(math.inf, limits.max_stored_bytes)
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -171,92 +140,31 @@ class Mailbox:
             self._ends_at = usual  # one number for all messages of a second: it is kept with each of them
         return self._ends_at
 
-    async def require_room(self, new: Delivery, purpose: Purpose = Purpose.WORK, read: Admission | None = None) -> None:
-        """Refuse what would overfill the mailbox, the relay, its memory, or its sender's share of the first two.
-
-        ``read`` is what the store has just said of this mailbox, first of all.
-        """
-        size, memory = len(new.body), self._core.memory
-        calm = self._calm_half if purpose is Purpose.NOTICE else self._calm
-        if read is None:
-            read = await self._core.store.admission((new.mailbox,))
-        used, held = read.mailboxes[0], read.total
-        if used.count > calm.records or used.bytes + size > calm.size:
-            await self._require_room_in(used, new, purpose)
-        if held.bytes + size > self._calm_in_all.size or held.count > self._calm_in_all.records:
-            await self._require_room_in_all(held, new, purpose)
-        if not memory.has_plenty(size + NEW_RECORD_BYTES, read):
-            await memory.require(size + NEW_RECORD_BYTES, new.origin, answers=purpose in _REPLIES, read=read)
-
-    async def _require_room_in(self, used: Usage, new: Delivery, purpose: Purpose) -> None:
-        limits, store, shares = self._core.limits, self._core.store, self._core.shares
-        mailbox = new.mailbox
-        part = _NOTICE_SHARE if purpose is Purpose.NOTICE else 1.0
-        count, size = limits.max_mailbox_messages, limits.max_mailbox_bytes
-        fair = shares.percent < 100
-        await shares.require(
-            MailboxFull,
-            new.origin,
-            lambda: store.load_from(mailbox, *new.origin),
-            count=Limit(count * part, used.count, 1, shares.bound(count) if fair else None),
-            bytes=Limit(size * part, used.bytes, len(new.body), shares.bound(size) if fair else None),
-            fair=purpose is not Purpose.ANSWER,
-            holds=f"{owner(mailbox)} holds",
-            what="messages",
-            then="try again when its owner has read some",
-            retry_after=_FULL_RETRY_SECONDS,
-        )
-
-    async def _require_room_in_all(self, held: Usage, new: Delivery, purpose: Purpose) -> None:
-        await self._core.shares.require(
-            RelayFull,
-            new.origin,
-            lambda: self._in_all_from(new.origin),
-            bytes=Limit(self._core.limits.max_stored_bytes, held.bytes, len(new.body)),
-            records=held.count,
-            fair=purpose is not Purpose.ANSWER,
-            holds="the relay holds",
-            what="messages",
-            then="try again when some have been read",
-            retry_after=_FULL_RETRY_SECONDS,
-        )
-
-    async def _in_all_from(self, origin: Origin) -> Held:
-        """Return how much of all mailboxes is from an origin. The store counts that from the first question on.
-
-        The first question comes while that takes a millisecond. The next come near the limit on bytes alone.
-        """
-        held = await self._core.store.load_from(None, *origin)
-        self._calm_in_all = self._calm_in_all._replace(records=math.inf)
-        return held
-
-    async def has_room(self, new: Delivery, purpose: Purpose) -> bool:
-        """Return True if the delivery finds room; see ``require_room``."""
-        try:
-            await self.require_room(new, purpose)
-        except (MailboxFull, RelayFull, StorageFull):
-            return False
-        return True
-
     async def put(self, delivery: Delivery, *changes: Put | Absent, ends_work: bool = False) -> None:
         """Store the delivery, with what else changes at the same partition. Raises Conflict."""
         await self._core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
         self._count(delivery)
 
-    async def put_before(self, delivery: Delivery, then: Batch, *, ends_work: bool = False) -> None:
+    async def put_before(
+        self, delivery: Delivery, then: Batch, *, ends_work: bool = False, merged: Sequence[Put | Drop] = ()
+    ) -> None:
         """Store the delivery, and once it is stored, what changes at another partition.
 
         Raises Conflict: the delivery may be stored then. If both have one partition, both take effect or none.
+        ``merged`` is what stores it in place of another; see ``in_place_of_unread``.
         """
-        core, put = self._core, Put(delivery, ends_work)
+        core = self._core
+        changes = tuple(merged) or (Put(delivery, ends_work),)
         if then.partition_key == delivery.mailbox:
-            await core.commit(delivery.mailbox, put, *then.changes)
+            await core.commit(delivery.mailbox, *changes, *then.changes)
+            results: Sequence[Conflict | Failed | None] = [None]
+        else:
+            results = await core.commit_in_order(Batch(delivery.mailbox, changes), then)
+        if results[0] is None and merged:
+            core.stats.merged += 1
+        elif results[0] is None:
             self._count(delivery)
-            return
-        first, *behind = await core.commit_in_order(Batch(delivery.mailbox, (put,)), then)
-        if first is None:
-            self._count(delivery)
-        for result in (first, *behind):
+        for result in results:
             if isinstance(result, Full):
                 raise no_room_on_disk() from result
             if result is not None:
@@ -289,21 +197,12 @@ class Mailbox:
         """
         core = self._core
         answers = purpose is Purpose.ANSWER
-        if delivery.merge is not None:
-            key = rules.by_merge(delivery.mailbox, delivery.merge)
-            for unread in (await core.store.page(Delivery, key, limit=1)).records:
-                now, ttl = delivery.stored_at, self._ttl(delivery.mailbox)
-                newer = delivery_steps.supersede(unread, delivery.body, now=now, ttl=ttl)
-                if newer is not None:
-                    changes: tuple[Put | Drop, ...] = (Put(newer),)
-                    if delivery.id != unread.id:
-                        changes = (Put(replace(delivery, sort_key=unread.sort_key), answers), Drop(unread))
-                    try:
-                        await core.commit(newer.mailbox, *changes)
-                    except Conflict:  # it is being read at this moment: the news goes in as a message of its own
-                        break
-                    core.stats.merged += 1
-                    return True
+        changes = await self.in_place_of_unread(delivery, ends_work=answers)
+        if changes:
+            with contextlib.suppress(Conflict):  # it is being read: the news goes in as a message of its own
+                await core.commit(delivery.mailbox, *changes)
+                core.stats.merged += 1
+                return True
         if not await self.has_room(delivery, purpose):
             return False
         try:
@@ -313,6 +212,26 @@ class Mailbox:
                 raise
             return False
         return True
+
+    async def in_place_of_unread(
+        self, delivery: Delivery, first: Delivery | None = None, *, ends_work: bool = False
+    ) -> tuple[Put | Drop, ...]:
+        """Return what stores a notice in place of an unread one about the same thing; nothing if there is none.
+
+        ``first`` is what is stored under the notice's own id, if that was read.
+        """
+        if delivery.merge is None:
+            return ()
+        key = rules.by_merge(delivery.mailbox, delivery.merge)
+        found = [first] if first is not None else (await self._core.store.page(Delivery, key, limit=1)).records
+        for unread in found:
+            now, ttl = delivery.stored_at, self._ttl(delivery.mailbox)
+            newer = delivery_steps.supersede(unread, delivery.body, now=now, ttl=ttl)
+            if newer is not None and delivery.id == unread.id:
+                return (Put(newer),)
+            if newer is not None:
+                return Put(replace(delivery, sort_key=unread.sort_key), ends_work), Drop(unread)
+        return ()
 
     async def put_notices(self, new: Sequence[Delivery]) -> int:
         """Store copies of one message as notices, each in another mailbox; return how many found no room.
@@ -363,18 +282,6 @@ class Mailbox:
         if fresh and not await self._relay_has_room(fresh[0], len(fresh), read):
             return [], new
         return fresh, alone
-
-    async def _relay_has_room(self, new: Delivery, copies: int, read: Admission) -> bool:
-        """Return True if the relay surely has room for this many copies of a message."""
-        core = self._core
-        most, size = core.limits.max_stored_bytes, len(new.body)
-        more = copies * size
-        held = read.total
-        if held.count > self._calm_in_all.records or held.bytes + more > self._calm_in_all.size:
-            theirs = await self._in_all_from(new.origin)
-            if not core.shares.allow(theirs, new.origin, Limit(most, held.bytes, size), more - size):
-                return False
-        return await core.memory.has_room(copies * (size + NEW_RECORD_BYTES), new.origin, read)
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 

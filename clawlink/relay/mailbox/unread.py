@@ -24,7 +24,8 @@ from clawlink.protocol.replies import WakeStored
 from clawlink.relay import wait_loop
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
-from clawlink.relay.mailbox.mailbox import Mailbox, Purpose
+from clawlink.relay.mailbox.mailbox import Mailbox
+from clawlink.relay.mailbox.room import Purpose
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import Turns
 from clawlink.relay.timestamps import StoppableTime

@@ -15,7 +15,8 @@ from clawlink.domain.message import Priority, TaskResponse, TaskUpdate, decode, 
 from clawlink.domain.task import FINAL, Task, TaskState
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived, end_id
-from clawlink.relay.mailbox.mailbox import Mailbox, Purpose
+from clawlink.relay.mailbox.mailbox import Mailbox
+from clawlink.relay.mailbox.room import Purpose
 from clawlink.relay.tasks.reads import read_task
 from clawlink.store.base import Drop, Put
 

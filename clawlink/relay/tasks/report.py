@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 from msgspec.structs import replace
@@ -33,10 +33,19 @@ from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.files.grants import Grants
 from clawlink.relay.ids import derived, end_id, split_receipt
-from clawlink.relay.mailbox.mailbox import Mailbox, Purpose
+from clawlink.relay.mailbox.mailbox import Mailbox
+from clawlink.relay.mailbox.room import Purpose
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import read_task
 from clawlink.store.base import Batch, Drop, Put
+
+
+class _New(NamedTuple):
+    """A message for the requester, and what stores it if that is in place of an unread one."""
+
+    delivery: Delivery
+    ends_work: bool
+    merged: Sequence[Put | Drop] = ()
 
 
 class TaskReports:
@@ -87,7 +96,7 @@ class TaskReports:
             note=ask.note,
             attachments=attached(ask.attachments),
         )
-        requester = await core.store.get(Agent, task.requester)
+        (requester,), (first,) = await core.store.get_both((Agent, (task.requester,)), (Delivery, (id,)))
         if requester is not None and not rules.is_requester(task, requester):
             requester = None  # another agent has its id now
         shown = None if requester is None else self._agents.recipient(requester)
@@ -97,8 +106,7 @@ class TaskReports:
         body = encode(message)
         if said != state.value and ask.note is None:
             ask = replace(ask, note=said)  # the word stands in the task's history
-        first = await core.store.get(Delivery, id)
-        new: Delivery | None = None
+        new: _New | None = None
         if first is not None and state in FINAL:
             if not says_the_same(decode(first.body), message):
                 await self._refuse_second(task, d, sender, ask, first, now)
@@ -151,32 +159,38 @@ class TaskReports:
         body: bytes,
         now: float,
         first: Delivery | None,
-    ) -> tuple[Delivery | None, bool]:
+    ) -> tuple[_New | None, bool]:
         """Return what to put into the requester's mailbox, if anything, and True if the requester is told.
 
-        ``first`` is a report that is there under this id. News of progress alone replace older ones that are unread,
-        and are put there here.
+        ``first`` is a report that is there under this id. News of progress alone replace older ones that are unread.
         """
-        new = self._mailbox.new(
+        mailbox, final = self._mailbox, TaskState(ask.status) in FINAL
+        new = mailbox.new(
             id,
             task.requester,
             sender=delivery_rules.by(sender),
             body=body,
             now=now,
         )
-        if TaskState(ask.status) in FINAL or ask.result is not None or (ask.progress is None and ask.note is None):
-            if first is not None:
-                _require_same_report(task, first, body)
-                return None, True
-            await self._mailbox.require_room(new, Purpose.ANSWER if TaskState(ask.status) in FINAL else Purpose.REPORT)
-            if ask.attachments:
-                await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
-            return new, True
+        alone = not final and ask.result is None and (ask.progress is not None or ask.note is not None)
+        if not alone and first is not None:
+            _require_same_report(task, first, body)
+            return None, True
+        if not alone:
+            await mailbox.require_room(new, Purpose.ANSWER if final else Purpose.REPORT)
         if ask.attachments:
             await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
-        return None, await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)), Purpose.ANSWER)
+        if not alone:
+            return _New(new, final), True
+        new = replace(new, merge=rules.merge_of(task.id))
+        merged = await mailbox.in_place_of_unread(new, first, ends_work=True)
+        if not merged and first is not None:  # it was read since, or is being read
+            return None, True
+        if not merged and not await mailbox.has_room(new, Purpose.ANSWER):
+            return None, False
+        return _New(new, True, merged), True
 
-    async def _commit(self, task: Task, moved: Task, d: Delivery | None, new: Delivery | None) -> None:
+    async def _commit(self, task: Task, moved: Task, d: Delivery | None, new: _New | None) -> None:
         """Store what a response made of the task, and of its delivery if that was not acknowledged.
 
         Before that put a ``new`` message into the requester's mailbox. Raises Conflict if the message or the task is
@@ -198,7 +212,8 @@ class TaskReports:
         if new is None:
             await core.commit(task.partition_key, *changes)
         else:
-            await self._mailbox.put_before(new, Batch(task.partition_key, tuple(changes)), ends_work=final)
+            then = Batch(task.partition_key, tuple(changes))
+            await self._mailbox.put_before(new.delivery, then, ends_work=new.ends_work, merged=new.merged)
         core.stats.withdrawn += final and d is not None and d.state is State.PENDING
         core.stats.tasks_answered += final
         core.stats.answers_failed += moved.state in FAILURES

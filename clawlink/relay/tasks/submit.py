@@ -24,8 +24,9 @@ from clawlink.relay.files.grants import Grants
 from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.limits.shares import Held, Limit, less
 from clawlink.relay.mailbox.admission import Admission
-from clawlink.relay.mailbox.mailbox import Mailbox, owner
+from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.pools import Pools
+from clawlink.relay.mailbox.room import owner
 from clawlink.relay.tasks.lifecycle import capabilities_of, pool_of
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.timestamps import StoppableTime

@@ -1,0 +1,130 @@
+"""The room for messages: in a mailbox, in all of them together, and in memory."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.pool import is_pool
+from clawlink.domain.shares import Origin
+from clawlink.errors import MailboxFull, RelayFull, StorageFull
+from clawlink.relay.core import Core
+from clawlink.relay.limits.memory import NEW_RECORD_BYTES
+from clawlink.relay.limits.shares import Held, Limit
+from clawlink.store.base import Admission, Usage
+
+_NOTICE_SHARE = 0.5
+_FULL_RETRY_SECONDS = 5.0
+
+
+def owner(mailbox: str) -> str:
+    """Name a mailbox in a sentence."""
+    return "the pool of agents that can do this" if is_pool(mailbox) else f"the mailbox of {mailbox}"
+
+
+class Purpose(Enum):
+    """The reason for a message. It decides how much room there is for it."""
+
+    WORK = "work"
+    """It has its sender's fair share of the mailbox and of the relay."""
+    NOTICE = "notice"
+    """It has a share of half of the mailbox, so that work still finds room."""
+    REPORT = "report"
+    """It is about open work. It has a share, and room in memory when new work finds none."""
+    ANSWER = "answer"
+    """It says what became of a task, once. It has no share, so that messages of others do not keep it out."""
+
+
+_REPLIES = (Purpose.REPORT, Purpose.ANSWER)
+
+
+class Room:
+    """Decides whether a message finds room."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        limits, shares = core.limits, core.shares
+        half = _NOTICE_SHARE
+        self._calm = shares.calm(limits.max_mailbox_messages, limits.max_mailbox_bytes)
+        self._calm_half = shares.calm(limits.max_mailbox_messages * half, limits.max_mailbox_bytes * half)
+        self._calm_in_all = shares.calm(math.inf, limits.max_stored_bytes)
+
+    async def require_room(self, new: Delivery, purpose: Purpose = Purpose.WORK, read: Admission | None = None) -> None:
+        """Refuse what would overfill the mailbox, the relay, its memory, or its sender's share of the first two.
+
+        ``read`` is what the store has just said of this mailbox, first of all.
+        """
+        size, memory = len(new.body), self._core.memory
+        calm = self._calm_half if purpose is Purpose.NOTICE else self._calm
+        if read is None:
+            read = await self._core.store.admission((new.mailbox,))
+        used, held = read.mailboxes[0], read.total
+        if used.count > calm.records or used.bytes + size > calm.size:
+            await self._require_room_in(used, new, purpose)
+        if held.bytes + size > self._calm_in_all.size or held.count > self._calm_in_all.records:
+            await self._require_room_in_all(held, new, purpose)
+        if not memory.has_plenty(size + NEW_RECORD_BYTES, read):
+            await memory.require(size + NEW_RECORD_BYTES, new.origin, answers=purpose in _REPLIES, read=read)
+
+    async def _require_room_in(self, used: Usage, new: Delivery, purpose: Purpose) -> None:
+        limits, store, shares = self._core.limits, self._core.store, self._core.shares
+        mailbox = new.mailbox
+        part = _NOTICE_SHARE if purpose is Purpose.NOTICE else 1.0
+        count, size = limits.max_mailbox_messages, limits.max_mailbox_bytes
+        fair = shares.percent < 100
+        await shares.require(
+            MailboxFull,
+            new.origin,
+            lambda: store.load_from(mailbox, *new.origin),
+            count=Limit(count * part, used.count, 1, shares.bound(count) if fair else None),
+            bytes=Limit(size * part, used.bytes, len(new.body), shares.bound(size) if fair else None),
+            fair=purpose is not Purpose.ANSWER,
+            holds=f"{owner(mailbox)} holds",
+            what="messages",
+            then="try again when its owner has read some",
+            retry_after=_FULL_RETRY_SECONDS,
+        )
+
+    async def _require_room_in_all(self, held: Usage, new: Delivery, purpose: Purpose) -> None:
+        await self._core.shares.require(
+            RelayFull,
+            new.origin,
+            lambda: self._in_all_from(new.origin),
+            bytes=Limit(self._core.limits.max_stored_bytes, held.bytes, len(new.body)),
+            records=held.count,
+            fair=purpose is not Purpose.ANSWER,
+            holds="the relay holds",
+            what="messages",
+            then="try again when some have been read",
+            retry_after=_FULL_RETRY_SECONDS,
+        )
+
+    async def _in_all_from(self, origin: Origin) -> Held:
+        """Return how much of all mailboxes is from an origin. The store counts that from the first question on.
+
+        The first question comes while that takes a millisecond. The next come near the limit on bytes alone.
+        """
+        held = await self._core.store.load_from(None, *origin)
+        self._calm_in_all = self._calm_in_all._replace(records=math.inf)
+        return held
+
+    async def has_room(self, new: Delivery, purpose: Purpose) -> bool:
+        """Return True if the delivery finds room; see ``require_room``."""
+        try:
+            await self.require_room(new, purpose)
+        except (MailboxFull, RelayFull, StorageFull):
+            return False
+        return True
+
+    async def _relay_has_room(self, new: Delivery, copies: int, read: Admission) -> bool:
+        """Return True if the relay surely has room for this many copies of a message."""
+        core = self._core
+        most, size = core.limits.max_stored_bytes, len(new.body)
+        more = copies * size
+        held = read.total
+        if held.count > self._calm_in_all.records or held.bytes + more > self._calm_in_all.size:
+            theirs = await self._in_all_from(new.origin)
+            if not core.shares.allow(theirs, new.origin, Limit(most, held.bytes, size), more - size):
+                return False
+        return await core.memory.has_room(copies * (size + NEW_RECORD_BYTES), new.origin, read)
