@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from clawlink.client.aio import AsyncClient
+from clawlink.client.hooks.rules import ENDED
 from clawlink.client.hooks.sessions import Session, Sessions
 from clawlink.errors import ClawLinkError
 from clawlink.wake.adapters import Closed
@@ -92,7 +93,8 @@ class Answers:
             program.desk.note(key, BUSY)
             self._sessions.disarm(session)  # it works: a wake would open a turn beside this one
         unread = watcher.unread
-        if unread is None or (event == "UserPromptSubmit" and session.blocks):
+        counts = session.blocks if event == "Stop" else event == "UserPromptSubmit" and session.blocks == ENDED
+        if unread is None or counts:
             return False
         if unread if event == "Stop" else set(unread).difference(session.told):
             watcher.change()  # it may have been read meanwhile

@@ -212,8 +212,7 @@ def test_the_plugin_of_opencode_names_the_session_of_each_call_and_tells_what_ca
     assert seen.read_text().splitlines() == [
         *("SessionStart s1", "SessionStart s2", "UserPromptSubmit s2", "PostToolUse s2", "PostToolUse s2"),
         *("UserPromptSubmit s2", "UserPromptSubmit s2"),
-        # The message by which it goes on begins no new turn, so that unread work keeps a session a few times alone.
-        *("Stop s1", "PostToolUse s1", "SessionEnd s2"),
+        *("Stop s1", "UserPromptSubmit s1", "SessionEnd s2"),
     ]
 
 

@@ -17,6 +17,7 @@ from aiohttp import web
 from clawlink.client.aio import AsyncClient
 from clawlink.client.hooks import port
 from clawlink.client.hooks.ancestors import ancestors
+from clawlink.client.hooks.rules import ENDED
 from clawlink.client.hooks.sessions import Session, Sessions
 from clawlink.client.hooks.waiting import Waiter
 from clawlink.client.identity import Identities, Saved
@@ -178,6 +179,8 @@ async def test_hooks_with_nothing_new_are_answered_here(house: House, ann: Async
     assert await house.ask(session, "PostToolUse")
     assert not await house.ask(session, "Stop")
     house.sessions.keep(session._replace(told=(id,), blocks=2))
+    assert await house.ask(session, "UserPromptSubmit"), "it may be the words of a block"
+    house.sessions.keep(session._replace(told=(id,), blocks=ENDED))
     assert not await house.ask(session, "UserPromptSubmit"), "the hook counts its blocks from the beginning"
     # The program cannot know an old file, another session, an ended one.
     for changed in ({"seen_at": time.time() - 700}, {"ended": True}):

@@ -12,6 +12,9 @@ EVENTS = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd
 
 # Hosts end a session anyway after some blocks in a row: Claude Code after eight, Cursor after five.
 MAX_BLOCKS = 3
+# A turn that ended all the same. Only the next prompt begins to count again: to some hosts, the words of a block are a
+# prompt, too, and the turn would go on for ever.
+ENDED = MAX_BLOCKS + 1
 MAX_SHOWN = 5
 MAX_WORDS = 120
 MAX_NAME = 60

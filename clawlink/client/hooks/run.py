@@ -164,7 +164,7 @@ class Hook:
             if beat.body.get("status") != "ok":  # the relay has forgotten the agent, as after a restart
                 session = self._registered(session)
             session = session._replace(beat_at=self._now, seen_at=self._now)
-        if event == "UserPromptSubmit":
+        if event == "UserPromptSubmit" and session.blocks == rules.ENDED:
             session = session._replace(blocks=0)
         unread: Any = self._unread(session) if self._tells else {"messages": [], "count": 0}
         fresh = rules.unread_of(unread["messages"], session.told)
@@ -174,6 +174,8 @@ class Hook:
                 text = rules.digest(session.name, unread["messages"], unread["count"])
                 said = rules.go_on(self._host, text)
                 session = session._replace(blocks=session.blocks + 1)
+            else:
+                session = session._replace(blocks=rules.ENDED if unread["messages"] else 0)
         elif fresh:
             said = rules.context(self._host, self._event(event), rules.digest(session.name, fresh, unread["count"]))
         if fresh and said is not None:

@@ -14,7 +14,6 @@ _TEXT = """
 const begun = new Map() // sessions, with the names of their agents
 const parents = new Map() // sessions of subagents, with those that began them
 const greetings = new Map() // the first words for a session, until a message takes them
-const going = new Set() // sessions whose next message is ours, so that it begins no new turn
 
 export const ClawLink = async ({ client, directory, serverUrl }) => {
   const server = serverUrl ? String(serverUrl) : undefined
@@ -33,17 +32,15 @@ export const ClawLink = async ({ client, directory, serverUrl }) => {
   }
   // Unread work goes on in the same session, with its own agent of opencode: a plan stays a plan.
   const goOn = async (id, text) => {
-    going.add(id)
     try {
       const { data } = await client.session.get({ path: { id } })
       const model = data?.model?.id && { providerID: data.model.providerID, modelID: data.model.id }
       const body = { parts: [{ type: "text", text }] }
       if (data?.agent) body.agent = data.agent
       if (model) body.model = model
-      const { error } = await client.session.promptAsync({ path: { id }, body })
-      if (error) going.delete(id)
+      await client.session.promptAsync({ path: { id }, body })
     } catch {
-      going.delete(id)
+      // the session is gone
     }
   }
   return {
@@ -66,7 +63,7 @@ export const ClawLink = async ({ client, directory, serverUrl }) => {
       const id = input.sessionID
       if (parents.has(id)) return
       await begin(id)
-      const { text } = await hook(going.delete(id) ? "PostToolUse" : "UserPromptSubmit", about(id))
+      const { text } = await hook("UserPromptSubmit", about(id))
       const last = output?.parts?.at(-1)
       const words = [greetings.get(id), text].filter(Boolean).join("\\n")
       greetings.delete(id)

@@ -86,6 +86,22 @@ def test_a_session_is_told_once_of_each_message_and_kept_from_ending_a_few_times
         assert hook("Stop") is None
 
 
+def test_a_host_that_takes_the_words_of_a_block_for_a_prompt_ends_its_turn(
+    hook: Run, sessions: Sessions, relay: str
+) -> None:
+    """Gemini CLI 0.61 does: each block began a turn of its own, without an end, with a model that did not read."""
+    with Client(relay) as ann:
+        ann.register("hook-ann-4")
+        hook("SessionStart", host="gemini")
+        ann.send(only(sessions).name, "hello")
+        for turn in range(2):
+            said = []
+            for _ in range(MAX_BLOCKS + 3):
+                hook("UserPromptSubmit" if not said or said[-1] else "PostToolUse", host="gemini")
+                said.append(hook("Stop", host="gemini"))
+            assert [end and end["decision"] for end in said] == [*["deny"] * MAX_BLOCKS, None, None, None], turn
+
+
 def test_a_plugin_gets_the_agent_and_texts_and_tells_each_message_once(
     hook: Run, sessions: Sessions, relay: str
 ) -> None:

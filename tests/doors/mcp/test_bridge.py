@@ -121,6 +121,13 @@ def test_the_bridge_starts_without_a_relay_and_without_an_agent_and_says_what_to
         bridge.stdin.write(json.dumps(ask(4, "tools/call", name="relay_inbox", arguments={})).encode() + b"\n")
         bridge.stdin.flush()
         told = json.loads(bridge.stdout.readline())["result"]
+        # Gemini CLI 0.61 asks for them before its first hook, and drops a server that refuses, with its tools.
+        bridge.stdin.write(json.dumps(ask(5, "resources/list")).encode() + b"\n")
+        bridge.stdin.flush()
+        assert json.loads(bridge.stdout.readline())["result"] == {"resources": []}
+        bridge.stdin.write(json.dumps(ask(6, "resources/read", uri="clawlink://files/x")).encode() + b"\n")
+        bridge.stdin.flush()
+        assert "clawlink register" in json.loads(bridge.stdout.readline())["error"]["message"]
         bridge.stdin.close()
         assert bridge.wait(30) == 0
     assert told["isError"] is True

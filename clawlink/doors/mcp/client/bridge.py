@@ -108,6 +108,10 @@ class Bridge:
     def _refuse(self, call: rpc.ToolCall | rpc.Query, why: dict[str, Any]) -> None:
         if isinstance(call, rpc.ToolCall):
             self._answer(rpc.result_of(call, told(why), failed=True))
+        elif call.method == "resources/list":
+            # A program asks for it as it starts, maybe before its session has an agent. Gemini CLI 0.61 then dropped
+            # the whole server for an error, with its tools.
+            self._answer(rpc.done(call, {"resources": []}))
         else:
             self._answer(rpc.failure(call.id, rpc.REFUSED, why.pop("error"), why))
 
