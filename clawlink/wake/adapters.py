@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from clawlink.client.hooks.rules import HOSTS
 from clawlink.client.hooks.sessions import Session
 from clawlink.domain.terminal import cell
 from clawlink.wake import openclaw
@@ -155,7 +156,7 @@ class Resume:
 
     async def fire(self, notice: Notice) -> Result:
         words = RESUMES[self._session.host](self._session.session_id, notice.text)
-        environ = {**self._environ, "CLAWLINK_AGENT": self._session.name}
+        environ = {**within(self._session, self._environ), "CLAWLINK_AGENT": self._session.name}
         found = shutil.which(words[0], path=self._environ.get("PATH"))
         try:
             process = await _spawn([found or words[0], *words[1:]], environ, self._session.folder, "")
@@ -167,6 +168,15 @@ class Resume:
             self._reaper = asyncio.get_running_loop().create_task(_drained(process))
             return Result(STARTED)
         return Result(STARTED) if code == 0 else Result(FAILED, _why(code, said))
+
+
+def within(session: Session, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment with the variables of a session's program as the session had them."""
+    if session.variables is None:
+        return dict(environ)
+    host = HOSTS.get(session.host)
+    own = () if host is None else host.variables
+    return {**{name: value for name, value in environ.items() if name not in own}, **session.variables}
 
 
 class OverOpenClaw:

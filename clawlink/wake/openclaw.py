@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from clawlink.client.programs.places import Place
 from clawlink.domain.backoff import backoff
 from clawlink.domain.terminal import cell
 
 URL, TOKEN = "OPENCLAW_GATEWAY_URL", "OPENCLAW_HOOKS_TOKEN"
 DEFAULT_URL = "http://127.0.0.1:18789"
 GATEWAY_FILE = Path(".openclaw") / "gateway.env"
-SETTINGS_FILE = Path(".openclaw") / "openclaw.json"
+SETTINGS_FILE = ".openclaw/openclaw.json"
 
 MAX_BODY_BYTES = 256 * 1024
 ANSWER_SECONDS = 20.0
@@ -64,7 +65,8 @@ class Outcome(NamedTuple):
 def find(environ: Mapping[str, str] = os.environ, *, home: Path | None = None) -> Gateway:
     """Return the gateway of this account. Raises NoGateway.
 
-    The environment comes first, then ``~/.openclaw/gateway.env``, then ``hooks`` of ``~/.openclaw/openclaw.json``.
+    The environment comes first, then ``~/.openclaw/gateway.env``, then ``hooks`` of ``~/.openclaw/openclaw.json``, or
+    of the file that OpenClaw's own variables name.
     """
     kept: Mapping[str, str] = {}
     settings: Mapping[str, Any] = {}
@@ -74,11 +76,12 @@ def find(environ: Mapping[str, str] = os.environ, *, home: Path | None = None) -
         with contextlib.suppress(OSError, UnicodeDecodeError):
             kept = of_lines((base / GATEWAY_FILE).read_text("utf-8"))
         try:
-            settings = of_settings((base / SETTINGS_FILE).read_text("utf-8"))
+            path = Place(base, environ=environ).of("openclaw", SETTINGS_FILE)
+            settings = of_settings(path.read_text("utf-8"))
         except FileNotFoundError:
             pass
         except (OSError, ValueError, RecursionError) as error:
-            why = f" {base / SETTINGS_FILE} was not read: {error}."
+            why = f" {path} was not read: {error}."
     token = environ.get(TOKEN) or kept.get(TOKEN) or settings.get("token")
     url = environ.get(URL) or kept.get(URL) or settings.get("url") or DEFAULT_URL
     if not token:

@@ -17,7 +17,7 @@ from clawlink.client.hooks.rules import HOSTS
 from clawlink.client.hooks.sessions import Session, Sessions
 from clawlink.client.identity import Identities, Saved, of_session
 from clawlink.wake import openclaw, settings
-from clawlink.wake.adapters import Adapter, Closed, Command, OverOpenClaw, Resume
+from clawlink.wake.adapters import Adapter, Closed, Command, OverOpenClaw, Resume, within
 from clawlink.wake.answers import Answers
 from clawlink.wake.desk import ByWaiting, Desk, Key
 from clawlink.wake.journal import Journal, Today
@@ -130,7 +130,9 @@ class Program:
 
     def _facts(self, saved: Saved, session: Session | None) -> tuple[Any, ...]:
         """Return all that an agent's watcher is made from."""
-        lasting = None if session is None else (session.host, session.session_id, session.folder, session.server)
+        lasting = None
+        if session is not None:
+            lasting = (session.host, session.session_id, session.folder, session.server, session.variables)
         return saved, lasting, self.settings.of(saved.name)
 
     def _read(self) -> tuple[list[Saved], list[tuple[Saved, Session]], str | None]:
@@ -167,12 +169,12 @@ class Program:
             elif name == settings.COMMAND:
                 found.append(Command(own.command, saved.typed, self._environ))
             elif name == settings.OPENCLAW:
-                found.append(self._openclaw())
+                found.append(self._openclaw(self._environ))
         return found
 
     def _way_in(self, session: Session, own: settings.Agent) -> Adapter:
         if session.host == "openclaw":
-            return self._openclaw()
+            return self._openclaw(within(session, self._environ))
         if session.host == "claude":
             return ByWaiting(self.desk, session)
         if session.host == "codex":
@@ -186,9 +188,9 @@ class Program:
             return Closed("opencode server", f"no address is set: write opencode into {settings.FILE}")
         return Closed(f"{session.host} hook", "this program cannot be woken while it is idle")
 
-    def _openclaw(self) -> Adapter:
+    def _openclaw(self, environ: Mapping[str, str]) -> Adapter:
         try:
-            return OverOpenClaw(OpenClaw(self._http, openclaw.find(self._environ, home=self._account)))
+            return OverOpenClaw(OpenClaw(self._http, openclaw.find(environ, home=self._account)))
         except NoGateway as why:
             return OverOpenClaw(None, str(why))
 

@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from clawlink.cli.main import main
+from clawlink.client.hooks.rules import HOSTS
 from clawlink.client.sync import Client
 from tests import processes
 from tests.waiting import wait_until
@@ -59,9 +60,8 @@ Run = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make an account of its own for every test: no identity, no settings, a home that is empty, no neighbours."""
-    for name in [
-        name for name in os.environ if name.startswith(("CLAWLINK_", "PYTHON")) or name == "REQUESTS_CA_BUNDLE"
-    ]:
+    others = {"REQUESTS_CA_BUNDLE", *(name for host in HOSTS.values() for name in host.variables)}
+    for name in [name for name in os.environ if name.startswith(("CLAWLINK_", "PYTHON")) or name in others]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CLAWLINK_NO_MDNS", "yes")
     home = tmp_path / "home"

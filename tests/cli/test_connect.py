@@ -19,6 +19,7 @@ import clawlink
 from clawlink import private
 from clawlink.client.hooks.sessions import Sessions
 from clawlink.client.programs.json_text import Unmergeable
+from clawlink.client.programs.places import Place
 from clawlink.client.programs.programs import PROGRAMS, Program, apply, plan
 from clawlink.errors import Conflicted
 from clawlink.wake.openclaw import Gateway, find
@@ -114,6 +115,32 @@ def test_opencode_gets_a_plugin_and_a_local_server(call: Run, account: Path) -> 
     plugin.write_text("export const Mine = 5\n")
     assert "another plugin" in call("connect", "opencode", "--yes").err
     assert plugin.read_text() == "export const Mine = 5\n"
+
+
+def test_settings_are_where_the_variables_of_their_program_say(
+    call: Run, account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = account / "moved"
+    for program, name, value, files in (
+        ("claude", "CLAUDE_CONFIG_DIR", "c", ("c/settings.json", "c/.claude.json", "c/skills/clawlink/SKILL.md")),
+        ("codex", "CODEX_HOME", "x", ("x/hooks.json", "x/config.toml")),
+        ("gemini", "GEMINI_CLI_HOME", "g", ("g/.gemini/settings.json", "g/.agents/skills/clawlink/SKILL.md")),
+        ("opencode", "XDG_CONFIG_HOME", "o", ("o/opencode/opencode.json", "o/opencode/plugins/clawlink.js")),
+        ("openclaw", "OPENCLAW_STATE_DIR", "w", ("w/openclaw.json", "w/extensions/clawlink/index.js")),
+    ):
+        monkeypatch.setenv(name, str(moved / value))
+        call("connect", program, "--yes").ok()
+        assert all((moved / file).is_file() for file in files), program
+        (row,) = (row for row in call("connect", "--json").ok().json if row["program"] == PROGRAMS[program].title)
+        assert (row["connected"], row["skill"]) == ("user", "yes"), program
+        monkeypatch.setenv(name, str(account / "elsewhere"))
+        (row,) = (row for row in call("connect", "--json").ok().json if row["program"] == PROGRAMS[program].title)
+        assert row["connected"] == "no", program
+        monkeypatch.setenv(name, str(moved / value))
+        call("connect", program, "--undo", "--yes").ok()
+        assert not any((moved / file).exists() for file in files), program
+        monkeypatch.delenv(name)
+    assert everything(account) == {}
 
 
 # A stand-in for opencode 1.18, by its types and its bundle: all sessions share a plugin and an MCP server.
@@ -470,11 +497,11 @@ def test_what_cannot_be_merged_is_left_and_named(call: Run, account: Path) -> No
 
 def test_undo_deletes_only_a_file_that_connect_made(account: Path) -> None:
     def change(program: Program, *, undo: bool) -> None:
-        for change in plan(program, account, project=False, undo=undo):
+        for change in plan(program, Place(account), undo=undo):
             apply(change, ".before-clawlink-1")
 
     for program in PROGRAMS.values():
-        hooks, servers = program.files(account, project=False)
+        hooks, servers = program.files(Place(account))
         change(program, undo=False)
         made = {path: path.read_bytes() for path in (hooks, servers)}
         change(program, undo=True)
@@ -506,7 +533,7 @@ def test_a_path_that_is_not_utf8_is_refused(account: Path, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "executable", "/x/\udcff/python")
     for program in PROGRAMS.values():
         with pytest.raises(Unmergeable, match="is not UTF-8"):
-            plan(program, account, project=False)
+            plan(program, Place(account))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
@@ -515,7 +542,7 @@ def test_a_link_stays_a_link_with_the_rights_and_a_copy_of_its_file(account: Pat
     kept.write_text("{}")
     kept.chmod(0o640)
     link.symlink_to(kept)
-    change = next(c for c in plan(PROGRAMS["claude"], account, project=False) if c.path == link)
+    change = next(c for c in plan(PROGRAMS["claude"], Place(account)) if c.path == link)
     copy = apply(change, ".before-clawlink-1")
     assert copy is not None
     assert copy.read_text() == "{}"
@@ -639,7 +666,7 @@ def test_an_odd_path_stops_no_other_program(call: Run, account: Path) -> None:
 def test_a_file_that_its_program_writes_at_the_same_moment_is_left(account: Path) -> None:
     file = account / ".claude.json"
     file.write_text("{}")
-    change = next(c for c in plan(PROGRAMS["claude"], account, project=False) if c.path == file)
+    change = next(c for c in plan(PROGRAMS["claude"], Place(account)) if c.path == file)
     file.write_text('{"projects": {}}')
     with pytest.raises(Conflicted):
         apply(change, ".before-clawlink-1")

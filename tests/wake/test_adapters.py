@@ -13,7 +13,7 @@ from aiohttp import web
 
 from clawlink.client.hooks.sessions import Session
 from clawlink.wake import adapters
-from clawlink.wake.adapters import Command, Notice, OverOpenClaw, Resume
+from clawlink.wake.adapters import Command, Notice, OverOpenClaw, Resume, within
 from clawlink.wake.openclaw import OpenClaw
 from clawlink.wake.rules import FAILED, QUEUED, STARTED
 from tests.wake.openclaw import OpenClawStandIn
@@ -54,6 +54,15 @@ async def test_a_command_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPa
     sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
     found = await Command(sleeper, "bob").fire(NOTICE)
     assert (found.result, found.note) == (FAILED, "the command did not end within 0.2 s")
+
+
+def test_a_resumed_session_has_the_variables_that_it_had() -> None:
+    environ = {"PATH": "/bin", "CODEX_HOME": "/mine", "CLAUDE_CONFIG_DIR": "/c"}
+    session = Session("codex", "ID", "n", "http://x", "c")
+    assert within(session, environ) == environ, "no hook has told"
+    assert within(session._replace(variables={}), environ) == {"PATH": "/bin", "CLAUDE_CONFIG_DIR": "/c"}
+    told = within(session._replace(variables={"CODEX_HOME": "/its"}), environ)
+    assert told == {**environ, "CODEX_HOME": "/its"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script with a first line")

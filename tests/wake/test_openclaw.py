@@ -114,6 +114,19 @@ def test_pauses_grow_and_end() -> None:
     assert [openclaw.pause(n, Outcome(AGAIN)) for n in (1, 2, 3, 9, 10, 5000)] == [1, 2, 4, 256, 300, 300]
 
 
+def test_the_settings_of_a_gateway_are_where_its_variables_say(tmp_path: Path) -> None:
+    moved = tmp_path / "state"
+    moved.mkdir()
+    (moved / "openclaw.json").write_text('{"hooks": {"enabled": true, "token": "t"}, "gateway": {"port": 5}}')
+    with pytest.raises(NoGateway):
+        find({}, home=tmp_path)
+    for name, value in (("OPENCLAW_STATE_DIR", moved), ("OPENCLAW_CONFIG_PATH", moved / "openclaw.json")):
+        assert find({name: str(value)}, home=tmp_path) == Gateway("http://127.0.0.1:5/hooks", "t")
+    (moved / "openclaw.json").write_text("{x")
+    with pytest.raises(NoGateway, match="state"):
+        find({"OPENCLAW_STATE_DIR": str(moved)}, home=tmp_path)
+
+
 def test_a_gateway_is_found_in_the_environment_then_in_the_files(tmp_path: Path) -> None:
     with pytest.raises(NoGateway, match="OPENCLAW_HOOKS_TOKEN"):
         find({}, home=tmp_path)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clawlink.cli.context import Context
+    from clawlink.client.programs.places import Place
     from clawlink.client.programs.programs import Change, Program
 
 _NAMES = ("claude", "codex", "gemini", "cursor", "opencode", "openclaw")
@@ -39,15 +40,17 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """Show the changes as a diff, ask, and write them."""
     from clawlink.client.identity import account_home
+    from clawlink.client.programs.places import Place
     from clawlink.client.programs.programs import PROGRAMS, is_found
     from clawlink.domain.terminal import cell
 
-    home = account_home()
+    user = Place(account_home(), environ=ctx.environ)
     if args.program is None:
-        return _show(ctx, home)
-    found = [program for program in PROGRAMS.values() if is_found(program, home)]
+        return _show(ctx, user)
+    place = Place(Path.cwd(), project=True) if args.project else user
+    found = [program for program in PROGRAMS.values() if is_found(program, user)]
     chosen = found if args.program == "all" else [PROGRAMS[args.program]]
-    changes, left, settled = _planned(args, ctx, chosen, home)
+    changes, left, settled = _planned(args, ctx, chosen, place)
     for change in changes:
         _diff(ctx, change)
     for why in left:
@@ -66,8 +69,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     elif not changes and not left:
         ctx.out.line("Nothing to undo." if args.undo else "Connected already." if chosen else _NONE_FOUND)
     elif written:
-        root = Path.cwd() if args.project else home
-        settled = [one for one in settled if not failed.keys() & set(one.files(root, project=args.project))]
+        settled = [one for one in settled if not failed.keys() & set(one.files(place))]
         _told(
             args,
             ctx,
@@ -81,7 +83,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _planned(
-    args: Namespace, ctx: Context, chosen: list[Program], home: Path
+    args: Namespace, ctx: Context, chosen: list[Program], place: Place
 ) -> tuple[list[Change], list[str], list[Program]]:
     """Return the changes, each file once, why others are left, and the programs whose settings can be written."""
     from clawlink.cli.learn.skill import packaged
@@ -89,7 +91,6 @@ def _planned(
     from clawlink.client.programs.programs import PROGRAMS, plan, plan_package, plan_skill, require_writable
 
     flags = ["--relay", ctx.given.relay] if args.relay is not None and ctx.given.relay is not None else []
-    root = Path.cwd() if args.project else home
     skill = packaged().read_bytes()
     changes: dict[Path, Change] = {}
     left: dict[str, None] = {}
@@ -99,12 +100,12 @@ def _planned(
             if args.program != "all":
                 left[f"{program.title} has no settings of a project; leave --project out"] = None
             continue
-        others = [one for one in PROGRAMS.values() if one not in chosen and one.skills == program.skills]
-        shared = args.undo and any(_is_connected(one, root, project=args.project) for one in others)
+        others = [one for one in PROGRAMS.values() if one not in chosen and one.skill(place) == program.skill(place)]
+        shared = args.undo and any(_is_connected(one, place) for one in others)
         for planned in (
-            partial(plan, program, root, project=args.project, flags=flags, undo=args.undo),
-            partial(plan_package, program, root, flags=flags, undo=args.undo),
-            partial(plan_skill, program, root, skill, undo=args.undo, shared=shared),
+            partial(plan, program, place, flags=flags, undo=args.undo),
+            partial(plan_package, program, place, flags=flags, undo=args.undo),
+            partial(plan_skill, program, place, skill, undo=args.undo, shared=shared),
         ):
             try:
                 new = planned()
@@ -205,23 +206,24 @@ def _told(
     ctx.out.line(said, style="bold")
 
 
-def _show(ctx: Context, home: Path) -> Exit:
+def _show(ctx: Context, user: Place) -> Exit:
     """Show the programs: whether they are here, where they are connected, and whether their sessions can be woken."""
     from clawlink.client.programs.programs import PROGRAMS, is_found
 
     watched = _watched(ctx)
+    project = user._replace(root=Path.cwd(), project=True)
     rows = []
     for program in PROGRAMS.values():
-        found = is_found(program, home)
+        found = is_found(program, user)
         places = [
             word
-            for word, root, project in (("user", home, False), ("project", Path.cwd(), True))
-            if not (project and (program.project_servers is None or root == home))
-            and _is_connected(program, root, project=project)
+            for word, place in (("user", user), ("project", project))
+            if not (place.project and (program.project_servers is None or place.root == user.root))
+            and _is_connected(program, place)
         ]
         version = _version(program) or ("unknown" if found else "not found")
         wakeable, woken, why = _wakeable(program, watched, bool(places), found)
-        skill = "yes" if any(_has_skill(program, root) for root in (home, Path.cwd())) else "no"
+        skill = "yes" if any(_has_skill(program, place) for place in (user, project)) else "no"
         rows.append((program.title, version, ", ".join(places) or "no", skill, wakeable, woken, why))
     head = ("program", "version", "connected", "skill", "wakeable", "last woken", "why not")
     if ctx.json:
@@ -268,18 +270,18 @@ def _wakeable(
     return "no", woken, cell(closed)
 
 
-def _has_skill(program: Program, root: Path) -> bool:
+def _has_skill(program: Program, place: Place) -> bool:
     import os
 
-    return os.path.exists(root / program.skills / "clawlink" / "SKILL.md")  # also where it may not be looked for
+    return os.path.exists(program.skill(place))  # also where it may not be looked for
 
 
-def _is_connected(program: Program, root: Path, *, project: bool) -> bool:
+def _is_connected(program: Program, place: Place) -> bool:
     from clawlink.client.programs.json_text import Unmergeable
     from clawlink.client.programs.programs import plan
 
     try:
-        return bool(plan(program, root, project=project, undo=True))
+        return bool(plan(program, place, undo=True))
     except (Unmergeable, OSError):
         return False
 

@@ -109,11 +109,13 @@ def _serve(args: Namespace, ctx: Context) -> Exit:
 
 
 def _service(ctx: Context) -> Service:
+    from clawlink.client.hooks.rules import HOSTS
     from clawlink.service import Service
 
     # The interpreter itself: a service has another PATH.
     words = (sys.executable, "-m", "clawlink", "wake")
-    kept = ["CLAWLINK_HOME", "CODEX_HOME", "OPENCLAW_GATEWAY_URL", "OPENCLAW_HOOKS_TOKEN"]
+    own = [name for host in HOSTS.values() for name in host.variables]
+    kept = ["CLAWLINK_HOME", *own, "OPENCLAW_GATEWAY_URL", "OPENCLAW_HOOKS_TOKEN"]
     if sys.platform != "win32":  # there a service has the account's
         kept.append("PATH")
     environ = {name: ctx.environ[name] for name in kept if ctx.environ.get(name)}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from clawlink.cli.context import Context
 
 # Both programs read <folder>/<name of the skill>/SKILL.md under the home of the account, for all its projects.
-_FOLDERS = {"openclaw": (".openclaw", "skills"), "claude": (".claude", "skills")}
+_PROGRAMS = ("claude", "openclaw")
 _SKILL = "clawlink"
 _FILE = "SKILL.md"
 
@@ -22,7 +22,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--install",
         nargs="?",
-        choices=sorted(_FOLDERS),
+        choices=_PROGRAMS,
         const="openclaw",
         metavar="PROGRAM",
         help="install it where the program looks: openclaw (default) or claude",
@@ -40,10 +40,14 @@ def run(args: Namespace, ctx: Context) -> Exit:
         else:
             ctx.out.line(content.decode().rstrip("\n"))
         return Exit.DONE
-    from clawlink.client.identity import account_home
+    if args.dir is not None:
+        target = Path(args.dir) / _SKILL / _FILE
+    else:
+        from clawlink.client.identity import account_home
+        from clawlink.client.programs.places import Place
+        from clawlink.client.programs.programs import PROGRAMS
 
-    folder = Path(args.dir) if args.dir is not None else account_home().joinpath(*_FOLDERS[args.install])
-    target = folder / _SKILL / _FILE
+        target = PROGRAMS[args.install].skill(Place(account_home(), environ=ctx.environ))
     changed = _install(target, content, force=args.force)
     if ctx.json:
         ctx.out.json({"installed": str(target), "changed": changed})

@@ -27,7 +27,7 @@ class Host(NamedTuple):
     """A program with hooks: the field that names a session, and how it takes a word at the end of a turn.
 
     A ``plugin`` of ours runs the hooks of a host that has none in its settings. A ``lasting`` one has one agent for all
-    its sessions, which is never forgotten.
+    its sessions, which is never forgotten. ``variables`` say where it keeps settings and sessions.
     """
 
     name: str
@@ -35,18 +35,28 @@ class Host(NamedTuple):
     block: str = "block"
     plain: bool = False  # it takes other fields than Claude Code's
     plugin: bool = False
+    variables: tuple[str, ...] = ()
     lasting: bool = False
 
 
 HOSTS = {
     host.name: host
     for host in (
-        Host("claude"),
-        Host("codex"),
-        Host("gemini", block="deny"),
-        Host("cursor", session_field="conversation_id", plain=True),
-        Host("opencode", plugin=True),
-        Host("openclaw", plugin=True, lasting=True),
+        Host("claude", variables=("CLAUDE_CONFIG_DIR",)),
+        Host("codex", variables=("CODEX_HOME",)),
+        Host("gemini", block="deny", variables=("GEMINI_CLI_HOME",)),
+        Host("cursor", session_field="conversation_id", plain=True, variables=("CURSOR_CONFIG_DIR",)),
+        Host(
+            "opencode",
+            plugin=True,
+            variables=("XDG_CONFIG_HOME", "XDG_DATA_HOME", "OPENCODE_CONFIG", "OPENCODE_CONFIG_DIR"),
+        ),
+        Host(
+            "openclaw",
+            plugin=True,
+            lasting=True,
+            variables=("OPENCLAW_HOME", "OPENCLAW_STATE_DIR", "OPENCLAW_CONFIG_PATH"),
+        ),
     )
 }
 

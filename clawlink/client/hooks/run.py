@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import socket
 import time
@@ -48,6 +49,7 @@ class Hook:
         until: Callable[[], float],
         now: Callable[[], float] = time.time,
         tells: bool = True,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._sessions = sessions
         self._host = host
@@ -55,6 +57,7 @@ class Hook:
         self._until = until
         self._now = now()
         self._tells = tells
+        self._environ = environ
 
     def run(self, event: str, where: Callable[[], Where]) -> dict[str, Any] | None:
         """Do what the event asks for, and return what to print. Raises OSError or ValueError if nothing came of it."""
@@ -89,6 +92,7 @@ class Hook:
 
         server = self._said.get("server")
         session = session._replace(
+            variables={name: self._environ[name] for name in self._host.variables if self._environ.get(name)},
             ended=False,
             seen_at=self._now,
             host_process=host_among(ancestors()),

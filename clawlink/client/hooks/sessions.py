@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ class Session(NamedTuple):
     """A session of a host. ``claim`` is the idempotency key of its registration, from which the relay makes its key.
 
     ``host_process`` is the process id of the host and the time of its start, ``folder`` its working directory.
-    ``server`` is the address of the host's own server. Times are seconds since the epoch.
+    ``server`` is the address of the host's own server. ``variables`` say where the host keeps its sessions; None where
+    no hook has told. Times are seconds since the epoch.
     """
 
     host: str
@@ -40,6 +41,7 @@ class Session(NamedTuple):
     ended: bool = False
     folder: str | None = None
     server: str | None = None
+    variables: Mapping[str, str] | None = None
 
 
 class Sessions:
@@ -147,6 +149,8 @@ def _read(path: Path) -> Session | None:
         known["told"] = tuple(map(str, known.get("told", ())))
         process = known.get("host_process")
         known["host_process"] = None if process is None else (int(process[0]), str(process[1]))
+        if (variables := known.get("variables")) is not None:
+            known["variables"] = {str(name): str(value) for name, value in variables.items()}
         session = Session(**known)
         texts = (session.host, session.session_id, session.name, session.relay, session.claim)
         numbers = (session.seen_at, session.beat_at, session.blocks)

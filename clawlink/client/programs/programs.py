@@ -19,6 +19,7 @@ from clawlink import private
 from clawlink.client.hooks.rules import WAIT
 from clawlink.client.programs import merging, openclaw, opencode
 from clawlink.client.programs.json_text import Unmergeable
+from clawlink.client.programs.places import Place
 from clawlink.errors import Conflicted
 
 # In seconds: a little more than the hook waits.
@@ -32,7 +33,7 @@ _CLAUDE = {event: event for event in ("SessionStart", "UserPromptSubmit", "PostT
 
 
 class Program(NamedTuple):
-    """A program. Paths are below the home folder, or below a project where they differ there.
+    """A program. Paths are below the home folder, where no variable moves them, or below a project.
 
     ``events`` maps its events to those of ``clawlink hook``. A program with a ``plugin`` has no hooks in its settings:
     the file of its hooks is a program of ours. One with a ``webhook`` is woken over HTTP, and has a ``package``.
@@ -58,11 +59,15 @@ class Program(NamedTuple):
     server_flags: tuple[str, ...] = ()
     package: str | None = None  # the folder of a plugin that has several files
 
-    def files(self, root: Path, *, project: bool) -> tuple[Path, Path]:
+    def files(self, place: Place) -> tuple[Path, Path]:
         """Return the file with the hooks and that with the MCP servers."""
-        hooks = self.project_hooks if project and self.project_hooks else self.hooks
-        servers = self.project_servers if project and self.project_servers else self.servers
-        return root / hooks, root / servers
+        hooks = self.project_hooks if place.project and self.project_hooks else self.hooks
+        servers = self.project_servers if place.project and self.project_servers else self.servers
+        return place.of(self.name, hooks), place.of(self.name, servers)
+
+    def skill(self, place: Place) -> Path:
+        """Return the file of our skill."""
+        return place.of(self.name, f"{self.skills}/{merging.NAME}/SKILL.md")
 
 
 PROGRAMS = {
@@ -161,17 +166,17 @@ class Change(NamedTuple):
     after: bytes | None
 
 
-def is_found(program: Program, home: Path) -> bool:
+def is_found(program: Program, place: Place) -> bool:
     """Return True if the program seems to be installed: its command, or its folder."""
-    return shutil.which(program.executable) is not None or (home / program.folder).is_dir()
+    return shutil.which(program.executable) is not None or place.of(program.name, program.folder).is_dir()
 
 
-def plan(program: Program, root: Path, *, project: bool, flags: Sequence[str] = (), undo: bool = False) -> list[Change]:
+def plan(program: Program, place: Place, *, flags: Sequence[str] = (), undo: bool = False) -> list[Change]:
     """Return the changes that connect a program, or undo that. Raises Unmergeable naming the file."""
     if not undo:
         _require_utf8((*_command(), *flags))
     texts: dict[Path, str | None] = {}
-    files = program.files(root, project=project)
+    files = program.files(place)
     before = {path: _bytes(path) for path in files}
     for path, is_hooks in zip(files, (True, False), strict=True):
         try:
@@ -189,19 +194,21 @@ def plan(program: Program, root: Path, *, project: bool, flags: Sequence[str] = 
     return [change for change in changes if change.before != change.after]
 
 
-def plan_skill(program: Program, root: Path, skill: bytes, *, undo: bool = False, shared: bool = False) -> list[Change]:
+def plan_skill(
+    program: Program, place: Place, skill: bytes, *, undo: bool = False, shared: bool = False
+) -> list[Change]:
     """Return the change that puts the skill where the program looks, or takes it out. Raises Unmergeable.
 
     ``shared`` says that another connected program reads it there. A skill that was changed by hand stays.
     """
-    path = root / program.skills / merging.NAME / "SKILL.md"
+    path = program.skill(place)
     if undo and shared:
         return []
     mend = f"clawlink skill --dir {shlex.quote(str(path.parent.parent))} --force"
     return _plan_own(path, skill, undo=undo, other="another skill of that name", mend=mend)
 
 
-def plan_package(program: Program, root: Path, *, flags: Sequence[str] = (), undo: bool = False) -> list[Change]:
+def plan_package(program: Program, place: Place, *, flags: Sequence[str] = (), undo: bool = False) -> list[Change]:
     """Return the changes that put the files of a plugin into a folder of its own, or take them out. Raises Unmergeable.
 
     A file that was changed by hand stays.
@@ -210,7 +217,7 @@ def plan_package(program: Program, root: Path, *, flags: Sequence[str] = (), und
         return []
     changes = []
     for name, content in openclaw.package(_command(), flags).items():
-        path = root / program.package / name
+        path = place.of(program.name, f"{program.package}/{name}")
         mend = f"remove it, and run: clawlink connect {program.name}"
         changes += _plan_own(path, content, undo=undo, other="another plugin of that name", mend=mend)
     return changes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -100,7 +101,9 @@ def test_the_helper_loads_neither_a_client_nor_a_parser(stand_in: StandIn) -> No
     script = (
         "import sys; from clawlink.client.hooks import quick; print(quick.done(['hook', 'Stop'])); print(*sys.modules)"
     )
-    done = processes.run([sys.executable, "-c", script], input=b'{"session_id": "s1"}', timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=b'{"session_id": "s1"}', capture_output=True, check=False, timeout=60
+    )
     said, modules = done.stdout.decode().splitlines()
     assert said == "True"
     assert not {"requests", "aiohttp", "msgspec", "argparse", "asyncio", "clawlink.cli"} & set(modules.split())

@@ -95,11 +95,23 @@ def test_a_host_that_takes_the_words_of_a_block_for_a_prompt_ends_its_turn(
         hook("SessionStart", host="gemini")
         ann.send(only(sessions).name, "hello")
         for turn in range(2):
-            said = []
+            said: list[Any] = []
             for _ in range(MAX_BLOCKS + 3):
                 hook("UserPromptSubmit" if not said or said[-1] else "PostToolUse", host="gemini")
                 said.append(hook("Stop", host="gemini"))
             assert [end and end["decision"] for end in said] == [*["deny"] * MAX_BLOCKS, None, None, None], turn
+
+
+def test_a_session_keeps_where_its_host_has_its_sessions(
+    hook: Run, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CODEX_HOME", "/x/codex")
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", "")
+    hook("SessionStart", host="codex")
+    assert only(sessions).variables == {"CODEX_HOME": "/x/codex"}
+    monkeypatch.delenv("CODEX_HOME")
+    hook("SessionStart", host="codex")
+    assert only(sessions).variables == {}
 
 
 def test_a_plugin_gets_the_agent_and_texts_and_tells_each_message_once(
