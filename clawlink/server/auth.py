@@ -139,6 +139,7 @@ class Guard:
             if request.method != hdrs.METH_GET:
                 require_write(session, request.headers.get(CSRF_HEADER))
             request.owner = True
+            request.right = f"session {session.name}"
 
     def _operates(self, request: Request, endpoint: Endpoint, session: Session | None) -> bool:
         """Return True if a request has the operator's right, and note which. Raises NotAllowed for a forged write."""

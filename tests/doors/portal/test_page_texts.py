@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 import clawlink.doors.portal
+from clawlink.doors.portal.wire.calls import CALLS, CHAT_UPLOAD
+from clawlink.doors.portal.wire.file_calls import FILE_CALLS
+from clawlink.doors.portal.wire.old_calls import GONE, OLD_CALLS, PHOTO_CALLS
 from tests.doors.portal.conftest import OWNER, PASSWORD, Portals
 from tests.server.test_page_files import BROWSER
 
@@ -28,11 +31,20 @@ def test_each_language_has_each_text_and_each_text_is_used() -> None:
         assert re.search(r"[\u4e00-\u9fff]", chinese[key]) or key == "portal.bridge", key
     source = "".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
     used = set(re.findall(r'"(portal\.[\w.]+)"', source))
-    begun = tuple(re.findall(r"t\(`(portal\.(?:\w+\.)?)\$", source))
+    begun = ("act.portal_", *re.findall(r"t\(`(portal\.(?:\w+\.)?)\$", source))
     assert used <= english.keys()
     assert [key for key in english if key not in used and not key.startswith(begun)] == []
     for word in ("innerHTML", "insertAdjacent", "document.write", "eval(", "Function(", "outerHTML"):
         assert word not in source, word
+
+
+def test_each_act_of_the_owner_has_a_name_in_the_audit() -> None:
+    calls = (*CALLS, *FILE_CALLS, *OLD_CALLS, *PHOTO_CALLS, CHAT_UPLOAD)
+    acts = {
+        f"act.portal_{call.name}" for call in calls if call.session and call.method != "GET" and call.name not in GONE
+    }
+    for name in ("portal-en.js", "portal-zh.js"):
+        assert {key for key in texts(name) if key.startswith("act.")} == acts, name
 
 
 async def test_strangers_get_the_front_page_and_no_data(portals: Portals) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.doors.portal.records import Contact
@@ -28,6 +29,8 @@ from clawlink.server.response import Reply, reply
 INVALID = 422
 _log = logging.getLogger("clawlink.portal")
 _SCHEME = "Bearer "
+_PARAMETERS = re.compile(r"{(\w+)}")
+_TARGET = 200
 SELF_CHECKED = frozenset({"file_chunk"})
 KEY_IN_QUERY = frozenset({"file_status", "file_download"})
 """The routes whose key old scripts write into the address."""
@@ -192,6 +195,8 @@ def handler_of(keys: Keys, used: Used, call: Endpoint, use: Use) -> Handler:
                 if caller.contact is not None and call.name != "key_confirm":
                     await used(caller.contact, caller.key)
             answer = await use(Ask(request, caller, body))
+            if request.owner and call.method != hdrs.METH_GET:
+                await _note(relay, request, call, body)
         except Invalid as invalid:
             return failed(INVALID, invalid.detail)
         except ConnectionError:
@@ -204,6 +209,16 @@ def handler_of(keys: Keys, used: Used, call: Endpoint, use: Use) -> Handler:
         return answer if isinstance(answer, Reply | web.StreamResponse) else reply(answer)
 
     return serve
+
+
+async def _note(relay: Relay, request: Request, call: Endpoint, body: Any) -> None:
+    """Keep what the owner did on the page in the audit, without its texts and keys."""
+    named = [parameter(request, name) for name in _PARAMETERS.findall(call.path)]
+    named += [str(getattr(body, field)) for field in ("to", "portal_url") if getattr(body, field, None) is not None]
+    act = f"portal_{call.name}"
+    await relay.audit.note(
+        act, (" ".join(named) or "portal")[:_TARGET], {}, by=request.right or "", address=request.address
+    )
 
 
 async def refuse_socket(relay: Relay, failure: Exception) -> web.StreamResponse | Reply:

@@ -206,6 +206,13 @@ def test_no_foreign_page_gets_at_tasks_and_photos(monkeypatch: pytest.MonkeyPatc
             return [answer.status_code for answer in answers]
 
         assert statuses(own) == [200, 404, 404, 404, 404, 200, 200, 200]
+        said = {"content": "the secret words"}
+        requests.post(url + "/api/chat/owner/send", json=said, headers=own, timeout=10).raise_for_status()
+        call(url, "POST", "/api/chat/owner/send", {"content": "by the owner key, and not on the page"})
+        audit = requests.get(url + "/admin/audit", headers=cookie, timeout=10).json()["entries"]
+        assert [entry["act"] for entry in audit] == ["portal_chat_send", "portal_photo_upload"]
+        assert {entry["by"].partition(" ")[0] for entry in audit} == {"session"}
+        assert "secret" not in str(audit)
         for headers in (cookie, own | {"ClawLink-CSRF": "x"}):
             assert statuses(headers) == [403] * 5 + [200] * 3, headers
         for foreign in (
