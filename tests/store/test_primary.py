@@ -120,6 +120,7 @@ async def test_a_slot_that_moves_to_another_master_is_followed() -> None:
         await wire.close()
 
 
+@pytest.mark.both_loops
 async def test_a_server_behind_tls_is_trusted_by_its_authority_alone(valkey: Server) -> None:
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", valkey.port)
