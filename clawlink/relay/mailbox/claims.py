@@ -122,7 +122,7 @@ class Claims:
         core, reader = self._core, claimant.agent
         if core.stopped:
             return Found([], math.inf)
-        forwarded = self._mailbox.forwarding(mailbox) is not None
+        forwarded = self._mailbox.lifetimes.forwarding(mailbox) is not None
         while True:
             leasing = _Leasing(core, reader, claimant, forwarded=forwarded)
             next_due_at: float | None = None

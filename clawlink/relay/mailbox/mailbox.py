@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Sequence
 
 from msgspec.structs import replace
 
@@ -16,6 +15,7 @@ from clawlink.domain.message import Priority
 from clawlink.domain.task import Task
 from clawlink.errors import StorageFull
 from clawlink.relay.core import Core, no_room_on_disk, retrying
+from clawlink.relay.mailbox.lifetimes import Lifetimes
 from clawlink.relay.mailbox.room import Purpose, Room
 from clawlink.relay.pages import page_within
 from clawlink.relay.time_slices import Turns
@@ -25,25 +25,13 @@ _NORMAL = Priority.NORMAL.level
 _PAGE = 256
 
 
-class Forwarding(NamedTuple):
-    """The mailboxes whose messages a door forwards to other places, and what holds for these messages.
-
-    ``mailboxes`` returns True for such a mailbox. ``ttl`` is the time to live in seconds of a message there. ``lapsed``
-    tells its sender that it was not forwarded in that time; what it raises has the relay ask again.
-    """
-
-    mailboxes: Callable[[str], bool]
-    ttl: float
-    lapsed: Callable[[Delivery], Awaitable[None]]
-
-
 class Mailbox(Room):
     """The mailboxes of all agents, and of all pools."""
 
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self._ends_at = 0.0
-        self._forwardings: list[Forwarding] = []
+        self.lifetimes = Lifetimes(core.limits.message_ttl)
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -64,7 +52,7 @@ class Mailbox(Room):
 
         Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline.
         """
-        usual = self._usual_end(mailbox, now)
+        usual = self._usual_end(mailbox, now, is_task=is_task)
         arrival = self._core.ids.arrival(now)
         return Delivery(
             id,
@@ -117,22 +105,8 @@ class Mailbox(Room):
             for arrival, mailbox in enumerate(mailboxes, first)
         ]
 
-    def forward(self, forwarding: Forwarding) -> None:
-        """Have a door forward what comes into some mailboxes."""
-        self._forwardings.append(forwarding)
-
-    def forwarding(self, mailbox: str) -> Forwarding | None:
-        """Return the terms of a mailbox whose messages a door forwards; None for the mailbox of a reader."""
-        if not self._forwardings:
-            return None
-        return next((one for one in self._forwardings if one.mailboxes(mailbox)), None)
-
-    def _ttl(self, mailbox: str) -> float:
-        forwarding = self.forwarding(mailbox)
-        return self._core.limits.message_ttl if forwarding is None else forwarding.ttl
-
-    def _usual_end(self, mailbox: str, now: float) -> float:
-        return self._end(self._ttl(mailbox), now)
+    def _usual_end(self, mailbox: str, now: float, *, is_task: bool) -> float:
+        return self._end(self.lifetimes.ttl(mailbox, is_task=is_task), now)
 
     def _end(self, ttl: float, now: float) -> float:
         usual = float(math.ceil(now + ttl))
@@ -225,7 +199,7 @@ class Mailbox(Room):
         key = rules.by_merge(delivery.mailbox, delivery.merge)
         found = [first] if first is not None else (await self._core.store.page(Delivery, key, limit=1)).records
         for unread in found:
-            now, ttl = delivery.stored_at, self._ttl(delivery.mailbox)
+            now, ttl = delivery.stored_at, self.lifetimes.ttl(delivery.mailbox)
             newer = delivery_steps.supersede(unread, delivery.body, now=now, ttl=ttl)
             if newer is not None and delivery.id == unread.id:
                 return (Put(newer),)
@@ -321,7 +295,7 @@ class Mailbox(Room):
         d = await core.store.get(Delivery, id) or await core.store.get(Delivery, rules.copy_id(id, mailbox))
         if d is None or d.mailbox != mailbox or d.state is not State.DEAD:
             return False
-        now, ttl = core.clock(), self._ttl(mailbox)
+        now, ttl = core.clock(), self.lifetimes.ttl(mailbox, is_task=d.is_task)
         back = delivery_steps.redrive(d, now=now, ttl=ttl)
         task = await core.store.get(Task, d.id) if d.is_task else None
         if task is None:
@@ -357,7 +331,7 @@ class Mailbox(Room):
     async def lapse(self, id: str) -> bool:
         """Settle a message whose time to live is over. The sender of one to be forwarded hears of that before."""
         d = await self._core.store.get(Delivery, id)
-        forwarding = None if d is None or d.state is not State.PENDING else self.forwarding(d.mailbox)
+        forwarding = None if d is None or d.state is not State.PENDING else self.lifetimes.forwarding(d.mailbox)
         if d is not None and forwarding is not None:
             await forwarding.lapsed(d)
         return await self.expire(id)

@@ -44,7 +44,7 @@ async def leave_all_kinds(a: Own, b: Own, ours: OldBridge, theirs: OldBridge) ->
     ids = {text: await delegate(a, "B-bot@portal", text) for text in ("done", "half", "asked")}
     theres = {text: await heard(theirs, f": {text}\n") for text in ids}
     await well(b, "POST", "/register", {"agent_id": "bob", "name": "Bob"})
-    ask = {"from_agent": "bob", "to_agent": "A-bot@portal", "task": "a question"}
+    ask = {"from_agent": "bob", "to_agent": "A-bot@portal", "task": "a question", "deadline": 7000}
     own = (await well(b, "POST", "/delegate", ask))["message_id"]
     there = await heard(ours, "a question")
     await a.well("POST", f"/api/portal/tasks/{there}", {"status": "input_required", "result": "which?"})
@@ -129,3 +129,34 @@ async def test_the_sender_of_each_kind_hears_that_its_time_was_over(
 
 def _once(bridge: OldBridge, pattern: str) -> bool:
     return sum(re.search(pattern, text) is not None for text in bridge.texts) == 1
+
+
+async def test_an_answer_waits_for_the_owners_agent_as_long_as_messages_do(
+    portals: Portals, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals, limits=LIMITS)
+    theirs = await bridges(b, key=B_KEY)
+    await a.well("POST", "/api/portal/delegate", {"to": "B-bot", "task": "count the sheep"})
+    there = await heard(theirs, "count the sheep")
+    await b.well("POST", f"/api/portal/tasks/{there}", {"result": "a hundred"})
+
+    async def ended() -> bool:
+        return bool((await a.well("GET", "/api/portal/tasks"))["tasks"][0]["final"])
+
+    await eventually(ended)
+    later(a, 2 * LIMITS["message_ttl"], monkeypatch)
+    await a.relay.app.relay.janitor.sweep()
+    ours = await bridges(a)
+    await until(partial(_once, ours, "is completed: a hundred"))
+
+
+async def test_a_task_whose_time_is_over_here_is_cancelled_there(
+    portals: Portals, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals, portal_ttl=TTL)
+    theirs = await bridges(b, key=B_KEY)
+    id = await delegate(a, "B-bot@portal", "count the sheep")
+    there = await heard(theirs, "count the sheep")
+    later(a, TTL + 100, monkeypatch)
+    await task_in(a, id, "expired")
+    await until(partial(_once, theirs, f"Task {there} is cancelled: no agent finished it in time"))

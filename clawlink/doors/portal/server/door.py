@@ -12,7 +12,7 @@ from typing import Any
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
-from clawlink.doors.portal.records import CONTACTS, QUEUED, WAITING, Contact, Guest, Message, is_outbox
+from clawlink.doors.portal.records import AGENT, CONTACTS, QUEUED, WAITING, Contact, Guest, Message, is_outbox
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.active import ActivePortal
 from clawlink.doors.portal.server.asking import failed
@@ -25,7 +25,7 @@ from clawlink.doors.registry import OpenDoor
 from clawlink.errors import NotActive
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.error_mapping import refusal
-from clawlink.relay.mailbox.mailbox import Forwarding
+from clawlink.relay.mailbox.lifetimes import Forwarding
 from clawlink.relay.relay import Relay
 from clawlink.server.page_sessions import PageSessions
 from clawlink.server.request import Handler, Request
@@ -78,7 +78,8 @@ class PortalServer(OpenDoor):
         relay.hear_also(self._hear)
         if pages is not None:
             pages.keep_owners = self._keep_owners
-        relay.mailbox.forward(Forwarding(is_outbox, settings.portal_ttl, self._lapsed))
+        relay.mailbox.lifetimes.forward(Forwarding(is_outbox, settings.portal_ttl, self._lapsed))
+        relay.mailbox.lifetimes.wait_for(AGENT, settings.portal_inbox_ttl)
         self.active = self._made()
 
     def _made(self) -> ActivePortal:

@@ -36,7 +36,6 @@ from clawlink.relay.relay import Relay
 from clawlink.store.base import Drop, Put
 
 _AT_ONCE = 100
-_CANCELLED = "cancelled"
 _ASKED = "input_required"
 _ENDS = frozenset(state.value for state in FINAL)
 _MOST_NOTE = 500
@@ -96,7 +95,7 @@ class Errands:
         body = decode(delivery.body)
         if isinstance(body, TaskDelegation):
             return await self._carry_task(peer, agent, body, delivery)
-        if not await self._crosses(body):
+        if not _crosses(body):
             return Carried.DONE
         why = "removed" if peer is None else peer.shut(self._core.steady())
         if peer is None or (why is not None and isinstance(body, PlainMessage)):
@@ -143,7 +142,7 @@ class Errands:
     async def lapsed(self, delivery: Delivery) -> None:
         """Tell the sender of what waited for a contact until its time to live was over."""
         with suppress(msgspec.MsgspecError):
-            if not await self._crosses(decode(delivery.body)):
+            if not _crosses(decode(delivery.body)):
                 return
         errand = await self._core.store.get(Errand, about(delivery) or "")
         peer = None if errand is None else await self._core.store.get(Contact, errand.contact)
@@ -155,16 +154,6 @@ class Errands:
         """Return why a delivery never goes whose time to live is over."""
         why = None if peer is None else peer.shut(self._core.steady())
         return _OVER if why is None else f"{_OVER}, in which the contact was {why}"
-
-    async def _crosses(self, body: Any) -> bool:
-        """Return True if the other portal is to hear of this. All else is for the agent that stands for the contact.
-
-        Of what the relay tells of a task, that is its end: of one from the contact any, of one to it the cancellation.
-        """
-        if not isinstance(body, TaskUpdate):
-            return isinstance(body, (PlainMessage, TaskResponse, TaskAnswer))
-        errand = await self._core.store.get(Errand, body.task_id)
-        return body.status in (_ENDS if errand is not None and errand.inbound else (_CANCELLED,))
 
     def _is_over(self, delivery: Delivery) -> bool:
         """Return True if the time to live of what goes to a contact is over."""
@@ -263,7 +252,7 @@ class Errands:
                 why = f"the task ended there as {body.status}" + (f": {body.note}" if body.note else "")
                 told = {"kind": "response", "task_id": errand.peer_id, "key": body.message_id, "content": why}
                 return told | {"status": "failed"}
-            return {"kind": "cancel", "task_id": body.task_id, "note": body.note}
+            return {"kind": "cancel", "task_id": body.task_id, "note": body.note or f"it is {body.status} there"}
         return None
 
     @retrying
@@ -391,6 +380,16 @@ def about(delivery: Delivery) -> str | None:
     if isinstance(body, (TaskDelegation, TaskResponse)):
         return body.message_id
     return body.task_id if isinstance(body, (TaskAnswer, TaskUpdate)) else None
+
+
+def _crosses(body: Any) -> bool:
+    """Return True if the other portal is to hear of this. All else is for the agent that stands for the contact.
+
+    Of what the relay tells of a task that is its end: the other side works on it, or waits for it.
+    """
+    if isinstance(body, TaskUpdate):
+        return body.status in _ENDS
+    return isinstance(body, (PlainMessage, TaskResponse, TaskAnswer))
 
 
 def _with_files(text: str, attachments: Any) -> str:
