@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # An identity needs fewer bytes than this. The room is taken before a name is claimed.
 _ROOM_BYTES = 4096
+_KEY_BYTES = 32
 # A process waits this many seconds for another process of this account that registers the same name.
 _LOCK_SECONDS = 60.0
 
@@ -112,18 +114,43 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
         raise _no_home() from None
 
 
+class _Begun(msgspec.Struct, frozen=True):
+    """A claim of a name on a relay whose answer is not kept yet."""
+
+    relay: str
+    key: str
+
+
 class Place:
     """Room on the disk for one identity, made before the name is claimed."""
 
-    def __init__(self, identities: Identities, room: private.Replacement) -> None:
+    def __init__(self, identities: Identities, room: private.Replacement, begun: Path) -> None:
         self._identities = identities
         self._room = room
+        self._begun = begun
+
+    def key(self, relay: str) -> str:
+        """Return the idempotency key for a claim of the name on a relay, which is kept until the identity is.
+
+        It is that of an earlier claim that broke off, if there was one: the relay then answers with the same agent and
+        its key. Raises OSError.
+        """
+        begun: _Begun | None = None
+        with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+            begun = msgspec.json.decode(self._begun.read_bytes(), type=_Begun)
+        if begun is None or begun.relay != relay:
+            begun = _Begun(relay, secrets.token_hex(_KEY_BYTES))
+            with _naming_the_variable():
+                private.write(self._begun, msgspec.json.encode(begun))
+        return begun.key
 
     def keep(self, saved: Saved) -> Path:
         """Keep the identity, in place of an earlier one of that name on that relay. Raises OSError."""
         path = self._identities._path(saved)
         self._room.fill(msgspec.json.format(msgspec.json.encode(saved), indent=2))
         self._room.put(path)
+        with contextlib.suppress(OSError):  # the next claim would be that of this agent, which needs none
+            self._begun.unlink()
         return path
 
 
@@ -219,7 +246,8 @@ class Identities:
             for made in (folder, locks):
                 made.mkdir(parents=True, exist_ok=True, mode=0o700)
             digest = hashlib.sha256(fold(name).encode("utf-8", "surrogatepass")).hexdigest()
-            lock = FileLock(locks / f"{digest[:16]}.lock", thread_local=False)
+            lock_path = locks / f"{digest[:16]}.lock"
+            lock = FileLock(lock_path, thread_local=False)
             try:
                 lock.acquire(timeout=_LOCK_SECONDS)
             except Timeout:
@@ -228,7 +256,7 @@ class Identities:
             with _naming_the_variable():
                 room = private.Replacement(folder, bytes(_ROOM_BYTES))
             with room:
-                yield Place(self, room)
+                yield Place(self, room, lock_path.with_suffix(".begun"))
         finally:
             lock.release()
 

@@ -25,11 +25,13 @@ def kept_as(identities: Identities, name: str, relay: str) -> Saved | None:
     return next((saved for saved in found if fold(saved.name) == fold(name)), None)
 
 
-def register_and_keep(client: Client, name: str | None, register: Callable[[], Registered], **said: Any) -> Registered:
+def register_and_keep(
+    client: Client, name: str | None, register: Callable[[str | None], Registered], **said: Any
+) -> Registered:
     """Register as the agent that this account kept under this name, and keep its identity.
 
-    ``register`` sends the call, and ``said`` is the agent's description of itself. The file is made first, so that the
-    key of a claimed name can be kept. Raises OSError, NoHome and IdentityUnreadable.
+    ``register`` sends the call with an idempotency key, and ``said`` is the agent's description of itself. The file is
+    made first, so that the key of a claimed name can be kept. Raises OSError, NoHome and IdentityUnreadable.
     """
     if not name:
         raise BadRequest("a client with keep=True registers under a name: give one", field="name")
@@ -42,7 +44,7 @@ def register_and_keep(client: Client, name: str | None, register: Callable[[], R
         if saved is not None:
             new, me.agent_id, me.agent_key = False, saved.agent_id, saved.agent_key
             client.token, client.ca = client.token or saved.token, client.ca or saved.ca
-        done = register()
+        done = register(place.key(client.relay) if new and said.get("claim", True) else None)
         relay_id = None
         if client.relay_key is not None:
             with contextlib.suppress(ClawLinkError):

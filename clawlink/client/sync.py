@@ -65,9 +65,10 @@ class Client(BaseClient):
     def _register_and_keep(self, name: str | None = None, **said: Any) -> Registered:
         from clawlink.client.kept import register_and_keep
 
-        return register_and_keep(
-            self, name, lambda: self.perform(endpoints.register(self.identity, name, **said)), **said
-        )
+        def register(key: str | None) -> Registered:
+            return self.perform(endpoints.register(self.identity, name, **{"key": key, **said}))
+
+        return register_and_keep(self, name, register, **said)
 
     @cached_property
     def _session(self) -> requests.Session:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from clawlink.cli.main import _local
-from clawlink.client.identity import Identities, Saved
+from clawlink.client.identity import Identities, Place, Saved
 from clawlink.client.link.link import Link
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Relays, Run
@@ -59,6 +59,34 @@ def test_an_agent_leaves_again_if_keeping_fails(
             Link(names[1], relay=relay, identities=tmp_path).run()
     assert not known(relay) & set(names)
     assert not list(tmp_path.glob("identities/*.new"))
+
+
+def test_a_claim_whose_answer_was_not_kept_is_taken_up_by_the_next(
+    call: Run, relay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the process is killed, or interrupted while it waits for a lost reply."""
+
+    def die(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    def ids(name: str) -> list[str]:
+        with Client(relay) as client:
+            return [agent.agent_id for agent in client.discover(name=name, status="all").agents]
+
+    names = new(), new()
+    with monkeypatch.context() as patched:
+        patched.setattr(Place, "keep", die)
+        assert "killed" in call("register", "--name", names[0]).failed(1).err
+        with pytest.raises(RuntimeError, match="killed"):
+            Link(names[1], relay=relay, identities=tmp_path).run()
+    before = [ids(name) for name in names]
+    assert [len(found) for found in before] == [1, 1]
+    call("register", "--name", names[0]).ok()
+    with Link(names[1], relay=relay, identities=tmp_path):
+        pass
+    assert [ids(name) for name in names] == before
+    call("--as", names[0], "poll").ok()
+    assert not list(tmp_path.rglob("*.begun"))
 
 
 def test_eight_at_once_are_one_agent(relay: str, account: Path) -> None:

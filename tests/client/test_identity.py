@@ -151,6 +151,19 @@ def test_none_that_fits_says_how_to_get_one(identities: Identities) -> None:
         identities.pick(named="Ann", relay="http://elsewhere:1")
 
 
+def test_the_key_of_a_claim_is_kept_until_the_identity_is_and_told_to_one_relay(identities: Identities) -> None:
+    here, there = "http://a.example:9077", "http://b.example:9077"
+    with identities.place("ada") as place:
+        first = place.key(here)
+    with identities.place("Ada") as place:
+        assert place.key(here) == first
+        other = place.key(there)
+        assert other != first
+        place.keep(Saved("ada", "1", there))
+    with identities.place("ada") as place:
+        assert place.key(there) not in (first, other)
+
+
 def test_what_is_forgotten_is_gone_and_may_be_forgotten_twice(identities: Identities) -> None:
     identities.save(ann())
     identities.forget(ann())

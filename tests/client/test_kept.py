@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clawlink.client.identity import Identities
+from clawlink.client.identity import Identities, Place
 from clawlink.client.sync import Client
 from clawlink.errors import BadRequest, NameTaken
 from tests.client.facade import connect
@@ -124,6 +124,25 @@ def test_the_same_relay_at_another_address_knows_the_agent_again(relay: str, cla
     assert again.agent.agent_id == first.agent.agent_id
     (saved,) = Identities(clawlink_home).matching(named=name, relay=None)
     assert saved.relay == there
+
+
+def test_a_claim_whose_answer_was_not_kept_is_taken_up_by_the_next(
+    relay: str, clawlink_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    name = fresh("night shift")
+    with monkeypatch.context() as patched:
+        patched.setattr(Place, "keep", die)
+        with connect(relay, keep=True) as client, pytest.raises(RuntimeError, match="killed"):
+            client.register(name)
+    with connect(relay, keep=True) as client:
+        assert client.register(name, description="of the night").resumed
+        assert client.poll() == []
+    with Client(relay) as visitor:
+        assert [agent.description for agent in visitor.discover(name=name, status="all").agents] == ["of the night"]
+    assert not list(clawlink_home.rglob("*.begun"))
 
 
 def test_nothing_is_claimed_whose_key_cannot_be_kept(

@@ -73,6 +73,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
             subscriptions=subscriptions,
             claim=not args.no_claim,
             notices=notices,
+            key=place.key(where.relay) if before is None and not args.no_claim else None,
         )
         me = Saved(
             name=done.agent.name,

@@ -87,7 +87,7 @@ async def register(settings: Settings, client: AsyncClient) -> None:
         if new and saved is not None:
             new, client.identity.agent_id, client.identity.agent_key = False, saved.agent_id, saved.agent_key
             client.token, client.ca = client.token or saved.token, client.ca or saved.ca
-        await _register(settings, client)
+        await _register(settings, client, await asyncio.to_thread(place.key, client.relay) if new else None)
         try:
             await asyncio.to_thread(place.keep, await _saved(settings, client, saved))
             await asyncio.to_thread(forget_moved, settings.identities, saved, client.relay)
@@ -100,13 +100,14 @@ async def register(settings: Settings, client: AsyncClient) -> None:
         await asyncio.to_thread(placing.__exit__, None, None, None)
 
 
-async def _register(settings: Settings, client: AsyncClient) -> None:
+async def _register(settings: Settings, client: AsyncClient, key: str | None = None) -> None:
     done = await client.register(
         settings.name,
         capabilities=settings.capabilities,
         description=settings.description,
         machine=socket.gethostname()[:MAX_ID_LENGTH],
         subscriptions=settings.handlers.subscriptions,
+        key=key,
     )
     how = "resumed" if done.resumed else "registered"
     _log.info("%s as %r (%s) at %s", how, settings.name, client.agent_id, client.relay)
