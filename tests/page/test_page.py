@@ -12,6 +12,7 @@ from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
 from tests.page.watching import VIEWS, fill, opened, post
 from tests.system.threaded import relay_in_thread
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -146,6 +147,29 @@ def test_dead_letters_are_put_back_from_the_page(browser: Browser) -> None:
         assert [message["content"] for message in back] == [f"letter {n}" for n in range(3)]
         acts = requests.get(url + "/admin/audit", headers=BOSS, timeout=10).json()["entries"]
         assert [entry["act"] for entry in acts] == ["redrive_for", "redrive_for", "make_link"]
+
+
+def test_the_load_is_plotted_with_agents_and_counters(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url:
+        post(url, "/register", {"agent_id": "a", "name": "Ann"})
+        post(url, "/delegate", {"from_agent": "a", "to_agent": "a", "task": "t"})
+        wait_until(
+            lambda: requests.get(url + "/admin/load", timeout=10).json()["minutes"][-1]["agents_online"] == 1
+        )  # it is not counted each time
+        with opened(browser, url) as watched:
+            page = watched.page
+            watched.show(url, "load")
+            page.wait_for_selector("section:last-of-type > figure .plot canvas")
+            plots = page.evaluate(
+                """[...document.querySelectorAll("main section")].map((plot) =>
+                    [plot.querySelectorAll("canvas").length, plot.querySelector("figcaption").innerText])"""
+            )
+            assert len(plots) == 11
+            assert {canvases for canvases, _ in plots} == {1}
+            said = " ".join(words for _, words in plots)
+            for words in ("online 1", "stale 0", "delegated 1", "answered 0", "stored 1", "messages 1"):
+                assert words in said, words
+            assert watched.faults == []
 
 
 def test_it_fits_a_phone_and_speaks_chinese(browser: Browser) -> None:

@@ -198,6 +198,9 @@ def test_axe_finds_nothing(browser: Browser, monkeypatch: pytest.MonkeyPatch) ->
         call(url, "POST", "/api/guest/leave-message", {"content": "I am nobody."})
         call(url, "POST", "/api/chat/owner/send", {"content": "hello"})
         call(url, "POST", "/api/key/create", {"agent_name": "bot"})
+        photo, key = {"photo": ("x.gif", b64decode(GIF))}, {"X-API-Key": OWNER}
+        requests.post(url + "/api/photos/upload", files=photo, headers=key, timeout=10).raise_for_status()
+        call(url, "POST", "/api/portal/delegate", {"to": 1, "task": "count the sheep"})
         page.goto(url)
         page.wait_for_selector("#leave")
         page.evaluate(script)
