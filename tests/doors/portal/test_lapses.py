@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -160,3 +161,25 @@ async def test_a_task_whose_time_is_over_here_is_cancelled_there(
     later(a, TTL + 100, monkeypatch)
     await task_in(a, id, "expired")
     await until(partial(_once, theirs, f"Task {there} is cancelled: no agent finished it in time"))
+
+
+async def test_several_who_tell_the_same_at_once_tell_it_once(
+    portals: Portals, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal = await portals()
+    store = portal.relay.app.relay.core.store
+    get = store.get
+
+    async def late(kind: Any, id: str) -> Any:
+        found = await get(kind, id)
+        await asyncio.sleep(0)
+        return found
+
+    monkeypatch.setattr(store, "get", late)
+    bridge = await bridges(portal)
+    door: Any = portal.relay.app.doors["portal"]
+    await well(portal, "POST", "/register", {"agent_id": "ann", "name": "Ann"})
+    told = [door.active.book.tell_sender("cause", "it did not arrive", "ann") for _ in range(5)]
+    assert await asyncio.gather(*told) == [None] * 5
+    await until(partial(_once, bridge, "it did not arrive$"))
+    assert [one["content"] for one in await messages_of(portal, "ann")] == ["it did not arrive"]

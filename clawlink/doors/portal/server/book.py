@@ -157,8 +157,7 @@ class Book:
         """Tell the owner's agent, or another, something, once for each cause."""
         now = self._core.clock()
         delivery = self.for_agent(f"notice-{cause}", text, sender=Sender(OPERATOR), name="portal", now=now, agent=to)
-        if await self._core.store.get(Delivery, delivery.id) is None:
-            await self._relay.mailbox.put(delivery)
+        await self._relay.mailbox.put_once(delivery)
 
     @retrying
     async def keep_numbers(self) -> None:
