@@ -92,18 +92,23 @@ class Nodes:
         self._flags = ("--store", server.url, "--store-prefix", prefix, "--portal-lease", str(LEASE))
         running: Any = Running(front.url, None, session)  # type: ignore[arg-type]
         self.own = Own(running)
+        self._begun: list[tuple[str, ...]] = []
         self.processes: list[RelayProcess] = []
         self.nodes: list[Own] = []
 
     def begin(self, *flags: str) -> Own:
         """Start another relay, and return it."""
-        port = str(free_port())
-        process = self._start("--portal", self._front.url, "--port", port, *self._flags, *flags, env=ENV)
+        self._begun.append(("--portal", self._front.url, "--port", str(free_port()), *self._flags, *flags))
+        process = self._start(*self._begun[-1], env=ENV)
         self.processes.append(process)
         node: Any = Running(process.url, None, self._session)  # type: ignore[arg-type]
         self.nodes.append(Own(node))
         self._front.nodes.append(process.url)
         return self.nodes[-1]
+
+    def begin_again(self, number: int) -> None:
+        """Start a relay again that was killed."""
+        self.processes[number] = self._start(*self._begun[number], env=ENV)
 
     async def active(self, number: int) -> None:
         """Wait until this relay is the active one."""
