@@ -146,7 +146,7 @@ async def _kept(config: ServerConfig) -> AsyncIterator[_Kept]:
         finally:
             data.close()
     elif config.store is not None:
-        mesh = await _mesh(config, config.store)
+        mesh = await open_mesh(config, config.store)
         try:
             yield _Kept(mesh=mesh)
         finally:
@@ -170,7 +170,8 @@ def _data_folder(path: str, sync: str) -> DataFolder:
     return data
 
 
-async def _mesh(config: ServerConfig, url: str) -> Mesh:
+async def open_mesh(config: ServerConfig, url: str) -> Mesh:
+    """Join the mesh of a configuration. Raises ClawLinkError, StoreError."""
     try:
         from clawlink.store.valkey.mesh import Mesh
     except ImportError:

@@ -87,22 +87,28 @@ class PortalDoor(Door):
     def banner(self, settings: Settings, url: str) -> list[str]:
         return [] if settings.url is None else [f"This relay is the portal {settings.url}"]
 
-    def move_in(self, database: Path, data: Path | None, own_url: str | None, choice: Choice) -> Report:
+    def move_in(
+        self, database: Path, data: Path | None, own_url: str | None, choice: Choice, *, store: bool = False
+    ) -> Report:
         """Bring a database of Agent P2P into the folder of a portal; without a folder say what would come.
 
-        Raises BadRequest, and DataFolderError while a relay has the folder.
+        With ``store`` it comes over the server that the environment names. Raises BadRequest, DataFolderError while a
+        relay has the folder, and ClawLinkError while a relay is the active one.
         """
         import asyncio
         import os
 
         from clawlink.doors.portal.server import moving_in
 
-        if data is None:
+        if data is None and not store:
             return asyncio.run(moving_in.look(database, own_url))
         return asyncio.run(moving_in.move_in(database, data, own_url, choice, os.environ))
 
-    def set_password(self, data: Path, password: str | None) -> str:
-        """Set the owner's password in the folder of a portal that does not run; None makes one. Return it."""
+    def set_password(self, data: Path | None, password: str | None) -> str:
+        """Set the owner's password in the folder of a portal that does not run; None makes one. Return it.
+
+        Without a folder it is the portal over the server that the environment names.
+        """
         import asyncio
         import os
 

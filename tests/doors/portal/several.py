@@ -89,6 +89,7 @@ class Nodes:
         self._start = start
         self._session = session
         self._front = front
+        self.prefix = prefix
         self._flags = ("--store", server.url, "--store-prefix", prefix, "--portal-lease", str(LEASE))
         running: Any = Running(front.url, None, session)  # type: ignore[arg-type]
         self.own = Own(running)

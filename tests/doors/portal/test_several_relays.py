@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from clawlink.cli.main import main
 from clawlink.doors.portal.client import bridge
 from clawlink.doors.portal.client.bridge import Bridge, Status
 from clawlink.doors.portal.client.files import send_file
@@ -30,6 +32,7 @@ from clawlink.store.base import Failed
 from clawlink.wake.openclaw import Gateway, NoGateway
 from tests.conftest import Serve, Start
 from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Peers, Portals, free_port
+from tests.doors.portal.old_databases import OWN, make
 from tests.doors.portal.several import LEASE, Front, Nodes, is_active
 from tests.doors.portal.test_errands import delegate as delegate_text
 from tests.doors.portal.test_errands import heard, task_in
@@ -508,3 +511,38 @@ async def test_relays_killed_or_stopped_at_random_moments_lose_and_double_nothin
 def said_in(bridge: Any) -> list[str]:
     """Return the messages that a bridge has read."""
     return [frame["content"] for frame in bridge.frames if frame["type"] == "new_message"]
+
+
+async def test_commands_on_the_machine_change_a_portal_that_does_not_run(
+    nodes: Nodes, valkey: Server, tmp_path: Path, clawlink_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A lost password, and the database of Agent P2P, over the server that the relays share."""
+    monkeypatch.setenv("CLAWLINK_STORE", valkey.url)
+    monkeypatch.setenv("CLAWLINK_STORE_PREFIX", nodes.prefix)
+    words = ["portal", "password", "--store"]
+    assert await asyncio.to_thread(main, words) == 1
+    assert "no portal has run in the server of CLAWLINK_STORE" in capsys.readouterr().err
+    first = nodes.begin()
+
+    async def login(own: Own, password: str) -> int:
+        return (await own.ask("POST", "/api/admin/login", {"password": password}, key=""))[0]
+
+    assert await login(first, PASSWORD) == 200
+    assert await asyncio.to_thread(main, words) == 1, "it runs"
+    assert "a relay is the active node of this portal" in capsys.readouterr().err
+    nodes.processes[0].stop()
+    assert await asyncio.to_thread(main, [*words, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)["password"]
+    database = make(tmp_path / "portal.db", "0.9")
+    bring = ["portal", "import", str(database), "--at", OWN, "--store"]
+    assert await asyncio.to_thread(main, bring) == 0
+    assert "Go on with: clawlink serve" in capsys.readouterr().out
+    nodes.begin_again(0)
+    await nodes.active(0)
+    assert [await login(first, one) for one in (made, PASSWORD)] == [200, 401]
+    assert len((await first.well("GET", "/api/contacts"))["contacts"]) > 0
+    for name in ("CLAWLINK_STORE", "CLAWLINK_STORE_PREFIX"):
+        monkeypatch.delenv(name)
+    assert await asyncio.to_thread(main, words) == 1
+    assert "CLAWLINK_STORE names no server" in capsys.readouterr().err
+    assert await asyncio.to_thread(main, [*words, "--data", str(tmp_path)]) == 2

@@ -16,14 +16,18 @@ _MOST_LINES = 40
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Bring the database in; without ``--data`` say what would come."""
+    """Bring the database in; without ``--data`` and ``--store`` say what would come."""
+    from clawlink.cli.exits import UsageError
     from clawlink.doors.portal import DOOR
     from clawlink.doors.portal.client.portal import URL
     from clawlink.doors.portal.rules.moving import Choice
 
     own = args.at or ctx.environ.get("PORTAL_URL") or ctx.environ.get(URL) or None
+    if args.data is not None and args.store:
+        raise UsageError("give --data DIR or --store, not both")
     data = None if args.data is None else Path(args.data)
-    report = DOOR.move_in(Path(args.words[0]), data, own, Choice(args.owner_key, tuple(args.agent_key or ())))
+    choice = Choice(args.owner_key, tuple(args.agent_key or ()))
+    report = DOOR.move_in(Path(args.words[0]), data, own, choice, store=args.store)
     if ctx.json:
         ctx.out.json(report.as_json())
     else:
@@ -34,7 +38,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
 def _tell(report: Report, args: Namespace, ctx: Context) -> None:
     from clawlink.domain.terminal import cell
 
-    verb = "would come" if args.data is None else "came"
+    dry = args.data is None and not args.store
+    verb = "would come" if dry else "came"
     for kind, count in report.came.items():
         there = f", {report.there[kind]} were here before" if report.there[kind] else ""
         ctx.out.line(f"{kind:>9}  {count} {verb}{there}")
@@ -51,7 +56,9 @@ def _tell(report: Report, args: Namespace, ctx: Context) -> None:
         for key in report.keys:
             ctx.out.line(f"  {key.shown}  {cell(key.name) or '-'}")
         ctx.out.line("A stranger could make a key at the old portal: choose the one in your own gateway.env alone.")
-    if args.data is None:
-        ctx.out.line("Nothing was changed. Give --data DIR to bring it in.")
+    if dry:
+        ctx.out.line("Nothing was changed. Give --data DIR to bring it in, or --store.")
+    elif args.store:
+        ctx.out.line("Go on with: clawlink serve --portal URL, with the same CLAWLINK_STORE")
     else:
         ctx.out.line(f"Go on with: clawlink serve --portal URL --data {cell(args.data)}")

@@ -13,16 +13,19 @@ if TYPE_CHECKING:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Set the password in the folder of the portal."""
+    """Set the password in the folder of the portal, or over its server."""
     from clawlink.cli.exits import UsageError
     from clawlink.doors.portal import DOOR
 
-    if args.data is None:
-        raise UsageError("password needs --data DIR, the folder of the portal; stop the portal first")
-    if not (Path(args.data) / "clawlink.db").exists():
+    if (args.data is None) is not args.store:
+        raise UsageError(
+            "password needs --data DIR, the folder of the portal, or --store for that of CLAWLINK_STORE; stop the "
+            "portal first"
+        )
+    if args.data is not None and not (Path(args.data) / "clawlink.db").exists():
         raise UsageError(f"{args.data} is no folder of a portal that has run; the first start prints the password")
     given = args.words[0].strip() if args.words else None
-    made = DOOR.set_password(Path(args.data), given)
+    made = DOOR.set_password(None if args.data is None else Path(args.data), given)
     if ctx.json:
         ctx.out.json({"changed": True, **({} if given else {"password": made})})
     else:

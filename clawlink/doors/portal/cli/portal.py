@@ -56,6 +56,9 @@ def add(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--after", type=int, metavar="LINE", help="chat: show all lines after this one, not the last")
     parser.add_argument("--data", metavar="DIR", help="import, password: the folder of the portal, which does not run")
+    parser.add_argument(
+        "--store", action="store_true", help="import, password: the server of CLAWLINK_STORE in place of a folder"
+    )
     parser.add_argument("--domain", metavar="NAME", help="setup: the name of the server on the internet")
     parser.add_argument("--proxy", choices=("nginx", "caddy"), default="nginx", help="setup: the proxy with TLS")
     parser.add_argument("--port", type=int, default=9077, metavar="PORT", help="setup: the port behind the proxy")

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from clawlink.config import ServerConfig
 from clawlink.domain.delivery import Sender
 from clawlink.domain.shares import Origin
 from clawlink.doors.portal import records
@@ -28,7 +26,6 @@ from clawlink.doors.portal.records import (
     Guest,
     GuestStatus,
     Message,
-    Portal,
     State,
     hash_key,
 )
@@ -38,17 +35,13 @@ from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.active import ActivePortal
 from clawlink.doors.portal.server.book import MAX_MESSAGE_BYTES
 from clawlink.doors.portal.server.contacts import MAX_CONTACTS
-from clawlink.doors.portal.server.door import PortalServer
-from clawlink.doors.portal.server.keys import PORTAL_ID
 from clawlink.doors.portal.server.moving_files import FileMover
 from clawlink.doors.portal.server.old_database import OldDatabase
+from clawlink.doors.portal.server.opened import opened
 from clawlink.doors.portal.settings import Settings
 from clawlink.errors import BadRequest, StorageFull
 from clawlink.relay.ids import derived
-from clawlink.server.app import App
-from clawlink.server.keys import with_secrets
 from clawlink.store.base import Put
-from clawlink.store.sqlite.folder import DataFolder
 
 MOST_GUESTS = 2000
 _PAGE = 500
@@ -124,51 +117,31 @@ async def look(path: Path, own_url: str | None) -> Report:
     return report
 
 
-async def move_in(path: Path, data: Path, own_url: str | None, choice: Choice, environ: Mapping[str, str]) -> Report:
-    """Bring all that may come into a folder. Raises BadRequest, and DataFolderError while a relay has the folder."""
+async def move_in(
+    path: Path, data: Path | None, own_url: str | None, choice: Choice, environ: Mapping[str, str]
+) -> Report:
+    """Bring all that may come into a folder, or without one over the server that the environment names.
+
+    Raises BadRequest, and the errors of ``opened``.
+    """
     with OldDatabase(path) as database:
         own = _own(database, own_url)
-        settings = Settings(url=own)
-        found, report = plan(database, own, time.time(), most_waiting=settings.portal_guests)
+        found, report = plan(database, own, time.time(), most_waiting=Settings(url=own).portal_guests)
         owner = None if choice.owner is None else moving.chosen(choice.owner, report.keys)
         agents = [moving.chosen(one, report.keys) for one in choice.agents]
         if owner in agents:
             raise BadRequest("a key is the owner's or an agent's, not both; name it once")
-        folder = DataFolder(data, sync="normal")
-        try:
-            app = App(with_secrets(_config(data, settings), environ), data=folder)
-            mover = Mover(cast("PortalServer", app.doors["portal"]).active, report)
+        async with opened(data, own, environ) as portal:
+            mover = Mover(portal, report)
             await mover.all(found, owner, agents)
             await FileMover(mover.door, report, mover.contacts).all(database, database.folder)
-            await app.relay.finished()
-            app.relay.close()
-        finally:
-            folder.close()
     return report
 
 
-async def set_password(data: Path, password: str | None, environ: Mapping[str, str]) -> str:
-    """Set the owner's password in the folder of a portal that does not run, and return it. Raises BadRequest."""
-    folder = DataFolder(data)
-    try:
-        portal = await folder.store.get(Portal, PORTAL_ID)
-        if portal is None:
-            raise BadRequest(f"{data} is no folder of a portal that has run; the first start prints the password")
-        app = App(with_secrets(_config(data, Settings(url=portal.url)), environ), data=folder)
-        made = await cast("PortalServer", app.doors["portal"]).active.keys.set_password(password)
-        await app.relay.finished()
-        app.relay.close()
-    finally:
-        folder.close()
-    return made
-
-
-def _config(data: Path, settings: Settings) -> ServerConfig:
-    """Return the configuration of a portal over a folder, with the room for files that it has when it runs."""
-    from clawlink.doors.portal import with_room_for_files
-
-    config = ServerConfig(data=str(data), doors={"portal": settings}, mdns=False, public=True)
-    return replace(config, limits=with_room_for_files(config.limits))
+async def set_password(data: Path | None, password: str | None, environ: Mapping[str, str]) -> str:
+    """Set the owner's password of a portal that does not run, and return it. Raises as ``move_in``."""
+    async with opened(data, None, environ) as portal:
+        return await portal.keys.set_password(password)
 
 
 def _own(database: OldDatabase, given: str | None) -> str:
