@@ -15,6 +15,7 @@ SLEEPS = {
     "doors/a2a/agent.py": "the conformance kit asks an agent that answers after a while",
     "virtual_time.py": "time is virtual there",
     "doors/portal/test_random_kills.py": "portals are killed at random moments",
+    "doors/portal/test_random_takeovers.py": "relays are killed and stopped at random moments",
     "cli/test_file_transfers.py": "a process that blocks is known by the processor time that it does not take",
     "system/test_old_polls.py": "a client that resets its connection does so at a random moment",
     "system/test_sums.py": "workers in a storm take a random time, and a lease is let lapse in a relay of its own",
