@@ -237,7 +237,8 @@ async def test_an_exit_code_is_true(
     assert (code, "unknown" in out) == (1, True), out
     await peer.stop()
     code, out, _ = await clawlink(portal, "send", peer.url, "away", "--timeout", "0.3", "--json")
-    assert (code, json.loads(out)["state"]) == (6, "queued"), out
+    assert code == 6, out
+    assert json.loads(out)["state"] in ("queued", "sending"), "perhaps it is being tried again at this moment"
     code, _, err = await clawlink(Own(portal.relay, "ap2p_wrong"), "contacts")
     assert (code, "Invalid API Key" in err) == (4, True), err
 
