@@ -11,7 +11,7 @@ const IMAGES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 const size = (bytes) => `${count(bytes)} B`;
 const content = (key, version) => `admin/file-content/${encodeURIComponent(key)}?version=${version}`;
 
-const Lock = ({ lock }) => html`${t("locked")} <${AgentLink} id=${lock.holder} /> ${t("locked.until")} <${Ago} at=${lock.until} />${" "}
+const Lock = ({ lock, brief = false }) => html`${brief ? null : t("locked")} <${AgentLink} id=${lock.holder} /> ${t("locked.until")} <${Ago} at=${lock.until} />${" "}
   <${Said} text=${lock.note} />`;
 
 export const FILE_HEADS = () => [[t("file"), 18], [t("version"), 5], [t("size"), 6], [t("editor"), 9], [t("written"), 8], [t("for"), 8], [t("lock"), 26]];
@@ -23,7 +23,7 @@ export const fileRow = (file) => html`
   <td><${AgentLink} id=${file.last_editor} /></td>
   <td><${Ago} at=${file.updated_at} /></td>
   <td>${file.burn_after_read ? t("burns") : file.readers ? t("readers", { n: count(file.readers.length) }) : t("everyone")}</td>
-  <td>${file.lock && html`<${Lock} lock=${file.lock} />`}</td>`;
+  <td>${file.lock && html`<${Lock} lock=${file.lock} brief />`}</td>`;
 
 export function Files({ query }) {
   return html`<article><h1>${t("files")}</h1>
