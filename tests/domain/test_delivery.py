@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import delivery_steps
+from clawlink.domain.attempts import AttemptEnd
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED
@@ -247,6 +248,14 @@ def test_redrive_puts_a_dead_letter_back_at_its_old_place_with_all_its_attempts(
     assert d.sort_key == dead.sort_key
     assert d.settled_at is None
     assert rules.due(d, NOW + 100)
+
+
+def test_a_dead_letter_says_that_a_lease_lapsed_only_if_there_was_one() -> None:
+    assert delivery_steps.bury(leased(), now=NOW, keep=KEEP).ended is AttemptEnd.LAPSED
+    for unread in (fresh(), delivery_steps.release(leased(), receipt="r1", now=NOW)):
+        assert delivery_steps.bury(unread, now=NOW, keep=KEEP).ended is None
+    back = delivery_steps.nack(leased(), receipt="r1", now=NOW, delay=0)
+    assert delivery_steps.bury(back, now=NOW, keep=KEEP).ended is AttemptEnd.GIVEN_BACK
 
 
 def test_a_task_that_is_put_back_keeps_its_deadline() -> None:

@@ -47,6 +47,12 @@ def test_whoever_has_all_that_a_pool_asks_for_may_claim_from_it(
     assert rules.eligible(pool_for(capabilities, any_of), MIA) is may
 
 
+def test_no_agent_claims_from_a_pool_of_an_agent_that_is_leaving() -> None:
+    pool = waiting_for("gone", "Mia", left=MIA)
+    assert not rules.eligible(pool, MIA)
+    assert rules.eligible(replace(pool, left=None), MIA)
+
+
 @each(("name", "may"), [("Mia", True), (" mIA", True), ("m1", False), ("Otto", False)])
 def test_what_was_left_for_a_name_is_for_whoever_has_it_next(name: str, may: bool) -> None:
     assert rules.eligible(waiting_for("gone", name), MIA) is may

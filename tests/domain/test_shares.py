@@ -93,6 +93,13 @@ def test_newcomers_get_their_part_of_a_limit_that_others_have_filled() -> None:
         assert before >= 0.99 * LIMIT or addresses < 5
 
 
+def test_all_together_never_hold_more_than_twice_the_limit() -> None:
+    full = bound(LIMIT)
+    assert used_up(LIMIT, Used(full - 1, 0, 0), 1, 90) is None
+    assert used_up(LIMIT, Used(full, 0, 0), 1, 90) == Share(Level.ALL, full, full)
+    assert used_up(LIMIT, Used(full - 1, 0, 0), 1, 90, most_of_all=full - 1) == Share(Level.ALL, full - 1, full - 1)
+
+
 def test_an_agent_gets_in_although_fellows_have_filled_the_share_of_their_address() -> None:
     for address in ("here", None):
         for puppets in (1, 2, 10, 100, 300):

@@ -61,6 +61,16 @@ def test_the_oldest_of_many_stops_count_as_one() -> None:
     assert relay_time(record, steady) == START + MAX_PAST + 20
 
 
+def test_facts_keep_their_order_around_stops_that_count_as_one() -> None:
+    record, steady = Standstill(), START
+    for _ in range(MAX_PAST + 1):
+        record = resumed(stopped(record, steady), steady + 1)
+        steady += 2
+    between, after = START + 0.5, START + 1.5  # the first two stops, which count as one
+    assert shown(record, between, steady) <= START + 2, "not later than the beginning of the second"
+    assert shown(record, after, steady) == START + 3.5
+
+
 def test_agents_that_register_in_a_stop_come_after_its_facts_one_after_the_other() -> None:
     for start in (0.0, START, 1.8e9):  # of tests, and of today
         record = stopped(Standstill(), start)

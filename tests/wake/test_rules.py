@@ -83,6 +83,8 @@ def test_moments() -> None:
         ("killed in an attempt", wake("a", phase=FIRING, result=None), look("a"), Fire(0, ("a",), again=True)),
         ("killed in it twice", wake("a", phase=FIRING, result=None, tries=2), look("a"),
          WOKEN),
+        ("killed, which the limits have counted", wake("a", phase=FIRING, result=None)._replace(
+            times=(NOW - 50, NOW - 40, NOW - 10)), look("a", left=0), Fire(0, ("a",), again=True)),
         ("killed, and read", wake("a", phase=FIRING, result=None), look("b"), Fire(0, ("b",))),
         ("killed, and the way is closed", wake("a", phase=FIRING, result=None), look("a", ready=(1,)),
          WOKEN),

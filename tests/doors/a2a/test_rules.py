@@ -312,7 +312,8 @@ def test_times_compare_as_texts() -> None:
 def test_a_token_stands_for_a_place_and_nothing_else_does() -> None:
     place = ("2026-05-13T06:51:01.250Z", "t")
     assert listing.place(listing.token(place)) == place
-    for wrong in ("x", "é", "AAAA", listing.token(place)[:-4], "MjAyNg"):
+    others = (("yesterday", "t"), ("2026-05-13T06:51:01Z", "t"), ("2026-05-13T08:51:01.250+02:00", "t"))
+    for wrong in ("x", "é", "AAAA", listing.token(place)[:-4], "MjAyNg", *map(listing.token, others)):
         with pytest.raises(A2AError):
             listing.place(wrong)
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import networks
 from clawlink.doors.portal.records import Message, State
-from clawlink.doors.portal.rules import access, consent, cutting, posting, screening, urls, words
+from clawlink.doors.portal.rules import access, consent, cutting, posting, refused, screening, urls, words
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, Offer
 from clawlink.doors.portal.rules.posting import Outcome, Step
@@ -132,7 +132,8 @@ def test_every_route_has_its_rights_and_none_else() -> None:
         if role in access.RIGHTS[route]:
             access.require(route, role)
             continue
-        with pytest.raises(NotAuthenticated if role is Role.NONE else (NotAllowed, NotAuthenticated)):
+        unknown = role is Role.NONE or access.RIGHTS[route] == {Role.CONTACT}
+        with pytest.raises(NotAuthenticated if unknown else NotAllowed):
             access.require(route, role)
     assert access.RIGHTS["message_receive"] == {Role.CONTACT}, "the owner key is 401 there, as on the wire"
     with pytest.raises(NotAuthenticated, match=r"0\.9 sends no key"):
@@ -181,6 +182,22 @@ def test_a_message_expires_while_it_waits_and_says_what_is_in_doubt() -> None:
     assert "may have it" in posting.lapse(message(State.SENDING, lost=1), 100.0).detail
     sent = message(State.SENT)
     assert posting.lapse(sent, 1000.0) is sent
+
+
+def test_refused_news_are_told_in_another_way_under_another_key() -> None:
+    news = {"kind": "response", "task_id": "t", "status": "completed", "content": "42", "note": "n" * 495, "key": "k"}
+    with_files = news | {"files": [{"id": "f"}]}
+    assert list(refused.in_place_of({"kind": "progress", "task_id": "t", "key": "k"}, "gone", final=True)) == []
+    assert list(refused.in_place_of(news, "gone", final=False)) == []
+    ((how, failed),) = refused.in_place_of(news, "gone", final=True)
+    assert (how, failed["status"], failed["key"]) == ("as failed", "failed", "k failed")
+    assert failed["content"] == "the answer (completed) did not go over: gone"
+    (how, bare), (_, last) = refused.in_place_of(with_files, "gone", final=True)
+    assert how == "without its files"
+    assert bare == news | {"key": "k bare", "note": ("n" * 495 + "; without its files: gone")[:500]}
+    assert last == failed
+    ((_, bare),) = refused.in_place_of(with_files | {"note": None}, "gone", final=False)
+    assert bare["note"] == "without its files: gone"
 
 
 def test_times_have_microseconds_and_the_zone_of_their_field() -> None:
