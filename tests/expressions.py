@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import clawlink
 from clawlink.protocol import requests
+from tests.effort import size
 
 if sys.version_info >= (3, 11):
     import re._constants as constants
@@ -26,7 +27,10 @@ else:
     import sre_constants as constants
     import sre_parse as parser
 
-SMALL, LARGE = 1 << 12, 1 << 20
+SMALL, LARGE = 1 << 12, size(1 << 18, 1 << 20)
+MOST_SECONDS = 2.0
+"""The processor time of one text. A linear expression takes 0.04 s for 256 KiB, a quadratic one 12 s and more."""
+
 _CALLS = ("match", "fullmatch", "search", "sub", "findall", "finditer", "split")
 _BOUND = "MAX_TEXT"
 """The constant of a module that cuts its text to this length before an expression reads it."""
@@ -204,6 +208,8 @@ def main() -> None:
         slowest = sorted(texts, key=lambda text: seconds(use, stretched(text, SMALL, use.pattern)))[-3:]
         took = max(seconds(use, stretched(text, use.longest, use.pattern)) for text in slowest)
         print(f"    {took:.3f} s of the processor for {use.longest} characters", flush=True)
+        if took > MOST_SECONDS:
+            raise SystemExit(f"{use.module}: {use.pattern.pattern!r} takes {took:.1f} s for {use.longest} characters")
     print("done", flush=True)
 
 
