@@ -161,8 +161,7 @@ class Uploads:
             self.written = True
 
     def _state(self) -> UploadState:
-        digest = hashlib.sha256(self.content).hexdigest()
-        written = (1, digest) if self.written else (None, None)
+        written = (1, hashlib.sha256(self.content).hexdigest()) if self.written else (None, None)
         return UploadState("u", len(self.content), self.length, *written)
 
 
