@@ -23,7 +23,8 @@ BIN := $(VENV)/bin
 endif
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
-SPREAD := --numprocesses 4 --dist loadfile --no-loadscope-reorder
+# Three a processor of the smallest machine of CI: tests also wait, for other processes, browsers and the network.
+SPREAD := --numprocesses 6 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(SPREAD)
 
 # Each process of a test run would compile again what it does not keep.
