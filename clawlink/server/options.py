@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any
 
@@ -126,71 +126,79 @@ def _without_brackets(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
+class _Given:
+    """The values that were given: by a flag, before the environment. A value of the environment may be wrong.
+
+    Every method takes the name of a flag, as ``max_agents``, and raises ValueError with a sentence.
+    """
+
+    def __init__(self, args: argparse.Namespace, environ: Mapping[str, str]) -> None:
+        self._args = args
+        self._environ = environ
+
+    def text(self, name: str) -> str | None:
+        given: str | None = getattr(self._args, name)
+        return given if given is not None else from_environment(name, self._environ)
+
+    def choice(self, name: str, known: Sequence[str]) -> str | None:
+        value = self.text(name)
+        if value is not None and value not in known:
+            raise ValueError(f"{variable(name)} must be one of {', '.join(known)}, not {value!r}")
+        return value
+
+    def switch(self, name: str) -> bool:
+        if getattr(self._args, name):
+            return True
+        value = (from_environment(name, self._environ) or "no").lower()
+        if value not in _TRUE | _FALSE:
+            raise ValueError(f"{variable(name)} must be yes or no, not {value!r}")
+        return value in _TRUE
+
+    def several(self, name: str) -> tuple[str, ...]:
+        given = getattr(self._args, name)
+        return tuple(given) if given else tuple(filter(None, (from_environment(name, self._environ) or "").split(",")))
+
+    def converted(self, name: str, kind: Callable[[str], Any], default: Any = None) -> Any:
+        """Return a value that is no text."""
+        given = getattr(self._args, name)
+        if given is not None:
+            return given
+        stated = from_environment(name, self._environ)
+        return default if stated is None else _converted(kind, name, stated)
+
+    def options(self, options: Iterable[Field[Any]]) -> dict[str, Any]:
+        """Return the given ones of the limits, or of the settings of a door, by the names of their fields."""
+        found = {}
+        for field in options:
+            name = _name_of(field)
+            if field.metadata["unit"] is not None:
+                value = self.converted(name, _kind_of(field))
+            else:
+                value = self.switch(name) if field.default is False else self.text(name)
+            if value is not None:
+                found[field.name] = value
+        return found
+
+
 def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     """Return the configuration: flag before environment before default. Raises ValueError with a sentence.
 
     The token of a relay that other machines can reach is not made here; see ``keys.with_secrets``.
     """
-
-    def text(name: str) -> str | None:
-        given: str | None = getattr(args, name)
-        return given if given is not None else from_environment(name, environ)
-
-    def switch(name: str) -> bool:
-        if getattr(args, name):
-            return True
-        value = (from_environment(name, environ) or "no").lower()
-        if value not in _TRUE | _FALSE:
-            raise ValueError(f"{variable(name)} must be yes or no, not {value!r}")
-        return value in _TRUE
-
-    def several(name: str) -> tuple[str, ...]:
-        given = getattr(args, name)
-        return tuple(given) if given else tuple(filter(None, (from_environment(name, environ) or "").split(",")))
-
-    def given(options: Iterable[Field[Any]]) -> dict[str, Any]:
-        found = {}
-        for field in options:
-            name = _name_of(field)
-            if field.metadata["unit"] is not None:
-                stated = from_environment(name, environ)
-                value = getattr(args, name)
-                if value is None and stated is not None:
-                    value = _converted(_kind_of(field), field.metadata["flag"], stated)
-            else:
-                value = switch(name) if field.default is False else text(name)
-            if value is not None:
-                found[field.name] = value
-        return found
-
-    limits = given(LIMIT_FIELDS)
+    given = _Given(args, environ)
+    limits = given.options(LIMIT_FIELDS)
     if limits.get("fair_share", 1) > _MOST_PERCENT:
         raise ValueError(f"--fair-share is 1 to {_MOST_PERCENT} percent, not {limits['fair_share']}")
-    opened = {door.name: door.settings(**given(fields(door.settings))) for door in doors()}
-    port = args.port if args.port is not None else _converted(_port, "port", text("port") or str(DEFAULT_PORT))
-    level = text("log_level") or "info"
-    if level not in _LEVELS:
-        raise ValueError(f"{variable('log_level')} must be one of {', '.join(_LEVELS)}, not {level!r}")
-    loop = text("loop") or "auto"
-    if loop not in LOOPS:
-        raise ValueError(f"{variable('loop')} must be one of {', '.join(LOOPS)}, not {loop!r}")
-    cert, key = text("tls_cert"), text("tls_key")
+    opened = {door.name: door.settings(**given.options(fields(door.settings))) for door in doors()}
+    cert, key = given.text("tls_cert"), given.text("tls_key")
     if (cert is None) != (key is None):
         raise ValueError("--tls-cert and --tls-key go together: give both or neither")
-    token, admin_token = _secret("--token", text("token")), _secret("--admin-token", text("admin_token"))
-    data, sync, spool = text("data"), text("sync"), text("spool")
-    if sync not in (None, *SYNCS):
-        raise ValueError(f"{variable('sync')} must be one of {', '.join(SYNCS)}, not {sync!r}")
-    page = text("page") or PAGES[0]
-    if page not in PAGES:
-        raise ValueError(f"{variable('page')} must be one of {', '.join(PAGES)}, not {page!r}")
-    if data is None and sync is not None:
-        raise ValueError("--sync is for a relay with --data: give both, or leave it out")
-    store, prefix, blobs = text("store"), text("store_prefix"), text("blobs")
-    stated = from_environment("store_replicas", environ)
-    replicas = args.store_replicas or (0 if stated is None else _converted(_count, "store_replicas", stated))
-    needing = {"--store-prefix": prefix, "--store-replicas": replicas or None, "--blobs": blobs}
+    data, sync, spool = given.text("data"), given.choice("sync", SYNCS), given.text("spool")
+    store, prefix, blobs = given.text("store"), given.text("store_prefix"), given.text("blobs")
+    replicas = given.converted("store_replicas", _count)
+    needing = {"--store-prefix": prefix, "--store-replicas": replicas, "--blobs": blobs}
     _check_store(store, prefix, needing, {"--data": data, "--spool": spool})
+    _check_data(data, sync, spool)
     if store is not None and blobs is None:
         if limits.get("max_file_bytes", 0) > _SERVER_FILE_BYTES:
             raise ValueError(
@@ -198,38 +206,53 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
                 "that all relays share"
             )
         limits.setdefault("max_file_bytes", _SERVER_FILE_BYTES)
-    if data is not None and spool is not None:
-        raise ValueError("--data keeps the contents of all files below it already: leave out --spool")
     config = ServerConfig(
-        host=_without_brackets(text("host") or DEFAULT_HOST),
-        port=port,
-        token=token,
-        admin_token=admin_token,
-        no_auth=switch("no_auth"),
-        new_token=switch("new_token"),
-        require_agent_keys=switch("require_agent_keys"),
-        allow_hosts=several("allow_host"),
-        allow_origins=several("allow_origin"),
-        trust_proxies=tuple(_converted(_network, "trust_proxy", each) for each in several("trust_proxy")),
+        host=_without_brackets(given.text("host") or DEFAULT_HOST),
+        port=given.converted("port", _port, DEFAULT_PORT),
+        token=_secret("--token", given.text("token")),
+        admin_token=_secret("--admin-token", given.text("admin_token")),
+        no_auth=given.switch("no_auth"),
+        new_token=given.switch("new_token"),
+        require_agent_keys=given.switch("require_agent_keys"),
+        allow_hosts=given.several("allow_host"),
+        allow_origins=given.several("allow_origin"),
+        trust_proxies=tuple(_converted(_network, "trust_proxy", each) for each in given.several("trust_proxy")),
         tls_cert=cert,
         tls_key=key,
-        mdns=not switch("no_mdns"),
-        loop=loop,
-        log_level=level,
-        log_json=switch("log_json"),
+        mdns=not given.switch("no_mdns"),
+        loop=given.choice("loop", LOOPS) or "auto",
+        log_level=given.choice("log_level", _LEVELS) or "info",
+        log_json=given.switch("log_json"),
         spool=_folder("--spool", spool),
         data=data,
         sync=sync or SYNCS[0],
-        page=page,
+        page=given.choice("page", PAGES) or PAGES[0],
         store=store,
         store_prefix=prefix or ServerConfig.store_prefix,
-        store_replicas=replicas,
+        store_replicas=replicas or 0,
         blobs=_folder("--blobs", blobs),
-        spool_above=args.spool_above
-        or _converted(_count, "spool_above", text("spool_above") or str(ServerConfig.spool_above)),
+        spool_above=given.converted("spool_above", _count, ServerConfig.spool_above),
         limits=Limits(**limits),
         doors={door.name: opened[door.name] for door in doors() if opened[door.name] != door.settings()},
     )
+    _check_tokens(config)
+    for door in doors():
+        door.check(settings_of(door, config), config)
+    for door in doors():
+        config = door.adapt(settings_of(door, config), config)
+    return config
+
+
+def _check_data(data: str | None, sync: str | None, spool: str | None) -> None:
+    """Raise ValueError for flags that contradict ``--data`` or need it."""
+    if data is None and sync is not None:
+        raise ValueError("--sync is for a relay with --data: give both, or leave it out")
+    if data is not None and spool is not None:
+        raise ValueError("--data keeps the contents of all files below it already: leave out --spool")
+
+
+def _check_tokens(config: ServerConfig) -> None:
+    """Raise ValueError for flags about tokens that contradict each other."""
     if config.admin_token is not None and config.admin_token == config.token:
         raise ValueError("--admin-token must be another than --token, or every agent is the operator")
     if config.no_auth and config.token is not None:
@@ -238,11 +261,6 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         raise ValueError(
             "--new-token is for a relay that other machines can reach, without --token, CLAWLINK_TOKEN and --no-auth"
         )
-    for door in doors():
-        door.check(settings_of(door, config), config)
-    for door in doors():
-        config = door.adapt(settings_of(door, config), config)
-    return config
 
 
 def _secret(flag: str, token: str | None) -> str | None:
