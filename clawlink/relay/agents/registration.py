@@ -47,6 +47,18 @@ class Registration(NamedTuple):
     relay_key: str | None
 
 
+class _Asker(NamedTuple):
+    """The sender of a registration, with the arguments of ``register``."""
+
+    machine: str
+    agent_key: str | None
+    address: str | None
+    by_operator: bool
+    seen: bool
+    by_door: bool
+    person: bool
+
+
 class AgentRegistration(AgentLookup):
     """Registers agents, resumes them and gives them other names."""
 
@@ -118,74 +130,52 @@ class AgentRegistration(AgentLookup):
         if not by_door:
             own = await self._is_own(agent_id, ask, agent_key)
             self._admission.require_registration(agent_id if own else None, address)
-        return await self._core.finish(
-            self._register(agent_id, ask, machine, agent_key, address, by_operator, seen, by_door, person)
-        )
+        asker = _Asker(machine, agent_key, address, by_operator, seen, by_door, person)
+        return await self._core.finish(self._register(agent_id, ask, asker))
 
     @retrying
-    async def _register(
-        self,
-        agent_id: str,
-        ask: requests.Register,
-        machine: str,
-        agent_key: str | None,
-        address: str | None,
-        by_operator: bool,
-        seen: bool,
-        by_door: bool,
-        person: bool,
-    ) -> Registration:
+    async def _register(self, agent_id: str, ask: requests.Register, asker: _Asker) -> Registration:
         core = self._core
-        store = core.store
         now = core.clock()
-        old = await store.get(Agent, agent_id)
-        key_hash = None if old is None else old.key_hash
-        if ask.claim and old is not None and not by_operator:
-            self._require_claimable(old, address, now)
-        made: str | None = None
-        if ask.claim and key_hash is None and agent_key is not None:
-            access.require_strong(agent_key)
-            key_hash = access.hash_key(agent_key)
-        elif ask.claim and (old is None or key_hash is None or self._is_repeat(ask, old)):
-            made = self.make_key(agent_id, ask.idempotency_key)
-            key_hash = access.hash_key(made)
-        elif old is not None:
-            access.require_agent(old, agent_key, field="agent_id")
-        access.require_claim(key_hash is not None, self.keys_required)
-        name = (ask.name or (agent_id if old is None else old.name)).strip() or agent_id
-        if not by_door:  # who had them before they were reserved keeps them
+        old = await core.store.get(Agent, agent_id)
+        if ask.claim and old is not None and not asker.by_operator:
+            self._require_claimable(old, asker.address, now)
+        key_hash, made = self._key(agent_id, ask, old, asker.agent_key)
+        claimed = key_hash is not None
+        access.require_claim(claimed, self.keys_required)
+        before = self._unnamed(agent_id, asker, now) if old is None else old
+        name = (ask.name or before.name).strip() or agent_id
+        if not asker.by_door:  # who had them before they were reserved keeps them
             self._require_unreserved(agent_id, None if old is None else old.id, field="agent_id")
             self._require_unreserved(name, None if old is None else old.name, field="name")
         if old is None:
             _require_plain(agent_id, field="agent_id")
-            await self._require_place(agent_id, address)
-            await self._names.require_free_id(agent_id, now, claimed=key_hash is not None)
+            await self._require_place(agent_id, asker.address)
+            await self._names.require_free_id(agent_id, now, claimed=claimed)
             await self._names.require_its_own(agent_id, name, key_hash)
-        claimed = key_hash is not None
         if old is None or old.name != name:
             _require_plain(name, field="name")
         takes_name = old is None or fold(old.name) != fold(name) or (claimed and old.key_hash is None)
         if takes_name:
             await self._names.require_free_name(name, agent_id, claimed=claimed)
-        subscriptions = (EVERYTHING,) if old is None else old.subscriptions
-        if ask.subscriptions is not None:
-            subscriptions = tuple(dict.fromkeys(ask.subscriptions))
-        agent = Agent(
-            id=agent_id,
-            version=1 if old is None else old.version + 1,
+        subscriptions = before.subscriptions if ask.subscriptions is None else tuple(dict.fromkeys(ask.subscriptions))
+        agent = replace(
+            before,
+            version=before.version + 1,
             name=name,
-            capabilities=_chosen(ask.capabilities, () if old is None else old.capabilities),
-            machine=ask.machine or (machine if old is None else old.machine),
-            description=ask.description or ("" if old is None else old.description),
-            registered_at=core.time.arrival() if old is None else old.registered_at,
-            last_heartbeat=now if seen else now - core.limits.stale_after if old is None else old.last_heartbeat,
+            capabilities=_chosen(ask.capabilities, before.capabilities),
+            machine=ask.machine or before.machine,
+            description=ask.description or before.description,
+            last_heartbeat=now if asker.seen else before.last_heartbeat,
             key_hash=key_hash,
             subscriptions=subscriptions,
             topic_keys=rules.topic_keys(subscriptions),
-            notices=(None if old is None else old.notices) if ask.notices is None else ask.notices,
             resumed_at=now,
-            person=person,
-            address=address if old is None else rules.counted_at(old, address, now, core.limits),
+            beat_at=0.0,
+            notices=before.notices if ask.notices is None else ask.notices,
+            address=asker.address if old is None else rules.counted_at(old, asker.address, now, core.limits),
+            person=asker.person,
+            asleep=None,
         )
         await self._require_memory(old, agent)
         await self._names.take(name, agent_id, now, claimed=claimed)
@@ -200,9 +190,41 @@ class AgentRegistration(AgentLookup):
         elif fold(old.name) != fold(name):
             await self._names.give_up(old)
             core.activity_log.note("renamed", agent_name=name, agent_id=agent_id, before=old.name)
-        if seen and old is not None and self.presence(old) is Presence.STALE:
+        if asker.seen and old is not None and self.presence(old) is Presence.STALE:
             core.activity_log.note("came back", agent_name=name, agent_id=agent_id)
-        return Registration(agent, old is not None, made, self._relay_key(agent, made or agent_key))
+        return Registration(agent, old is not None, made, self._relay_key(agent, made or asker.agent_key))
+
+    def _unnamed(self, agent_id: str, asker: _Asker, now: float) -> Agent:
+        """Return an agent of this id as it is before it has said anything: stale, with its id for a name."""
+        return Agent(
+            id=agent_id,
+            version=0,
+            name=agent_id,
+            capabilities=(),
+            machine=asker.machine,
+            description="",
+            registered_at=self._core.time.arrival(),
+            last_heartbeat=now - self._core.limits.stale_after,
+            subscriptions=(EVERYTHING,),
+        )
+
+    def _key(
+        self, agent_id: str, ask: requests.Register, old: Agent | None, agent_key: str | None
+    ) -> tuple[str | None, str | None]:
+        """Return the hash of the agent's key, and the key itself if it is made now.
+
+        Raises NotAllowed if another agent has claimed the id, BadRequest for a key that is easy to guess.
+        """
+        key_hash = None if old is None else old.key_hash
+        if ask.claim and key_hash is None and agent_key is not None:
+            access.require_strong(agent_key)
+            return access.hash_key(agent_key), None
+        if ask.claim and (old is None or key_hash is None or self._is_repeat(ask, old)):
+            made = self.make_key(agent_id, ask.idempotency_key)
+            return access.hash_key(made), made
+        if old is not None:
+            access.require_agent(old, agent_key, field="agent_id")
+        return key_hash, None
 
     async def rename(self, agent_id: str, name: str) -> Agent:
         """Give an agent another name, for the operator, and return it.
