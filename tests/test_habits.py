@@ -10,6 +10,7 @@ TESTS = Path(__file__).parent
 
 # Files that may sleep, and why.
 SLEEPS = {
+    "bench/opcodes.py": "what a relay does after its reply ends with nothing that a client sees",
     "waiting.py": "all waits for a condition are here",
     "bench/wake.py": "a session is idle before it is woken, and that takes a moment",
     "doors/a2a/agent.py": "the conformance kit asks an agent that answers after a while",
