@@ -130,6 +130,18 @@ async def life_of_a_task(store: Any) -> None:
     }
 
 
+async def test_an_answer_asks_the_store_as_seldom_as_may_be() -> None:
+    store: Any = CountingStore()
+    scene = Scene(store=store)
+    await scene.register("req", "worker")
+    id = await scene.delegate(to_agent="worker")
+    await scene.claim("worker")
+    store.calls.clear()
+    await scene.respond("worker", id, result="done")
+    # The worker, the task, its requester and an answer that is there already, and room.
+    assert store.calls == ["get", "get", "get_both", "admission", "commit_in_order"]
+
+
 async def test_any_number_of_acks_are_read_and_committed_at_once() -> None:
     store: Any = CountingStore()
     scene = Scene(store=store)

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import random
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 from typing import Any
@@ -20,6 +21,7 @@ from clawlink.store.base import Batch, Drop, Failed, Full, Put, Store
 from clawlink.store.memory import MemoryStore
 from clawlink.store.valkey.store import LAYOUT, ValkeyStore
 from clawlink.store.valkey.wire import Wire
+from tests.relay.scene import Scene, receipt_of
 from tests.store.contract import NOW, StoreContract, ack, delivery, drop, due, lease, put, task
 from tests.store.durable import DurableContract, Failing
 from tests.valkey import Server, program, running
@@ -227,3 +229,48 @@ async def test_a_commit_is_decided_when_its_cancellation_is_told(store: Store) -
         there = await store.get(Delivery, f"d{n}")
         for _ in range(20):
             assert await store.get(Delivery, f"d{n}") == there
+
+
+async def test_each_step_of_a_task_asks_the_server_as_seldom_as_may_be(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commits are scripts, and each number is of a command and its reply."""
+    sent: Counter[str] = Counter()
+    for name in ("begin", "run", "commit"):
+        real = getattr(Wire, name)
+
+        def counted(wire: Wire, *words: Any, real: Any = real, name: str = name, **options: Any) -> Any:
+            sent["commits" if name == "commit" else "reads"] += 1
+            return real(wire, *words, **options)
+
+        monkeypatch.setattr(Wire, name, counted)
+    await store.open()
+    scene = Scene(store=store)
+    await scene.register("req", "worker")
+    steps: dict[str, dict[str, int]] = {}
+
+    def step(name: str) -> None:
+        steps[name] = dict(sorted(sent.items()))
+        sent.clear()
+
+    sent.clear()
+    id = await scene.delegate(to_agent="worker")
+    step("delegate")
+    [work] = await scene.take("worker")
+    step("claim")
+    await scene.relay.acks.ack("worker", [receipt_of(work)])
+    step("ack")
+    await scene.respond("worker", id, result="done")
+    step("respond")
+    [answer] = await scene.take("req")
+    step("claim of the answer")
+    await scene.relay.acks.ack("req", [receipt_of(answer)])
+    step("ack of the answer")
+    assert steps == {
+        "delegate": {"commits": 1, "reads": 4},
+        "claim": {"commits": 1, "reads": 5},
+        "ack": {"commits": 1, "reads": 1},
+        "respond": {"commits": 1, "reads": 6},
+        "claim of the answer": {"commits": 1, "reads": 5},
+        "ack of the answer": {"commits": 1, "reads": 1},
+    }

@@ -109,10 +109,10 @@ class Room:
         self._calm_in_all = self._calm_in_all._replace(records=math.inf)
         return held
 
-    async def has_room(self, new: Delivery, purpose: Purpose) -> bool:
+    async def has_room(self, new: Delivery, purpose: Purpose, read: Admission | None = None) -> bool:
         """Return True if the delivery finds room; see ``require_room``."""
         try:
-            await self.require_room(new, purpose)
+            await self.require_room(new, purpose, read)
         except (MailboxFull, RelayFull, StorageFull):
             return False
         return True

@@ -37,7 +37,7 @@ from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.room import Purpose
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import read_task
-from clawlink.store.base import Batch, Drop, Put
+from clawlink.store.base import Admission, Batch, Drop, Put
 
 
 class _New(NamedTuple):
@@ -115,9 +115,10 @@ class TaskReports:
         else:
             token = None if ask.receipt is None else split_receipt(ask.receipt)[0]
             moved = self._moved(task, sender, token, ask, body, now)
-            await core.memory.require(moved.footprint - task.footprint, moved.origin, answers=True)
+            read = await core.store.admission((task.requester,))
+            await core.memory.require(moved.footprint - task.footprint, moved.origin, answers=True, read=read)
             if requester is not None:
-                new, told = await self._response(task, id, sender, requester, ask, body, now, first)
+                new, told = await self._response(task, id, sender, requester, ask, body, now, first, read)
                 shown = shown if told else None
         await self._commit(task, moved, d, new)
         return _sent(task.id, id, state, shown, route)
@@ -159,10 +160,12 @@ class TaskReports:
         body: bytes,
         now: float,
         first: Delivery | None,
+        read: Admission,
     ) -> tuple[_New | None, bool]:
         """Return what to put into the requester's mailbox, if anything, and True if the requester is told.
 
-        ``first`` is a report that is there under this id. News of progress alone replace older ones that are unread.
+        ``first`` is a report that is there under this id, and ``read`` is what that mailbox holds. News of progress
+        alone replace older ones that are unread.
         """
         mailbox, final = self._mailbox, TaskState(ask.status) in FINAL
         new = mailbox.new(
@@ -177,7 +180,7 @@ class TaskReports:
             _require_same_report(task, first, body)
             return None, True
         if not alone:
-            await mailbox.require_room(new, Purpose.ANSWER if final else Purpose.REPORT)
+            await mailbox.require_room(new, Purpose.ANSWER if final else Purpose.REPORT, read)
         if ask.attachments:
             await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
         if not alone:
@@ -186,7 +189,7 @@ class TaskReports:
         merged = await mailbox.in_place_of_unread(new, first, ends_work=True)
         if not merged and first is not None:  # it was read since, or is being read
             return None, True
-        if not merged and not await mailbox.has_room(new, Purpose.ANSWER):
+        if not merged and not await mailbox.has_room(new, Purpose.ANSWER, read):
             return None, False
         return _New(new, True, merged), True
 
