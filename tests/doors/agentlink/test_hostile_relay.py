@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiohttp import WSCloseCode, web
+from aiohttp import ClientConnectionResetError, WSCloseCode, web
 
 from clawlink.agentlink import AgentLink
 from clawlink.errors import NotARelay, TooLarge
@@ -121,6 +121,36 @@ async def test_a_relay_that_talks_nonsense_does_not_end_the_link(
     await until(lambda: states.count("connected") >= 2)
     await link.disconnect()
     assert "failed by a defect" in caplog.text
+
+
+class Pinging(Hostile):
+    """A relay that pings, and waits."""
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.receive()
+        await socket.send_str('{"type": "registered"}')
+        await socket.ping()
+        await socket.receive()
+        return socket
+
+
+async def test_a_ping_that_can_no_longer_be_answered_is_the_end_of_a_connection(
+    play: Play, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ended(*_: object) -> None:
+        raise ClientConnectionResetError("Cannot write to closing transport")
+
+    monkeypatch.setattr("aiohttp.ClientWebSocketResponse.pong", ended)
+    relay = await play([], Pinging)
+    states: list[str] = []
+    link = AgentLink(relay.url, "s", "d", "dan")
+    link.on_state(states.append)
+    await link.connect()
+    await until(lambda: states.count("connected") >= 2)
+    await link.disconnect()
+    assert "defect" not in caplog.text
 
 
 class Small(Hostile):

@@ -169,7 +169,10 @@ class Session:
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
         while True:
-            message = await self._socket.receive()
+            try:
+                message = await self._socket.receive()
+            except (ConnectionError, aiohttp.ClientError):  # a ping that came before the end cannot be answered
+                return
             if message.type is not aiohttp.WSMsgType.TEXT:
                 return
             yield _read(message.data)
