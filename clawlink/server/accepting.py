@@ -105,7 +105,10 @@ class Acceptor:
                 self._complain("accepting pauses", {"reason": error.strerror or str(error)})
                 await asyncio.sleep(_PAUSE_SECONDS)
             else:
-                self._admit(conn, str(peer[0]))
+                if peer:
+                    self._admit(conn, str(peer[0]))
+                else:  # macOS has no address of a peer that has gone already
+                    conn.close()
             accepted += 1
             if accepted % _AT_ONCE == 0:  # open connections have their turn
                 await asyncio.sleep(0)

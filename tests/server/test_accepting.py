@@ -188,6 +188,24 @@ async def test_without_files_accepting_pauses_and_the_connected_go_on(
         sock.close()
 
 
+async def test_a_peer_that_has_gone_and_left_no_address_ends_no_accepting(
+    dial: Dial, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system of macOS gives such connections, as to clients that try two addresses at once."""
+    without: list[Any] = [None, ""]
+    really = socket.socket.accept
+
+    def accept(listening: socket.socket) -> tuple[socket.socket, Any]:
+        connection, peer = really(listening)
+        return connection, without.pop() if without else peer
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    relay = await serve()
+    for _ in range(len(without)):
+        assert await ended(await dial(relay.url)) == b""
+    assert (await (await dial(relay.url)).ask(ASK)).status == 200
+
+
 async def test_a_handshake_that_does_not_finish_has_a_place_and_ends(
     dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
