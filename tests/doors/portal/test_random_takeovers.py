@@ -24,7 +24,7 @@ from tests.waiting import eventually, until
 
 __all__ = ["front", "nodes"]
 
-ROUNDS = size(2, 6, 40)
+ROUNDS = size(1, 6, 40)
 
 
 @pytest.mark.storm
