@@ -165,6 +165,27 @@ def test_a_person_answers_a_question_and_cancels(acting: tuple[str, Watched]) ->
     assert [event["by"] for event in found["history"]][-2:] == ["operator", "operator"]
 
 
+def test_a_person_answers_by_keys_alone(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    keys = watched.page.keyboard
+    task = post(url, "/delegate", {"from_agent": "ann", "to_agent": "bob", "task": "t"})["message_id"]
+    only(url, "bob")
+    post(url, "/respond", {"from_agent": "bob", "message_id": task, "status": "input_required", "result": "which?"})
+    watched.show(url, "tasks?status=input_required")
+    keys.press("j")
+    keys.press("Enter")
+    watched.page.wait_for_selector(".acts textarea")
+    for _ in range(40):
+        keys.press("Tab")
+        if watched.page.evaluate("document.activeElement.matches('.acts textarea')"):
+            break
+    keys.type("that one")
+    keys.press("Tab")
+    keys.press("Enter")
+    watched.page.wait_for_selector(".acts textarea", state="detached")
+    assert only(url, "bob")["content"] == "that one"
+
+
 def test_a_person_stops_all_work_and_resumes_it(acting: tuple[str, Watched]) -> None:
     url, watched = acting
     page = watched.page
