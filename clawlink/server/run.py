@@ -40,6 +40,9 @@ _LOOK_SECONDS = 1.0
 # On an earlier uvloop a reply to an old poll counts as read though its reader died: the message is lost.
 _LEAST_UVLOOP = (0, 23)
 _GC_THRESHOLD = 50_000
+# The numbers of open files to ask for, one after the other. The hard limit of macOS is "unlimited", which it refuses,
+# as all above `kern.maxfilesperproc`.
+_OPEN_FILES = (65_536, 24_576, 10_240, 4_096, 1_024)
 
 
 class _Refused(Exception):
@@ -103,9 +106,13 @@ def _allow_many_connections() -> None:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS refuses "unlimited"
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for files in (hard, *_OPEN_FILES):
+        if soft == resource.RLIM_INFINITY or (files != resource.RLIM_INFINITY and files <= soft):
+            return
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+            return
 
 
 def _runner(loop: str) -> Callable[[Coroutine[Any, Any, None]], None]:

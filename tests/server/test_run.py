@@ -19,6 +19,7 @@ import requests
 from clawlink import lan
 from clawlink.config import ServerConfig
 from clawlink.lan import reachable_at
+from clawlink.server import run as running
 from clawlink.server.app import App
 from clawlink.server.run import banner
 from clawlink.store.memory import MemoryStore
@@ -220,6 +221,33 @@ def test_a_loop_that_is_not_installed_ends_it_with_a_sentence(tmp_path: Path, fo
             assert "--loop uvloop needs the package uvloop, 0.23 or later" in said
             assert "'.[uvloop]', or use --loop asyncio" in said
             assert "Traceback" not in said
+
+
+def test_it_may_open_as_many_files_as_the_system_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    unlimited = resource.RLIM_INFINITY
+    for soft, hard, most, wanted in (
+        (1024, 524_288, 524_288, 524_288),
+        (256, unlimited, 61_440, 24_576),  # as on macOS
+        (256, unlimited, 10_240, 10_240),
+        (unlimited, unlimited, 10_240, unlimited),
+        (4096, 4096, 4096, 4096),
+        (512, unlimited, 500, 512),
+        (50_000, unlimited, 61_440, 50_000),
+    ):
+        now = [soft]
+
+        def setrlimit(_: int, to: tuple[int, int], now: list[int] = now, most: int = most) -> None:
+            if to[0] > most or to[0] == unlimited:
+                raise ValueError("current limit exceeds maximum limit")
+            now[:] = to[:1]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(resource, "getrlimit", lambda _, now=now, hard=hard: (now[0], hard))
+            patched.setattr(resource, "setrlimit", setrlimit)
+            patched.setitem(sys.modules, "uvloop", None)
+            assert running.run(ServerConfig(loop="uvloop")) == 1, "it ends before it opens anything"
+        assert now == [wanted], (soft, hard, most)
 
 
 def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
