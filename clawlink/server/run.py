@@ -293,13 +293,18 @@ async def _grace(app: App) -> None:
 
 def _on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    # The end of the terminal, unless the parent process has it ignored, as nohup does.
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        numbers.append(hang_up)
 
     def first() -> None:
         stop.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             signal.signal(number, signal.SIG_DFL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         try:
             loop.add_signal_handler(number, first)
         except NotImplementedError:  # Windows

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -188,6 +189,28 @@ def test_a_relay_whose_standard_output_takes_nothing_says_so_and_goes_on() -> No
         process = Popen([sys.executable, "-m", *command, "--port", "0"], stdout=full, stderr=subprocess.PIPE, text=True)
         os.close(full)
         assert "standard output does not take the lines" in _ends_in_order(process), command
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_the_end_of_the_terminal_drains_a_relay_unless_that_is_ignored(loop: str) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    for ignored in (False, True):
+        relay = [sys.executable, "-m", "clawlink", "serve", "--port", "0", "--loop", loop]
+        command = ["/bin/sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *relay] if ignored else relay
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        url = re.search(r"listening on (\S+)", process.stdout.readline())
+        assert url
+        assert requests.get(url[1] + "/healthz", timeout=30).status_code == 200
+        process.send_signal(signal.SIGHUP)
+        if ignored:
+            assert requests.get(url[1] + "/healthz", timeout=30).status_code == 200
+            process.terminate()
+        _, said = process.communicate(timeout=20)
+        assert (process.returncode, "Traceback" in said) == (0, False), (ignored, said)
+        assert " draining" in said, ignored
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such numbers of files")
