@@ -9,7 +9,6 @@ from typing import NamedTuple
 _FLAGS = {"--relay": "relay", "--token": "token", "--as": "named", "--ca": "ca"}
 # Characters that no shell acts on. A letter of any script is one.
 _PLAIN = re.compile(r"[\w@%+=:,./-]", re.ASCII)
-_BREAKS = ":="
 
 
 class Typed(NamedTuple):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 HOUR = 3600.0
-DAY = 86_400.0
 _MINUTES_OF_DAY = 1440
 # An interrupted attempt is made once more, and not for ever.
 MAX_TRIES = 2

@@ -48,7 +48,6 @@ T = TypeVar("T")
 _TUS = "1.0.0"
 _read_saved = reader(file_replies.FileSaved)
 _read_history = reader(file_replies.FileHistory)
-_read_deleted = reader(file_replies.FileDeleted)
 
 
 def put_file(
