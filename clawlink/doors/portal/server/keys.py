@@ -75,32 +75,29 @@ class Keys:
         if password is not None:
             _require_password(password, field=PASSWORD)
         told = []
-        old = await self._core.store.get(Portal, PORTAL_ID)
-        if key is None and (old is None or not old.owner_hash):
+        before = await self._core.store.get(Portal, PORTAL_ID) or Portal(
+            id=PORTAL_ID, version=0, url=self._url, owner_hash="", password=""
+        )
+        if key is None and not before.owner_hash:
             key = new_key()
             told.append(f"The owner key of the portal, shown this once: {key}")
-        if password is None and (old is None or not old.password):
+        if password is None and not before.password:
             password = random_text(12)
             told.append(f"The owner's password, shown this once: {password}")
-        owner_hash = hash_key(key) if key is not None else "" if old is None else old.owner_hash
-        stored = "" if old is None else old.password
+        stored = before.password
         if password is not None and not stored:
             stored = await self._hashed(password)
-        if old is None:
-            new = Portal(id=PORTAL_ID, version=1, url=self._url, owner_hash=owner_hash, password=stored)
-        else:
-            same = stored == old.password
-            new = replace(
-                old,
-                version=old.version + 1,
-                url=self._url,
-                owner_hash=owner_hash,
-                password=stored,
-                sessions=old.sessions if same else {},
-                pages=old.pages if same else {},
-            )
-        if old is None or replace(new, version=old.version) != old:
-            await self._core.commit(new.partition_key, Put(new))
+        same = stored == before.password
+        new = replace(
+            before,
+            url=self._url,
+            owner_hash=before.owner_hash if key is None else hash_key(key),
+            password=stored,
+            sessions=before.sessions if same else {},
+            pages=before.pages if same else {},
+        )
+        if new != before:
+            await self._core.commit(new.partition_key, Put(replace(new, version=before.version + 1)))
         return told
 
     async def adopt(self, key: str | None, password: str | None) -> bool:
