@@ -187,23 +187,13 @@ class Guests:
             offer = consent.offered(guest.content, self._book.url)
             place, key = url or offer.url, key or offer.key
             old = None if place is None else await core.store.get(Contact, normalised(place))
-            if old is not None and old.blocked:
-                raise WrongState(
-                    f"contact {old.number} is blocked; unblock it first", field="portal_url", current="blocked"
-                )
-            if old is not None and (lenient or key in (None, old.key)):
-                contact = old
-                made = old.id if key in (None, old.key) else None
-            elif place is not None and key is not None:
-                contact = await self._approved(place, key, old, agent_name, user_name, swap=swap)
-                made = contact.id
+            contact = await self._contact_for(
+                number, place, key, old, agent_name, user_name, swap=swap, lenient=lenient
+            )
+            if contact is not None and contact is not old:
                 changes.append(Put(contact))
-            elif not lenient:
-                raise BadRequest(
-                    f"guest message {number} does not offer one portal and one key; ask the guest, or name them: "
-                    f"clawlink portal approve {number} --url URL --key KEY",
-                    field="portal_url" if place is None else "key",
-                )
+            if contact is not None and key in (None, contact.key):
+                made = contact.id
         decided = _decided(guest, decision, made)
         if decided is not guest:
             changes.append(Put(decided))
@@ -231,17 +221,34 @@ class Guests:
                 current=guest.status.value,
             )
 
-    async def _approved(
+    async def _contact_for(
         self,
-        url: str,
-        key: str,
+        number: int,
+        place: str | None,
+        key: str | None,
         old: Contact | None,
         agent_name: str | None,
         user_name: str | None,
         *,
         swap: bool,
-    ) -> Contact:
-        id = normalised(url)
+        lenient: bool,
+    ) -> Contact | None:
+        """Return the contact that an approval makes or changes, the ``old`` one if it stays; None for none."""
+        if old is not None and old.blocked:
+            raise WrongState(
+                f"contact {old.number} is blocked; unblock it first", field="portal_url", current="blocked"
+            )
+        if old is not None and (lenient or key in (None, old.key)):
+            return old
+        if place is None or key is None:
+            if lenient:
+                return None
+            raise BadRequest(
+                f"guest message {number} does not offer one portal and one key; ask the guest, or name them: "
+                f"clawlink portal approve {number} --url URL --key KEY",
+                field="portal_url" if place is None else "key",
+            )
+        id = normalised(place)
         self._contacts.require_other(id)
         if old is not None and not swap:
             raise WrongState(
@@ -250,7 +257,7 @@ class Guests:
                 field="portal_url",
                 current=old.number,
             )
-        return await self._contacts.changed(id, url, old, key, (None, agent_name, user_name))
+        return await self._contacts.changed(id, place, old, key, (None, agent_name, user_name))
 
     async def forget(self, url: str) -> int:
         """Forget the guest messages that offer this portal, and return how many there were."""
