@@ -40,6 +40,7 @@
     ├── Unavailable               503, and worth another try
     │   ├── Draining                  draining          the relay is shutting down
     │   ├── Stopped                   stopped           the operator has stopped all work
+    │   ├── NotActive                 not_active        another relay of the mesh does this now, or none yet
     │   └── StoreUnavailable          store_unavailable
     ├── InternalError             500 internal_error    a defect of the relay; its log says more
     ├── RelayUnreachable          raised by clients     nobody answered at that address, or not in time
