@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import multiprocessing
 import os
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -22,6 +22,7 @@ from clawlink.errors import BadRequest, ClawLinkError, StorageFull, StoreUnavail
 from tests.doors.agentrelay.client.conftest import Desk
 from tests.doors.agentrelay.client.dying import ACTIONS, Runner
 from tests.effort import size
+from tests.processes import Popen
 
 pytestmark = pytest.mark.storm
 
@@ -35,6 +36,18 @@ STATUS = {
     "cmp": "completed",
     "verify": "verified",
 }
+
+SENDER = """
+import sys
+from pathlib import Path
+
+from clawlink.doors.agentrelay.client.folder import Folder
+
+data, name, count = sys.argv[1:]
+folder = Folder(Path(data))
+for number in range(int(count)):
+    folder.send("b", "REQ", f"p{name}-{number}", {"sender_agent": "a"})
+"""
 
 
 def prepared(data: Path) -> None:
@@ -108,10 +121,9 @@ def test_after_a_kill_at_any_step_all_or_nothing_is_there_and_it_is_said(tmp_pat
 
 
 def test_sixteen_processes_lose_nothing(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
     each = size(4, 16, 63)
-    with context.Pool(16) as pool:
-        pool.starmap(_send_many, [(str(tmp_path), name, each) for name in range(16)])
+    senders = [Popen([sys.executable, "-c", SENDER, str(tmp_path), str(name), str(each)]) for name in range(16)]
+    assert [sender.wait(60) for sender in senders] == [0] * 16
     said: list[str] = []
     folder = Folder(tmp_path, tell=said.append)
     events = json.loads(folder.registry.read_text())["events"]
@@ -120,12 +132,6 @@ def test_sixteen_processes_lose_nothing(tmp_path: Path) -> None:
     assert len({event["secret"] for event in events.values()}) > 16 * each * 0.97
     folder.receive("REQ,p3-3,s/p3-3.json,,")
     assert said == []
-
-
-def _send_many(data: str, name: int, count: int) -> None:
-    folder = Folder(Path(data))
-    for number in range(count):
-        folder.send("b", "REQ", f"p{name}-{number}", {"sender_agent": "a"})
 
 
 def test_of_many_who_send_one_id_one_does(desk: Desk) -> None:
