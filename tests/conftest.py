@@ -187,7 +187,10 @@ def make_store(kind: str) -> Store:
 
 
 # Where tests start processes or wait: these begin first, so that no worker is left alone with them at the end.
-_LONG = ("system", "relay/test_task_machine", "store/test_machine", "bench", "test_", "cli", "client", "server")
+_LONG = (
+    *("system", "relay/test_task_machine", "store/test_machine", "bench", "page", "doors/portal/page"),
+    *("doors/portal/test_bench", "test_", "cli", "wake", "doors", "client", "store", "server"),
+)
 
 
 @pytest.hookimpl(wrapper=True)
