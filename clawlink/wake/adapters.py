@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from clawlink.client.hooks.rules import HOSTS
@@ -79,6 +79,17 @@ class Closed:
 
     async def fire(self, notice: Notice) -> Result:
         return Result(FAILED, self._why)
+
+
+class Unattended(Closed):
+    """An identity that no session acts as. ``is_online`` returns True while a program of its own is at the relay."""
+
+    def __init__(self, is_online: Callable[[], Awaitable[bool]]) -> None:
+        super().__init__("none", "no session acts as it; set its chain in wake.toml, as to a command of yours")
+        self._is_online = is_online
+
+    async def busy(self) -> bool:
+        return await self._is_online()  # it reads its mail by itself, in its own time
 
 
 class Command:

@@ -17,7 +17,7 @@ from clawlink.client.hooks.rules import HOSTS
 from clawlink.client.hooks.sessions import Session, Sessions
 from clawlink.client.identity import Identities, Saved, of_session
 from clawlink.wake import openclaw, settings
-from clawlink.wake.adapters import Adapter, Closed, Command, OverOpenClaw, Resume, within
+from clawlink.wake.adapters import Adapter, Closed, Command, OverOpenClaw, Resume, Unattended, within
 from clawlink.wake.answers import Answers
 from clawlink.wake.desk import ByWaiting, Desk, Key
 from clawlink.wake.journal import Journal, Today
@@ -125,14 +125,15 @@ class Program:
         for key in [key for key, watched in self._watched.items() if watched.facts != wanted.get(key)]:
             await self._stop(key)
         for saved, session in agents:
-            if _key(saved) not in self._watched and (adapters := self._adapters(saved, session)):
-                self._start(saved, session, adapters)
+            if _key(saved) not in self._watched:
+                self._start(saved, session)
 
     def _facts(self, saved: Saved, session: Session | None) -> tuple[Any, ...]:
         """Return all that an agent's watcher is made from."""
         lasting = None
         if session is not None:
-            lasting = (session.host, session.session_id, session.folder, session.server, session.variables)
+            of_host = (session.server, session.variables, session.ended)
+            lasting = (session.host, session.session_id, session.folder, *of_host)
         return saved, lasting, self.settings.of(saved.name)
 
     def _read(self) -> tuple[list[Saved], list[tuple[Saved, Session]], str | None]:
@@ -156,8 +157,11 @@ class Program:
                 found[agent_id] = session
         return found
 
-    def _adapters(self, saved: Saved, session: Session | None) -> list[Adapter]:
-        """Return the chain of an agent, in its order. An identity that no session acts as has none unless it is set."""
+    def _adapters(self, saved: Saved, session: Session | None, client: AsyncClient) -> list[Adapter]:
+        """Return the chain of an agent, in its order. An identity that no session acts as can be woken if one is set.
+
+        Else there is nobody to wake, and its senders and the person are told.
+        """
         own = self.settings.of(saved.name)
         chain = own.chain if own.chain is not None else () if session is None else (settings.SESSION,)
         found: list[Adapter] = []
@@ -170,11 +174,14 @@ class Program:
                 found.append(Command(own.command, saved.typed, self._environ))
             elif name == settings.OPENCLAW:
                 found.append(self._openclaw(self._environ))
-        return found
+        return found or [Unattended(partial(_is_online, client, saved))]
 
     def _way_in(self, session: Session, own: settings.Agent) -> Adapter:
         if session.host == "openclaw":
             return self._openclaw(within(session, self._environ))
+        if session.ended:
+            why = f"its session has ended; resume in its chain ({settings.FILE}) goes on with it without a screen"
+            return Closed(f"{session.host} session", why)
         if session.host == "claude":
             return ByWaiting(self.desk, session)
         if session.host == "codex":
@@ -194,11 +201,11 @@ class Program:
         except NoGateway as why:
             return OverOpenClaw(None, str(why))
 
-    def _start(self, saved: Saved, session: Session | None, adapters: Sequence[Adapter]) -> None:
+    def _start(self, saved: Saved, session: Session | None) -> None:
         client = AsyncClient(
             saved.relay, token=saved.token, agent_id=saved.agent_id, agent_key=saved.agent_key, ca=saved.ca
         )
-        target = Target(saved, self.settings.of(saved.name).policy, adapters)
+        target = Target(saved, self.settings.of(saved.name).policy, self._adapters(saved, session, client))
         if session is not None:
             is_busy = partial(self._is_busy, session)
             target = target._replace(told=lambda: self.current(session).told, is_busy=is_busy, host=session.host)
@@ -263,6 +270,12 @@ class _Watched(NamedTuple):
     task: asyncio.Task[None]
     facts: tuple[Any, ...]
     session: Key | None
+
+
+async def _is_online(client: AsyncClient, saved: Saved) -> bool:
+    """Return True if the relay shows an agent as online. Raises ClawLinkError."""
+    found = await client.discover(name=saved.name)
+    return any(agent.agent_id == saved.agent_id for agent in found.agents)
 
 
 def _key(saved: Saved) -> tuple[str, str]:

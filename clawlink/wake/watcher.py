@@ -14,7 +14,7 @@ from clawlink.domain.backoff import backoff
 from clawlink.errors import ClawLinkError
 from clawlink.protocol.mailbox_replies import Unread
 from clawlink.wake import rules
-from clawlink.wake.adapters import Adapter, Notice
+from clawlink.wake.adapters import MAX_NOTE, Adapter, Notice
 from clawlink.wake.journal import Journal, Kept
 from clawlink.wake.rules import Fire, GiveUp, Look, Policy, State, Tell, Wait, Wake
 
@@ -171,7 +171,7 @@ class Watcher:
         ready = [step for step, adapter in enumerate(target.adapters) if adapter.closed() is None]
         busy = target.is_busy()
         if certain and not busy:
-            busy = any([await target.adapters[step].busy() for step in ready])
+            busy = any([await adapter.busy() for adapter in target.adapters])
         look = Look(
             unread,
             min((self._seen.get(id, now) for id in unread if id not in state.given_up), default=now),
@@ -217,6 +217,9 @@ class Watcher:
         wake = self.kept.state.wake
         last = self.target.adapters[wake.step].name if wake and wake.step < len(self.target.adapters) else "none"
         why = (wake.note if wake and wake.note else None) or given.why
+        if wake is None:
+            closed = dict.fromkeys(filter(None, (adapter.closed() for adapter in self.target.adapters)))
+            why = ": ".join(filter(None, (why, "; ".join(closed))))[:MAX_NOTE]
         key = f"{wake.key if wake else 'none'}-end"
         await self._woken(given.ids, last, rules.GIVEN_UP, why, key)
         await self._around.unreachable(self.target.saved, given.ids, why)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -77,11 +77,16 @@ def _named(name: str, tools: Sequence[str]) -> str | None:
 
 
 class Model:
-    """A server of all three interfaces. ``url`` is its address, ``seen`` the texts of its conversations, in order."""
+    """A server of all three interfaces. ``url`` is its address, ``seen`` the texts of its conversations, in order.
+
+    ``on_tool`` is awaited before it calls a tool. With ``reads`` off it never reads mail.
+    """
 
     def __init__(self) -> None:
         self.seen: list[list[Item]] = []
         self.answers: list[Answer] = []
+        self.reads = True
+        self.on_tool: Callable[[], Awaitable[None]] | None = None
         self._handled: set[str] = set()
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/messages", self._anthropic)
@@ -104,16 +109,20 @@ class Model:
     ) -> None:
         await self._runner.cleanup()
 
-    def told(self, kind: str, words: str) -> bool:
-        """Return True if the model was shown these words by a ``user`` or a ``tool``."""
-        return any(item.kind == kind and words in item.text for items in self.seen for item in items)
+    def shows(self, words: str) -> bool:
+        """Return True if the model was shown these words, by a person, a program or a tool."""
+        return any(words in item.text for items in self.seen for item in items if item.kind != "call")
 
-    def _decide(self, items: list[Item], tools: Sequence[str]) -> Answer:
+    async def _decide(self, items: list[Item], tools: Sequence[str]) -> Answer:
         if not tools:  # as for a title of the session
             return Answer("A title")
         self.seen.append(items)
+        if not self.reads:
+            tools = [tool for tool in tools if not tool.endswith(_INBOX)]
         answer = decide(items, tools, self._handled)
         self.answers.append(answer)
+        if answer.tool is not None and self.on_tool is not None:
+            await self.on_tool()
         return answer
 
     # -- Anthropic -----------------------------------------------------------------------------------------------------
@@ -133,7 +142,7 @@ class Model:
                     items.append(Item("tool", _flat(part.get("content"))))
                 elif part["type"] == "text" and message["role"] != "assistant":
                     items.append(Item("user", part["text"]))
-        answer = self._decide(items, [tool["name"] for tool in said.get("tools", ())])
+        answer = await self._decide(items, [tool["name"] for tool in said.get("tools", ())])
         block: dict[str, Any] = {"type": "text", "text": ""}
         delta: dict[str, Any] = {"type": "text_delta", "text": answer.text}
         if answer.tool is not None:
@@ -182,7 +191,7 @@ class Model:
                 spaces[tool["name"]] = ""
             for inner in tool.get("tools", ()) if tool["type"] == "namespace" else ():
                 spaces[inner["name"]] = tool["name"]
-        answer = self._decide(items, list(spaces))
+        answer = await self._decide(items, list(spaces))
         output: dict[str, Any] = {
             "type": "message",
             "role": "assistant",
@@ -223,7 +232,7 @@ class Model:
                 items.append(Item("call", json.loads(function["arguments"])["id"] if by_id else function["name"]))
             if message["role"] in ("user", "tool"):
                 items.append(Item(message["role"], _flat(message["content"])))
-        answer = self._decide(items, [tool["function"]["name"] for tool in said.get("tools", ())])
+        answer = await self._decide(items, [tool["function"]["name"] for tool in said.get("tools", ())])
         delta: dict[str, Any] = {"role": "assistant", "content": answer.text}
         if answer.tool is not None:
             function = {"name": answer.tool, "arguments": answer.arguments}
@@ -262,7 +271,7 @@ class Model:
                 elif "text" in part and content["role"] == "user":
                     items.append(Item("user", part["text"]))
         tools = [one["name"] for tool in said.get("tools", ()) for one in tool.get("functionDeclarations", ())]
-        answer = self._decide(items, tools)
+        answer = await self._decide(items, tools)
         said_part: dict[str, Any] = {"text": answer.text}
         if answer.tool is not None:
             said_part = {"functionCall": {"name": answer.tool, "args": json.loads(answer.arguments), "id": answer.id}}

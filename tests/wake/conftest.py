@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from clawlink.client.aio import AsyncClient
 from clawlink.client.identity import Saved
@@ -80,7 +81,7 @@ class Scene:
     def __init__(self, relay: Running, home: Path) -> None:
         self.relay = relay
         self.around = Around(home)
-        self.adapters = [Played("first"), Played("second")]
+        self.adapters: list[Any] = [Played("first"), Played("second")]
         self.policy = Policy(claim=60.0, batch=0.03, per_hour=20)
         self._client: AsyncClient | None = None
         self._task: asyncio.Task[None] | None = None

@@ -21,6 +21,7 @@ from clawlink.client.hooks.rules import ENDED
 from clawlink.client.hooks.sessions import Session, Sessions
 from clawlink.client.hooks.waiting import Waiter
 from clawlink.client.identity import Identities, Saved
+from clawlink.wake.adapters import Notice
 from clawlink.wake.program import Program
 from tests import waiting
 from tests.conftest import Running, Serve
@@ -302,7 +303,8 @@ async def test_agents_come_and_go_with_their_files_and_the_settings(
         other = (await house.relay.post("/register", {"name": "other"}))[1]
         Identities(house.home).save(Saved("other", other["agent"]["agent_id"], house.relay.url))
         await house.begin(OPENCLAW_GATEWAY_URL=openclaw.url, OPENCLAW_HOOKS_TOKEN=openclaw.token)
-        assert [watcher.target.saved.name for watcher in house.program.watched()] == ["claw"]
+        ways = {one.target.saved.name: [way.name for way in one.target.adapters] for one in house.program.watched()}
+        assert ways == {"claw": ["openclaw"], "other": ["none"]}
         await ann.delegate("claw", "Count")
         await until(lambda: bool(openclaw.lines))
         assert openclaw.lines[0][0].startswith('ClawLink: 1 new message for you (claw) from "Ann"')
@@ -310,13 +312,13 @@ async def test_agents_come_and_go_with_their_files_and_the_settings(
         (house.home / "wake.toml").write_text("chain = 5")
         await house.program.refresh()
         await house.program.refresh()
-        assert len(house.program.watched()) == 1
+        assert len(house.program.watched()) == 2
         assert [text for text in house.said if "wake.toml" in text] == [
             f"the settings before are in force: {house.home / 'wake.toml'}: chain is a list of texts"
         ]
         (house.home / "wake.toml").unlink()
         await house.program.refresh()
-        assert house.program.watched() == []
+        assert [way.name for one in house.program.watched() for way in one.target.adapters] == ["none", "none"]
 
 
 async def test_at_the_end_the_person_is_told_by_the_ways_that_are_set(
@@ -357,7 +359,8 @@ async def test_a_kept_identity_is_reached_by_the_session_whose_tools_act_as_it(
     Identities(house.home).save(bob)
     session = await house.session("s1")
     await house.begin()
-    assert len(house.program.watched()) == 1, "no session acts as bob"
+    ways = {one.target.saved.name: [way.name for way in one.target.adapters] for one in house.program.watched()}
+    assert ways == {"bob": ["none"], session.name: ["claude hook"]}, "no session acts as bob"
     house.sessions.act(session, bob.agent_id)
     await house.program.refresh()
     assert len(house.program.watched()) == 2
@@ -367,4 +370,21 @@ async def test_a_kept_identity_is_reached_by_the_session_whose_tools_act_as_it(
     assert "for you (bob)" in str(said[0])
     house.sessions.keep(session._replace(ended=True))
     await house.program.refresh()
-    assert [one.target.saved.name for one in house.program.watched()] == [session.name]
+    ways = {one.target.saved.name: [way.name for way in one.target.adapters] for one in house.program.watched()}
+    assert ways == {"bob": ["none"], session.name: ["claude session"]}
+
+
+async def test_an_identity_that_no_session_acts_as_is_shown_as_not_wakeable(house: House, ann: AsyncClient) -> None:
+    carl = (await house.relay.post("/register", {"name": "carl"}))[1]["agent"]
+    Identities(house.home).save(Saved("carl", carl["agent_id"], house.relay.url))
+    await house.begin()
+    (watcher,) = house.program.watched()
+    shown = (await asyncio.to_thread(port.ask, str(house.home), {"ask": "status"}, 10.0))["agents"]
+    assert [(one["name"], one["host"], one["hopeless"]) for one in shown] == [("carl", None, True)]
+    assert "wake.toml" in shown[0]["ways"]["none"]
+    (way,) = watcher.target.adapters
+    assert await way.busy() is True, "a program of its own reads its mail"
+    async with AsyncClient(house.relay.url, agent_id=carl["agent_id"]) as own:
+        await own.sleep()
+    assert await way.busy() is False
+    assert (await way.fire(Notice("x", ("m",), "k"))).result == "failed"

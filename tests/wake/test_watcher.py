@@ -10,7 +10,7 @@ import pytest
 from yarl import URL
 
 from clawlink.store.memory import MemoryStore
-from clawlink.wake.adapters import Result
+from clawlink.wake.adapters import Result, Unattended
 from clawlink.wake.rules import FAILED, STARTED
 from tests import waiting
 from tests.conftest import UNPACED, Serve
@@ -146,7 +146,7 @@ async def test_a_way_that_opens_is_used_at_once(scene: Scene) -> None:
     second.is_closed = "no screen"
     id = await scene.send()
     await until(lambda: scene.around.told)
-    assert scene.around.told == [((id,), "no way to wake it is open")]
+    assert scene.around.told == [((id,), "no way to wake it is open: no screen")]
     assert await scene.wakes(id) == [("none", "given_up")]
 
 
@@ -264,3 +264,22 @@ async def test_a_relay_that_is_gone_for_an_hour_is_found_again(serve: Serve, tmp
     await until(lambda: first.notices, 60)
     assert first.notices[0].ids == (id,)
     await scene.end()
+
+
+async def test_an_agent_that_nobody_can_wake_is_given_up_once_it_is_away(scene: Scene) -> None:
+    online = True
+
+    async def is_online() -> bool:
+        return online
+
+    scene.adapters = [Unattended(is_online)]
+    scene.start()
+    id = await scene.send()
+    await pass_time(300)
+    assert await scene.wakes(id) == [], "it is at work, and reads in its own time"
+    online = False
+    await until(lambda: scene.around.told)
+    ((ids, why),) = scene.around.told
+    assert ids == (id,)
+    assert "no session acts as it" in why
+    assert await scene.wakes(id) == [("none", "given_up")]

@@ -222,9 +222,11 @@ def _show(ctx: Context, user: Place) -> Exit:
             and _is_connected(program, place)
         ]
         version = _version(program) or ("unknown" if found else "not found")
-        wakeable, woken, why = _wakeable(program, watched, bool(places), found)
+        wakeable, woken, why = _wakeable(program, watched, connected=bool(places), found=found)
         skill = "yes" if any(_has_skill(program, place) for place in (user, project)) else "no"
         rows.append((program.title, version, ", ".join(places) or "no", skill, wakeable, woken, why))
+    if any(agent["host"] is None for agent in watched or ()):
+        rows.append(("(none)", "", "", "", *_wakeable(None, watched, connected=True, found=True)))
     head = ("program", "version", "connected", "skill", "wakeable", "last woken", "why not")
     if ctx.json:
         ctx.out.json([dict(zip((name.replace(" ", "_") for name in head), row, strict=True)) for row in rows])
@@ -246,15 +248,19 @@ def _watched(ctx: Context) -> list[dict[str, Any]] | None:
 
 
 def _wakeable(
-    program: Program, watched: list[dict[str, Any]] | None, connected: bool, found: bool
+    program: Program | None, watched: list[dict[str, Any]] | None, *, connected: bool, found: bool
 ) -> tuple[str, str, str]:
-    """Return by which way a session of a program can be woken, when one was, and why none can be."""
+    """Return by which way a session of a program can be woken, when one was, and why none can be.
+
+    Without a program it is about identities that no session acts as.
+    """
     import time
 
     from clawlink.cli.render import duration
     from clawlink.domain.terminal import cell
 
-    own = [agent for agent in watched or () if agent["host"] == program.name]
+    name = None if program is None else program.name
+    own = [agent for agent in watched or () if agent["host"] == name]
     last = max((agent["last_woken"] for agent in own if agent["last_woken"] is not None), default=None)
     woken = "never" if last is None else f"{duration(time.time() - last)} ago"
     ways = sorted({name for agent in own for name, why in agent["ways"].items() if why is None})
@@ -263,7 +269,7 @@ def _wakeable(
     if not connected and not found:
         return "no", woken, "not installed here"
     if not connected:
-        return "no", woken, f"not connected: clawlink connect {program.name}"
+        return "no", woken, f"not connected: clawlink connect {name}"
     if watched is None:
         return "no", woken, "clawlink wake does not run: clawlink wake --install"
     closed = next((why for agent in own for why in agent["ways"].values() if why), "no session was begun")

@@ -157,7 +157,9 @@ def _table(ctx: Context, agents: list[dict[str, Any]]) -> None:
         ways = [cell(name) for name, why in agent["ways"].items() if why is None]
         last = "never" if agent["last_woken"] is None else when(_iso(agent["last_woken"]), time.time())
         unread = "?" if agent["unread"] is None else str(agent["unread"])
-        rows.append((cell(agent["name"]), unread, ", ".join(ways) or "none", last, cell(agent["why"])))
+        closed = "; ".join(cell(why) for why in agent["ways"].values() if why is not None)
+        by = ", ".join(ways) or f"not wakeable: {closed}"
+        rows.append((cell(agent["name"]), unread, by, last, cell(agent["why"])))
     ctx.out.table(("agent", "unread", "wakeable by", "last woken", "now"), rows)
 
 

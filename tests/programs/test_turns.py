@@ -1,0 +1,274 @@
+"""Real turns of coding agents, with a stand-in for their model: they are told of mail in mid-turn, and read it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from clawlink.client.aio import AsyncClient
+from clawlink.client.hooks.sessions import Session, Sessions
+from tests.conftest import RelayProcess, Start
+from tests.programs import fetch
+from tests.programs.model import Model
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows tells of no ancestors")
+_PATIENCE = 120.0
+_KEY = "sk-ant-api03-" + "stand-in-" * 4
+
+
+class Account:
+    """An account with one program, a relay, and an agent elsewhere that writes to its sessions."""
+
+    def __init__(self, home: Path, relay: RelayProcess, model: Model, ann: AsyncClient) -> None:
+        self.home = home
+        self.model = model
+        self.ann = ann
+        self.project = home / "project"
+        (self.project / ".git").mkdir(parents=True)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLAWLINK_", "ANTHROPIC"))}
+        self.environ = {**kept, "HOME": str(home), "CLAWLINK_RELAY": relay.url, "CLAWLINK_NO_MDNS": "yes"}
+        self._processes: list[asyncio.subprocess.Process] = []
+
+    async def start(self, *words: str, **options: Any) -> asyncio.subprocess.Process:
+        """Start a command in the project. It ends with the test."""
+        streams = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.PIPE}
+        process = await asyncio.create_subprocess_exec(
+            *words, cwd=self.project, env=self.environ, stderr=asyncio.subprocess.STDOUT, **{**streams, **options}
+        )
+        self._processes.append(process)
+        return process
+
+    async def run(self, *words: str) -> str:
+        """Run a command in the project to its end, and return what it says."""
+        process = await self.start(*words)
+        said, _ = await asyncio.wait_for(process.communicate(), _PATIENCE)
+        assert process.returncode == 0, said.decode(errors="replace")
+        return said.decode(errors="replace")
+
+    async def clawlink(self, *words: str) -> str:
+        return await self.run(sys.executable, "-m", "clawlink", *words)
+
+    async def connect(self, program: str) -> None:
+        """Connect a program. A busy machine needs more time for a hook than a person would wait."""
+        await self.clawlink("connect", program, "--yes")
+        for file in self.home.rglob("*"):
+            if file.suffix in (".json", ".js") and file.is_file() and "node_modules" not in file.parts:
+                text = file.read_text()
+                slow = text.replace(f"--host {program}", f"--host {program} --seconds 20")
+                slow = slow.replace("const FLAGS = []", 'const FLAGS = ["--seconds", "20"]')
+                file.write_text(slow.replace("MOST_MS = 3000", "MOST_MS = 60000"))
+
+    def session(self, host: str) -> Session:
+        """Return the one session of a program."""
+        (session,) = (one for one in Sessions(self.home / ".clawlink").all() if one.host == host and one.agent_id)
+        return session
+
+    async def begun(self, host: str) -> Session:
+        """Return the session of a program once its first hook has registered it."""
+        await eventually(
+            lambda: _is(any(one.agent_id for one in Sessions(self.home / ".clawlink").all())), seconds=_PATIENCE
+        )
+        return self.session(host)
+
+    async def close(self) -> None:
+        for process in self._processes:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def _is(fact: bool) -> bool:
+    return fact
+
+
+@pytest.fixture
+async def account(start_relay: Start, tmp_path: Path) -> AsyncIterator[Account]:
+    relay = start_relay()
+    home = tmp_path / "home"
+    home.mkdir()
+    async with Model() as model, AsyncClient(relay.url) as ann:
+        await ann.register("Ann")
+        account = Account(home, relay, model, ann)
+        yield account
+        await account.close()
+
+
+def _needs(name: str) -> Callable[[Any], Any]:
+    why = f"no {name} under .cache (see tests/programs/fetch.py)"
+    return pytest.mark.skipif(not fetch.path(name).exists(), reason=why)
+
+
+async def _sends_in_mid_turn(account: Account, host: str) -> list[str]:
+    """Have mail come while the model's first tool runs. Returns a list that gets the message's id."""
+    sent: list[str] = []
+
+    async def send() -> None:
+        if not sent:
+            sent.append((await account.ann.send(account.session(host).name, "in mid-turn")).message_id)
+
+    account.model.on_tool = send
+    return sent
+
+
+async def _is_read_in_mid_turn(account: Account, host: str, sent: list[str]) -> None:
+    model = account.model
+    tools = [answer.tool for answer in model.answers]
+    assert tools[0] is not None
+    assert str(tools[1]).endswith("relay_inbox"), tools
+    assert tools[-1] is None
+    assert model.shows(f"you are the agent {account.session(host).name}"), "the first hook greets"
+    assert model.shows(f'- message {sent[0]} from "Ann": "in mid-turn"'), "the hook after the tool tells"
+    assert (await account.ann.message(sent[0])).delivered_at is not None
+
+
+@_needs("claude")
+async def test_claude_code(account: Account) -> None:
+    account.environ |= {
+        "ANTHROPIC_BASE_URL": account.model.url,
+        "ANTHROPIC_API_KEY": _KEY,
+        "ENABLE_TOOL_SEARCH": "false",
+    }
+    account.environ |= {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"}
+    await account.connect("claude")
+    sent = await _sends_in_mid_turn(account, "claude")
+    prompt = 'CALL Bash {"command": "echo hi", "description": "x"} END'
+    claude = str(fetch.path("claude"))
+    assert "DONE" in await account.run(claude, "-p", prompt, "--allowedTools", "Bash,mcp__clawlink")
+    await _is_read_in_mid_turn(account, "claude", sent)
+    # A session that is idle on a screen is woken, and reads.
+    for file in (account.home / ".clawlink" / "sessions").iterdir():
+        file.unlink()
+    settings = account.home / ".claude.json"
+    trust = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
+    seen = {
+        "hasCompletedOnboarding": True,
+        "theme": "dark",
+        "customApiKeyResponses": {"approved": [_KEY[-20:]], "rejected": []},
+    }
+    settings.write_text(
+        json.dumps({**json.loads(settings.read_text()), **seen, "projects": {str(account.project): trust}})
+    )
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    account.environ["TERM"] = "xterm-256color"
+    streams = dict.fromkeys(("stdin", "stdout"), theirs)
+    await account.start(claude, "--allowedTools", "mcp__clawlink", start_new_session=True, **streams)
+    os.close(theirs)
+    reading = asyncio.ensure_future(asyncio.to_thread(_drain, ours))
+    session = await account.begun("claude")
+    await eventually(lambda: _is(Sessions(account.home / ".clawlink").armed(session) is not None), seconds=_PATIENCE)
+    id = (await account.ann.send(session.name, "to an idle one")).message_id
+    await eventually(lambda: _has_read(account.ann, id), seconds=_PATIENCE)
+    await eventually(lambda: _is_woken(account.ann, id, "claude hook"), seconds=_PATIENCE)
+    assert account.model.shows("ClawLink: 1 new message for you")
+    await account.close()
+    os.close(ours)
+    await reading
+
+
+def _drain(screen: int) -> None:
+    try:
+        while os.read(screen, 65536):
+            pass
+    except OSError:
+        return
+
+
+async def _has_read(ann: AsyncClient, id: str) -> bool:
+    return (await ann.message(id)).delivered_at is not None
+
+
+async def _is_woken(ann: AsyncClient, id: str, adapter: str) -> bool:
+    return [wake.adapter for wake in (await ann.message(id)).woken] == [adapter]
+
+
+@_needs("codex")
+async def test_codex(account: Account) -> None:
+    settings = account.home / ".codex" / "config.toml"
+    settings.parent.mkdir()
+    settings.write_text(
+        'model = "m"\nmodel_provider = "standin"\napproval_policy = "never"\nsandbox_mode = "danger-full-access"\n'
+        f'[model_providers.standin]\nname = "standin"\nbase_url = "{account.model.url}/v1"\nwire_api = "responses"\n'
+    )
+    await account.connect("codex")
+    sent = await _sends_in_mid_turn(account, "codex")
+    codex = str(fetch.path("codex"))
+    trusted = ("--skip-git-repo-check", "--dangerously-bypass-hook-trust")
+    assert "DONE" in await account.run(codex, "exec", *trusted, 'CALL exec_command {"cmd": "echo hi"} END')
+    await _is_read_in_mid_turn(account, "codex", sent)
+
+
+@_needs("gemini")
+async def test_gemini_cli(account: Account) -> None:
+    account.environ |= {"GEMINI_API_KEY": "x", "GOOGLE_GEMINI_BASE_URL": account.model.url}
+    settings = account.home / ".gemini" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text(json.dumps({"security": {"auth": {"selectedType": "gemini-api-key"}}}))
+    await account.connect("gemini")
+    sent = await _sends_in_mid_turn(account, "gemini")
+    words = ("--skip-trust", "--yolo", "-m", "gemini-2.5-flash", "-p")
+    prompt = 'CALL run_shell_command {"command": "echo hi"} END'
+    assert "DONE" in await account.run(str(fetch.path("gemini")), *words, prompt)
+    await _is_read_in_mid_turn(account, "gemini", sent)
+    # A model that does not read is asked a few times, and not without end.
+    account.model.reads = False
+    account.model.answers.clear()
+    sent.clear()
+    for file in (account.home / ".clawlink" / "sessions").iterdir():
+        file.unlink()
+    await account.run(str(fetch.path("gemini")), *words, prompt)
+    assert 3 <= len(account.model.answers) <= 6
+
+
+@_needs("opencode")
+async def test_opencode(account: Account) -> None:
+    models = {"m": {"name": "m", "tool_call": True, "limit": {"context": 200_000, "output": 8_000}}}
+    options = {"baseURL": f"{account.model.url}/v1", "apiKey": "x"}
+    provider = {"standin": {"npm": "@ai-sdk/openai-compatible", "options": options, "models": models}}
+    settings = account.home / ".config" / "opencode" / "opencode.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"model": "standin/m", "autoupdate": False, "provider": provider}))
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        account.environ.pop(name, None)
+    await account.connect("opencode")
+    sent = await _sends_in_mid_turn(account, "opencode")
+    server = await account.start(str(fetch.path("opencode")), "serve", "--port", "0", "--hostname", "127.0.0.1")
+    assert server.stdout is not None
+    url = ""
+    while not url:
+        found = re.search(rb"listening on (http://\S+)", await asyncio.wait_for(server.stdout.readline(), _PATIENCE))
+        url = "" if found is None else found[1].decode()
+    draining = asyncio.ensure_future(server.stdout.read())
+    async with aiohttp.ClientSession(url) as http:
+        async with http.post("/session", json={}) as answer:
+            id = (await answer.json())["id"]
+        prompt = {"type": "text", "text": 'CALL bash {"command": "echo hi", "description": "x"} END'}
+        async with http.post(f"/session/{id}/message", json={"agent": "plan", "parts": [prompt]}) as answer:
+            assert answer.status == 200, await answer.text()
+        await _is_read_in_mid_turn(account, "opencode", sent)
+        # The session that is idle now is woken, and goes on planning.
+        waking = await account.start(sys.executable, "-m", "clawlink", "wake")
+        assert waking.stdout is not None
+        assert b"watching" in await asyncio.wait_for(waking.stdout.readline(), _PATIENCE)
+        note = (await account.ann.send(account.session("opencode").name, "to an idle one")).message_id
+        await eventually(lambda: _has_read(account.ann, note), seconds=_PATIENCE)
+        await eventually(lambda: _is_woken(account.ann, note, "opencode server"), seconds=_PATIENCE)
+        async with http.get(f"/session/{id}") as answer:
+            assert (await answer.json())["agent"] == "plan"
+    server.kill()
+    await draining
