@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from typing import Any
 
 from clawlink.client.hooks import rules
@@ -96,3 +98,16 @@ def test_a_session_keeps_its_name_and_sessions_of_one_folder_differ() -> None:
         assert name.replace("-", "").isalnum(), folder
         assert len(name) <= 40, folder
     assert len({rules.name_of("claude", "x", str(n)) for n in range(10)}) > 5
+
+
+def test_the_command_that_reads_is_one_that_a_shell_takes() -> None:
+    for name in ("me", "-rf", "Bob Smith", "a'b", "claude-shop-0572", "x$(y)"):
+        for text in (
+            rules.greeting(name, "http://r", [], False),
+            rules.digest(name, [message()], 1),
+            rules.notice(name, [message()]),
+        ):
+            flag = re.search(r"clawlink (?:poll|\.\.\.) (--as.*?)(?:`\.|$)", text)
+            assert flag is not None, text
+            words = shlex.split(flag[1])
+            assert words == (["--as", name] if name in ("me", "claude-shop-0572") else [f"--as={name}"]), text
