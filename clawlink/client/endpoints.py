@@ -77,6 +77,8 @@ def register(
 
     if machine is None and me.agent_id is None:
         machine = gethostname()[:MAX_ID_LENGTH] or None
+    if machine is not None:
+        machine = machine.encode(errors="replace").decode()  # the bytes of a machine's name need not be UTF-8
     ask = requests.Register(
         agent_id=me.agent_id,
         name=name,

@@ -137,6 +137,9 @@ def test_registering_gives_the_client_its_identity(relay: str) -> None:
 def test_a_new_agent_is_on_the_machine_of_its_client(relay: str) -> None:
     with make(relay) as client:
         assert client.register(f"New {uuid.uuid4().hex}").agent.machine == socket.gethostname()
+        client.leave()
+        odd = client.register(f"New {uuid.uuid4().hex}", machine="pc\udcff").agent
+        assert odd.machine == "pc?", "the bytes of a machine's name need not be UTF-8"
 
 
 def test_an_identity_can_be_given(relay: str, ann: Client) -> None:

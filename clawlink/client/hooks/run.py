@@ -105,7 +105,7 @@ class Hook:
                 "agent_id": session.agent_id,
                 "name": name,
                 "claim": True,
-                "machine": socket.gethostname()[:128],
+                "machine": socket.gethostname().encode(errors="replace").decode()[:128],
                 "description": f"a session of {self._host.name}",
                 "idempotency_key": session.claim,
             }
