@@ -10,7 +10,12 @@ from clawlink.cli.exits import Exit
 from clawlink.cli.values import add_quiet, names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
     from clawlink.cli.context import Context
+    from clawlink.client.identity import Saved
+    from clawlink.protocol.replies import Registered
 
 _SECRETS = frozenset({"agent_key", "relay_key"})
 
@@ -40,17 +45,41 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Register; the identity of that name on that relay is resumed, with its mailbox."""
-    import contextlib
-    import socket
-
     from msgspec.structs import asdict
 
     from clawlink.cli.render import named
+    from clawlink.domain.terminal import cell
+
+    done, me, path = _registered(args, ctx)
+    if ctx.json:
+        reply = {name: value for name, value in asdict(done).items() if name not in _SECRETS}
+        ctx.out.json({**reply, "claimed": me.agent_key is not None, "relay": me.relay, "identity_file": str(path)})
+        return Exit.DONE
+    if args.quiet:
+        ctx.out.line(cell(me.agent_id))
+        return Exit.DONE
+    ctx.acting_as = me
+    verb = "Resumed" if done.resumed else "Registered"
+    ctx.out.line(f"{verb} {named(me.name, me.agent_id)} on {me.relay}.", style="bold")
+    ctx.out.facts(
+        ("can do", cell(", ".join(done.agent.capabilities)) or None),
+        ("hears of", None if me.subscriptions is None else cell(", ".join(me.subscriptions)) or "nothing"),
+        ("notices", None if me.notices is None else "on" if me.notices else "off"),
+        ("identity", cell(str(path))),
+        ("next", f"{ctx.command('discover')}   or   {ctx.command('poll', wait=True)}"),
+    )
+    return Exit.DONE
+
+
+def _registered(args: Namespace, ctx: Context) -> tuple[Registered, Saved, Path]:
+    """Register, and keep the identity. Return the relay's reply, the identity and its file."""
+    import contextlib
+    import socket
+
     from clawlink.cli.returning import known_elsewhere, relay_id_of
     from clawlink.cli.settings import registering
     from clawlink.client.identity import Saved
     from clawlink.client.moved import forget_moved
-    from clawlink.domain.terminal import cell
     from clawlink.errors import ClawLinkError
 
     # The id of a kept identity stands for its name, which a keyboard may not be able to type.
@@ -59,16 +88,17 @@ def run(args: Namespace, ctx: Context) -> Exit:
     with ctx.identities.place(name) as place:
         where = known_elsewhere(ctx, ctx.located(registering(ctx.given, name, ctx.identities)), name)
         before = where.saved
+
+        def kept(given: Any, field: str) -> Any:
+            """Return what is said now, or was said before: a relay that was restarted has to be told it again."""
+            return getattr(before, field, None) if given is None else given
+
+        subscriptions, notices = kept(args.subscribe, "subscriptions"), kept(args.notices, "notices")
         client = ctx.connect(where)
-        # Capabilities and description are kept: a relay that was restarted has to be told them again.
-        capabilities = args.caps if args.caps is not None or before is None else before.capabilities
-        description = args.description if args.description is not None or before is None else before.description
-        subscriptions = args.subscribe if args.subscribe is not None or before is None else before.subscriptions
-        notices = args.notices if args.notices is not None or before is None else before.notices
         done = client.register(
             name,
-            capabilities=capabilities,
-            description=description,
+            capabilities=kept(args.caps, "capabilities"),
+            description=kept(args.description, "description"),
             machine=socket.gethostname()[:128],
             subscriptions=subscriptions,
             claim=not args.no_claim,
@@ -97,21 +127,4 @@ def run(args: Namespace, ctx: Context) -> Exit:
                 with contextlib.suppress(ClawLinkError):
                     client.leave()
             raise
-    if ctx.json:
-        reply = {name: value for name, value in asdict(done).items() if name not in _SECRETS}
-        ctx.out.json({**reply, "claimed": me.agent_key is not None, "relay": me.relay, "identity_file": str(path)})
-        return Exit.DONE
-    if args.quiet:
-        ctx.out.line(cell(me.agent_id))
-        return Exit.DONE
-    ctx.acting_as = me
-    verb = "Resumed" if done.resumed else "Registered"
-    ctx.out.line(f"{verb} {named(me.name, me.agent_id)} on {me.relay}.", style="bold")
-    ctx.out.facts(
-        ("can do", cell(", ".join(done.agent.capabilities)) or None),
-        ("hears of", None if subscriptions is None else cell(", ".join(subscriptions)) or "nothing"),
-        ("notices", None if notices is None else "on" if notices else "off"),
-        ("identity", cell(str(path))),
-        ("next", f"{ctx.command('discover')}   or   {ctx.command('poll', wait=True)}"),
-    )
-    return Exit.DONE
+    return done, me, path
