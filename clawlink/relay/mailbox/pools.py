@@ -273,7 +273,7 @@ class Pools:
             found = [await store.get(Agent, agent_id) for agent_id in pool.any_of]
             yield [agent for agent in found if agent is not None]
             return
-        keys = [by_capability(capability) for capability in pool.capabilities]
+        keys = [by_name(pool.name)] if pool.name is not None else [by_capability(c) for c in pool.capabilities]
         counts = [(await store.usage(Agent, key)).count for key in keys]
         rarest = keys[counts.index(min(counts))]
         after: str | None = None

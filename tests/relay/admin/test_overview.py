@@ -64,6 +64,18 @@ async def test_it_counts_agents_tasks_and_mailboxes_of_all() -> None:
     assert (await look(scene)).agents_stale == 3
 
 
+async def test_work_for_an_agent_that_has_left_is_counted() -> None:
+    scene = Scene()
+    await scene.register("req", "w")
+    await scene.delegate(to_agent="w")
+    await scene.leave("w")
+    found = await look(scene)
+    assert [(p.name, p.tasks, p.online) for p in found.pools] == [("w", 1, 0)]
+    assert found.needs_you.unserved_pools == 1
+    await scene.register("other")
+    assert [p.online for p in (await look(scene)).pools] == [0], "an agent of another name may not claim it"
+
+
 async def test_it_is_made_once_for_all_that_look_at_once() -> None:
     scene = Scene()
     await scene.register("a")
