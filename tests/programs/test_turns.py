@@ -23,6 +23,16 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows tells of no ancestors")
 _PATIENCE = 120.0
+_CODEX = """
+model = "m"
+model_provider = "standin"
+approval_policy = "never"
+sandbox_mode = "danger-full-access"
+[model_providers.standin]
+name = "standin"
+base_url = "{}/v1"
+wire_api = "responses"
+"""
 _KEY = "sk-ant-api03-" + "stand-in-" * 4
 
 
@@ -82,9 +92,17 @@ class Account:
 
     async def close(self) -> None:
         for process in self._processes:
-            if process.returncode is None:
+            await self.end(process)
+
+    async def end(self, process: asyncio.subprocess.Process) -> None:
+        """End a process that may have started the real one, to which it hands a signal on."""
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), 20.0)
+            except asyncio.TimeoutError:
                 process.kill()
-            await process.wait()
+                await process.wait()
 
 
 async def _is(fact: bool) -> bool:
@@ -201,16 +219,76 @@ async def _is_woken(ann: AsyncClient, id: str, adapter: str) -> bool:
 async def test_codex(account: Account) -> None:
     settings = account.home / ".codex" / "config.toml"
     settings.parent.mkdir()
-    settings.write_text(
-        'model = "m"\nmodel_provider = "standin"\napproval_policy = "never"\nsandbox_mode = "danger-full-access"\n'
-        f'[model_providers.standin]\nname = "standin"\nbase_url = "{account.model.url}/v1"\nwire_api = "responses"\n'
-    )
+    settings.write_text(_CODEX.format(account.model.url))
     await account.connect("codex")
     sent = await _sends_in_mid_turn(account, "codex")
     codex = str(fetch.path("codex"))
     trusted = ("--skip-git-repo-check", "--dangerously-bypass-hook-trust")
     assert "DONE" in await account.run(codex, "exec", *trusted, 'CALL exec_command {"cmd": "echo hi"} END')
     await _is_read_in_mid_turn(account, "codex", sent)
+
+
+@_needs("codex")
+async def test_an_idle_thread_of_codex_is_woken_at_its_app_server(account: Account, tmp_path: Path) -> None:
+    settings = account.home / ".codex" / "config.toml"
+    settings.parent.mkdir()
+    settings.write_text(_CODEX.format(account.model.url))
+    await account.connect("codex")
+    socket = tmp_path / "codex.sock"
+    words = (str(fetch.path("codex")), "app-server", "--listen", f"unix://{socket}")
+    server = await account.start(*words, stdout=asyncio.subprocess.DEVNULL)
+    await eventually(lambda: _is(socket.exists()), seconds=_PATIENCE)
+    # A person trusts the hooks on the screen. It keeps that so.
+    async with AppServer(socket) as codex:
+        (listed,) = (await codex.ask("hooks/list", {"cwds": [str(account.project)]}))["data"]
+    with settings.open("a") as file:
+        for hook in listed["hooks"]:
+            key, trusted = json.dumps(hook["key"]), json.dumps(hook["currentHash"])
+            file.write(f"\n[hooks.state.{key}]\ntrusted_hash = {trusted}\n")
+    await account.end(server)
+    socket.unlink(missing_ok=True)
+    await account.start(*words, stdout=asyncio.subprocess.DEVNULL)
+    await eventually(lambda: _is(socket.exists()), seconds=_PATIENCE)
+    async with AppServer(socket) as codex:
+        thread = (await codex.ask("thread/start", {"cwd": str(account.project)}))["thread"]["id"]
+        await codex.ask("turn/start", {"threadId": thread, "input": [{"type": "text", "text": "hello"}]})
+        session = await account.begun("codex")
+        await eventually(lambda: _is(bool(account.model.answers)), seconds=_PATIENCE)
+        own = account.home / ".clawlink" / "wake.toml"
+        own.write_text(f'[agents."codex-*"]\ncodex = "unix://{socket}"\n')
+        waking = await account.start(sys.executable, "-m", "clawlink", "wake")
+        assert waking.stdout is not None
+        assert b"watching" in await asyncio.wait_for(waking.stdout.readline(), _PATIENCE)
+        id = (await account.ann.send(session.name, "to an idle one")).message_id
+        await eventually(lambda: _has_read(account.ann, id), seconds=_PATIENCE)
+    await eventually(lambda: _is_woken(account.ann, id, "codex app-server"), seconds=_PATIENCE)
+
+
+class AppServer:
+    """A client of ``codex app-server``, as a screen is one."""
+
+    def __init__(self, socket: Path) -> None:
+        self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=str(socket)))
+        self._number = 0
+
+    async def __aenter__(self) -> AppServer:
+        self._socket = await self._session.ws_connect("http://localhost/", max_msg_size=0)
+        await self.ask("initialize", {"clientInfo": {"name": "test", "version": "1"}})
+        await self._socket.send_json({"method": "initialized"})
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._socket.close()
+        await self._session.close()
+
+    async def ask(self, method: str, params: dict[str, Any]) -> Any:
+        """Return the result of a method; news in between are left out."""
+        self._number += 1
+        await self._socket.send_json({"id": self._number, "method": method, "params": params})
+        while True:
+            said = json.loads(await asyncio.wait_for(self._socket.receive_str(), _PATIENCE))
+            if said.get("id") == self._number and "method" not in said:
+                return said["result"]
 
 
 @_needs("gemini")
@@ -270,5 +348,5 @@ async def test_opencode(account: Account) -> None:
         await eventually(lambda: _is_woken(account.ann, note, "opencode server"), seconds=_PATIENCE)
         async with http.get(f"/session/{id}") as answer:
             assert (await answer.json())["agent"] == "plan"
-    server.kill()
+    await account.end(server)
     await draining
