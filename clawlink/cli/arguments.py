@@ -231,7 +231,7 @@ class _Filled:
             found.append((left.pop(0), word))
         if len(self.words) > len(slots):
             extra = " ".join(word for word, _ in self.words[len(slots) :])
-            self._parser.error(f"unrecognized arguments: {extra}")
+            self._parser.error(f"unrecognized arguments: {extra}; a text of several words stands in quotes")
         if len(found) < len(self.words) or self._contradiction(found):
             # A word then repeats the value of a flag, or contradicts it.
             found = [(slot, word) for slot, (word, _) in zip(slots, self.words, strict=False)]

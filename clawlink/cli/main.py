@@ -134,7 +134,8 @@ def _local(error: OSError) -> LocalFailure:
 def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLinkError:
     """Return the next step for an error of the relay, where the command line knows more."""
     if isinstance(error, UnknownFile) and noun == "file":
-        return UnknownFile(f"{error.message}; see which there are: clawlink file list", field=error.field)
+        kept = "clawlink file history KEY" if error.field == "version" else "clawlink file list"
+        return UnknownFile(f"{error.message}; see which there are: {kept}", field=error.field)
     if isinstance(error, NotAllowed) and error.field == "claim" and ctx is not None and "no_claim" in ctx.args:
         # The relay names a field of the request; the flag has another name.
         return NotAllowed("this relay takes only agents that hold a key: leave out --no-claim", field="claim")

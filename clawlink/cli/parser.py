@@ -236,7 +236,7 @@ def _epilog() -> str:
         title = f"{noun.name}: {title[0].lower()}{title[1:]}" if noun.name else title
         lines += [title, *_listed((verb.typed, verb) for verb in noun.owned()), ""]
     lines += ["exit codes:", *(f"  {code.value:<22}{meaning}" for code, meaning in MEANING.items()), ""]
-    lines += ["environment (a flag goes first):", *(f"  {name:<22}{help}" for name, help in _ENVIRONMENT), ""]
+    lines += ["environment (a flag overrides it):", *(f"  {name:<22}{help}" for name, help in _ENVIRONMENT), ""]
     return "\n".join([*lines, f"Flags and examples of a command: {PROG} COMMAND --help"])
 
 

@@ -210,6 +210,4 @@ def add_idempotency_key(parser: ArgumentParser, flag: str = "--key") -> None:
 
 def add_quiet(parser: ArgumentParser, what: str) -> None:
     """Add --quiet, which prints only an id, for scripts. ``what`` names the id's subject."""
-    parser.add_argument(
-        "-q", "--quiet", action="store_true", help=f"print only the id of {what}; --json goes before it"
-    )
+    parser.add_argument("-q", "--quiet", action="store_true", help=f"print only the id of {what}; --json overrides it")

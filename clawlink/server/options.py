@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def add(flag: str, help: str, default: Any = None, **options: Any) -> None:
         taken.add(flag)
-        shown = "" if default is None else f" (default {default})"
+        shown = "" if default in (None, "") else f" (default {default})"
         parser.add_argument(flag, help=help + shown, default=None, **options)
 
     add("--host", "address to listen on; 0.0.0.0 for all", DEFAULT_HOST)
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--admin-token", "bearer token of the operator, as for clawlink agent kick; made and kept as the token is")
     add("--new-token", "make another token in place of the one that was kept", action="store_true")
     add("--no-auth", "ask for no token, even where other machines can reach the relay", action="store_true")
-    add("--require-agent-keys", "take only agents that were claimed and hold a key", action="store_true")
+    add("--require-agent-keys", "refuse agents without a key of their own", action="store_true")
     add("--allow-host", "another name under which browsers and clients may reach this relay", action="append")
     add("--allow-origin", "an origin whose pages may use this relay, as https://example.org", action="append")
     add(
@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=_kind_of(field),
             default=None,
             metavar="N",
-            help=f"{field.metadata['help']}, in {field.metadata['unit']} (default {default})",
+            help=f"{field.metadata['help']} (default {default} {field.metadata['unit']})",
         )
 
 

@@ -233,7 +233,7 @@ async def _listen_until_told(config: ServerConfig, app: App, port: int, kept: _K
         _log.warning(warning)
     if data is not None:
         _log.info(
-            "everything is kept in the data folder, but for paces",
+            "the data folder keeps everything except the counters of rate limits",
             extra={"folder": str(data.path)},
         )
         for warning in data.warnings:

@@ -129,7 +129,7 @@ REFUSED = [
     ("broadcast", "required: TEXT or --content; see"),
     ("file-put k", "required: PATH or --file; see"),
     ("file-rm", "required: KEY or --key; see"),
-    ("send bob hi there", "unrecognized arguments: there"),
+    ("send bob hi there", "unrecognized arguments: there; a text of several words stands in quotes; see"),
     ("register alice bob", "unrecognized arguments: bob"),
     ("delegate bob x --wait soon", "argument --wait: a length of time is needed"),
     ("send bob hi --wait soon", "argument --wait: invalid choice: 'soon'"),

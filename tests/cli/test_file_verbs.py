@@ -88,7 +88,9 @@ def test_what_changed_is_shown_as_diff_does(call: Run, me: str, peer: Client, fr
     assert "at most two" in call("file-diff").failed(2).err
     only = fresh("only")
     peer.put_file(only, "x")
-    assert "nothing to compare" in call("file-diff", only).failed(5).err
+    lonely = call("file-diff", only).failed(5).err
+    assert "nothing to compare" in lonely
+    assert "see which there are: clawlink file history KEY" in lonely
 
 
 def test_a_diff_in_a_pipe_can_be_applied(run: Run, me: str, peer: Client, fresh: Fresh) -> None:

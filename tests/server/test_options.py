@@ -206,7 +206,9 @@ def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
     ):
         assert flag in told
     assert "(default 9077)" in told
-    assert "in seconds (default 86400)" in told
+    assert "(default 86400 seconds)" in told
+    assert "(default 100 per second)" in told
+    assert "(default )" not in told
 
 
 def test_the_server_command_hands_over_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,5 +267,5 @@ def test_the_help_shows_seconds_in_full() -> None:
     parser = argparse.ArgumentParser()
     options.add_arguments(parser)
     shown = parser.format_help()
-    assert "2592000)" in shown
+    assert "(default 2592000 seconds)" in " ".join(shown.split())
     assert "e+0" not in shown

@@ -8,7 +8,7 @@ NOUN = Noun(
     (
         Verb(
             "bench",
-            "Measure a relay, beside the floor that aiohttp sets.",
+            "Measure a relay, beside a bare aiohttp server.",
             "clawlink.cli.plumbing.bench",
             ("bench --only delegate --seconds 0.5 --rounds 1",),
             unused=("--as", "--ca", "--timeout"),

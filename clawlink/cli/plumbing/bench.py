@@ -1,4 +1,4 @@
-"""``clawlink bench``: measure a relay, beside the floor that aiohttp sets."""
+"""``clawlink bench``: measure a relay, beside a bare aiohttp server."""
 
 from __future__ import annotations
 

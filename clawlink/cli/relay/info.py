@@ -60,9 +60,7 @@ def _show(ctx: Context, info: Info) -> None:
             )
     if info.limits:
         ctx.out.line("limits:")
-    for unit, pairs in _by_unit(info.limits).items():
-        ctx.out.line(f"  in {unit}:")
-        ctx.out.facts(*pairs, indent=4)
+        ctx.out.facts(*_by_unit(info.limits), indent=2)
 
 
 def _memory(info: Info) -> str:
@@ -73,19 +71,19 @@ def _memory(info: Info) -> str:
     return f"{size(info.memory_bytes)} in use" if most is None else f"{size(info.memory_bytes)} of {size(int(most))}"
 
 
-def _by_unit(limits: dict[str, float]) -> dict[str, list[tuple[str, str]]]:
-    """Return the limits by their units; unknown limits of a newer relay come last."""
+def _by_unit(limits: dict[str, float]) -> list[tuple[str, str]]:
+    """Return the limits with their units, those of a unit together; unknown limits of a newer relay come last."""
     from clawlink.cli.render import duration, size
     from clawlink.domain.limits import LIMIT_FIELDS
     from clawlink.domain.terminal import cell
     from clawlink.doors.registry import limit_fields
 
     units = {field.name: str(field.metadata["unit"]) for field in (*LIMIT_FIELDS, *limit_fields())}
-    grouped: dict[str, list[tuple[str, str]]] = {}
+    grouped: dict[str, list[tuple[str, str]]] = {unit: [] for unit in units.values()}
     for name, value in limits.items():
-        unit = units.get(name, "a unit that this version does not know")
+        unit = units.get(name, "of a unit that this version does not know")
         larger = ""
         if value >= _WORTH_SAYING and unit in ("bytes", "seconds"):
             larger = f" ({size(int(value)) if unit == 'bytes' else duration(value)})"
-        grouped.setdefault(unit, []).append((cell(name.replace("_", " ")), f"{value:,.15g}{larger}"))
-    return {unit: grouped[unit] for unit in sorted(grouped, key=lambda unit: unit not in units.values())}
+        grouped.setdefault(unit, []).append((cell(name.replace("_", " ")), f"{value:,.15g} {unit}{larger}"))
+    return [pair for pairs in grouped.values() for pair in pairs]

@@ -23,7 +23,7 @@ def add(parser: ArgumentParser) -> None:
         "--status",
         metavar="|".join(STATUSES),
         help="state of the task (default: completed, or in_progress with --progress and no --result); "
-        "any word without an agent key",
+        "an agent without a key may give any word",
     )
     parser.add_argument("--progress", type=percent, metavar="N", help="progress in percent")
     parser.add_argument("--note", type=note, metavar="TEXT", help="one line about the progress")

@@ -46,7 +46,7 @@ def add(parser: ArgumentParser) -> None:
         type=names,
         metavar="A,B",
         help="with --acp: kinds of tools that need no answer, as read,edit; 'all', 'none', and 'ask' to ask the "
-        "requester about the others, which are else refused (default ask)",
+        "requester about the others, which are refused otherwise (default ask)",
     )
     name = parser.add_argument(
         "--name", help="register as this agent first, or resume it (default: the identity kept here)"

@@ -177,7 +177,9 @@ class Guests:
         core = self._core
         guest = await core.store.get(Guest, str(number))
         if guest is None:
-            raise UnknownMessage(f"there is no guest message {number}", field="message_id")
+            raise UnknownMessage(
+                f"there is no guest message {number}; 'clawlink portal guests' lists them", field="message_id"
+            )
         if decision is Decision.DENY:
             await self._require_no_access(guest)
         contact: Contact | None = None

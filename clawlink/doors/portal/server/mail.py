@@ -317,7 +317,10 @@ class Mail:
         """Return the message with this number. Raises UnknownMessage."""
         found = (await self._core.store.page(Message, records.message_by_number(number), limit=1)).records
         if not found:
-            raise UnknownMessage(f"there is no message {number}", field="message_id")
+            raise UnknownMessage(
+                f"there is no message {number}; 'clawlink portal history CONTACT' lists those of a contact",
+                field="message_id",
+            )
         return found[0]
 
     async def search(self, contact: str, text: str, limit: int) -> list[Message]:

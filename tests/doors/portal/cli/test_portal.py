@@ -99,12 +99,12 @@ async def test_two_owners_meet_and_write(portals: Portals, bridges: Bridges, cla
     await well(a, "remove", "1")
     for words, code, said in (
         (["send", "nobody", "x"], 5, "clawlink portal contacts"),
-        (["approve", "99"], 5, "no guest message 99"),
+        (["approve", "99"], 5, "no guest message 99; 'clawlink portal guests' lists them"),
         (["approve", "x"], 2, "a number is needed"),
         (["approve", "9" * 5000], 2, "a number is needed"),
         (["get-attachment", "9" * 5000], 2, "the number of a line is needed"),
         (["send", "bob"], 2, "clawlink portal send CONTACT TEXT|-"),
-        (["status", "99"], 5, "no message 99"),
+        (["status", "99"], 5, "no message 99; 'clawlink portal history CONTACT' lists"),
         (["history", "x"], 5, "clawlink portal contacts"),
         (["forget", "bob"], 5, "no contact 'bob'"),
     ):
