@@ -9,6 +9,8 @@ import pytest
 from clawlink.domain.terminal import UNSAFE
 from clawlink.doors.mcp.wire.quoting import MAX_MAIL, MAX_NAME_BYTES, NOTE, mail_of
 from clawlink.protocol.mailbox_replies import Unread, UnreadMessage
+from clawlink.relay.mailbox.unread import UnreadMail
+from clawlink.store.base import Failed
 from tests.conftest import Running
 from tests.doors.mcp.conftest import ERAS, Connect
 from tests.doors.mcp.test_quoting import FORGERIES
@@ -43,6 +45,21 @@ async def test_results_tell_of_mail_until_it_is_read(pair: Running, connect: Con
         assert (len(got["messages"]), bob.mail) == (MAX_MAIL + 3, {})
         await bob.call("relay_agents")
         assert bob.mail == {}  # it is in the model's hands
+
+
+async def test_a_result_stands_where_the_store_cannot_tell_of_mail(
+    pair: Running, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise Failed("the server is away")
+
+    async with connect(pair, "auto", "a") as ann, connect(pair, "auto", "b") as bob:
+        with monkeypatch.context() as patched:
+            patched.setattr(UnreadMail, "waiting", fail)
+            sent = await ann.call("relay_tell", to="b", text="once")
+        assert ann.mail == {}
+        got = await bob.call("relay_inbox")
+        assert [message["message_id"] for message in got["messages"]] == [sent["message_id"]]
 
 
 def test_a_forged_id_or_name_of_a_sender_is_data() -> None:

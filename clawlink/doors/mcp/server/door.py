@@ -38,6 +38,7 @@ from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Handler, Request, asking, key_in_header, read
 from clawlink.server.response import Reply
+from clawlink.store.base import Failed
 
 _TOOLS = tuple(tool for tool in TOOLS if not tool.local)
 _WHO = (
@@ -126,7 +127,9 @@ async def _mail(relay: Relay, caller: Caller, call: rpc.ToolCall) -> str | None:
     """Return what a result tells of mail that waits. So a model in mid-turn notices it, whatever its program is."""
     if call.tool.name == "relay_inbox":  # its result is the mail
         return None
-    unread = await relay.unread_mail.waiting(caller.agent, MAX_MAIL)
+    unread = None
+    with contextlib.suppress(Failed):  # what the tool did is done all the same
+        unread = await relay.unread_mail.waiting(caller.agent, MAX_MAIL)
     return None if unread is None else mail_of(unread)
 
 
