@@ -12,6 +12,7 @@ from aiohttp import web
 from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.server.task_files import TaskFiles
+from clawlink.relay.mailbox.messages import Messages
 from clawlink.store.base import Failed
 from tests.doors.portal.conftest import Bridges, Own, Peers, Portals
 from tests.doors.portal.test_errands import B_KEY, well
@@ -73,6 +74,29 @@ async def test_it_is_acked_once_the_other_portal_has_it_and_answered_once_it_is(
     there = (await b.well("GET", "/api/messages/history", params={"contact_portal": a.url}))["messages"][0]["id"]
     await send(b, "A-bot", "hello Ann", in_reply_to=there)
     assert (await facts(a, id, "answered_at"))["state"] == "acked"
+
+
+async def test_an_answer_that_met_a_mishap_is_noted_once_it_comes_again(
+    portals: Portals, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals)
+    bridge = await bridges(b, key=B_KEY)
+    mark = Messages.mark_answered
+    mishaps = ["the server went away"]
+
+    async def fail_once(self: Messages, *args: Any, **named: Any) -> None:
+        if mishaps:
+            raise Failed(mishaps.pop())
+        await mark(self, *args, **named)
+
+    id = await say(a, "B-bot@portal", "hello")
+    await facts(a, id, "acked_at")
+    await until(lambda: any(text.endswith("Ann: hello") for text in bridge.texts))
+    there = (await b.well("GET", "/api/messages/history", params={"contact_portal": a.url}))["messages"][0]["id"]
+    monkeypatch.setattr(Messages, "mark_answered", fail_once)
+    await send(b, "A-bot", "hello Ann", in_reply_to=there)
+    assert (await facts(a, id, "answered_at"))["state"] == "acked"
+    assert not mishaps
 
 
 async def test_a_mishap_between_the_message_and_its_files_loses_neither(

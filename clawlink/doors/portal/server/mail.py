@@ -115,8 +115,8 @@ class Mail:
         if message is None or message.inbound or message.contact != contact.id or message.answered_at is not None:
             return
         answered = replace(message, version=message.version + 1, answered_at=self._core.steady())
+        await self._tell_of_answer(answered)  # first: a repeat ends at a message that is marked
         await self._core.commit(answered.partition_key, Put(answered))
-        await self._tell_of_answer(answered)
 
     async def _tell_of_answer(self, message: Message) -> None:
         """Note at the delivery of an agent of the relay that the other side has answered it."""
@@ -282,9 +282,9 @@ class Mail:
         )
         if (new.acked_at, new.answered_at) == (message.acked_at, message.answered_at):
             return message
-        await self._core.commit(new.partition_key, Put(new))
         if new.answered_at is not None:
-            await self._tell_of_answer(new)
+            await self._tell_of_answer(new)  # first: a repeat ends at a message that is marked
+        await self._core.commit(new.partition_key, Put(new))
         return new
 
     async def forget(self, contact: str) -> int:
