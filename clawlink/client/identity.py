@@ -129,19 +129,25 @@ class Place:
         self._room = room
         self._begun = begun
 
+    def _begun_on(self, relay: str) -> Path:
+        """Return the file of a claim on a relay: several relays may have begun one of this name."""
+        digest = hashlib.sha256(relay.encode("utf-8", "surrogatepass")).hexdigest()
+        return self._begun.with_suffix(f".{digest[:16]}.begun")
+
     def key(self, relay: str) -> str:
         """Return the idempotency key for a claim of the name on a relay, which is kept until the identity is.
 
         It is that of an earlier claim that broke off, if there was one: the relay then answers with the same agent and
         its key. Raises OSError.
         """
+        path = self._begun_on(relay)
         begun: _Begun | None = None
         with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
-            begun = msgspec.json.decode(self._begun.read_bytes(), type=_Begun)
+            begun = msgspec.json.decode(path.read_bytes(), type=_Begun)
         if begun is None or begun.relay != relay:
             begun = _Begun(relay, secrets.token_hex(_KEY_BYTES))
             with _naming_the_variable():
-                private.write(self._begun, msgspec.json.encode(begun))
+                private.write(path, msgspec.json.encode(begun))
         return begun.key
 
     def keep(self, saved: Saved) -> Path:
@@ -150,7 +156,7 @@ class Place:
         self._room.fill(msgspec.json.format(msgspec.json.encode(saved), indent=2))
         self._room.put(path)
         with contextlib.suppress(OSError):  # the next claim would be that of this agent, which needs none
-            self._begun.unlink()
+            self._begun_on(saved.relay).unlink()
         return path
 
 
@@ -256,7 +262,7 @@ class Identities:
             with _naming_the_variable():
                 room = private.Replacement(folder, bytes(_ROOM_BYTES))
             with room:
-                yield Place(self, room, lock_path.with_suffix(".begun"))
+                yield Place(self, room, lock_path)
         finally:
             lock.release()
 

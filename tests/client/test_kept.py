@@ -11,7 +11,7 @@ import pytest
 
 from clawlink.client.identity import Identities, Place
 from clawlink.client.sync import Client
-from clawlink.errors import BadRequest, NameTaken
+from clawlink.errors import BadRequest, ClawLinkError, NameTaken
 from tests.client.facade import connect
 from tests.client.restartable import Restartable
 
@@ -143,6 +143,24 @@ def test_a_claim_whose_answer_was_not_kept_is_taken_up_by_the_next(
     with Client(relay) as visitor:
         assert [agent.description for agent in visitor.discover(name=name, status="all").agents] == ["of the night"]
     assert not list(clawlink_home.rglob("*.begun"))
+
+
+def test_claims_of_one_name_on_two_relays_are_taken_up_each(
+    relay: str, clawlink_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    name = fresh("night shift")
+    with monkeypatch.context() as patched:
+        patched.setattr(Place, "keep", die)
+        with connect(relay, keep=True) as client, pytest.raises(RuntimeError, match="killed"):
+            client.register(name)
+    with connect("http://127.0.0.1:1", keep=True) as client, pytest.raises(ClawLinkError):
+        client.register(name)
+    with connect(relay, keep=True) as client:
+        assert client.register(name).resumed
+    assert len(list(clawlink_home.rglob("*.begun"))) == 1  # the other relay may have taken the claim
 
 
 def test_nothing_is_claimed_whose_key_cannot_be_kept(
