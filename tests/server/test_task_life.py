@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from clawlink.domain.delivery import Delivery
-from clawlink.store.base import Absent, Drop, Put, R
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Put, R
 from clawlink.store.memory import MemoryStore
 from tests.conftest import Running, Serve
 from tests.server.asks import (
@@ -774,3 +774,44 @@ async def test_a_repeat_of_the_final_answer_equals_the_first_also_after_an_hour(
         body = await refused(pair.post("/respond", ask), 409, "wrong_state")
         assert body["current"] == "completed"
     await nothing_due(pair, "a")
+
+
+class Crossing(MemoryStore):
+    """A store that has something else happen just before the next commit in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: list[Callable[[], Awaitable[Any]]] = []
+
+    async def commit_in_order(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        while self.before:
+            await self.before.pop()()
+        return await super().commit_in_order(batches)
+
+
+@memory
+async def test_a_report_and_an_answer_that_cross_arrive_once_each(serve: Serve) -> None:
+    store = Crossing()
+    relay = await serve(store=store)
+    for agent_id in ("a", "b"):
+        await relay.register(agent_id, agent_id=agent_id)
+    task_id = await delegate(relay, "a", "b")
+    await news(relay, "b")
+    await respond(relay, "b", task_id, "Which one?", status="input_required")
+    store.before = [lambda: answer(relay, task_id, "the red one")]
+    await respond(relay, "b", task_id, {"half": "done"}, status="in_progress")
+    assert [one["result"] for one in await news(relay, "a", 2)] == ["Which one?", {"half": "done"}]
+    await nothing_due(relay, "a")
+    assert [one["content"] for one in await news(relay, "b")] == ["the red one"]
+
+    await respond(relay, "b", task_id, "And which size?", status="input_required")
+    store.before = [lambda: respond(relay, "b", task_id, "Or which shape?", status="input_required")]
+    told = await answer(relay, task_id, "a large one")
+    assert told["status"] == "answered"
+    assert [one["content"] for one in await news(relay, "b")] == ["a large one"]
+    await nothing_due(relay, "b")
+
+    await respond(relay, "b", task_id, "Is that all?", status="input_required")
+    store.before = [lambda: respond(relay, "b", task_id, "I see", status="in_progress")]
+    assert (await answer(relay, task_id, "yes"))["task_status"] == "in_progress"
+    assert [one["content"] for one in await news(relay, "b")] == ["yes"]

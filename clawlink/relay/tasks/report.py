@@ -48,6 +48,22 @@ class _New(NamedTuple):
     merged: Sequence[Put | Drop] = ()
 
 
+class _Cause:
+    """The moment in a task's history that a message refers to. A try again keeps that of the first try.
+
+    The first may have stored the message before it met a conflict: under another id it would come twice.
+    """
+
+    def __init__(self) -> None:
+        self._moments: list[float | tuple[float, int] | None] = []
+
+    def of(self, task: Task, is_it: Callable[[Event], bool]) -> float | tuple[float, int] | None:
+        """Return the moment of the last such event, as ``_moment`` does, at the first call."""
+        if not self._moments:
+            self._moments.append(_moment(task, is_it))
+        return self._moments[0]
+
+
 class TaskReports:
     """Work that was delegated."""
 
@@ -68,10 +84,10 @@ class TaskReports:
         """
         free = sender.key_hash is None and ask.receipt is None
         state, said = rules.reported_as(ask.status, free=free)
-        return await self._core.finish(self._respond(sender, replace(ask, status=state.value), said))
+        return await self._core.finish(self._respond(sender, replace(ask, status=state.value), said, _Cause()))
 
     @retrying
-    async def _respond(self, sender: Agent, ask: requests.Respond, said: str) -> ResponseSent:
+    async def _respond(self, sender: Agent, ask: requests.Respond, said: str, cause: _Cause) -> ResponseSent:
         """Respond with a status of the table; ``said`` is what the requester is told in its place."""
         core = self._core
         task, d = await self._find(ask.message_id or "", field="message_id")
@@ -79,7 +95,7 @@ class TaskReports:
         await self._require_requester(task, sender, ask.to_agent)
         state = TaskState(ask.status)
         now = core.clock()
-        id = _response_id(task, state, ask, said)
+        id = _response_id(task, state, ask, said, cause)
         stamp = core.time.stamp()
         message = TaskResponse(
             message_id=task.id,
@@ -266,14 +282,14 @@ class TaskReports:
 
     async def answer(self, sender: Agent, task_id: str, ask: requests.Answer) -> Answered:
         """Give the assignee what it asked for, so that the work goes on. Repeating it doubles nothing."""
-        return await self._core.finish(self._answer(sender, task_id, ask))
+        return await self._core.finish(self._answer(sender, task_id, ask, _Cause()))
 
     @retrying
-    async def _answer(self, sender: Agent, task_id: str, ask: requests.Answer) -> Answered:
+    async def _answer(self, sender: Agent, task_id: str, ask: requests.Answer, cause: _Cause) -> Answered:
         core = self._core
         task, d = await self._find(task_id)
         _require_own(task, sender)
-        question = _moment(task, lambda event: event.status is INPUT_REQUIRED)
+        question = cause.of(task, lambda event: event.status is INPUT_REQUIRED)
         now = core.clock()
         stamp = core.time.stamp()
         message = TaskAnswer(
@@ -391,12 +407,12 @@ def _moment(task: Task, is_it: Callable[[Event], bool]) -> float | tuple[float, 
     return (such[-1], earlier) if earlier else such[-1]
 
 
-def _response_id(task: Task, state: TaskState, ask: requests.Respond, word: str) -> str:
+def _response_id(task: Task, state: TaskState, ask: requests.Respond, word: str, cause: _Cause) -> str:
     """Derive the response's id from its cause: one final answer a task; reports differ by their key or text."""
     if state in FINAL:
         return end_id(task.id)
     # Once it was answered, the same question is another one.
-    answered = _moment(task, lambda event: event.by in (task.requester, OPERATOR))
+    answered = cause.of(task, lambda event: event.by in (task.requester, OPERATOR))
     said = ask.idempotency_key or _digest([ask.result, ask.progress, ask.note, answered, ask.attachments, word])
     return derived("report", task.id, ask.from_agent, state.value, said)
 
