@@ -76,6 +76,7 @@ def test_nothing_listens(call: Run) -> None:
     assert (found.code, found.failed) == (3, ["connection", "identity"])
     assert found.fix("connection") == "clawlink serve --port 1"
     assert found.fix("identity") == "clawlink register --name NAME"
+    assert found.by_name["identity"]["detail"] == "no identity is kept here for http://127.0.0.1:1"
     shown = call("--relay", "http://127.0.0.1:1", "doctor")
     assert "FAIL  connection" in shown.out
     assert "fix: clawlink serve --port 1" in shown.out

@@ -90,6 +90,16 @@ def test_a_table_that_fits_is_left_as_it_is() -> None:
     assert layout(("x", "y"), rows, 17, whole="x").columns == {0: 10, 1: 4}
 
 
+def test_the_table_of_programs_breaks_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (60, 80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr("sys.stdout", stream := Terminal())
+        assert main.main(["connect"]) == 0
+        lines = plain(stream.getvalue()).splitlines()
+        assert {"opencode", "OpenClaw", "installed", "wakeable"} <= set(" ".join(lines).split()), (columns, lines)
+        assert all(len(line.rstrip()) <= columns for line in lines if not line.startswith("No room")), lines
+
+
 def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for columns in (60, 80):
         monkeypatch.setenv("COLUMNS", str(columns))

@@ -61,7 +61,10 @@ def test_it_fits_each_terminal_and_shows_text_of_agents_harmless(own_relay: Rela
         shown = "\n".join(drawn(overview, list(tail.lines), 120, 40))
         for part in ("agents: 1 online", "needs you: nothing", "mailboxes", "completed"):
             assert part in shown
-        assert "waits for the relay" in "\n".join(drawn(None, [], 40, 10))
+        gone = "the connection broke: Response ended prematurely"
+        shown = " ".join(" ".join(drawn(None, [], 40, 10, away=gone)).split())
+        assert gone in shown, "a reason is not cut"
+        assert "waits for the relay" in shown
         boss.stop_all()
         wait_until(lambda: any("ALL WORK IS STOPPED" in line for line in facts(boss.overview())))
 

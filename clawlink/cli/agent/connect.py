@@ -231,7 +231,7 @@ def _show(ctx: Context, user: Place) -> Exit:
     if ctx.json:
         ctx.out.json([dict(zip((name.replace(" ", "_") for name in head), row, strict=True)) for row in rows])
     else:
-        ctx.out.table(head, rows)
+        ctx.out.table(head, rows, least=("skill", "version", "last woken", "connected"))
     return Exit.DONE
 
 

@@ -160,7 +160,7 @@ def _table(ctx: Context, agents: list[dict[str, Any]]) -> None:
         closed = "; ".join(cell(why) for why in agent["ways"].values() if why is not None)
         by = ", ".join(ways) or f"not wakeable: {closed}"
         rows.append((cell(agent["name"]), unread, by, last, cell(agent["why"])))
-    ctx.out.table(("agent", "unread", "wakeable by", "last woken", "now"), rows)
+    ctx.out.table(("agent", "unread", "wakeable by", "last woken", "now"), rows, least=("last woken", "unread"))
 
 
 def _iso(at: float) -> str:

@@ -34,7 +34,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.domain.terminal import cell
 
     rows = [(ago(e.at, ctx.now), _act(e), cell(e.target), cell(e.address or "-"), cell(e.by)) for e in found.entries]
-    ctx.out.table(("when", "act", "target", "from", "right"), rows)
+    ctx.out.table(("when", "act", "target", "from", "right"), rows, least=("right", "from"))
     return Exit.DONE
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from clawlink.cli.render import ago, epoch, plural, size, time_of_day
+from clawlink.cli.render import ago, epoch, plural, size, time_of_day, wrapped
 from clawlink.domain.terminal import cell
 from clawlink.errors import RelayUnreachable, Unavailable
 
@@ -67,7 +67,7 @@ def screen(overview: Overview | None, tail: list[str], width: int, height: int, 
     width, height = max(width, _LEAST_WIDTH), max(height, 1)
     lines: list[tuple[str, str]] = []
     if away is not None:
-        lines.append((cell(away), "bold red"))
+        lines += [(line.rstrip(), "bold red") for line in wrapped(cell(away), width)]
     if overview is None:
         lines.append(("waits for the relay ...", "dim"))
     else:

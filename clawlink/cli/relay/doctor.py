@@ -141,7 +141,8 @@ def _choose(ctx: Context) -> tuple[list[Where], Check]:
         failed = ctx.identities.unreadable()
         fix = "clawlink register --name NAME" if isinstance(error, NoIdentity) else "clawlink --as NAME doctor"
         fix = failed[0].fix if failed and isinstance(error, IdentityUnreadable) else fix
-        problem = Check("identity", "FAIL", error.message, fix, exit_of(error))
+        detail = error.message.partition("; register first")[0]  # the fix says it
+        problem = Check("identity", "FAIL", detail, fix, exit_of(error))
         if isinstance(error, SeveralIdentities):
             # Several agents are no fault: each command takes the one that it is told.
             problem = problem._replace(status="note", exit=Exit.DONE)
