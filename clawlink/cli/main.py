@@ -19,6 +19,8 @@ from clawlink.errors import (
     RelayUnreachable,
     UnknownAgent,
     UnknownFile,
+    UnknownMessage,
+    UnknownTask,
     VersionConflict,
 )
 
@@ -136,6 +138,9 @@ def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLink
     if isinstance(error, UnknownFile) and noun == "file":
         kept = "clawlink file history KEY" if error.field == "version" else "clawlink file list"
         return UnknownFile(f"{error.message}; see which there are: {kept}", field=error.field)
+    if isinstance(error, UnknownTask | UnknownMessage) and error.message.endswith(" at most"):
+        # The relay says how long ended ones are kept, and knows no command.
+        return type(error)(f"{error.message}; list your tasks with: clawlink task list", field=error.field)
     if isinstance(error, NotAllowed) and error.field == "claim" and ctx is not None and "no_claim" in ctx.args:
         # The relay names a field of the request; the flag has another name.
         return NotAllowed("this relay takes only agents that hold a key: leave out --no-claim", field="claim")

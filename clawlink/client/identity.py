@@ -233,6 +233,8 @@ class Identities:
         failed = self.unreadable()
         if failed:
             raise IdentityUnreadable(f"{whom} found here{where}, but {failed[0]}")
+        if named is not None and self.all():
+            raise NoIdentity(f"{whom} kept here{where}; see which there are: clawlink whoami --offline")
         raise NoIdentity(f"{whom} kept here{where}; register first: clawlink register --name NAME")
 
     @contextlib.contextmanager

@@ -110,7 +110,10 @@ def test_several_identities_are_told_apart_by_name(
     assert ada in call("heartbeat").ok().out
     assert bob in call("--as", bob, "heartbeat").ok().out
     monkeypatch.setenv("CLAWLINK_AGENT", "nobody")
-    assert "register first" in call("heartbeat").failed(5).err
+    mistyped = call("heartbeat").failed(5).err
+    assert "no identity 'nobody' is kept here" in mistyped
+    assert "see which there are: clawlink whoami --offline" in mistyped
+    assert "register first" not in mistyped, "a name is mistyped more often than not yet there"
     call("discover").ok()
 
 

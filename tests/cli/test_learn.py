@@ -31,7 +31,7 @@ def test_demo_shows_a_task_going_through(run: Run, account: Path) -> None:
         assert part in shown
     for fact in ("stored", "delivered", "acked", "answered"):
         assert re.search(rf"  {fact}: +(after \d|\d{{4}}-)", shown)
-    assert "clawlink register --name ada" in shown
+    assert "clawlink register ada" in shown
     assert list(account.iterdir()) == []
 
 

@@ -413,7 +413,11 @@ def test_a_relay_that_is_stopped_in_the_middle_is_said_to_be_and_waited_for(
         assert code == 5
         assert "register" not in err.splitlines()[-1]
     assert "had forgotten" not in call("poll").ok().err
-    assert "no task" in call("wait", ids[0]).failed(5).err
+    for verb in (("wait",), ("task", "show"), ("message", "status")):
+        told = call(*verb, ids[0]).failed(5).err
+        assert re.search(r"no (task|message) '.+ at most; list your tasks with: clawlink task list$", told.strip()), (
+            verb
+        )
 
 
 def test_a_relay_that_comes_back_with_what_it_knew_gives_the_result(call: Run, beside: Start) -> None:

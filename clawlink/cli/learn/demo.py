@@ -32,10 +32,10 @@ _ANSWER = (
 )
 _NEXT = (
     ("in one terminal", "clawlink serve"),
-    ("in a second", "clawlink register --name grace --caps summarise"),
-    ("", "clawlink --as grace poll --wait 60"),
-    ("in a third", "clawlink register --name ada"),
-    ("", 'clawlink --as ada delegate --to grace --task "Summarise the news" --wait'),
+    ("in a second", "clawlink register grace --caps summarise"),
+    ("", "clawlink poll --wait 60 --as grace"),
+    ("in a third", "clawlink register ada"),
+    ("", 'clawlink delegate grace "Summarise the news" --wait --as ada'),
 )
 
 
@@ -83,13 +83,13 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 def _play(stage: Stage, ada: Client, grace: Client) -> MessageStatus:
     ada.register("ada")
-    stage.tell("ada", "registers: clawlink register --name ada")
+    stage.tell("ada", "registers: clawlink register ada")
     grace.register("grace", capabilities=["summarise"])
-    stage.tell("grace", "registers: clawlink register --name grace --caps summarise")
+    stage.tell("grace", "registers: clawlink register grace --caps summarise")
     for agent in ada.discover(capability="summarise").agents:
         stage.tell("ada", f"discovers: {agent.name} is {agent.status} and can do {', '.join(agent.capabilities)}")
     with _working(stage, grace):
-        stage.tell("ada", "delegates: clawlink delegate --to grace --priority high --task ...", _TASK)
+        stage.tell("ada", "delegates: clawlink delegate grace --priority high ...", _TASK)
         done = ada.delegate("grace", _TASK, context={"format": "one sentence"}, priority="high")
         there = "gone" if done.recipient is None else done.recipient.status
         stage.tell("ada", f"is told: task {done.message_id} is stored, and grace is {there}")
