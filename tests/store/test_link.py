@@ -11,6 +11,7 @@ import pytest
 from clawlink.store.base import Failed
 from clawlink.store.valkey.wire import Wire
 from tests.valkey import Server, program
+from tests.waiting import until
 
 
 @contextlib.asynccontextmanager
@@ -37,6 +38,43 @@ async def test_a_reply_that_is_none_or_that_does_not_come_is_a_failure() -> None
                 await wire.call("ECHO", "x", again=False)
             assert wire.away is not None, reply
             await wire.close()
+
+
+@pytest.mark.both_loops
+async def test_a_server_that_hangs_up_in_the_handshake_is_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clawlink.store.valkey.wire._PROBE_SECONDS", 0.001)
+    hangs_up, met, there = False, 0, 0
+    info = b"role:master\r\n"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal met, there
+        there += 1
+        while not hangs_up and (data := await reader.read(65536)):
+            writer.write(
+                b"$%d\r\n%b\r\n" % (len(info), info) if b"\r\nINFO\r\n" in data else b"+OK\r\n" * data.count(b"*")
+            )
+        for _ in range(met % 8):  # at another step of the handshake each time
+            await asyncio.sleep(0)
+        met += hangs_up
+        writer.transport.abort()
+        there -= 1
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        wire = Wire(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/3")
+        await wire.open()
+        assert wire.away is None
+        hangs_up = True
+        with pytest.raises(Failed):
+            await wire.call("PING")
+        await until(lambda: met >= 32)  # while it is away
+        assert wire.away is not None
+        hangs_up = False
+        await until(lambda: wire.away is None)
+        assert await wire.call("PING") == b"OK"
+        await wire.close()
+        await until(lambda: not there)
+        await asyncio.sleep(0)  # the last connection is lost in the next turn
 
 
 @pytest.mark.both_loops

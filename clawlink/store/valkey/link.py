@@ -17,8 +17,11 @@ from redis.exceptions import RedisError
 ReplyError = hiredis.ReplyError
 """A reply that says why the server refused a command. Its text begins with a word in capitals."""
 
-LinkError = (RedisError, OSError, asyncio.TimeoutError, hiredis.HiredisError)
-"""The errors of a connection that cannot be opened, or that ended."""
+LinkError = (RedisError, OSError, asyncio.TimeoutError, hiredis.HiredisError, RuntimeError)
+"""The errors of a connection that cannot be opened, or that ended.
+
+uvloop raises RuntimeError for a word on a connection that the server has closed.
+"""
 
 _NOTHING = object()
 
@@ -51,7 +54,11 @@ class Link(asyncio.Protocol):
 
     def send(self, commands: Sequence[tuple[Any, ...]]) -> None:
         """Send commands together. Raises TypeError for a word that cannot be sent, and has sent nothing then."""
-        self._transport.write(b"".join([hiredis.pack_command(words) for words in commands]))
+        packed = b"".join([hiredis.pack_command(words) for words in commands])
+        try:
+            self._transport.write(packed)
+        except RuntimeError as error:
+            self.end(error)
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader

@@ -12,7 +12,8 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import RedisError
+
+from clawlink.store.valkey.link import LinkError
 
 ANSWER_SECONDS = 3.0
 _CONNECT_SECONDS = 2.0
@@ -118,10 +119,10 @@ class Primary:
                     self._nodes = nodes
             if not said.primary:
                 said.why = f"{_named(place)} is a replica, which takes no writes; give the address of its primary"
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except LinkError as error:
             said.why = str(error) or f"{_named(place)} does not answer"
         finally:
-            with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
+            with contextlib.suppress(*LinkError):
                 await connection.disconnect(nowait=True)
         return said
 

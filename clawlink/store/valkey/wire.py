@@ -220,6 +220,8 @@ class Wire:
                 break
             except NoPrimary as none:
                 self.away = str(none)
+            except Exception:  # else the store would stay away until the relay starts again
+                _log.exception("the server cannot be looked for")
             await asyncio.sleep(_PROBE_SECONDS)
         self.away = None
         if not self._closed:
