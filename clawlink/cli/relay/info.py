@@ -60,7 +60,7 @@ def _show(ctx: Context, info: Info) -> None:
             )
     if info.limits:
         ctx.out.line("limits:")
-        ctx.out.facts(*_by_unit(info.limits), indent=2)
+        ctx.out.facts(*_with_units(info.limits), indent=2)
 
 
 def _memory(info: Info) -> str:
@@ -71,7 +71,7 @@ def _memory(info: Info) -> str:
     return f"{size(info.memory_bytes)} in use" if most is None else f"{size(info.memory_bytes)} of {size(int(most))}"
 
 
-def _by_unit(limits: dict[str, float]) -> list[tuple[str, str]]:
+def _with_units(limits: dict[str, float]) -> list[tuple[str, str]]:
     """Return the limits with their units, those of a unit together; unknown limits of a newer relay come last."""
     from clawlink.cli.render import duration, size
     from clawlink.domain.limits import LIMIT_FIELDS
