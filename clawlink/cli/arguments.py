@@ -59,6 +59,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = message.replace(repr(_DASHES)[1:-1], "--")
+        start, required, missing = message.partition("arguments are required: ")
+        if required:  # argparse names one without a metavar by its attribute, and the help by its choices
+            names = {action.dest: _shown(action) for action in self._get_positional_actions()}
+            message = start + required + ", ".join(names.get(name, name) for name in missing.split(", "))
         raise UsageError(f"{message}; see: {self.prog} --help")
 
     def flags(self) -> dict[str, argparse.Action]:

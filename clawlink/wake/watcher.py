@@ -202,8 +202,9 @@ class Watcher:
             return
         state = rules.fired(state, wake, done.result, done.note)
         await self._keep(state, woken=now, result=f"{adapter.name}: {done.result}")
+        count = "1 message" if len(wake.ids) == 1 else f"{len(wake.ids)} messages"
         self._around.log(
-            f"{self.target.saved.typed}: {adapter.name} {done.result} for {len(wake.ids)} message(s)"
+            f"{self.target.saved.typed}: {adapter.name} {done.result} for {count}"
             + (f": {done.note}" if done.note else "")
         )
 

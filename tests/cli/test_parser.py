@@ -158,6 +158,7 @@ def test_serve_takes_its_token_from_both_places() -> None:
         (["discover", "--timeout", "1e10"], "up to 31536000"),
         (["discover", "extra"], "unrecognized arguments: extra"),
         (["file"], "the verbs are put, get, list"),
+        (["completion"], "required: bash|zsh|fish|agents|identities|keys; see"),
         (["file", "puut"], "did you mean: clawlink file put"),
         (["file-puut", "k"], "did you mean: clawlink file-put"),
         (["fiel", "put"], "did you mean: clawlink file"),

@@ -59,6 +59,7 @@ def _wake(ctx: Context, folder: Path) -> Exit:
     from filelock import FileLock, Timeout
 
     from clawlink.cli.exits import LocalFailure
+    from clawlink.cli.render import plural
     from clawlink.domain.terminal import cell
     from clawlink.wake.program import Program
 
@@ -77,7 +78,7 @@ def _wake(ctx: Context, folder: Path) -> Exit:
         ctx.out.flush()
 
     def opened(number: int) -> None:
-        log(f"watching {len(program.watched())} agent(s); the local port is {number}")
+        log(f"watching {plural(len(program.watched()), 'agent')}; the local port is {number}")
 
     program = Program(folder, log=log, environ=ctx.environ)
     with lock, contextlib.suppress(asyncio.CancelledError):

@@ -33,12 +33,7 @@ _MOST_PAGES = 5
 
 def add(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument(
-        "what",
-        choices=(*SHELLS, *KINDS),
-        metavar="|".join((*SHELLS, *KINDS)),
-        help="the shell, or the kind of words to print",
-    )
+    parser.add_argument("what", choices=(*SHELLS, *KINDS), help="the shell, or the kind of words to print")
     parser.add_argument(
         "beginning", nargs="?", default="", metavar="BEGINNING", help="print only words that begin with this"
     )

@@ -120,7 +120,7 @@ def test_flags_stand_anywhere(call: Run, data: Path) -> None:
     for args in (("receive", "--local", "REQ,e1,s/e1.json,,"), ("--local", "receive", "REQ,e1,s/e1.json,,", "--json")):
         assert call("agentrelay", *args).ok().json["event_id"] == "e1"
     call("agentrelay", "receive", "--nonsense", "x").failed(2)
-    call("agentrelay").failed(2)
+    assert "|log; see" in call("agentrelay").failed(2).err, "no action, and no word of it"
 
 
 def test_a_used_id_is_a_conflict(call: Run, data: Path) -> None:
