@@ -23,6 +23,7 @@ from tests.processes import Popen
 from tests.waiting import PATIENCE, wait_until
 
 HOSTILE = "\x1b[2J\x1b]0;title\x07\u202eevil\r\n[red]x[/red]"
+NAME = "wide " + "w" * 100
 
 
 def drawn(overview: Overview | None, tail: list[str], width: int, height: int, away: str | None = None) -> list[str]:
@@ -38,13 +39,14 @@ def drawn(overview: Overview | None, tail: list[str], width: int, height: int, a
 def test_it_fits_each_terminal_and_shows_text_of_agents_harmless(own_relay: Relays) -> None:
     url = own_relay("--admin-token", "boss")
     with Client(url) as agent, Client(url, token="boss") as boss:
-        agent.register("wide " + "w" * 100)
+        agent.register(NAME)
         agent.send(str(agent.agent_id), "hello")
         task = agent.delegate(str(agent.agent_id), HOSTILE).message_id
         tail = Tail(boss)
         first = boss.overview()
         (line,) = tail.news(first)
         assert task[:8] in line
+        assert f'"{NAME}" -> "{NAME}"' in line, "agents have names, not ids"
         assert "␛[2J" in line
         assert "<U+202E>" in line
         assert not re.search("[\x00-\x1f\x7f-\x9f\u202e]", line)

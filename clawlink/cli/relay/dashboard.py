@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from clawlink.cli.agents import Agents
 from clawlink.cli.render import ago, epoch, plural, size, time_of_day, wrapped
 from clawlink.domain.terminal import cell
 from clawlink.errors import RelayUnreachable, Unavailable
@@ -97,6 +98,7 @@ class Tail:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._agents = Agents(client)
         self._counts: dict[str, int] | None = None
         self._seen: dict[str, tuple[str, str | None]] = {}
         self.lines: deque[str] = deque(maxlen=_KEPT)
@@ -112,7 +114,7 @@ class Tail:
                 rows += self._client.all_tasks(status=state, limit=_ROWS).tasks
         now = epoch(overview.server_time) or 0.0
         new = list(self._new(rows, first=before is None))
-        said = [_line(row, now) for row in sorted(new, key=lambda row: row.finished_at or row.created_at)]
+        said = [_line(row, now, self._agents) for row in sorted(new, key=lambda row: row.finished_at or row.created_at)]
         self.lines.extend(said)
         return said
 
@@ -126,14 +128,15 @@ class Tail:
             del self._seen[next(iter(self._seen))]
 
 
-def _line(row: TaskRow, now: float) -> str:
+def _line(row: TaskRow, now: float, agents: Agents) -> str:
     at = epoch(row.finished_at or "") if row.finished_at else now
-    to = row.assignee or ", ".join([*row.capability, *row.to_any_of]) or "-"
+    pool = ", ".join([*map(cell, row.capability), *map(agents.named, row.to_any_of)])
+    to = agents.named(row.assignee) if row.assignee else pool or "-"
     said = row.note or row.words or ""
     words = said if len(said) <= _WORDS else said[: _WORDS - 1] + "…"
     progress = "" if row.progress is None else f" {row.progress:.0f} %"
     step = f"{time_of_day(at or now, now)}  {row.task_id[:_SHOWN_ID]}  {_words(row.status)}{progress}"
-    return f"{step}  {cell(row.requester)} -> {cell(to)}  {cell(words)}"
+    return f"{step}  {agents.named(row.requester)} -> {to}  {cell(words)}"
 
 
 def _words(state: str) -> str:
