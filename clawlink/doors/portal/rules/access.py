@@ -97,6 +97,7 @@ _WAYS = {
     AGENT: "the key is an agent key, and this is for the owner",
     OWNER: "the key is the owner's, and this is for contacts",
 }
+_KEYS = "; give the owner key or an agent key, on the command line as --key or AGENTP2P_API_KEY"
 
 
 def require(route: str, role: Role) -> None:
@@ -104,7 +105,8 @@ def require(route: str, role: Role) -> None:
     if role in RIGHTS[route]:
         return
     if role is NONE or RIGHTS[route] == {CONTACT}:
-        raise NotAuthenticated("Invalid API Key: " + _WAYS[role] + HINTS.get(route, ""))
+        ours = _KEYS if role is NONE and OWNER in RIGHTS[route] else ""
+        raise NotAuthenticated("Invalid API Key: " + _WAYS[role] + HINTS.get(route, ours))
     raise NotAllowed(_WAYS[role] + HINTS.get(route, ""))
 
 

@@ -94,7 +94,7 @@ class Photos:
     async def photo_remove(self, ask: Ask) -> Any:
         name = parameter(ask.request, "name")
         if not await self._forget(name):
-            raise UnknownFile("there is no such photo; GET /api/photos/list shows them", field="name")
+            raise UnknownFile("there is no such photo; 'clawlink portal photos' lists them", field="name")
         with suppress(UnknownFile):
             await self._kept.delete(PLACE + name)
         return {"status": "deleted"}

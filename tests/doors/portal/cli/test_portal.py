@@ -220,7 +220,7 @@ async def test_photos_are_added_and_removed_by_commands(portals: Portals, clawli
     assert (code, name.strip()[-4:]) == (0, ".png")
     assert (await clawlink(portal, "remove-photo", name.strip()))[0] == 0
     code, _, err = await clawlink(portal, "remove-photo", name.strip())
-    assert (code, "no such photo" in err) == (5, True), err
+    assert (code, "no such photo; 'clawlink portal photos' lists" in err) == (5, True), err
     path.write_text("no picture")
     code, _, err = await clawlink(portal, "add-photo", str(path))
     assert (code, "jpg, png, gif or webp" in err) == (1, True), err
@@ -241,6 +241,7 @@ async def test_an_exit_code_is_true(
     assert json.loads(out)["state"] in ("queued", "sending"), "perhaps it is being tried again at this moment"
     code, _, err = await clawlink(Own(portal.relay, "ap2p_wrong"), "contacts")
     assert (code, "Invalid API Key" in err) == (4, True), err
+    assert "give the owner key or an agent key" in err, err
 
 
 async def test_an_error_is_a_sentence_with_the_next_step(
