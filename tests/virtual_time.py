@@ -62,6 +62,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         running.add_done_callback(self._done)
         return running
 
+    async def shutdown_default_executor(self, *_: Any) -> None:
+        """Wait for the threads without a limit of time: here it would be over at once."""
+        await super().shutdown_default_executor()
+
     def _done(self, _: object) -> None:
         self._selector_of_mine.threads -= 1
 

@@ -196,6 +196,7 @@ async def test_a_reader_that_stops_is_given_up_and_cannot_go_on(
     id = await send(pair, "a", "b", "x" * _LARGE)
     connection = await dial(pair.url, receive_buffer=4096)
     await connection.send(_POLL)
+    await _becomes(pair, id, "delivered")
     await _given_again(pair, id)
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await connection.answer()

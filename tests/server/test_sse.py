@@ -101,7 +101,8 @@ async def stream(
 ) -> AsyncIterator[Stream]:
     """Connect, saying what was the last event that was read."""
     told = {**(headers or {}), **({"Last-Event-ID": last} if last is not None else {})}
-    async with relay.session.get(relay.url + path_of(agent_id, kind="events", **query), headers=told) as response:
+    address, endless = relay.url + path_of(agent_id, kind="events", **query), aiohttp.ClientTimeout()
+    async with relay.session.get(address, headers=told, timeout=endless) as response:
         assert response.status == 200, await response.text()
         yield Stream(response)
 
