@@ -43,15 +43,15 @@ def test_info_shows_what_the_relay_says_of_itself(call: Run, own_relay: Relays) 
             "takeovers": "0",
             "rate limited": "0",
             "loops stopped": "0",
-            "max agents": "7",
-            "lease": "90",
-            "max memory": "67,108,864 (64 MiB)",
-            "forget after": "86,400 (24 h)",
+            "max agents": "7 agents",
+            "lease": "90 seconds",
+            "max memory": "67,108,864 bytes (64 MiB)",
+            "forget after": "86,400 seconds (24 h)",
         }.items():
             assert facts(shown)[name] == value, (name, shown)
         assert facts(shown)["messages held"].startswith(f"{told['messages_held']}, ")
         assert facts(shown)["memory"].endswith(" of 64 MiB")
-        limits = re.findall(r"^    ([a-z ]+):", shown, re.MULTILINE)
+        limits = re.findall(r"^  ([a-z ]+):", shown.partition("\nlimits:\n")[2], re.MULTILINE)
         assert sorted(limits) == sorted(name.replace("_", " ") for name in told["limits"])
         as_json = call("--relay", url, "info", "--json").ok().json
         assert as_json.keys() == told.keys()

@@ -14,6 +14,7 @@ PASSING = [
     errors.RelayUnreachable,
     errors.Unavailable,
     errors.Draining,
+    errors.NotActive,
     errors.StoreUnavailable,
     errors.InternalError,
     errors.BodyTimeout,
