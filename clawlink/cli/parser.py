@@ -127,7 +127,7 @@ def everything(*, hyphened: bool = True) -> argparse.ArgumentParser:
 def noun_parser(noun: Noun) -> Parser:
     """Return the parser of a noun that no verb follows: it only knows help."""
     default = f" {PROG} {noun.name} ID is: {PROG} {noun.name} {noun.default} ID." if noun.default else ""
-    lines = _listed((verb.name, verb) for verb in noun.verbs)
+    lines = listed((verb.name, verb.help) for verb in noun.verbs)
     parser = Parser(
         prog=f"{PROG} {noun.name}",
         usage=f"{PROG} {noun.name} VERB ...",
@@ -216,16 +216,19 @@ def _top() -> Parser:
     return parser
 
 
-def _listed(named: Iterable[tuple[str, Verb]]) -> list[str]:
-    """Return a line for each verb, wrapped at words on a terminal that is narrower."""
-    lines = [f"  {name:<{_NAMES}}{verb.help}" for name, verb in named]
+def listed(named: Iterable[tuple[str, str]], names: int = _NAMES) -> list[str]:
+    """Return a line for each name and its help, wrapped at words on a terminal that is narrower.
+
+    ``names`` is the width of the column of names, in characters.
+    """
+    lines = [f"  {name:<{names}}{help}" for name, help in named]
     if sys.stdout is None or not sys.stdout.isatty():
         return lines
     import shutil
     from textwrap import wrap
 
-    columns = max(shutil.get_terminal_size().columns, _NAMES * 2)
-    indent = " " * (_NAMES + 2)
+    columns = max(shutil.get_terminal_size().columns, names + _NAMES)
+    indent = " " * (names + 2)
     return [piece for line in lines for piece in wrap(line, columns, subsequent_indent=indent)]
 
 
@@ -234,9 +237,9 @@ def _epilog() -> str:
     for noun in nouns():
         title = noun.help.rstrip(".")
         title = f"{noun.name}: {title[0].lower()}{title[1:]}" if noun.name else title
-        lines += [title, *_listed((verb.typed, verb) for verb in noun.owned()), ""]
-    lines += ["exit codes:", *(f"  {code.value:<22}{meaning}" for code, meaning in MEANING.items()), ""]
-    lines += ["environment (a flag overrides it):", *(f"  {name:<22}{help}" for name, help in _ENVIRONMENT), ""]
+        lines += [title, *listed((verb.typed, verb.help) for verb in noun.owned()), ""]
+    lines += ["exit codes:", *listed((str(code.value), meaning) for code, meaning in MEANING.items()), ""]
+    lines += ["environment (a flag overrides it):", *listed(_ENVIRONMENT), ""]
     return "\n".join([*lines, f"Flags and examples of a command: {PROG} COMMAND --help"])
 
 

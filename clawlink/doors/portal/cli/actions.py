@@ -103,7 +103,9 @@ def known(text: str) -> str:
 
 def listed() -> str:
     """Return the actions with what they do, as the help of all shows them."""
-    lines = [f"  {f'{name} {one.usage}'.strip():<{_NAMES}}{one.help}" for name, one in ACTIONS.items()]
+    from clawlink.cli import parser
+
+    lines = parser.listed(((f"{name} {one.usage}".strip(), one.help) for name, one in ACTIONS.items()), _NAMES)
     ends = ["CONTACT is a number, name or address.", "Flags of one action: clawlink portal ACTION --help"]
     return "\n".join(["actions:", *lines, "", *ends])
 

@@ -48,6 +48,16 @@ def test_the_help_of_an_action_has_its_words_flags_and_example_alone(capsys: pyt
         assert (has in told, has_not in told, f"{name}:" in told) == (True, False, False), told
 
 
+def test_the_help_of_all_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (60, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr("sys.stdout", stream := io.StringIO())
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+        assert main(["portal", "--help"]) == 0
+        told = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+        assert max(map(len, told.partition("actions:")[2].splitlines())) <= columns, columns
+
+
 def test_the_help_of_all_lists_each_action(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["portal", "--help"]) == 0
     told = capsys.readouterr().out
