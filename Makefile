@@ -1,5 +1,6 @@
 # make run    set up what running needs and start the relay on http://127.0.0.1:9077 (flags: make run FLAGS="--port 9078")
 # make test   set up and run everything that CI runs
+# make test PYTHON=python3.13 VENV=.venv-3.13  the same on another Python, in an environment of its own
 # make coverage  the same tests, with the share of lines and branches that they run (95 % at least)
 # make test-long  run the tests of the relay on both event loops and on both stores, all of them, and repeat more
 # make torture  run what takes minutes: 20,000 refusals of each kind, the tests marked torture (MINUTES=10 for longer), and
