@@ -12,12 +12,13 @@ class Forwarding(NamedTuple):
     """The mailboxes whose messages a door forwards to other places, and what holds for these messages.
 
     ``mailboxes`` returns True for such a mailbox. ``ttl`` is the time to live in seconds of a message there. ``lapsed``
-    tells its sender that it was not forwarded in that time; what it raises has the relay ask again.
+    tells its sender that it was not forwarded in that time, and returns True. While the message is being forwarded it
+    returns False: then the relay asks again, as it does for what this raises.
     """
 
     mailboxes: Callable[[str], bool]
     ttl: float
-    lapsed: Callable[[Delivery], Awaitable[None]]
+    lapsed: Callable[[Delivery], Awaitable[bool]]
 
 
 class Lifetimes:

@@ -329,11 +329,14 @@ class Mailbox(Room):
             await turns.next(_PAGE)
 
     async def lapse(self, id: str) -> bool:
-        """Settle a message whose time to live is over. The sender of one to be forwarded hears of that before."""
+        """Settle a message whose time to live is over; return True if it is.
+
+        The sender of one to be forwarded hears of that before. One that is being forwarded now is left alone.
+        """
         d = await self._core.store.get(Delivery, id)
         forwarding = None if d is None or d.state is not State.PENDING else self.lifetimes.forwarding(d.mailbox)
-        if d is not None and forwarding is not None:
-            await forwarding.lapsed(d)
+        if d is not None and forwarding is not None and not await forwarding.lapsed(d):
+            return False
         return await self.expire(id)
 
     @retrying

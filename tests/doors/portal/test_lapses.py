@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from clawlink.doors.portal.server import outbox
+from clawlink.doors.portal.server.poster import Poster
 from tests.doors.portal.conftest import Bridges, Own, Portals
 from tests.doors.portal.old_peer import OldBridge
 from tests.doors.portal.test_errands import B_KEY, delegate, heard, task_in, well
@@ -130,6 +131,52 @@ async def test_the_sender_of_each_kind_hears_that_its_time_was_over(
 
 def _once(bridge: OldBridge, pattern: str) -> bool:
     return sum(re.search(pattern, text) is not None for text in bridge.texts) == 1
+
+
+async def test_nothing_is_said_to_have_ended_while_it_is_being_posted(
+    portals: Portals, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals, portal_ttl=30.0)
+    theirs = await bridges(b, key=B_KEY)
+    await a.well("POST", "/api/portal/delegate", {"to": "B-bot", "task": "count the sheep"})
+    there = await heard(theirs, "count the sheep")
+    await well(b, "POST", "/register", {"agent_id": "bob", "name": "Bob"})
+    posting, go = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    def late(post: Any) -> Any:
+        async def wait(*args: Any) -> Any:
+            posting.release()
+            await go.acquire()
+            return await post(*args)
+
+        return wait
+
+    async def lapse() -> None:
+        await posting.acquire()
+        later(b, 95.0, monkeypatch)
+        await b.relay.app.relay.janitor.sweep()
+        go.release()
+
+    for name in ("post", "tell"):
+        monkeypatch.setattr(Poster, name, late(getattr(Poster, name)))
+    id = (await well(b, "POST", "/send", {"from_agent": "bob", "to_agent": "A-bot@portal", "content": "hello"}))[
+        "message_id"
+    ]
+    await lapse()
+
+    async def acked() -> bool:
+        return bool((await well(b, "GET", f"/messages/{id}?agent_id=bob"))["state"] == "acked")
+
+    await eventually(acked)
+    await b.well("POST", f"/api/portal/tasks/{there}", {"result": "a hundred"})
+    await lapse()
+
+    async def ended() -> bool:
+        return bool((await a.well("GET", "/api/portal/tasks"))["tasks"][0]["final"])
+
+    await eventually(ended)
+    assert [text for text in theirs.texts if "time to live" in text] == []
+    assert await messages_of(b, "bob") == []
 
 
 async def test_an_answer_waits_for_the_owners_agent_as_long_as_messages_do(

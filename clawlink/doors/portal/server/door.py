@@ -238,9 +238,9 @@ class PortalServer(OpenDoor):
             self.active.address(contact.id)
         return await self.active.members.of(contact.id)
 
-    async def _lapsed(self, delivery: Delivery) -> None:
+    async def _lapsed(self, delivery: Delivery) -> bool:
         """Tell the sender of what waited for a contact too long. The relay that looks after the records asks for it."""
-        await self.active.outbox.lapsed(delivery)
+        return await self.active.outbox.lapsed(delivery)
 
     # -- routes ------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from msgspec.structs import replace
@@ -56,6 +57,8 @@ class Outbox(ContactWorkers):
         self._poster = poster
         self._errands = errands
         self._posting: set[str] = set()
+        self._under_way: set[str] = set()
+        """The deliveries that another portal is told of at this moment."""
         self._released: set[str] = set()
         self._held: dict[str, HeldBack] = {}
         """By contact, what waits while later messages pass."""
@@ -149,13 +152,19 @@ class Outbox(ContactWorkers):
                 return True
         return False
 
-    async def lapsed(self, delivery: Delivery) -> None:
-        """Tell the sender of what waited in a contact's mailbox until its time to live was over."""
+    async def lapsed(self, delivery: Delivery) -> bool:
+        """Tell the sender of what waited in a contact's mailbox until its time to live was over.
+
+        Return False, and tell nothing, while it is being posted: it may still arrive. A slow post outlives its lease.
+        """
+        if delivery.id in self._under_way:
+            return False
         message = await self._core.store.get(Message, delivery.id)
         if message is None:
             await self._errands.lapsed(delivery)
         elif (over := posting.lapse(message, self._core.clock())) is not message:
             await self._settle(message, over)
+        return True
 
     async def _seen(self, agent: Agent) -> Agent | None:
         await self._relay.agents.touch(agent.id)
@@ -194,7 +203,8 @@ class Outbox(ContactWorkers):
                     continue
                 task_id = about(delivery)
                 follows = held.follows(delivery, task_id)
-                outcome = Carried.WAITS if follows else await self._carry(contact, agent, delivery)
+                with self._telling_of(delivery):
+                    outcome = Carried.WAITS if follows else await self._carry(contact, agent, delivery)
                 if outcome is Carried.ADOPTED:
                     continue
                 if outcome is Carried.WAITS:
@@ -216,7 +226,8 @@ class Outbox(ContactWorkers):
                 continue
             self._posting.add(contact)
             try:
-                settled = await self._try(contact, message)
+                with self._telling_of(delivery):
+                    settled = await self._try(contact, message)
             finally:
                 self._posting.discard(contact)
             if settled:
@@ -227,6 +238,14 @@ class Outbox(ContactWorkers):
             pause = _after(failed)
             left = pause if message.expires_at is None else message.expires_at - now
             await self._pause(contact, agent, delivery, min(pause, left))
+
+    @contextmanager
+    def _telling_of(self, delivery: Delivery) -> Iterator[None]:
+        self._under_way.add(delivery.id)
+        try:
+            yield
+        finally:
+            self._under_way.discard(delivery.id)
 
     async def _carry(self, contact: str, agent: Agent, delivery: Delivery) -> Carried:
         """Take what agents of the relay left for a contact to its portal.
