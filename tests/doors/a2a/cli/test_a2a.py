@@ -73,7 +73,7 @@ def test_a_card_behind_a_token_asks_for_the_credential(call: Run, tmp_path: Path
             server.shutdown()
             thread.join()
     alone = call("a2a").failed(2).err
-    assert "action" in alone
+    assert "client|add|list|remove|key|card" in alone
     assert "WORD" not in alone
 
 
