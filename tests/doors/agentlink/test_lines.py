@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from clawlink.doors.agentlink.server.lines import Lines, Readers
 
 
@@ -28,7 +30,7 @@ class Instance:
     @property
     def readers(self) -> dict[str, Readers[FakeLine]]:
         found = {address: self.lines.readers(address) for address in AGENTS}
-        return {address: readers._replace(lines=list(readers.lines)) for address, readers in found.items()}
+        return {address: replace(readers, lines=list(readers.lines)) for address, readers in found.items()}
 
 
 def test_old_connections_that_have_said_nothing_all_read_for_all() -> None:

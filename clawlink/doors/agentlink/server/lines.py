@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 
 class Line(Protocol):
@@ -27,7 +28,8 @@ L = TypeVar("L", bound=Line)
 L_co = TypeVar("L_co", bound=Line, covariant=True)
 
 
-class Readers(NamedTuple, Generic[L_co]):
+@dataclass(frozen=True)
+class Readers(Generic[L_co]):
     """The old connections that a message for an agent is written to.
 
     ``certain``: they are known to be the agent's. ``settles``: once all of them have read it, the agent has it.
