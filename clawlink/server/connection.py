@@ -19,7 +19,7 @@ from clawlink.domain.limits import MAX_KEY_LENGTH
 from clawlink.errors import BadRequest, BodyTimeout, ClawLinkError, InternalError
 from clawlink.server.address import Addresses
 from clawlink.server.ceiling import HEAD_SECONDS, Ceiling, Seat
-from clawlink.server.flow import UnreadReplies, Watch, on_its_way
+from clawlink.server.flow import UnreadReplies, Watch, on_its_way, unwritten
 from clawlink.server.handover import Handover, Handovers, has_come
 from clawlink.server.masks import Masked
 from clawlink.server.request import Request
@@ -96,7 +96,7 @@ class _Connection(RequestHandler):
         try:
             await super().start()
         finally:
-            if transport is not None and transport.get_write_buffer_size():
+            if transport is not None and unwritten(transport):
                 Watch(lambda: -on_its_way(transport), transport.abort)
 
     def set_parser(self, parser: Any, *more: Any, **callbacks: Any) -> None:
@@ -188,7 +188,7 @@ class _Connection(RequestHandler):
         transport = self.transport
         if transport is None:
             return True
-        if self._is_busy() or self._handovers or transport.get_write_buffer_size():
+        if self._is_busy() or self._handovers or unwritten(transport):
             return False
         transport.abort()
         return True

@@ -21,9 +21,17 @@ _SO_NWRITE = 0x1024
 _RETRY_SECONDS = 5.0
 
 
+def unwritten(transport: Any) -> int:
+    """Return how many bytes the event loop has not given to the system yet. A connection that is lost has none."""
+    try:
+        return int(transport.get_write_buffer_size())
+    except AttributeError:  # Python 3.10, where asyncio has dropped the transport below TLS
+        return 0
+
+
 def on_its_way(transport: Any, sock: Any = None) -> int:
     """Return how many bytes were written that the peer's system has not got yet, as far as this system tells."""
-    left: int = transport.get_write_buffer_size()
+    left = unwritten(transport)
     inner = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)  # asyncio's, below TLS
     if inner is not None:
         left += inner.get_write_buffer_size()

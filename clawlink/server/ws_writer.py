@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from aiohttp import WSMsgType, web
 
+from clawlink.server.flow import unwritten
 from clawlink.server.request import Request
 
 # Below that, packing costs the relay more than the network gains; between processes of one machine it never pays.
@@ -78,7 +79,7 @@ class Sender:
 
     def notice(self, frame: bytes) -> None:
         """Send a text frame that may be lost: it is, where the peer is behind in reading."""
-        if self._transport is not None and self._transport.get_write_buffer_size() < _PIECE_BYTES:
+        if self._transport is not None and unwritten(self._transport) < _PIECE_BYTES:
             self._add(WSMsgType.TEXT, frame)
             self.flush()
 
