@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pathlib
 import threading
 from collections.abc import Callable, Iterator
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p, cast
@@ -257,13 +258,17 @@ class Watched:
 
             return done
 
-        patches = {
+        patches: dict[str, Any] = {
             "open": opened, "fsync": synced, "unlink": one_name(UNLINK, "unlink"),
             "mkdir": one_name(MKDIR, "mkdir"), "rename": renamed("rename"), "replace": renamed("replace"),
         }  # fmt: skip
         for name, patch in patches.items():
             setattr(os, name, patch)
             self._undo.append(lambda name=name: setattr(os, name, real[name]))  # type: ignore[misc]
+        paths: Any = getattr(pathlib, "_NormalAccessor", None)  # Python 3.10 keeps these calls there, too
+        for name in () if paths is None else ("unlink", "mkdir", "rename", "replace"):
+            setattr(paths, name, staticmethod(patches[name]))
+            self._undo.append(lambda name=name: setattr(paths, name, real[name]))  # type: ignore[misc]
 
         real_write, real_cut = OnDisk.write, OnDisk.cut
 
