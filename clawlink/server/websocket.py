@@ -166,6 +166,7 @@ class _Session:
             self._pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._pump
+            self._pump = None  # on Python 3.10 a cancelled task keeps its error, whose frames lead back to here
         await self._consumer.close()
 
     # -- relay to peer -------------------------------------------------------------------------------------------------
