@@ -145,8 +145,6 @@ def _written(path: Any) -> dict[str, Any]:
 
 def _test(link: AgentLink, ctx: Context) -> Exit:
     """Send a message to oneself, and wait until it has come and its receipt."""
-    from concurrent.futures import TimeoutError as Late
-
     from clawlink.client.wait_steps import StillPending
 
     with link:
@@ -154,7 +152,7 @@ def _test(link: AgentLink, ctx: Context) -> Exit:
         sent = link.send(link.address, "Agent Link works")
         try:
             sent.receipt().result(_TEST_SECONDS)
-        except Late:
+        except TimeoutError:
             raise StillPending(f"message {sent.id} was stored but did not come back in {_TEST_SECONDS:g} s") from None
     if ctx.json:
         ctx.out.json({"status": "ok", "address": link.address, "message_id": sent.message_id})

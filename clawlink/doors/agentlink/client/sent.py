@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Generic, TypeVar
 
 from clawlink.doors.agentlink.wire.signing import new_nonce
@@ -31,7 +32,7 @@ class Pending(Generic[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for it, ``timeout`` seconds at most (then TimeoutError), and return it or raise what went wrong."""
-        return self._future.result(timeout)
+        return _waited(self._future, timeout)
 
     def done(self) -> bool:
         """Return True if it has come to an end."""
@@ -54,8 +55,8 @@ class Sent:
         return asyncio.shield(asyncio.wrap_future(self.stored)).__await__()
 
     def result(self, timeout: float | None = None) -> Sent:
-        """Wait in a thread until the relay has it."""
-        return self.stored.result(timeout)
+        """Wait in a thread until the relay has it, ``timeout`` seconds at most (then TimeoutError)."""
+        return _waited(self.stored, timeout)
 
     @property
     def delivered(self) -> bool:
@@ -134,6 +135,16 @@ class Receipts:
     def _drop(self, sent: Sent, why: str) -> None:
         self._followed.pop(sent.id, None)
         _settle(sent.read, ClawLinkError(f"it is not known whether message {sent.id} was read: {why}"))
+
+
+def _waited(future: Future[T], timeout: float | None) -> T:
+    """Wait for a future. Its own error of a wait that is over is no ``TimeoutError`` before Python 3.11."""
+    try:
+        return future.result(timeout)
+    except FutureTimeout as error:
+        if future.done():
+            raise
+        raise TimeoutError(f"it is still to come after {timeout or 0.0:g} s") from error
 
 
 def _settle(future: Future[Any], outcome: Any) -> None:
