@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -181,7 +182,7 @@ class OpenClaw:
             ) as answer:
                 said = await answer.content.read(_MAX_ANSWER_BYTES)
                 return outcome(answer.status, said, answer.headers.get("Retry-After"))
-        except TimeoutError:
+        except asyncio.TimeoutError:  # no OSError before Python 3.11
             return Outcome(AGAIN, None, f"{url} did not answer within {ANSWER_SECONDS:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             why = cell(str(error))[:_MAX_WHY] or type(error).__name__
