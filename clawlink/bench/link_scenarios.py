@@ -8,7 +8,6 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from clawlink.bench import servers
 from clawlink.bench.scenarios import BenchFailed, Row, names_for, p99
 from clawlink.client.aio import AsyncClient
 from clawlink.client.link import Link
+from clawlink.domain.iso_time import read_iso
 from clawlink.errors import ClawLinkError
 
 LINKS = 50
@@ -102,6 +102,6 @@ async def _registered(client: AsyncClient, names: list[str]) -> list[float]:
             found = [agent for agent in (await client.discover()).agents if agent.name in wanted]
             if len(found) == len(wanted):
                 # With a relay that knew nothing, the first sign of life is that of registering.
-                return [datetime.fromisoformat(agent.registered_at).timestamp() for agent in found]
+                return [read_iso(agent.registered_at).timestamp() for agent in found]
         await asyncio.sleep(0.02)
     raise BenchFailed(f"not all of {len(names)} links came back within {_BACK_SECONDS:.0f} s")

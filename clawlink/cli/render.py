@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from clawlink.domain.iso_time import read_iso
 from clawlink.domain.terminal import UNSAFE, cell
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def duration(seconds: float) -> str:
 def epoch(stamp: str) -> float | None:
     """Read a time of the wire, or return None if it is none."""
     try:
-        return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+        return read_iso(stamp).timestamp()
     except (ValueError, OverflowError):
         return None
 

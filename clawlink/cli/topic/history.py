@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from clawlink.cli.arguments import add_slot, completed_by
 from clawlink.cli.exits import Exit
 from clawlink.cli.values import count
+from clawlink.domain.iso_time import read_iso
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -84,7 +85,6 @@ def _id_of(ctx: Context, agent: str) -> str:
 def _moment(text: str, now: float) -> float | str:
     """Return an age as a time, and a time unchanged for the relay to read. Raises UsageError."""
     import argparse
-    from datetime import datetime
 
     from clawlink.cli.exits import UsageError
     from clawlink.cli.values import span
@@ -96,7 +96,7 @@ def _moment(text: str, now: float) -> float | str:
             pass
     else:
         try:
-            datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text)
+            read_iso(text)
         except ValueError:
             with contextlib.suppress(ValueError):
                 return float(text)

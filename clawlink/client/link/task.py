@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from clawlink.client.link.pending import Pending
+from clawlink.domain.iso_time import read_iso
 from clawlink.domain.message import PlainMessage, TaskDelegation
 from clawlink.protocol import replies
 
@@ -37,7 +37,7 @@ class Task:
         self.from_person = message.from_person is True
         self.priority = message.priority.value
         at = message.deadline_at
-        self.deadline = None if isinstance(at, msgspec.UnsetType) else datetime.fromisoformat(at)
+        self.deadline = None if isinstance(at, msgspec.UnsetType) else read_iso(at)
         self.attempt = in_flight.claimed.attempt
         self.reported = in_flight.claimed.reported or []
         self.attachments = in_flight.attachments

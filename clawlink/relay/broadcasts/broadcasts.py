@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import timezone
 from math import isfinite
 
 import msgspec
@@ -15,6 +15,7 @@ from clawlink.domain.agent import Agent, fold
 from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author, by_tag, by_topic
 from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, Sender, copy_id
+from clawlink.domain.iso_time import read_iso
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.message import KnowledgeBroadcast, decode, encode, of_person, says_the_same
 from clawlink.domain.topic import matches
@@ -252,7 +253,7 @@ def _time(text: str) -> float:
         if isfinite(seconds := float(text)):
             return seconds
     try:
-        at = datetime.fromisoformat(text.replace("Z", "+00:00").replace(" ", "+"))
+        at = read_iso(text.replace(" ", "+"))
     except ValueError:
         raise BadRequest(
             "since takes a time as 2026-05-13T06:51:00+00:00, or seconds since the epoch", field="since"

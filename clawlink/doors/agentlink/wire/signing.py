@@ -19,6 +19,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 
+from clawlink.domain.iso_time import read_iso
 from clawlink.errors import BadRequest
 
 TOLERANCE_SECONDS = 30
@@ -85,7 +86,7 @@ def stamp(now: float) -> str:
 def read_stamp(text: str) -> float:
     """Return the seconds since the epoch of a time with its zone. Raises BadRequest."""
     try:
-        at = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)
+        at = read_iso(text)
     except ValueError:
         at = None
     if at is None or at.tzinfo is None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from clawlink.domain.iso_time import read_iso
 from clawlink.doors.agentrelay import names, rules
 from clawlink.doors.agentrelay.rules import Event, Status
 
@@ -25,7 +26,7 @@ def moment(value: Any) -> datetime | None:
     if not value or not isinstance(value, str):
         return None
     try:
-        return datetime.fromisoformat(value)
+        return read_iso(value)
     except ValueError:
         return None
 

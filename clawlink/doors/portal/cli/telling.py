@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
 from clawlink.cli.render import epoch
+from clawlink.domain.iso_time import read_iso
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -33,6 +34,6 @@ def local(stamp: str) -> str:
 def as_instant(text: str) -> str:
     """Return a date or time that a person has typed, in the time zone here; a text that is none as it is."""
     try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone().isoformat()
+        return read_iso(text).astimezone().isoformat()
     except (ValueError, OverflowError, OSError):
         return text

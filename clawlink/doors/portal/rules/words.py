@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+from clawlink.domain.iso_time import read_iso
+
 _BEIJING = timezone(timedelta(hours=8))
 
 
@@ -19,7 +21,7 @@ def utc(at: float) -> str:
 
 def seconds(text: str) -> float:
     """Return the instant of a text in ISO. Raises ValueError, also for years that not every zone can write."""
-    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    found = read_iso(text)
     if not datetime.min.year < found.year < datetime.max.year:
         raise ValueError(f"no time is in the year {found.year}")
     return (found if found.tzinfo is not None else found.replace(tzinfo=_BEIJING)).timestamp()
