@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
+import clawlink
 from clawlink.domain.iso_time import read_iso
 from tests.tables import each
 
@@ -56,3 +58,9 @@ def test_shorter_times() -> None:
 def test_other_texts_are_no_times(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         read_iso(text)
+
+
+def test_no_other_module_reads_a_time_by_itself() -> None:
+    package = Path(clawlink.__file__).parent
+    readers = [path for path in package.rglob("*.py") if "fromisoformat(" in path.read_text(encoding="utf-8")]
+    assert [path.relative_to(package).as_posix() for path in readers] == ["domain/iso_time.py"]

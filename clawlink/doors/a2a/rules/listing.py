@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import base64
 import re
-from datetime import datetime, timezone
+from datetime import timezone
 
+from clawlink.domain.iso_time import read_iso
 from clawlink.doors.a2a.wire.base64s import from_base64
 from clawlink.doors.a2a.wire.failures import A2AError
 
-_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
 
 
 def instant(text: str, field: str) -> str:
     """Return a time as ``stamp`` writes it, so that texts compare as times. Raises A2AError."""
-    found = _INSTANT.fullmatch(text)
     try:
-        if found is None:
+        if _INSTANT.fullmatch(text) is None:
             raise ValueError(text)
-        zone = "+00:00" if found[3] in "Zz" else found[3]
-        at = datetime.fromisoformat(f"{found[1].upper()}.{(found[2] or '')[:3].ljust(3, '0')}{zone}")
-        at = at.astimezone(timezone.utc)
+        at = read_iso(text).astimezone(timezone.utc)
     except (ValueError, OverflowError):
         raise A2AError(
             "INVALID_PARAMS", f"{field} is a time with its zone, as 2026-05-13T06:51:00.250Z", field=field
