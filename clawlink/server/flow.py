@@ -17,8 +17,17 @@ if sys.platform == "linux":
     import fcntl
     import termios
 
+_TLS_TELLS_LATE = sys.version_info[:2] == (3, 10)
 _SO_NWRITE = 0x1024
 _RETRY_SECONDS = 5.0
+
+
+def has_gone(transport: Any) -> bool:
+    """Return True if a connection is over or about to be, so that nothing can be written to it."""
+    if transport is None or transport.is_closing():
+        return True
+    # asyncio's TLS on Python 3.10 tells of a lost connection a turn late, and drops what is written until then.
+    return _TLS_TELLS_LATE and getattr(getattr(transport, "_ssl_protocol", transport), "_transport", transport) is None
 
 
 def unwritten(transport: Any) -> int:

@@ -19,7 +19,7 @@ from clawlink.domain.limits import IDLE_BODY_SECONDS, LEAST_BODY_RATE, MAX_NAME_
 from clawlink.errors import BadRequest, BodyTimeout, ClawLinkError, RangeNotSatisfiable
 from clawlink.relay.files.read import Opened
 from clawlink.relay.timestamps import StoppableTime
-from clawlink.server.flow import Watch, on_its_way
+from clawlink.server.flow import Watch, has_gone, on_its_way
 from clawlink.server.request import Request, require_unpacked, was_reset
 
 PART_BYTES = 256 * 1024
@@ -349,7 +349,7 @@ async def arrive(request: Request, opened: Opened) -> None:
         watch = Watch(lambda: -on_its_way(transport), transport.abort)
         try:
             while on_its_way(transport):
-                if transport.is_closing():
+                if has_gone(transport):
                     raise ConnectionResetError("the client has gone")
                 await asyncio.sleep(_ARRIVAL_PAUSE_SECONDS)
         except asyncio.CancelledError:  # the connection is over: in peace, if nothing was left on its way

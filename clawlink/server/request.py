@@ -33,6 +33,7 @@ from clawlink.relay.ids import split_receipt
 from clawlink.relay.relay import Relay
 from clawlink.server.address import came_by_proxy, host_name
 from clawlink.server.ceiling import Ceiling
+from clawlink.server.flow import has_gone
 from clawlink.server.response import Asked, Reply
 from clawlink.server.tickets import Ticket
 
@@ -245,7 +246,7 @@ def hung_up(request: Request) -> bool:
 
     The store may raise one, too, over a connection of its own.
     """
-    return request.transport is None or request.transport.is_closing()
+    return has_gone(request.transport)
 
 
 def was_reset(request: Request) -> bool:

@@ -21,7 +21,7 @@ from clawlink.domain.limits import Limits
 from clawlink.errors import ClawLinkError
 from clawlink.protocol import failure
 from clawlink.server.address import Addresses, block_of
-from clawlink.server.flow import UnreadReplies, Watch, on_its_way
+from clawlink.server.flow import UnreadReplies, Watch, has_gone, on_its_way
 from clawlink.server.handover import Handover
 
 JSON = "application/json; charset=utf-8"
@@ -173,8 +173,7 @@ async def _write_large(request: Asked, answer: Reply) -> web.StreamResponse:
 
 
 def _require_there(request: Asked) -> None:
-    transport = request.transport
-    if transport is None or transport.is_closing():
+    if has_gone(request.transport):
         raise ConnectionResetError("the client has gone")
 
 
@@ -199,7 +198,7 @@ def _send(request: Asked, answer: Reply) -> bool:
     """Write a small reply. Return True if a part of it is not on its way yet."""
     connection: Any = request.protocol
     transport: Any = connection.transport
-    if transport is None or transport.is_closing():
+    if has_gone(transport):
         raise ConnectionResetError("the client has gone")
     body = b"".join((answer.body, *answer.more)) if answer.more else answer.body
     data = _head_of(request, answer, len(body)) + body

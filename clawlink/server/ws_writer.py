@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from aiohttp import WSMsgType, web
 
-from clawlink.server.flow import unwritten
+from clawlink.server.flow import has_gone, unwritten
 from clawlink.server.request import Request
 
 # Below that, packing costs the relay more than the network gains; between processes of one machine it never pays.
@@ -86,7 +86,7 @@ class Sender:
     @property
     def closed(self) -> bool:
         """Return True if nothing can be sent any more."""
-        return self._stopped or self._transport is None or self._transport.is_closing()
+        return self._stopped or has_gone(self._transport)
 
     def ping(self, data: bytes) -> None:
         """Send a ping."""
@@ -106,12 +106,12 @@ class Sender:
     def flush(self) -> None:
         """Write the gathered frames."""
         piece, self._piece = self._piece, []
-        if piece and self._transport is not None and not self._transport.is_closing():
+        if piece and self._transport is not None and not has_gone(self._transport):
             self._transport.write(b"".join(piece))
 
     def _add(self, kind: WSMsgType, data: bytes) -> None:
         transport = self._transport
-        if self._stopped or transport is None or transport.is_closing():
+        if self._stopped or has_gone(transport):
             raise ConnectionResetError("the peer has gone")
         if not self._piece:
             self._turn.add(self, self._loop)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ssl
+from pathlib import Path
 
 import pytest
 
 from clawlink.domain.limits import MAX_JSON_FILE_BYTES, MIB, Limits
 from clawlink.errors import RelayFull
-from clawlink.server.flow import UnreadReplies
+from clawlink.server.flow import UnreadReplies, has_gone
 from tests.conftest import Running, Serve
 from tests.server import blobs
 from tests.server.asks import refused
@@ -170,3 +172,26 @@ async def test_the_loop_is_free_between_the_parts_of_a_large_file(serve: Serve) 
         counting.cancel()
     assert max(map(len, parts)) <= 256 * 1024 * 6, "no part is longer than 256 KiB of the file"
     assert turns >= 2 * MAX_JSON_FILE_BYTES // (256 * 1024)
+
+
+async def test_a_connection_has_gone_before_its_tls_cannot_tell_its_bytes() -> None:
+    data = Path(__file__).parent.parent / "data"
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(data / "tls-cert.pem", data / "tls-key.pem")
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    made: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    async with await asyncio.start_server(lambda _, writer: made.put_nowait(writer), "127.0.0.1", 0, ssl=own) as server:
+        _, peer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=trusting)
+        transport = (await made.get()).transport
+        assert not has_gone(transport)
+        peer.transport.abort()
+
+        async def gone() -> None:
+            while not has_gone(transport):
+                transport.get_write_buffer_size()
+                await asyncio.sleep(0)
+
+        await asyncio.wait_for(gone(), 10)
+        assert has_gone(None)
+        transport.abort()
