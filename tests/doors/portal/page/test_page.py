@@ -20,6 +20,7 @@ from tests.page.conftest import browser
 from tests.page.test_for_everybody import found
 from tests.page.watching import BIDI, HOSTILE, Watched, opened
 from tests.system.threaded import relay_in_thread
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -80,9 +81,8 @@ def test_a_stranger_leaves_a_message_and_the_owner_approves_it(
             added = requests.post(url + "/api/photos/upload", files=photo, headers={"X-API-Key": OWNER}, timeout=10)
             assert added.status_code == 200
             page.goto(url)
-            page.wait_for_function(
-                "[...document.querySelectorAll('#photos img')].some((one) => one.naturalWidth === 1)"
-            )
+            seen = "[...document.querySelectorAll('#photos img')].some((one) => one.naturalWidth === 1)"
+            wait_until(lambda: page.evaluate(seen))  # in the page itself the wait would be a string that it may not run
             assert page.inner_text("h1") == "127.0.0.1"
             page.fill("#content", f"I am Bob.\nMy portal: https://bob.example\nKey: {K}")
             page.click("#send")
