@@ -13,6 +13,13 @@ LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/12
 # A translator on the way turns the last 32 bits of these into an IPv4 address (RFC 6052).
 _TRANSLATED = IPv6Network("64:ff9b::/96")
 
+# For protocols, documentation and sites. ``ipaddress`` calls them global, some of them on some versions of Python only.
+_NOT_PUBLIC: tuple[Network, ...] = (
+    IPv4Network("192.0.0.0/24"),
+    IPv6Network("3fff::/20"),
+    IPv6Network("fec0::/10"),
+)
+
 
 def networks(text: str) -> tuple[Network, ...]:
     """Read a list of networks with commas, as ``10.0.0.0/8,fd00::/8``. Raises ValueError."""
@@ -38,6 +45,8 @@ def is_public(found: Address) -> bool:
     inner = carried(found)
     if inner:
         return all(map(is_public, inner))
+    if any(found in network for network in _NOT_PUBLIC):
+        return False
     return found.is_global and not found.is_multicast and not found.is_reserved
 
 
