@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-# Python 3.10 reads no "Z", no zone without a colon, and no fraction of other than three or six digits.
+# Python 3.10 reads no "Z", no zone without a colon, and no fraction of other than three or six digits. Newer versions
+# also read weeks, and times without hyphens.
 _TIME = re.compile(
-    r"(.{11}\d\d(?::\d\d(?::\d\d)?)?)(?:[.,](\d+))?(?:(Z)|([+-]\d\d)(?::?(\d\d))?)?", re.ASCII | re.IGNORECASE
+    r"(?P<day>\d{4}-\d\d-\d\d)"
+    r"(?:(?P<time>.\d\d(?::\d\d(?::\d\d(?:[.,](?P<fraction>\d+))?)?)?)"
+    r"(?:(?P<utc>Z)|(?P<hours>[+-]\d\d)(?::?(?P<minutes>\d\d))?)?)?",
+    re.ASCII | re.IGNORECASE,
 )
 
 
@@ -18,8 +22,11 @@ def read_iso(text: str) -> datetime:
     """
     found = _TIME.fullmatch(text)
     if found is None:
-        return datetime.fromisoformat(text)
-    second, fraction, utc, hours, minutes = found.groups()
-    fraction = "" if fraction is None else f".{fraction[:6].ljust(6, '0')}"
-    zone = "+00:00" if utc else "" if hours is None else f"{hours}:{minutes or '00'}"
-    return datetime.fromisoformat(f"{second}{fraction}{zone}")
+        raise ValueError("a time is written as 2026-05-13T06:51:00.250+00:00")
+    time, fraction = found["time"] or "", found["fraction"]
+    if fraction is not None:
+        time = f"{time[: -len(fraction) - 1]}.{fraction[:6].ljust(6, '0')}"
+    zone = "+00:00" if found["utc"] else ""
+    if found["hours"] is not None:
+        zone = f"{found['hours']}:{found['minutes'] or '00'}"
+    return datetime.fromisoformat(f"{found['day']}{time}{zone}")
