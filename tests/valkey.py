@@ -19,6 +19,7 @@ import redis
 from redis.crc import key_slot
 
 from tests.binaries import environment, find
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 _SLOTS = 16384
@@ -102,13 +103,6 @@ class Server:
             return connection.read_response(disable_decoding=True)
         finally:
             connection.disconnect()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from clawlink.bench.data_scenarios import fsync_seconds, measured
 from clawlink.bench.scenarios import Relay
 from clawlink.bench.servers import Server
 from tests import valkey
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 PAIRS = 32
@@ -65,7 +66,7 @@ def on_one_core(process: subprocess.Popen[bytes]) -> Iterator[Server]:
 def jetstream(folder: Path) -> Iterator[tuple[Server, int]]:
     """Run NATS with a stream on the disk that is synced after each message."""
     program = shutil.which("nats-server") or str(Path(sysconfig.get_path("scripts")) / "nats-server")
-    port = valkey.free_port()
+    port = free_port()
     store = f"jetstream {{ store_dir: {json.dumps(str(folder))}, sync_interval: always }}\n"
     config = folder / "nats.conf"
     config.write_text(f"port: {port}\nhost: 127.0.0.1\n{store}")

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 from clawlink.config import ServerConfig
 from tests.page.watching import opened, post
+from tests.ports import free_port
 from tests.system.threaded import relay_in_thread
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def test_it_comes_back_when_its_relay_was_restarted(browser: Browser) -> None:

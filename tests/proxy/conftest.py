@@ -21,6 +21,7 @@ from clawlink.client.sync import Client
 from tests.binaries import find
 from tests.conftest import RelayProcess, Start
 from tests.operations import NAME, Authority, block, make_authority, replaced
+from tests.ports import free_port
 from tests.waiting import wait_until
 from tests.websockets import PATIENCE
 
@@ -56,12 +57,6 @@ class Behind:
     def client(self, **options: Any) -> Client:
         """Return a client that goes through the proxy."""
         return Client(self.url, token=TOKEN, ca=self.authority.ca, **options)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def nginx(folder: Path, port: int, relay: str, authority: Authority) -> list[str]:

@@ -14,7 +14,8 @@ from clawlink.client.sync import Client
 from tests.binaries import find
 from tests.conftest import RelayProcess, Start
 from tests.operations import NAME, Authority, replaced
-from tests.proxy.conftest import TOKEN, free_port, nginx, running
+from tests.ports import free_port
+from tests.proxy.conftest import TOKEN, nginx, running
 from tests.test_nodes_doc import block
 from tests.valkey import Server
 from tests.waiting import wait_until

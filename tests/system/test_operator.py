@@ -15,8 +15,8 @@ import pytest
 from clawlink.client.sync import Client
 from clawlink.errors import NotAllowed, NotAuthenticated
 from tests.conftest import RelayProcess, Start
+from tests.ports import free_port
 from tests.processes import run
-from tests.system.test_same_relay import free_port
 
 
 def asked(relay: RelayProcess, agent: str, **headers: str) -> int:
@@ -70,7 +70,7 @@ def test_the_command_finds_the_admin_token_of_its_own_relay_alone(
     start_relay: Start, tmp_path: Path, *, with_data: bool, chosen: bool
 ) -> None:
     """``chosen``: the system chooses the port. The note of a relay that was killed there before does no harm."""
-    port = "0" if chosen else free_port()
+    port = "0" if chosen else str(free_port())
     data = tmp_path / "data"
     relay = start_relay("--token", "t", "--port", port, *(("--data", str(data)) if with_data else ()))
     port = relay.url.rpartition(":")[2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import socket
 import stat
 import threading
 import urllib.request
@@ -20,12 +19,7 @@ from clawlink.client.sync import Client
 from clawlink.errors import BadRequest, NotAllowed, NotARelay, NotAuthenticated, RelayUnreachable
 from clawlink.protocol.proof import is_proven, key_id, place, prove, relay_id, relay_key
 from tests.conftest import RelayProcess, Start
-
-
-def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
+from tests.ports import free_port
 
 
 def asked(url: str, body: object | None = None) -> Any:
@@ -69,7 +63,7 @@ def false_relay() -> Iterator[Any]:
 
 
 def test_token_id_and_keys_last_over_a_restart(start_relay: Start) -> None:
-    port = free_port()
+    port = str(free_port())
 
     def serve() -> RelayProcess:
         return start_relay("--host", "0.0.0.0", "--port", port, "--no-mdns")
@@ -191,7 +185,7 @@ def test_with_a_folder_the_token_is_kept_there_and_lasts_over_a_kill(start_relay
 
 
 def test_secrets_lie_where_the_banner_says(start_relay: Start, tmp_path: Path) -> None:
-    port = free_port()
+    port = str(free_port())
     relay = start_relay("--host", "0.0.0.0", "--port", port, "--no-mdns")
     assert relay.process.stdout is not None
     said = relay.process.stdout.readline()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from clawlink.doors.portal.settings import Settings
 from tests.conftest import Running, Serve
 from tests.doors.portal.old_peer import OldBridge, OldPortal
+from tests.ports import free_port
 from tests.waiting import eventually
 
 OWNER = "ap2p_the-key-of-an-owner-for-tests-000000000000"
@@ -70,14 +70,6 @@ class Own:
 Portals = Callable[..., Awaitable[Own]]
 Peers = Callable[..., Awaitable[OldPortal]]
 Bridges = Callable[..., Awaitable[OldBridge]]
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on: a portal has to know its own address before it starts."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import aiohttp
 from aiohttp import web
 
 from tests.conftest import RelayProcess, Running, Start
-from tests.doors.portal.conftest import OWNER, PASSWORD, Own, free_port
+from tests.doors.portal.conftest import OWNER, PASSWORD, Own
+from tests.ports import free_port
 from tests.valkey import Server
 from tests.waiting import eventually
 

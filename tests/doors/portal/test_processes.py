@@ -18,8 +18,9 @@ import pytest
 from clawlink.server import options
 from clawlink.server.keys import with_secrets
 from tests.conftest import RelayProcess, Running, Start
-from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, free_port
+from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers
 from tests.doors.portal.test_files import PART, download, give, status_of
+from tests.ports import free_port
 from tests.tables import each
 from tests.waiting import until
 

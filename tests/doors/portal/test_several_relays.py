@@ -30,7 +30,7 @@ from clawlink.errors import NotActive
 from clawlink.store.base import Failed
 from clawlink.wake.openclaw import Gateway, NoGateway
 from tests.conftest import Serve, Start
-from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Peers, Portals, free_port
+from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Peers, Portals
 from tests.doors.portal.old_databases import OWN, make
 from tests.doors.portal.several import LEASE, Front, Nodes, is_active
 from tests.doors.portal.test_errands import delegate as delegate_text
@@ -39,6 +39,7 @@ from tests.doors.portal.test_files import B_KEY, PART, begin, download, give, pu
 from tests.doors.portal.test_messages import send
 from tests.doors.portal.test_processes import Gate, gate
 from tests.doors.portal.test_task_files import bring, delegate, read, share
+from tests.ports import free_port
 from tests.valkey import Server, program
 from tests.waiting import eventually, until
 

@@ -22,8 +22,9 @@ from clawlink.doors.portal.client.portal import Portal, gateway, place
 from clawlink.doors.portal.client.starting import FOLDER, PID_FILE, STATUS_FILE, running
 from clawlink.doors.portal.server import outbox
 from clawlink.errors import BadRequest, RelayUnreachable
-from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals, free_port
+from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals
 from tests.doors.portal.test_files import pair
+from tests.ports import free_port
 from tests.waiting import eventually, until
 
 B_KEY = "ap2p_the-key-of-another-owner-000000000000000000"

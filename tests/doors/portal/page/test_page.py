@@ -15,10 +15,10 @@ from clawlink.config import ServerConfig
 from clawlink.doors.portal import DOOR
 from clawlink.doors.portal.settings import Settings
 from tests.browser.programs import AXE_SCRIPT
-from tests.doors.portal.conftest import free_port
 from tests.page.conftest import browser
 from tests.page.test_for_everybody import found
 from tests.page.watching import BIDI, HOSTILE, Watched, opened
+from tests.ports import free_port
 from tests.system.threaded import relay_in_thread
 from tests.waiting import wait_until
 
