@@ -35,8 +35,11 @@ class PortalDoor(Door):
 
     def check(self, settings: Settings, config: ServerConfig) -> None:
         if settings.url is None:
-            if settings.ca is not None or settings.allow_private:
-                raise ValueError("--portal-ca and --portal-allow-private are about a portal: give --portal, too")
+            given = [
+                field.metadata["flag"] for field in fields(settings) if getattr(settings, field.name) != field.default
+            ]
+            if given:
+                raise ValueError(f"without a portal these do nothing: {', '.join(given)}; give --portal, too")
             return
         from urllib.parse import urlsplit
 

@@ -245,7 +245,8 @@ def test_the_first_start_makes_keys_and_prints_them_once(start_relay: Start, tmp
         (["--portal", "https://me.example", "--no-auth"], "--no-auth would open"),
         (["--portal", "https://me.example", "--portal-allow-private", "10.0.0.0/99"], "--portal-allow-private: "),
         (["--portal", "https://me.example", "--portal-ca", "no-such-file"], "--portal-ca: no-such-file"),
-        (["--portal-ca", "file"], "give --portal, too"),
+        (["--portal-ca", "file"], "--portal-ca; give --portal, too"),
+        (["--portal-ttl", "60", "--portal-lease", "0"], "--portal-ttl, --portal-lease; give --portal, too"),
         (["--portal", "https://me.example", "--portal-lease", "0.5"], "at least 1 seconds, not 0.5"),
     ],
 )
