@@ -7,12 +7,12 @@ nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from clawlink.version import VERSION as __version__
 
+TYPE_CHECKING = False  # ``typing`` takes as long to load as all else of a hook
 if TYPE_CHECKING:
+    from typing import Any
+
     from clawlink.client.aio import AsyncClient
     from clawlink.client.link.link import Link
     from clawlink.client.sync import Client
@@ -31,4 +31,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'clawlink' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_HOMES[name]), name)

@@ -5,14 +5,15 @@ It loads neither a client nor a parser of arguments. Whatever else there is to d
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
 
-from clawlink.client.hooks import port
+from clawlink.client.hooks import port, quick_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 _SECONDS = 0.1
 _INPUT_SECONDS = 2.0
@@ -38,9 +39,18 @@ def done(argv: Sequence[str]) -> bool:
     data = _input()
     if data is None:  # the host keeps it open, and nothing came of the hook
         return True
+    if _has_nothing(there, event, host, data):
+        return True
+    import io
+
     sys.stdin = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
+    return False
+
+
+def _has_nothing(there: port.Port, event: str, host: str, data: bytes) -> bool:
+    """Return True if the hook of this input has nothing to do."""
     try:
-        said: Any = json.loads(data)
+        said: Any = quick_json.read(data)
         session = said[_SESSION_FIELDS[host]]
         if host != "cursor" and "cursor_version" in said:
             return True  # Cursor also runs the hooks of Claude Code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import socket
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from clawlink.client.hooks import port
+from clawlink.client.hooks import port, quick_json
 from clawlink.client.hooks.sessions import Sessions
 from tests import processes
 
@@ -99,11 +100,42 @@ def test_all_else_is_for_the_hook_itself(stand_in: StandIn, clawlink_home: Path)
 
 def test_the_helper_loads_neither_a_client_nor_a_parser(stand_in: StandIn) -> None:
     script = (
-        "import sys; from clawlink.client.hooks import quick; print(quick.done(['hook', 'Stop'])); print(*sys.modules)"
+        "import sys; before = {*sys.modules}; from clawlink.client.hooks import quick; "
+        "print(quick.done(['hook', 'Stop'])); print(*{*sys.modules} - before)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], input=b'{"session_id": "s1"}', capture_output=True, check=False, timeout=60
     )
     said, modules = done.stdout.decode().splitlines()
     assert said == "True"
-    assert not {"requests", "aiohttp", "msgspec", "argparse", "asyncio", "clawlink.cli"} & set(modules.split())
+    # Each of the first row costs as much as a third of an interpreter's start.
+    heavy = {"typing", "json", "re", "enum", "socket", "hmac", "hashlib", "_hashlib", "pathlib", "importlib"}
+    heavy |= {"requests", "aiohttp", "msgspec", "argparse", "asyncio", "clawlink.cli"}
+    assert not heavy & set(modules.split())
+
+
+def test_a_line_has_the_code_that_hmac_makes() -> None:
+    for secret in ("", "s" * 64, "s" * 65, "ß" * 90):
+        for about, said in (("", {"ask": "hook", "session": 'ü\ud800"\n'}), ("n" * 32, {"nothing": True}), ("ß", [1])):
+            line = port.signed(secret, about, said)
+            code, _, data = line.rstrip(b"\n").partition(b" ")
+            assert json.loads(data) == said
+            assert code.decode() == hmac.new(secret.encode(), about.encode() + b"\n" + data, "sha256").hexdigest()
+            assert port.checked(secret, about, line) == said
+            with pytest.raises(port.NoPort):
+                port.checked(secret + "x", about, line)
+
+
+def test_json_is_read_and_written_as_the_standard_library_does() -> None:
+    good = ('{"a": [1, -2.5e3, null, true], "ü": "\\ud83e\\udd80"}', ' \n"x"\t', "NaN", "[]", "12", '{"a": 1, "a": 2}')
+    for text in good:
+        assert repr(quick_json.read(text.encode())) == repr(json.loads(text)), text
+    bad = ("", " ", "{", '{"a": 1} x', "[1,]", "'a'", '"\n"', "nul", '{"a" 1}')
+    for text in bad:
+        with pytest.raises(ValueError, match=r"JSON|Expecting|control"):
+            quick_json.read(text.encode())
+    with pytest.raises(RecursionError):
+        quick_json.read(b"[" * 1_000_000)
+    some: tuple[Any, ...] = ({}, {"a": "b"}, {"a": 1}, [], None, {"ü": "\x1b\u2028\ud800"})
+    for said in some:
+        assert quick_json.written(said) == json.dumps(said).encode()
