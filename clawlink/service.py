@@ -11,6 +11,7 @@ import plistlib
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -21,6 +22,8 @@ SYSTEMD, LAUNCHD, WINDOWS = "systemd", "launchd", "windows"
 _RESTART_SECONDS = 5
 _COMMAND_SECONDS = 30.0
 _BY_HAND = "nothing was installed; start the program by hand, or by your own means"
+# All packages that ClawLink needs.
+_IMPORTS = "import clawlink.cli.main, clawlink.client.aio, clawlink.client.sync"
 # The exit code of a command that SIGTERM has ended in order.
 _TERMINATED = 143
 
@@ -58,6 +61,27 @@ class Status(NamedTuple):
     running: bool
     place: str
     kind: str
+
+
+def own_command() -> tuple[str, ...]:
+    """Return the words that run ClawLink by this interpreter, whatever the working directory is.
+
+    ``-m`` alone imports from that first, so a ``json.py`` of a project would run in place of Python's own. ``-I``
+    prevents it. It leaves out the packages of the account and of PYTHONPATH, too. Where ClawLink needs these, ``-P``
+    prevents it, which Python 3.10 does not know.
+    """
+    return (sys.executable, *_flags(sys.executable), "-m", "clawlink")
+
+
+@cache
+def _flags(python: str) -> tuple[str, ...]:
+    for flag in ("-I", *(["-P"] if sys.version_info >= (3, 11) else [])):
+        try:
+            if _run((python, flag, "-c", _IMPORTS)).code == 0:
+                return (flag,)
+        except OSError:
+            break
+    return ()
 
 
 # -- Texts -------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import plistlib
 import re
@@ -9,6 +10,8 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
+import venv
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
@@ -216,3 +219,22 @@ def test_a_system_that_refuses_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="cmd"):
         Services(tmp_path, kind="windows", run=System()).install(SERVICE)
     assert service.kind_here() in ("systemd", "launchd", "windows")
+
+
+def test_our_own_command_runs_beside_files_that_are_called_as_modules_are(tmp_path: Path) -> None:
+    for name in ("functools", "json", "clawlink"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)\n")
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    venv.create(tmp_path / "bare", symlinks=os.name == "posix")
+    (bare,) = (tmp_path / "bare").glob("*/python.exe" if os.name == "nt" else "bin/python")
+    for python in (sys.executable, str(bare)):
+        ask = "import json, clawlink.service; print(json.dumps(clawlink.service.own_command()))"
+        told = subprocess.run([python, "-c", ask], capture_output=True, env=environ, check=True, timeout=60)
+        words = json.loads(told.stdout)
+        assert words[0] == python
+        # A bare environment has ClawLink by PYTHONPATH alone.
+        assert words[1:2] == (["-I"] if python == sys.executable else ["-P"] if sys.version_info >= (3, 11) else ["-m"])
+        if words[1] != "-m":  # Python 3.10 has no way to run it there
+            shown = [*words, "--version"]
+            done = subprocess.run(shown, capture_output=True, env=environ, cwd=tmp_path, check=False, timeout=60)
+            assert done.stdout.startswith(b"clawlink "), done

@@ -19,6 +19,7 @@ from clawlink.cli.main import main
 from clawlink.client.hooks.sessions import Sessions
 from clawlink.client.sync import Client
 from clawlink.config import ServerConfig
+from clawlink.service import own_command
 from tests.system.threaded import relay_in_thread
 from tests.wake.sessions import claude, waking
 
@@ -32,13 +33,25 @@ def shown(name: str, seconds: Sequence[float]) -> None:
     print(f"{name}: p50 {statistics.median(milliseconds):.0f} ms, largest {milliseconds[-1]:.0f} ms")
 
 
-def hook(session: str, *flags: str) -> float:
-    """Run a hook with nothing new, and return how long it took."""
-    command = [sys.executable, "-m", "clawlink", "hook", "PostToolUse", "--host", "claude", *flags]
+def runs(name: str, words: Sequence[str], said: bytes = b"") -> None:
+    """Run a command some times, and print how long it took, and its processor time."""
+    times, work = [], []
+    for _ in range(HOOKS):
+        began, before = time.perf_counter(), os.times()
+        subprocess.run(words, input=said, check=True, stdout=subprocess.DEVNULL)
+        after = os.times()
+        times.append(time.perf_counter() - began)
+        work.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    shown(name, times)
+    print(f"  of that, processor time: mean {1000 * statistics.mean(work):.0f} ms")
+
+
+def hooks(name: str, session: str) -> None:
+    """Measure a hook with nothing new, after one that is not measured."""
+    command = [*own_command(), "hook", "PostToolUse", "--host", "claude"]
     said = json.dumps({"session_id": session, "cwd": "/x/shop", "hook_event_name": "PostToolUse"}).encode()
-    began = time.perf_counter()
     subprocess.run(command, input=said, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    runs(name, command, said)
 
 
 def measure(home: Path) -> None:
@@ -70,17 +83,11 @@ def measure(home: Path) -> None:
                 works.until("idle")
             shown("from send to the woken turn", times)
         time.sleep(1.0)
-        hook("second")
-        shown("hook by the program", [hook("second") for _ in range(HOOKS)])
+        hooks("hook by the program", "second")
         program.stop()
         time.sleep(1.0)
-        shown("hook without it", [hook("second") for _ in range(HOOKS)])
-        bare = []
-        for _ in range(HOOKS):
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", "pass"], check=True)
-            bare.append(time.perf_counter() - began)
-        shown("the interpreter alone", bare)
+        hooks("hook without it", "second")
+        runs("the interpreter alone", [sys.executable, "-I", "-c", "pass"])
     print(f"load average at the beginning: {load:.1f}")
 
 

@@ -22,6 +22,7 @@ from clawlink.client.programs.json_text import Unmergeable
 from clawlink.client.programs.places import Place
 from clawlink.client.programs.programs import PROGRAMS, Program, apply, plan
 from clawlink.errors import Conflicted
+from clawlink.service import own_command
 from clawlink.wake.openclaw import Gateway, find
 from tests.cli.conftest import Run
 
@@ -99,11 +100,11 @@ def test_opencode_gets_a_plugin_and_a_local_server(call: Run, account: Path) -> 
         return dict(found)
 
     server = servers()
-    words = [sys.executable, "-m", "clawlink", "mcp", "--relay", "http://10.0.0.1:9077"]
+    words = [*own_command(), "mcp", "--relay", "http://10.0.0.1:9077"]
     assert server["clawlink"] == {"enabled": True, "type": "local", "command": words}
     assert server["other"] == {"type": "local", "command": ["x"]}
     text = plugin.read_text()
-    assert f"const COMMAND = {json.dumps([sys.executable, '-m', 'clawlink'])}\n" in text
+    assert f"const COMMAND = {json.dumps(own_command())}\n" in text
     assert 'const FLAGS = ["--relay", "http://10.0.0.1:9077"]\n' in text
     # The person's own choices stay, and the rest goes again.
     settings.write_text(settings.read_text().replace('"enabled": true', '"enabled": false'))
@@ -212,7 +213,7 @@ def test_the_plugin_of_opencode_names_the_session_of_each_call_and_tells_what_ca
         "  UserPromptSubmit: { text }, PostToolUse: { text } }\n"
         "console.log(JSON.stringify(answers[event]) ?? 'no JSON')\n"
     )
-    command = json.dumps([sys.executable, "-m", "clawlink"])
+    command = json.dumps(own_command())
     text = plugin.read_text()
     assert command in text
     module = account / "clawlink.mjs"
@@ -248,7 +249,7 @@ def test_the_plugin_of_opencode_goes_on_where_no_hook_can_be_run(call: Run, acco
     call("connect", "opencode", "--yes").ok()
     text = (account / ".config" / "opencode" / "plugins" / "clawlink.js").read_text()
     module, stand_in = account / "clawlink.mjs", account / "opencode.mjs"
-    command = json.dumps([sys.executable, "-m", "clawlink"])
+    command = json.dumps(own_command())
     stand_in.write_text(_OPENCODE)
     for broken in (
         ["/no/such/program"],
@@ -276,7 +277,7 @@ def test_openclaw_gets_a_server_hooks_and_a_skill(call: Run, account: Path) -> N
     assert said["plugins"] == {"entries": {"clawlink": {"enabled": True}}}
     assert token not in shown, "a secret stands in no diff"
     assert len(token) == len("clawlink-") + 48
-    args = ["-m", "clawlink", "mcp", "--host", "openclaw", "--relay", "http://10.0.0.1:9077"]
+    args = [*own_command()[1:], "mcp", "--host", "openclaw", "--relay", "http://10.0.0.1:9077"]
     (servers,) = (value["servers"] for key, value in said.items() if key not in ("gateway", "hooks", "plugins"))
     assert servers == {"other": {"url": "https://x"}, "clawlink": {"command": sys.executable, "args": args}}
     assert find({}, home=account) == Gateway("http://127.0.0.1:18999/hooks", token), "and wakes use it"
@@ -376,7 +377,7 @@ def test_the_plugin_of_openclaw_tells_its_main_session_alone(call: Run, account:
         "else if (before < 3) console.log(JSON.stringify({ text: 'mail' }))\n"
     )
     text = (folder / "index.js").read_text()
-    command = json.dumps([sys.executable, "-m", "clawlink"])
+    command = json.dumps(own_command())
     assert command in text
     module = account / "clawlink.mjs"
     stand_in.write_text(_OPENCLAW)
@@ -469,17 +470,20 @@ def test_the_command_in_the_settings_is_a_hook_that_works(call: Run, relay: str,
     assert hook["type"] == "command"
     assert f"--relay {relay}" in hook["command"]
     assert (shlex.split(hook["command"])[0] == sys.executable) or os.name == "nt"
-    said = json.dumps({"session_id": "s", "cwd": "/x/shop", "hook_event_name": "SessionStart"}).encode()
+    project = account / "project"  # its own modules have names of Python's, and of ClawLink's
+    project.mkdir()
+    for name in ("functools", "json", "socket", "clawlink"):
+        (project / f"{name}.py").write_text("raise SystemExit(2)\n")
+    said = json.dumps({"session_id": "s", "cwd": str(project), "hook_event_name": "SessionStart"}).encode()
     env = {name: value for name, value in os.environ.items() if name != "CLAWLINK_RELAY"}
-    done = subprocess.run(
-        hook["command"] + " --seconds 20", shell=True, input=said, env=env, capture_output=True, timeout=60
-    )
+    words = hook["command"] + " --seconds 20"
+    done = subprocess.run(words, shell=True, input=said, env=env, cwd=project, capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     (session,) = Sessions(account / ".clawlink").all()
     assert session.relay == relay
     assert session.name in json.loads(done.stdout)["hookSpecificOutput"]["additionalContext"]
     server: dict[str, Any] = json.loads((account / ".claude.json").read_bytes())["mcpServers"]["clawlink"]
-    assert server == {"command": sys.executable, "args": ["-m", "clawlink", "mcp", "--relay", relay]}
+    assert server == {"command": sys.executable, "args": [*own_command()[1:], "mcp", "--relay", relay]}
 
 
 def test_what_cannot_be_merged_is_left_and_named(call: Run, account: Path) -> None:

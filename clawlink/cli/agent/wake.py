@@ -111,10 +111,10 @@ def _serve(args: Namespace, ctx: Context) -> Exit:
 
 def _service(ctx: Context) -> Service:
     from clawlink.client.hooks.rules import HOSTS
-    from clawlink.service import Service
+    from clawlink.service import Service, own_command
 
     # The interpreter itself: a service has another PATH.
-    words = (sys.executable, "-m", "clawlink", "wake")
+    words = (*own_command(), "wake")
     own = [name for host in HOSTS.values() for name in host.variables]
     kept = ["CLAWLINK_HOME", *own, "OPENCLAW_GATEWAY_URL", "OPENCLAW_HOOKS_TOKEN"]
     if sys.platform != "win32":  # there a service has the account's

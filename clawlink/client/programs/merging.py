@@ -21,6 +21,8 @@ else:
 
 NAME = "clawlink"
 _PYTHON = re.compile(r"(?:python|pypy)[\w.-]*|py(?:\.exe)?", re.IGNORECASE)
+# Flags of Python by which it imports nothing from the working directory.
+_FLAGS = ("-I", "-P")
 _EXECUTABLES = (NAME, f"{NAME}.exe")
 # Quotes in which no shell finds anything to do, and what a shell acts on outside of them.
 _INERT = re.compile(r"""'[^']*'|"[^"$`]*\"""")
@@ -158,14 +160,16 @@ def without_table(text: str) -> str | None:
 
 
 def _arguments(words: Sequence[str]) -> list[str]:
-    """Return the words after ``clawlink`` or ``PYTHON -m clawlink``; none for the words of another program."""
+    """Return the words after ``clawlink`` or ``PYTHON [-I] -m clawlink``; none for the words of another program."""
     if not words:
         return []
     name = ntpath.basename(words[0])
     if name.lower() in _EXECUTABLES:
         return list(words[1:])
-    is_python = _PYTHON.fullmatch(name) is not None or words[0] == sys.executable
-    return list(words[3:]) if is_python and list(words[1:3]) == ["-m", NAME] else []
+    if _PYTHON.fullmatch(name) is None and words[0] != sys.executable:
+        return []
+    rest = words[2:] if words[1:2] and words[1] in _FLAGS else words[1:]
+    return list(rest[2:]) if list(rest[:2]) == ["-m", NAME] else []
 
 
 def _is_our_command(command: str) -> bool:

@@ -10,7 +10,6 @@ import shlex
 import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from clawlink.client.programs import merging, openclaw, opencode
 from clawlink.client.programs.json_text import Unmergeable
 from clawlink.client.programs.places import Place
 from clawlink.errors import Conflicted
+from clawlink.service import own_command
 
 # In seconds: a little more than the hook waits.
 _WAIT_TIMEOUT = 21_600
@@ -267,7 +267,7 @@ def _step(
 
 def _command() -> list[str]:
     # The interpreter itself: programs run hooks with another PATH, and a shim costs time at each call.
-    return [sys.executable, "-m", "clawlink"]
+    return list(own_command())
 
 
 def _require_utf8(words: Sequence[str]) -> None:

@@ -71,7 +71,12 @@ def test_a_file_that_is_new_or_empty_holds_our_entries_alone_and_goes_with_them(
 
 def test_entries_of_another_installation_are_replaced_and_those_of_users_kept() -> None:
     users = {"hooks": [{"type": "command", "command": "clawlink hook Stop"}, {"type": "command", "command": "mine"}]}
-    for old in ("clawlink hook Stop", "/usr/bin/clawlink hook Stop --host claude", '"C:\\x\\clawlink.exe" hook Stop'):
+    for old in (
+        "clawlink hook Stop",
+        "/usr/bin/clawlink hook Stop --host claude",
+        "/usr/bin/python3 -m clawlink hook Stop --host claude",
+        '"C:\\x\\clawlink.exe" hook Stop',
+    ):
         text = json.dumps({"hooks": {"Stop": [grouped(old), users]}})
         stop = json.loads(hooked(text))["hooks"]["Stop"]
         assert stop == [users, grouped(COMMANDS["Stop"])], old
@@ -141,6 +146,8 @@ def test_a_hook_is_ours_only_if_it_runs_clawlink_and_nothing_else() -> None:
         "env A=b clawlink hook Stop",
         "pytest -m clawlink hook Stop",
         "python -m other hook Stop",
+        "python -I -m other hook Stop",
+        "python -c -m clawlink hook Stop",
         "/opt/clawlink-audit hook Stop",
         "clawlink hook docs",
         "clawlink hook",
@@ -157,6 +164,8 @@ def test_a_hook_is_ours_only_if_it_runs_clawlink_and_nothing_else() -> None:
         "'/home/u/R&D (x)/bin/python3.13' -m clawlink hook Stop --host claude --relay 'http://r/?a=1&b=2'",
         """'/home/it'"'"'s; mine/clawlink' hook Stop""",
         "py -m clawlink hook Stop",
+        "/usr/bin/python3 -I -m clawlink hook Stop --host claude",
+        "/usr/bin/python3 -P -m clawlink hook Stop --host claude",
         r"C:\x\python.exe -m clawlink hook Stop --host claude",
         r'"C:\Program Files (x86)\R&D\pythonw.exe" -m clawlink hook Stop',
         r"C:\x\Scripts\clawlink.exe hook PostToolUse",
@@ -188,6 +197,7 @@ def test_a_server_is_ours_only_if_it_runs_the_server_of_clawlink() -> None:
     for command, args in (
         ("/usr/bin/clawlink", [*SERVER["args"][2:], "--relay", "r"]),
         (r"C:\x\python.exe", SERVER["args"]),
+        ("/py/python3", ["-I", *SERVER["args"]]),
     ):
         text = json.dumps({"mcpServers": {"clawlink": {"command": command, "args": args}}})
         assert merging.without_server(text) is None, command

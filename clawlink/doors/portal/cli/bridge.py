@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,9 +60,9 @@ def _require_safe(url: str) -> None:
 
 
 def _service(args: Namespace | None, folder: Path) -> Service:
-    from clawlink.service import Service
+    from clawlink.service import Service, own_command
 
-    words: tuple[str, ...] = (sys.executable, "-m", "clawlink", "portal", "bridge", "--folder", str(folder.resolve()))
+    words: tuple[str, ...] = (*own_command(), "portal", "bridge", "--folder", str(folder.resolve()))
     if args is not None and args.ca:
         words += ("--ca", str(Path(args.ca).resolve()))
     return Service(NAME, "Wakes OpenClaw for what comes to the portal", words)
