@@ -7,7 +7,8 @@ i:KIND:KEY        sorted set, the ids under an index key by the number of their 
 e:KIND            sorted set, ids by the time at which they end
 q:MAILBOX         sorted set, pending deliveries that are due, by sort key
 l:MAILBOX         sorted set, the other pending deliveries by the time at which they are due
-n, b              hashes, counts of records and of bytes
+n                 hash, counts: how many records, and their bytes, as two doubles
+changed           hash, the earlier facts of records whose origins are not counted yet, by kind and id
 arrivals          the last number of an arrival
 content:SHA-256   a content of a file
 contents          sorted set, the SHA-256 of all contents by the time at which they came last
@@ -37,15 +38,87 @@ def _script(flags: str, body: str) -> Script:
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
+# What the scripts below share. Counts of a scope are two numbers, of records and of bytes. ``add`` changes them in
+# ``records`` and ``sizes``, and ``store`` writes what has changed there. ``settle`` brings the counts of origins up to
+# date: ``changed`` has the facts that each changed record had when these counts were last right.
+_COUNTS = """
+local base = KEYS[1]
+local facts_of, counts_key, changed_key = base .. ':f:', base .. ':n', base .. ':changed'
+local records, sizes = {}, {}
+local function add(scope, number, size)
+  records[scope] = (records[scope] or 0) + number
+  sizes[scope] = (sizes[scope] or 0) + size
+end
+local function store()
+  local scopes, amount = {}, 0
+  for scope, number in pairs(records) do
+    if number ~= 0 or sizes[scope] ~= 0 then
+      amount = amount + 1
+      scopes[amount] = scope
+    end
+  end
+  for from = 1, amount, 500 do
+    local to = math.min(from + 499, amount)
+    local had = redis.call('HMGET', counts_key, unpack(scopes, from, to))
+    local words, count, gone = {}, 0, {}
+    for n = from, to do
+      local scope, old = scopes[n], had[n - from + 1]
+      local number, size = records[scope], sizes[scope]
+      if old then
+        local before, held = struct.unpack('>dd', old)
+        number, size = before + number, held + size
+      end
+      if number == 0 then
+        gone[#gone + 1] = scope
+      else
+        words[count + 1], words[count + 2], count = scope, struct.pack('>dd', number, size), count + 2
+      end
+    end
+    if count > 0 then redis.call('HSET', counts_key, unpack(words)) end
+    if #gone > 0 then redis.call('HDEL', counts_key, unpack(gone)) end
+  end
+end
+local function add_origin(kind, f, sign)
+  if not f[7] then return end
+  for x = 6, 7 do
+    local by = f[x]
+    for _, key in ipairs(f[3]) do add('i' .. kind .. ':' .. key .. by, sign, sign * f[4]) end
+    if f[5] then
+      add('m' .. f[2] .. by, sign, sign * f[5])
+      add('t' .. by, sign, sign * f[5])
+    end
+    add('c' .. by, sign, sign * f[8])
+  end
+end
+local function settle()
+  local all = redis.call('HGETALL', changed_key)
+  if #all == 0 then return end
+  records, sizes = {}, {}
+  for n = 1, #all, 2 do
+    local kind, id = string.match(all[n], '^([^:]*):(.*)$')
+    local before, now = all[n + 1], redis.call('HGET', facts_of .. kind, id) or ''
+    if before ~= now then
+      if now ~= '' then add_origin(kind, cmsgpack.unpack(now), 1) end
+      if before ~= '' then add_origin(kind, cmsgpack.unpack(before), -1) end
+    end
+  end
+  store()
+  redis.call('DEL', changed_key)
+end
+"""
+
 # ARGV: the lease and the token of the fence ("" for none). Then for each partition its key and the number of its
 # changes. For each change its letter (P put, D drop, A absent), kind, id and the version that must be stored (0 for
 # none); for a put its facts and its bytes, too. The partitions commit in this order, up to a conflict. Returns 0, or
-# the number of the change that conflicts, or -1 if another relay has the lease, or none.
+# the number of the change that conflicts, or -1 if another relay has the lease, or none. The counts of origins wait
+# until 128 records have changed: most of these have gone again by then.
 FENCED = -1
-_COMMIT = """
-local base, partition = KEYS[1], nil
+_COMMIT = (
+    _COUNTS
+    + """
 if ARGV[1] ~= '' and redis.call('GET', base .. ':lease:' .. ARGV[1]) ~= ARGV[2] then return -1 end
-local at, seen = 3, 0
+local partition
+local at, seen, waits = 3, 0, false
 local function parsed()
   local changes, count = {}, tonumber(ARGV[at + 1])
   partition, at = ARGV[at], at + 2
@@ -62,60 +135,52 @@ local function parsed()
 end
 local function conflict(changes)
   for n, c in ipairs(changes) do
-    local raw = redis.call('HGET', base .. ':f:' .. c[2], c[3])
+    local raw = redis.call('HGET', facts_of .. c[2], c[3])
     if c[1] == 'A' then
       if raw then return n end
     elseif raw then
       local old = cmsgpack.unpack(raw)
       if old[1] ~= c[4] or old[2] ~= partition then return n end
-      c.old = old
+      c.old, c.raw = old, raw
     elseif c[4] ~= 0 then
       return n
     end
   end
 end
-local counts, bytes = {}, {}
-local function add(scope, f, sign, size)
-  counts[scope] = (counts[scope] or 0) + sign
-  bytes[scope] = (bytes[scope] or 0) + size
-  if f[7] then
-    for x = 6, 7 do
-      local part = scope .. f[x]
-      counts[part] = (counts[part] or 0) + sign
-      bytes[part] = (bytes[part] or 0) + size
+local function same(one, other)
+  for n = 1, math.max(#one, #other) do
+    if one[n] ~= other[n] then return false end
+  end
+  return true
+end
+local function index(kind, id, old, new)
+  local keys, before = new and new[3] or {}, old and old[3] or {}
+  if same(keys, before) then
+    if old and new and old[4] ~= new[4] then
+      for _, key in ipairs(keys) do add('i' .. kind .. ':' .. key, 0, new[4] - old[4]) end
     end
-  end
-end
-local function count(kind, f, sign)
-  for _, key in ipairs(f[3]) do add('i' .. kind .. ':' .. key, f, sign, sign * f[4]) end
-  if f[5] then
-    add('m' .. partition, f, sign, sign * f[5])
-    add('t', f, sign, sign * f[5])
-  end
-  add('c', f, sign, sign * f[8])
-end
-local function recount(kind, old, new, had, has)
-  if not old or not new or old[6] ~= new[6] or old[7] ~= new[7] then
-    if new then count(kind, new, 1) end
-    if old then count(kind, old, -1) end
     return
   end
-  for key in pairs(had) do
+  local had, has, arrival = {}, {}, nil
+  for _, key in ipairs(before) do had[key] = true end
+  for _, key in ipairs(keys) do has[key] = true end
+  for _, key in ipairs(before) do
+    local scope = kind .. ':' .. key
     if not has[key] then
-      add('i' .. kind .. ':' .. key, old, -1, -old[4])
+      add('i' .. scope, -1, -old[4])
+      redis.call('ZREM', base .. ':i:' .. scope, id)
     elseif old[4] ~= new[4] then
-      add('i' .. kind .. ':' .. key, old, 0, new[4] - old[4])
+      add('i' .. scope, 0, new[4] - old[4])
     end
   end
-  for key in pairs(has) do
-    if not had[key] then add('i' .. kind .. ':' .. key, new, 1, new[4]) end
+  for _, key in ipairs(keys) do
+    if not had[key] then
+      local scope = kind .. ':' .. key
+      arrival = arrival or redis.call('INCR', base .. ':arrivals')
+      add('i' .. scope, 1, new[4])
+      redis.call('ZADD', base .. ':i:' .. scope, arrival, id)
+    end
   end
-  if old[5] ~= new[5] then
-    local sign, size = (new[5] and 1 or 0) - (old[5] and 1 or 0), (new[5] or 0) - (old[5] or 0)
-    add('m' .. partition, new, sign, size)
-    add('t', new, sign, size)
-  end
-  if old[8] ~= new[8] then add('c', new, 0, new[8] - old[8]) end
 end
 local function apply(changes)
   for _, c in ipairs(changes) do
@@ -123,28 +188,25 @@ local function apply(changes)
       local kind, id, old, new = c[2], c[3], c.old, nil
       if c[1] == 'P' then
         new = cmsgpack.unpack(c[5])
-        redis.call('HSET', base .. ':f:' .. kind, id, c[5])
+        redis.call('HSET', facts_of .. kind, id, c[5])
         redis.call('HSET', base .. ':r:' .. kind, id, c[6])
         if not old then redis.call('ZADD', base .. ':o:' .. kind, 0, id) end
       else
-        redis.call('HDEL', base .. ':f:' .. kind, id)
+        redis.call('HDEL', facts_of .. kind, id)
         redis.call('HDEL', base .. ':r:' .. kind, id)
         redis.call('ZREM', base .. ':o:' .. kind, id)
       end
-      local had, has = {}, {}
-      for _, key in ipairs(old and old[3] or {}) do had[key] = true end
-      for _, key in ipairs(new and new[3] or {}) do has[key] = true end
-      recount(kind, old, new, had, has)
-      for key in pairs(had) do
-        if not has[key] then redis.call('ZREM', base .. ':i:' .. kind .. ':' .. key, id) end
+      if (old and old[7]) or (new and new[7]) then
+        waits = redis.call('HSETNX', changed_key, kind .. ':' .. id, c.raw or '') == 1 or waits
       end
-      local arrival
-      for _, key in ipairs(new and new[3] or {}) do
-        if not had[key] then
-          arrival = arrival or redis.call('INCR', base .. ':arrivals')
-          redis.call('ZADD', base .. ':i:' .. kind .. ':' .. key, arrival, id)
-        end
+      index(kind, id, old, new)
+      local held, holds = old and old[5], new and new[5]
+      if held ~= holds then
+        local number, size = (holds and 1 or 0) - (held and 1 or 0), (holds or 0) - (held or 0)
+        add('m' .. partition, number, size)
+        add('t', number, size)
       end
+      add('c', (new and 1 or 0) - (old and 1 or 0), (new and new[8] or 0) - (old and old[8] or 0))
       local ended, ends = old and old[9], new and new[9]
       if ends and ends ~= ended then
         redis.call('ZADD', base .. ':e:' .. kind, ends, id)
@@ -152,14 +214,16 @@ local function apply(changes)
         redis.call('ZREM', base .. ':e:' .. kind, id)
       end
       local was, is = old and old[10], new and new[10]
-      local ready, later = base .. ':q:' .. partition, base .. ':l:' .. partition
-      if is and new[12] then
-        redis.call('ZADD', ready, is, id)
-      elseif is then
-        redis.call('ZADD', later, new[11], id)
+      if was or is then
+        local ready, later = base .. ':q:' .. partition, base .. ':l:' .. partition
+        if is and new[12] then
+          redis.call('ZADD', ready, is, id)
+        elseif is then
+          redis.call('ZADD', later, new[11], id)
+        end
+        if was and not (is and new[12]) then redis.call('ZREM', ready, id) end
+        if was and (new == nil or not is or new[12]) then redis.call('ZREM', later, id) end
       end
-      if was and not (is and new[12]) then redis.call('ZREM', ready, id) end
-      if was and (new == nil or not is or new[12]) then redis.call('ZREM', later, id) end
     end
   end
 end
@@ -174,47 +238,26 @@ while at <= #ARGV do
   apply(changes)
   seen = seen + #changes
 end
-local function changed(changes)
-  local scopes = {}
-  for scope, change in pairs(changes) do
-    if change ~= 0 then scopes[#scopes + 1] = scope end
-  end
-  return scopes
-end
-local function store(name, changes, gone)
-  local scopes, key = changed(changes), base .. name
-  for from = 1, #scopes, 500 do
-    local to = math.min(from + 499, #scopes)
-    local had, words = redis.call('HMGET', key, unpack(scopes, from, to)), {}
-    for n = from, to do
-      local scope = scopes[n]
-      local left = (had[n - from + 1] or 0) + changes[scope]
-      if name == ':n' and left == 0 then
-        gone[#gone + 1] = scope
-        bytes[scope] = 0
-      else
-        words[#words + 1] = scope
-        words[#words + 1] = string.format('%.0f', left)
-      end
-    end
-    if #words > 0 then redis.call('HSET', key, unpack(words)) end
-  end
-end
-local gone = {}
-store(':n', counts, gone)
-store(':b', bytes, gone)
-for from = 1, #gone, 500 do
-  local to = math.min(from + 499, #gone)
-  redis.call('HDEL', base .. ':n', unpack(gone, from, to))
-  redis.call('HDEL', base .. ':b', unpack(gone, from, to))
-end
+store()
+if waits and redis.call('HLEN', changed_key) >= 128 then settle() end
 return result
 """
+)
 
 # A server without memory refuses the first before it begins. The second may only replace and drop records: so a full
 # server can still be emptied.
 CREATE = _script("", _COMMIT)
 CHANGE = _script("allow-oom", _COMMIT)
+
+# ARGV: scopes. Returns their counts, those of origins too.
+FROM = _script(
+    "allow-oom",
+    _COUNTS
+    + """
+settle()
+return redis.call('HMGET', counts_key, unpack(ARGV))
+""",
+)
 
 # ARGV: the mailbox, the time, and how many. Returns when the next delivery is due if none is, then the bytes of those
 # that are. Deliveries whose time has come take their places by sort key first. Of 512 it returns MORE alone: others may

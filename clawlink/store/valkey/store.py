@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import Callable, Container, Sequence
 from itertools import accumulate
 from typing import Any
@@ -23,13 +24,15 @@ from clawlink.store.valkey.facts import ends_of, facts_of
 from clawlink.store.valkey.server import StoreError, require_fit
 from clawlink.store.valkey.wire import Wire
 
-LAYOUT = 1
+LAYOUT = 2
 """The version of the keys. A relay refuses a mesh with another."""
 
 # Records that one read asks for; others have their turn after it.
 _SLICE = 32
 _MOST_NUMBER = 2**53
 _NO_FENCE = ("", "")
+_NOTHING = Usage(0, 0)
+_two_numbers = struct.Struct(">dd").unpack
 
 
 class ValkeyStore:
@@ -69,7 +72,7 @@ class ValkeyStore:
             raise
 
     async def migrate(self) -> int:
-        """Compare the layout of the keys. There is one so far, so there are no steps."""
+        """Compare the layout of the keys. No release had another one, so there are no steps."""
         meta = f"{self.base}:meta"
         await self._wire.call("HSETNX", meta, "layout", LAYOUT)
         layout = int(await self._wire.call("HGET", meta, "layout"))
@@ -152,9 +155,7 @@ class ValkeyStore:
         return [None if data is None else _decoded(data) for data in found]
 
     async def _counts(self, *scopes: str) -> list[Usage]:
-        counts = self._wire.begin("HMGET", f"{self.base}:n", *scopes, again=True)
-        bytes = self._wire.begin("HMGET", f"{self.base}:b", *scopes, again=True)
-        return [Usage(int(n or 0), int(b or 0)) for n, b in zip(await counts, await bytes, strict=True)]
+        return _usages(await self._wire.call("HMGET", f"{self.base}:n", *scopes))
 
     def _scope(self, kind: type[Any], key: str) -> str:
         return f"i{self._kind(kind)}:{key}"
@@ -165,8 +166,9 @@ class ValkeyStore:
 
     async def _from(self, scope: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
         by_address, by_agent = ends_of(address, agent)
-        found = await self._counts(scope + by_address, scope + by_agent)
-        return found[0], found[1]
+        found = await self._wire.run(scripts.FROM, 1, self.base, scope + by_address, scope + by_agent)
+        of_address, of_agent = _usages(found)
+        return of_address, of_agent
 
     async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
         return await self._from(self._scope(kind, key), address, agent)
@@ -291,6 +293,10 @@ class ValkeyStore:
         ends = accumulate(len(batch.changes) for batch in batches)
         before = sum(end < at for end in ends)
         return [*done[:before], _conflict(changes[at - 1])]
+
+
+def _usages(counts: Sequence[bytes | None]) -> list[Usage]:
+    return [_NOTHING if count is None else Usage(*map(int, _two_numbers(count))) for count in counts]
 
 
 async def _found(asked: Sequence[asyncio.Future[Any]]) -> list[Any]:
