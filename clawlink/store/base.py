@@ -19,12 +19,15 @@ repeats it and meets a ``Conflict``. It is decided when the call raises, so that
 store that spreads partitions over nodes keeps a directory from id to partition, written with a record's first version.
 
 A store keeps a record in the form that ``clawlink.store.records`` gives it, if it keeps it outside this process.
+The reads ``get``, ``get_many``, ``get_both``, ``usage`` and ``admission`` may ask the engine when they are called,
+before they are awaited: ``together`` makes one trip of several.
+
 Numbers to sort by, as a delivery's ``sort_key``, are below 2**53, so that a double holds them. A time may be infinite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -34,6 +37,8 @@ from clawlink.domain.record import Record
 
 R = TypeVar("R", bound=Record)
 S = TypeVar("S", bound=Record)
+T = TypeVar("T")
+U = TypeVar("U")
 R_co = TypeVar("R_co", bound=Record, covariant=True)
 
 
@@ -170,15 +175,15 @@ class Store(Protocol):
         A store that did not open may be closed, too. A closed one is asked nothing more.
         """
 
-    async def get(self, kind: type[R], id: str) -> R | None:
+    def get(self, kind: type[R], id: str) -> Awaitable[R | None]:
         """Return the record as last committed."""
 
-    async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
+    def get_many(self, kind: type[R], ids: Sequence[str]) -> Awaitable[Sequence[R | None]]:
         """Return the record of each id as last committed, in this order. The records may be of different moments."""
 
-    async def get_both(
+    def get_both(
         self, first: tuple[type[R], Sequence[str]], second: tuple[type[S], Sequence[str]]
-    ) -> tuple[Sequence[R | None], Sequence[S | None]]:
+    ) -> Awaitable[tuple[Sequence[R | None], Sequence[S | None]]]:
         """Return records of two kinds, those of each as ``get_many`` does, in one trip to the engine."""
 
     async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
@@ -200,13 +205,13 @@ class Store(Protocol):
     async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
         """Return the first record under each of these index keys, in this order."""
 
-    async def usage(self, kind: type[R], key: str) -> Usage:
+    def usage(self, kind: type[R], key: str) -> Awaitable[Usage]:
         """Count the records that carry index ``key``, and their weight."""
 
     async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
         """Count those of an index that come from an address, and those from an agent at it. They need an ``origin``."""
 
-    async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
+    def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Awaitable[Admission]:
         """Count what these mailboxes hold and what is under these index keys, in their order, and what there is of all.
 
         A mailbox holds its pending deliveries and its dead letters. The numbers may be of different moments.
@@ -275,3 +280,14 @@ class Store(Protocol):
         ``Conflict`` took effect. Behind a ``Failed`` nobody knows that, but those that took effect are the first ones.
         So it is after a crash too. Each partition comes once, and the commits may all be in one transaction.
         """
+
+
+async def together(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """Await two reads that were called. If the first fails, the second one is given up."""
+    try:
+        found = await first
+    except BaseException:
+        if isinstance(second, Coroutine):
+            second.close()
+        raise
+    return found, await second

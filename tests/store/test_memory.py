@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from msgspec.structs import replace
@@ -11,7 +12,7 @@ from clawlink.domain import delivery_steps
 from clawlink.domain.agent import REGISTERED, Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.record import Record
-from clawlink.store.base import Store, Usage
+from clawlink.store.base import Failed, Store, Usage, together
 from clawlink.store.memory import MemoryStore
 from tests.store.asking import total
 from tests.store.contract import KEEP, NOW, TTL, StoreContract, ack, agent, delivery, drop, due, file, lease, put, task
@@ -187,3 +188,16 @@ async def test_a_long_list_is_paged_while_most_of_it_goes() -> None:
     assert rest.after is None
     back = await store.page(Agent, REGISTERED, second.after, 20, newest=True)
     assert [a.id for a in back.records] == [f"a{n}" for n in range(198, 178, -1)]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_read_beside_one_that_fails_is_given_up() -> None:
+    store = MemoryStore()
+
+    async def fails() -> None:
+        raise Failed("away")
+
+    with pytest.raises(Failed):
+        await together(fails(), store.get(Delivery, "d"))
+    gc.collect()  # a coroutine that nobody awaited would warn
+    assert await together(store.get(Delivery, "d"), store.usage(Delivery, "d")) == (None, Usage(0, 0))

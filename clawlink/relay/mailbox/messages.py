@@ -34,7 +34,7 @@ from clawlink.relay.mailbox.unread import shown
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import Turns
 from clawlink.relay.timestamps import StoppableTime
-from clawlink.store.base import Put
+from clawlink.store.base import Put, together
 
 _BEGINNING = re.compile("[0-9a-f]{4,24}")
 _WHOLE = re.compile("[0-9a-f]{24}")
@@ -97,7 +97,9 @@ class Messages:
             first = await core.store.get(Delivery, id)
         if first is not None:
             return await self._repeat(first, sender, ask)
-        to = await core.store.get(Agent, ask.to_agent) or await self._agents.resolve(ask.to_agent)
+        named = ask.to_agent
+        found, read = await together(core.store.get(Agent, named), core.store.admission((named,)))
+        to = found or await self._agents.resolve(named)
         chain = (
             chain_rules.first(sender.id)
             if ask.parent_task is None and ask.in_reply_to is None
@@ -114,7 +116,7 @@ class Messages:
             now=now,
             level=ask.priority.level,
         )
-        await self._mailbox.require_room(new)
+        await self._mailbox.require_room(new, read=None if found is None else read)
         if ask.attachments:
             await self._grants.to_agent(sender, ask.attachments, to)
         route = core.sockets.route(to.id)

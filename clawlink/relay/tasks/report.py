@@ -37,7 +37,7 @@ from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.room import Purpose
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import read_task
-from clawlink.store.base import Admission, Batch, Drop, Put
+from clawlink.store.base import Admission, Batch, Drop, Put, together
 
 
 class _New(NamedTuple):
@@ -112,7 +112,10 @@ class TaskReports:
             note=ask.note,
             attachments=attached(ask.attachments),
         )
-        (requester,), (first,) = await core.store.get_both((Agent, (task.requester,)), (Delivery, (id,)))
+        ((requester,), (first,)), read = await together(
+            core.store.get_both((Agent, (task.requester,)), (Delivery, (id,))),
+            core.store.admission((task.requester,)),
+        )
         if requester is not None and not rules.is_requester(task, requester):
             requester = None  # another agent has its id now
         shown = None if requester is None else self._agents.recipient(requester)
@@ -131,7 +134,6 @@ class TaskReports:
         else:
             token = None if ask.receipt is None else split_receipt(ask.receipt)[0]
             moved = self._moved(task, sender, token, ask, body, now)
-            read = await core.store.admission((task.requester,))
             await core.memory.require(moved.footprint - task.footprint, moved.origin, answers=True, read=read)
             if requester is not None:
                 new, told = await self._response(task, id, sender, requester, ask, body, now, first, read)

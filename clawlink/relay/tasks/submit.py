@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -30,7 +30,8 @@ from clawlink.relay.mailbox.room import owner
 from clawlink.relay.tasks.lifecycle import capabilities_of, pool_of
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.timestamps import StoppableTime
-from clawlink.store.base import Absent, Conflict
+from clawlink.store.base import Absent, Conflict, together
+from clawlink.store.base import Admission as Counted
 
 _FULL_RETRY_SECONDS = 30.0
 _UNSET = msgspec.UNSET
@@ -83,7 +84,9 @@ class TaskSubmission:
                 return await self._repeat(cast("TaskDelegation", decode(known.body)), sender, ask)
         if ask.to_agent is None:
             return await self._delegate_to_pool(id, sender, ask)
-        to = await core.store.get(Agent, ask.to_agent) or await self._agents.resolve(ask.to_agent)
+        named = ask.to_agent
+        found, read = await together(core.store.get(Agent, named), self._read(named))
+        to = found or await self._agents.resolve(named)
         chain = (
             chain_rules.first(sender.id)
             if ask.parent_task is None
@@ -93,7 +96,7 @@ class TaskSubmission:
         now = core.clock()
         message = _delegation(id, sender, ask, to.id, chain, core.time, now)
         route = core.sockets.route(to.id)
-        stored = await self._store(message, sender, to, ask, now, own=own)
+        stored = await self._store(message, sender, to, ask, now, own=own, read=None if found is None else read)
         if stored is not None and own_id is not None:  # somebody has taken the id at this moment
             return await self.delegate(sender, ask, own)
         if stored is not None:
@@ -145,8 +148,12 @@ class TaskSubmission:
         ask: requests.Delegate,
         now: float,
         own: Own | None = None,
+        read: Counted | None = None,
     ) -> TaskDelegation | None:
-        """Put the delegation into a mailbox; return the one that was there first, if a repeat was faster."""
+        """Put the delegation into a mailbox; return the one that was there first, if a repeat was faster.
+
+        ``read`` is what ``_read`` has just said of the mailbox.
+        """
         mailbox = to.id
         pool = to if isinstance(to, Pool) else None
         body = encode(message)
@@ -162,8 +169,8 @@ class TaskSubmission:
             is_task=True,
             ends_at=None if ask.deadline is None else now + ask.deadline,
         )
-        open_tasks = by_owner(mailbox)
-        read = await self._core.store.admission((mailbox,), ((Task, open_tasks), (Delivery, open_tasks)))
+        if read is None:
+            read = await self._read(mailbox)
         await self._mailbox.require_room(delivery, read=read)
         known, alone = read.indexes
         count, size = known.count + alone.count, known.bytes + alone.bytes
@@ -180,6 +187,11 @@ class TaskSubmission:
                 return await self._put_again(delivery, pool)
             return None
         return await self._put_again(delivery, pool)
+
+    def _read(self, mailbox: str) -> Awaitable[Counted]:
+        """Read what the mailbox holds, and the open tasks of its owner."""
+        open_tasks = by_owner(mailbox)
+        return self._core.store.admission((mailbox,), ((Task, open_tasks), (Delivery, open_tasks)))
 
     @retrying
     async def _put_again(self, delivery: Delivery, pool: Pool | None) -> TaskDelegation | None:

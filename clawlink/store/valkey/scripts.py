@@ -38,7 +38,7 @@ def _script(flags: str, body: str) -> Script:
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-# What the scripts below share. Counts of a scope are two numbers, of records and of bytes. ``add`` changes them in
+# Several scripts share this. Counts of a scope are two numbers, of records and of bytes. ``add`` changes them in
 # ``records`` and ``sizes``, and ``store`` writes what has changed there. ``settle`` brings the counts of origins up to
 # date: ``changed`` has the facts that each changed record had when these counts were last right.
 _COUNTS = """

@@ -9,13 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from itertools import accumulate
 from typing import Any
 
 from clawlink.domain.delivery import Delivery
 from clawlink.store import fence, records
-from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Fenced, Index, Page, Put, R, S, Usage
+from clawlink.store.base import (
+    Absent,
+    Admission,
+    Batch,
+    Conflict,
+    Drop,
+    Failed,
+    Fenced,
+    Index,
+    Page,
+    Put,
+    R,
+    S,
+    Usage,
+    together,
+)
 from clawlink.store.claims import Claims
 from clawlink.store.places import number_of
 from clawlink.store.probe import probe
@@ -91,18 +106,16 @@ class ValkeyStore:
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    async def get(self, kind: type[R], id: str) -> R | None:
-        data = await self._wire.call("HGET", f"{self.base}:r:{self._kind(kind)}", id)
-        return None if data is None else _decoded(data)
+    def get(self, kind: type[R], id: str) -> Awaitable[R | None]:
+        return _one(self._wire.begin("HGET", f"{self.base}:r:{self._kind(kind)}", id, again=True))
 
-    async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
-        return await _found(self._asked(kind, ids))
+    def get_many(self, kind: type[R], ids: Sequence[str]) -> Awaitable[Sequence[R | None]]:
+        return _found(self._asked(kind, ids))
 
-    async def get_both(
+    def get_both(
         self, first: tuple[type[R], Sequence[str]], second: tuple[type[S], Sequence[str]]
-    ) -> tuple[Sequence[R | None], Sequence[S | None]]:
-        asked, also = self._asked(*first), self._asked(*second)
-        return await _found(asked), await _found(also)
+    ) -> Awaitable[tuple[Sequence[R | None], Sequence[S | None]]]:
+        return together(_found(self._asked(*first)), _found(self._asked(*second)))
 
     def _asked(self, kind: type[Any], ids: Sequence[str]) -> list[asyncio.Future[Any]]:
         """Ask for records, some with each command."""
@@ -154,15 +167,14 @@ class ValkeyStore:
         found = await self._wire.run(scripts.FIRST, 1, self.base, self._kind(kind), *keys)
         return [None if data is None else _decoded(data) for data in found]
 
-    async def _counts(self, *scopes: str) -> list[Usage]:
-        return _usages(await self._wire.call("HMGET", f"{self.base}:n", *scopes))
+    def _counts(self, *scopes: str) -> asyncio.Future[Any]:
+        return self._wire.begin("HMGET", f"{self.base}:n", *scopes, again=True)
 
     def _scope(self, kind: type[Any], key: str) -> str:
         return f"i{self._kind(kind)}:{key}"
 
-    async def usage(self, kind: type[R], key: str) -> Usage:
-        (usage,) = await self._counts(self._scope(kind, key))
-        return usage
+    def usage(self, kind: type[R], key: str) -> Awaitable[Usage]:
+        return _usage(self._counts(self._scope(kind, key)))
 
     async def _from(self, scope: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
         by_address, by_agent = ends_of(address, agent)
@@ -173,11 +185,10 @@ class ValkeyStore:
     async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
         return await self._from(self._scope(kind, key), address, agent)
 
-    async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
+    def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Awaitable[Admission]:
         """Count as ``Store.admission``. ``memory`` is about how many bytes of the server all records take."""
-        boxes = [f"m{mailbox}" for mailbox in mailboxes]
-        *found, total, memory = await self._counts(*boxes, *[self._scope(*index) for index in indexes], "t", "c")
-        return Admission(found[: len(boxes)], found[len(boxes) :], total, memory.bytes)
+        boxes, scopes = [f"m{mailbox}" for mailbox in mailboxes], [self._scope(*index) for index in indexes]
+        return _admission(self._counts(*boxes, *scopes, "t", "c"), len(boxes))
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
         return await self._from("t" if mailbox is None else f"m{mailbox}", address, agent)
@@ -277,15 +288,10 @@ class ValkeyStore:
         creates = any(isinstance(change, Put) and change.record.version == 1 for change in changes)
         script = scripts.CREATE if creates else scripts.CHANGE
         words = [word for batch in batches for word in self._words(batch.partition_key, batch.changes)]
-        answer = self._wire.commit(script, 1, self.base, *(fence.current() or _NO_FENCE), *words)
         try:
-            await asyncio.shield(answer)
-        except asyncio.CancelledError:
-            await _decided(answer)  # else the caller would undo now what takes effect in a moment
-            raise
+            at = await self._wire.commit(script, 1, self.base, *(fence.current() or _NO_FENCE), *words)
         except Failed as failed:
             return [failed]
-        at = answer.result()
         if at == 0:
             return done
         if at == scripts.FENCED:
@@ -293,6 +299,21 @@ class ValkeyStore:
         ends = accumulate(len(batch.changes) for batch in batches)
         before = sum(end < at for end in ends)
         return [*done[:before], _conflict(changes[at - 1])]
+
+
+async def _one(answer: asyncio.Future[Any]) -> Any:
+    data = await answer
+    return None if data is None else _decoded(data)
+
+
+async def _usage(answer: asyncio.Future[Any]) -> Usage:
+    (usage,) = _usages(await answer)
+    return usage
+
+
+async def _admission(answer: asyncio.Future[Any], mailboxes: int) -> Admission:
+    *found, total, memory = _usages(await answer)
+    return Admission(found[:mailboxes], found[mailboxes:], total, memory.bytes)
 
 
 def _usages(counts: Sequence[bytes | None]) -> list[Usage]:

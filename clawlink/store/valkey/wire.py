@@ -27,10 +27,17 @@ _ELSEWHERE = ("READONLY", "MOVED", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "NOAU
 _log = logging.getLogger("clawlink.store")
 
 
+class _Decided(asyncio.Future[Any]):
+    """An answer that nobody can give up: a cancelled waiter is cancelled once it is there."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        return False
+
+
 class _Command:
     """A command and its answer. One that changes nothing may be sent ``again`` after a connection was lost.
 
-    The answer to a ``commit`` waits for the replicas.
+    The answer to a ``commit`` waits for the replicas, and a cancelled waiter for the answer.
     """
 
     __slots__ = ("again", "answer", "commit", "script", "words")
@@ -40,7 +47,8 @@ class _Command:
         self.script = script
         self.again = again
         self.commit = commit
-        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[Any] = _Decided(loop=loop) if commit else loop.create_future()
 
 
 class Wire:
