@@ -316,10 +316,16 @@ def test_a_link_that_polls_loses_no_ack_when_it_ends(
     monkeypatch.setattr(lines, "_NEXT_POLL_SECONDS", 60.0)  # only the end can send it
     proxy.websockets = "refuse"
     worker = make_link("worker", relay=proxy.url, concurrency=1)
-    worker.on_message(lambda message: worker.stop())
+    handled = threading.Event()
+
+    @worker.on_message
+    def end(message: Received) -> None:
+        worker.stop()
+        handled.set()
+
     with worker:
         id = boss.send("worker", "the last").message_id
-        wait_until(lambda: boss.message(id).state != "queued")
+        assert handled.wait(30)
     assert boss.message(id).state == "acked"
 
 
