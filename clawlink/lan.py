@@ -66,8 +66,10 @@ class Announcement:
 
     async def close(self) -> None:
         """Take the announcement back."""
-        await (await self._zeroconf.async_unregister_service(self._info))
-        await self._zeroconf.async_close()
+        try:
+            await (await self._zeroconf.async_unregister_service(self._info))
+        finally:
+            await self._zeroconf.async_close()
 
 
 async def announce(

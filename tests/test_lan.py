@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from clawlink.version import VERSION
 from tests.announcing import LOOPBACK, OWN_TYPE, announced, crafted, relay
 from tests.processes import Popen
 from tests.tables import each
+from tests.waiting import cancelled_after, until
 
 # An mDNS responder may wait a second before it repeats itself.
 SCAN_SECONDS = 2.5
@@ -216,3 +218,17 @@ def test_the_way_out_is_found_without_sending_anything() -> None:
     for family in (socket.AF_INET, socket.AF_INET6):
         way = lan.way_out(family)
         assert way is None or socket.inet_pton(family, way.partition("%")[0])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows shows no open files")
+@pytest.mark.usefixtures("own_type")
+async def test_a_goodbye_that_is_cancelled_closes_the_sockets() -> None:
+    def open_files() -> int:
+        return len(os.listdir("/dev/fd"))
+
+    before = open_files()
+    for turns in (1, 2):
+        announcement = await announce(49098, auth=False, tls=False, address=LOOPBACK, interfaces=[LOOPBACK])
+        assert open_files() > before
+        assert not await cancelled_after(turns, announcement.close())
+        await until(lambda: open_files() == before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from tests.virtual_time import VirtualLoop
@@ -49,3 +49,14 @@ async def eventually(ask: Callable[[], Awaitable[Any]], *, seconds: float = PATI
 async def forever() -> None:
     """Wait until cancelled."""
     await asyncio.Event().wait()
+
+
+async def cancelled_after(turns: int, work: Coroutine[Any, Any, object] | asyncio.Task[Any]) -> bool:
+    """Cancel ``work`` after some turns of the loop. Return True if it had already ended by itself."""
+    task = asyncio.ensure_future(work)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    over = task.done()
+    task.cancel()
+    await asyncio.wait([task])
+    return over

@@ -94,9 +94,9 @@ class AsyncClient(BaseClient):
 
     async def close(self) -> None:
         """Close the connections."""
-        if "_session" in self.__dict__:
-            await self._session.close()
-            del self._session
+        session: aiohttp.ClientSession | None = self.__dict__.pop("_session", None)
+        if session is not None:
+            await session.close()
 
     async def __aenter__(self) -> AsyncClient:
         self._inside = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import cached_property
 from itertools import count
 from types import TracebackType
@@ -145,13 +145,17 @@ class Stream:
     async def close(self) -> None:
         """End the stream. Unacked messages are due again at once."""
         self._end(RelayUnreachable("the stream was closed"), by_us=True)
-        if "_socket" in self.__dict__:
-            await self._hang_up()
+        async with AsyncExitStack() as stack:  # each step is done, even if the one before is cancelled
+            if "_session" in self.__dict__:
+                stack.push_async_callback(self._session.close)
+            stack.push_async_callback(self._end_work)
+            if "_socket" in self.__dict__:
+                await self._hang_up()
+
+    async def _end_work(self) -> None:
         for work in list(self._work):
             work.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-        if "_session" in self.__dict__:
-            await self._session.close()
 
     async def _hang_up(self) -> None:
         """Say goodbye, and break the connection off: of itself it would stay until the relay has read all of it."""
@@ -162,6 +166,7 @@ class Stream:
         finally:
             alarm.cancel()
             self._break_off()
+            self._socket._response.close()  # aiohttp leaves it open if the goodbye is cancelled
 
     def _break_off(self) -> None:
         if self._transport is not None:

@@ -88,11 +88,13 @@ class Acceptor:
         """Stop listening."""
         for task in (*self._accepting, *self._opening):
             task.cancel()
-        await asyncio.gather(*self._accepting, *self._opening, return_exceptions=True)
-        for sock in (*self._sockets, *self._lingering):
-            sock.close()
-        self._sockets.clear()
-        self._lingering.clear()
+        try:
+            await asyncio.gather(*self._accepting, *self._opening, return_exceptions=True)
+        finally:
+            for sock in (*self._sockets, *self._lingering):
+                sock.close()
+            self._sockets.clear()
+            self._lingering.clear()
 
     async def _accept(self, listening: socket.socket) -> None:
         accepted = 0

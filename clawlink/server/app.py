@@ -213,21 +213,23 @@ class App:
 
     async def stop(self) -> None:
         """Close all connections and stop listening."""
-        for task in self._upkeep:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await self.events.stop()
-        for name, door in self.doors.items():
-            await self.relay.janitor.step(f"close {name}", door.close)
-        if self._acceptor is not None:
-            await self._acceptor.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
-        await self.relay.finished()  # a connection that ends tells whether its last reply was read
-        self.relay.close()
-        if self._made_store:
-            await self.store.close()
+        async with contextlib.AsyncExitStack() as last_to_first:  # each is done, even if the one before is cancelled
+            if self._made_store:
+                last_to_first.push_async_callback(self.store.close)
+            last_to_first.callback(self.relay.close)
+            # A connection that ends tells whether its last reply was read.
+            last_to_first.push_async_callback(self.relay.finished)
+            if self._runner is not None:
+                last_to_first.push_async_callback(self._runner.cleanup)
+            if self._acceptor is not None:
+                last_to_first.push_async_callback(self._acceptor.close)
+            for name, door in reversed(self.doors.items()):
+                last_to_first.push_async_callback(self.relay.janitor.step, f"close {name}", door.close)
+            last_to_first.push_async_callback(self.events.stop)
+            for task in self._upkeep:
+                task.cancel()
+            if self._upkeep:
+                await asyncio.wait(self._upkeep)
 
     async def _tend(self) -> None:
         """Look after the connections, also while a sweep takes long."""

@@ -164,8 +164,7 @@ class _Session:
         self._over = True
         if self._pump is not None:
             self._pump.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pump
+            await asyncio.wait([self._pump])
             self._pump = None  # on Python 3.10 a cancelled task keeps its error, whose frames lead back to here
         await self._consumer.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -65,20 +66,17 @@ class Program:
         self._today = await asyncio.to_thread(self.journal.today)
         answers = Answers(self)
         local = LocalPort(self.home, answers.answer)
-        self._http = aiohttp.ClientSession()
-        self._notifier = Notifier(self._http, clock=self._clock, log=self.log)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            self._http = await stack.enter_async_context(aiohttp.ClientSession())
+            stack.push_async_callback(self._stop_all)
+            stack.push_async_callback(answers.close)
+            stack.push_async_callback(local.close)
+            self._notifier = Notifier(self._http, clock=self._clock, log=self.log)
             await self.refresh()
             opened(await local.open())
             while True:
                 await asyncio.sleep(REFRESH_SECONDS)
                 await self.refresh()
-        finally:
-            await local.close()
-            await answers.close()
-            for key in list(self._watched):
-                await self._stop(key)
-            await self._http.close()
 
     # -- around a watcher ----------------------------------------------------------------------------------------------
 
@@ -231,8 +229,15 @@ class Program:
     async def _stop(self, key: tuple[str, str]) -> None:
         watched = self._watched.pop(key)
         watched.task.cancel()
-        await asyncio.gather(watched.task, return_exceptions=True)
-        await watched.client.close()
+        try:
+            await asyncio.gather(watched.task, return_exceptions=True)
+        finally:
+            await watched.client.close()
+
+    async def _stop_all(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for key in self._watched:
+                stack.push_async_callback(self._stop, key)
 
     # -- sessions ------------------------------------------------------------------------------------------------------
 

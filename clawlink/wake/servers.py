@@ -101,16 +101,19 @@ class _Rpc:
             await self.ask("initialize", {"clientInfo": client})
             await socket.send_str(json.dumps({"method": "initialized"}))
         except BaseException:
-            if self._socket is not None:
-                await self._socket.close()
-            await self._session.close()
+            await self._close()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._socket is not None:
-            await self._socket.close()
-        await self._session.close()
+        await self._close()
+
+    async def _close(self) -> None:
+        try:
+            if self._socket is not None:
+                await self._socket.close()
+        finally:
+            await self._session.close()
 
     async def ask(self, method: str, params: dict[str, Any]) -> Any:
         """Return the result of a method. Raises CodexError."""

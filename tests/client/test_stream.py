@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from tests.client.proxy import Proxy
 from tests.client.restartable import Restartable
 from tests.conftest import Serve
 from tests.tables import each
+from tests.waiting import cancelled_after
 
 
 @pytest.fixture
@@ -445,3 +448,14 @@ async def test_an_answer_that_nobody_waits_for_any_more_does_no_harm(ann: AsyncC
         await asyncio.sleep(0)
         given_up.cancel()
         assert (await stream.ping()).status == "pong"
+
+
+async def test_a_close_that_is_cancelled_leaves_nothing_open(ann: AsyncClient) -> None:
+    for turns in count(1):
+        stream = ann.stream()
+        await stream.open()
+        over = await cancelled_after(turns, stream.close())
+        del stream
+        gc.collect()  # a session that is still open warns of itself
+        if over:
+            break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import os
 import re
@@ -27,6 +29,7 @@ from clawlink.store.memory import MemoryStore
 from tests.conftest import Start
 from tests.processes import Popen, run
 from tests.tables import each
+from tests.waiting import cancelled_after
 
 
 def joining(lines: list[str]) -> list[str]:
@@ -302,3 +305,14 @@ async def test_a_relay_opens_and_closes_the_store_that_it_makes_and_no_other(mon
         await app.stop()
         assert told == expected, given
         told.clear()
+
+
+async def test_a_stop_that_is_cancelled_stops_all_the_same() -> None:
+    for turns in itertools.count(1):
+        app = App(ServerConfig(port=0))
+        port = await app.start()
+        over = await cancelled_after(turns, app.stop())
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        if over:
+            break

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,13 @@ class House:
         self._task: asyncio.Task[None] | None = None
         self._threads: list[threading.Thread] = []
 
-    async def begin(self, **environ: str) -> None:
+    async def begin(self, **environ: str) -> asyncio.Task[None]:
         self._environ = environ
         opened = asyncio.Event()
         self.program = Program(self.home, log=self.said.append, environ=environ, account=self.home)
         self._task = asyncio.get_running_loop().create_task(self.program.run(lambda number: opened.set()))
         await asyncio.wait_for(opened.wait(), 30)
+        return self._task
 
     async def end(self) -> None:
         if self._task is not None:
@@ -387,3 +390,17 @@ async def test_an_identity_that_no_session_acts_as_is_shown_as_not_wakeable(hous
     assert (await house.relay.post("/sleep", {"agent_id": carl["agent_id"]}))[0] == 200
     assert await way.busy() is False
     assert (await way.fire(Notice("x", ("m",), "k"))).result == "failed"
+
+
+async def test_an_end_that_is_cancelled_leaves_nothing_open(house: House) -> None:
+    for name in ("s1", "s2"):
+        await house.session(name)
+    for turns in count():
+        running = await house.begin()
+        running.cancel()
+        over = await waiting.cancelled_after(turns, running)
+        del running
+        await house.end()
+        gc.collect()  # a client that is still open warns of itself
+        if over:
+            break

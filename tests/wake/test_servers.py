@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from itertools import count
 from pathlib import Path
 
 import aiohttp
@@ -11,6 +13,7 @@ import pytest
 from clawlink.wake.adapters import Notice
 from clawlink.wake.rules import FAILED, STARTED
 from clawlink.wake.servers import Codex, Opencode
+from tests.waiting import cancelled_after
 from tests.wake.codex import THREAD, CodexStandIn
 from tests.wake.opencode import OpencodeStandIn
 
@@ -64,3 +67,13 @@ async def test_a_thread_of_codex_begins_a_turn_and_is_resumed_first_if_need_be(t
     away = await thread.fire(NOTICE)
     assert (away.result, away.again is not None) == (FAILED, True)
     assert await thread.busy() is False
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the socket is one of Unix")
+async def test_a_conversation_that_is_cancelled_leaves_nothing_open(tmp_path: Path) -> None:
+    async with CodexStandIn(tmp_path / "c.sock") as there:
+        for turns in count():
+            over = await cancelled_after(turns, Codex(there.endpoint, THREAD).busy())
+            gc.collect()  # a session that is still open warns of itself
+            if over:
+                break

@@ -230,8 +230,10 @@ class Engine:
                 finally:
                     self.transport = self.dispatcher.transport = None
                     pump.cancel()
-                    await asyncio.gather(pump, return_exceptions=True)
-                    await transport.close()
+                    try:
+                        await asyncio.gather(pump, return_exceptions=True)
+                    finally:  # the end of the link may cancel the wait
+                        await transport.close()
             except UnknownAgent:
                 error = await self._again()
                 if error is None and not anew:

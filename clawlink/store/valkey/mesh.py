@@ -291,8 +291,10 @@ class Mesh:
         self._closed = True
         if self._listening is not None:
             self._listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._listening
-        with contextlib.suppress(Failed):
-            await self._wire.run(scripts.GIVE_UP, 1, f"{self._base}:lead", self._id)
-        await self.store.close()
+        try:
+            if self._listening is not None:
+                await asyncio.wait([self._listening])
+            with contextlib.suppress(Failed):
+                await self._wire.run(scripts.GIVE_UP, 1, f"{self._base}:lead", self._id)
+        finally:
+            await self.store.close()

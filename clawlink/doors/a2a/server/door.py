@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -96,10 +97,11 @@ class A2AServer(OpenDoor):
             await self.remotes.upkeep(now)
 
     async def close(self) -> None:
-        if self.remotes is not None:
-            await self.remotes.close()
-        await self.push.close()
-        await self.callers.close()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.callers.close)
+            stack.push_async_callback(self.push.close)
+            if self.remotes is not None:
+                await self.remotes.close()
 
     async def info(self) -> dict[str, Any]:
         return {

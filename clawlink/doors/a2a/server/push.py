@@ -169,9 +169,11 @@ class Push:
 
     async def close(self) -> None:
         """Stop all deliveries. They go on after a restart with ``--data``, or at another relay of the mesh."""
-        await self._stop()
-        if self._session is not None:
-            await self._session.close()
+        try:
+            await self._stop()
+        finally:
+            if self._session is not None:
+                await self._session.close()
 
     async def _stop(self) -> None:
         following = list(self._following.values())

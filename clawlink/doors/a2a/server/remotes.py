@@ -80,14 +80,17 @@ class Remotes:
     async def _let_go(self) -> None:
         """Leave the agents and their errands to the relay that leads."""
         self._touched = 0.0
-        for name in list(self._open):
-            await self._open.pop(name).close()
+        async with contextlib.AsyncExitStack() as stack:
+            while self._open:
+                stack.push_async_callback(self._open.popitem()[1].close)
 
     async def close(self) -> None:
         """Stop. The errands go on after a restart with ``--data``, or at another relay of the mesh."""
-        await self._let_go()
-        if self._session is not None:
-            await self._session.close()
+        try:
+            await self._let_go()
+        finally:
+            if self._session is not None:
+                await self._session.close()
 
     async def _reload(self) -> None:
         if self._relay.draining:

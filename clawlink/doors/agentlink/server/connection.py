@@ -203,9 +203,11 @@ class Connection:
         """Release everything. Unsettled messages are due again at once, for others of the instance too."""
         self.ended = True
         self._receipts.close()
-        await self.writer.close()
-        if self._service is not None:
-            await self._service.close()
+        try:
+            await self.writer.close()
+        finally:
+            if self._service is not None:
+                await self._service.close()
 
 
 async def serve(door: Hub, request: Request) -> web.StreamResponse:

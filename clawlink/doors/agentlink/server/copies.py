@@ -284,13 +284,15 @@ class Copies:
         """Stop; unsettled messages are due again at once."""
         self._closed = True
         self._task.cancel()
-        await asyncio.wait([self._task])
-        while self._closing:
-            await asyncio.wait(self._closing)
-        for one in self._held:
-            self._holders.pop(one, None)
-        self._held.clear()  # waiting messages are no longer written
-        await self._consumer.close()
+        try:
+            await asyncio.wait([self._task])
+            while self._closing:
+                await asyncio.wait(self._closing)
+        finally:
+            for one in self._held:
+                self._holders.pop(one, None)
+            self._held.clear()  # waiting messages are no longer written
+            await self._consumer.close()
 
 
 def _receipts(copies: Sequence[_Copy]) -> list[str]:

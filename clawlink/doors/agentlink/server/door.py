@@ -106,14 +106,16 @@ class AgentLinkServer(OpenDoor):
             await self.seats.upkeep()
 
     async def close(self) -> None:
-        await asyncio.gather(*(c.say_goodbye() for c in list(self._connections)))
-        while self._leaving:
-            await asyncio.wait(self._leaving)
-        if self._extending is not None:
-            self._extending.cancel()
-        if self._following is not None:
-            self._following.close()
-        self.seats.close()
+        try:
+            await asyncio.gather(*(c.say_goodbye() for c in list(self._connections)))
+            while self._leaving:
+                await asyncio.wait(self._leaving)
+        finally:
+            if self._extending is not None:
+                self._extending.cancel()
+            if self._following is not None:
+                self._following.close()
+            self.seats.close()
 
     async def info(self) -> dict[str, Any]:
         return {"instances": len(self.instances.all()), "connections": len(self._connections)}

@@ -141,5 +141,7 @@ class Service:
     async def close(self) -> None:
         """Stop; unsettled messages are due again at once."""
         self._task.cancel()
-        await asyncio.wait([self._task])
-        await self._consumer.close()
+        try:
+            await asyncio.wait([self._task])
+        finally:
+            await self._consumer.close()

@@ -78,9 +78,10 @@ class Bridge:
         calls = list(self._calls.values())
         for call in calls:
             call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-        for client in self._clients:
-            await client.close()
+        async with contextlib.AsyncExitStack() as stack:
+            for client in self._clients:
+                stack.push_async_callback(client.close)
+            await asyncio.gather(*calls, return_exceptions=True)
 
     async def open(self, session: str | None) -> AsyncClient:
         """Return the client of a session, or of the one session of the program. Raises ClawLinkError."""

@@ -7,6 +7,7 @@ with it: numbers, contacts, sockets, and what is under way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 
@@ -242,6 +243,8 @@ class ActivePortal:
 
     async def close(self) -> None:
         """Close all sockets, and stop posting. What is under way waits in the store."""
-        await asyncio.gather(*(line.goodbye() for line in list(self._lines)))
-        await asyncio.gather(self.outbox.close(), self.file_outbox.close())
-        await self._poster.close()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._poster.close)
+            stack.push_async_callback(self.outbox.close)
+            stack.push_async_callback(self.file_outbox.close)
+            await asyncio.gather(*(line.goodbye() for line in list(self._lines)))

@@ -180,16 +180,17 @@ class PortalServer(OpenDoor):
             _log.exception("the active part of the portal did not end well")
 
     async def close(self) -> None:
-        with behind(self._lease.fence):
-            await self.active.close()  # the lease is kept meanwhile
-        await self._leave()
+        try:
+            with behind(self._lease.fence):
+                await self.active.close()  # the lease is kept meanwhile
+        finally:
+            await self._leave()
 
     async def _leave(self) -> None:
         """Let another relay be the active one."""
         if self._keeping is not None:
             self._keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeping
+            await asyncio.wait([self._keeping])
         self._forget_logins()
         with contextlib.suppress(Failed):
             await self._lease.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -136,8 +137,9 @@ class Poster:
 
     async def close(self) -> None:
         """Close all connections."""
-        for session in self._sessions.values():
-            await session.close()
+        async with contextlib.AsyncExitStack() as stack:
+            for session in self._sessions.values():
+                stack.push_async_callback(session.close)
 
     async def post(self, contact: Contact, message: Message) -> Posted:
         """Post a message to its contact's portal, once."""
