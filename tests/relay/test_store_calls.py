@@ -60,6 +60,23 @@ async def test_a_poll_and_the_delegation_that_wakes_it_ask_the_store_as_seldom_a
     assert store.calls == ["get", "get", "admission", "commit"]
 
 
+async def test_a_long_mailbox_far_from_its_limits_asks_no_more_of_the_store() -> None:
+    """From 1,000 messages on the store is asked for shares now and then, so that it counts them early."""
+    store: Any = CountingStore()
+    scene = Scene(store=store, rate_agent=0, rate_pair=0, max_open_tasks=100_000, max_mailbox_messages=100_000)
+    await scene.register("req", "worker")
+    for _ in range(1_002):
+        await scene.delegate(to_agent="worker")
+    assert {"load_from", "usage_from"} <= set(store.calls)
+    store.calls.clear()
+    for _ in range(50):
+        await scene.delegate(to_agent="worker")
+    assert store.calls == ["get", "get", "admission", "commit"] * 50
+    for _ in range(50):
+        await scene.delegate(to_agent="worker")
+    assert store.calls.count("load_from") == 1  # the mailbox may have been empty meanwhile
+
+
 COMMITS = {"commit", "commit_many", "commit_in_order", "claim"}
 
 

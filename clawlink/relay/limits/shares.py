@@ -12,6 +12,9 @@ from clawlink.store.base import Store, Usage
 
 # A store counts shares from the first question on; of this many records at most that takes it a millisecond.
 _ASKED_FROM_COUNT = 1000
+# A place that is empty meanwhile may lose its counts, so the relay asks again after this many records.
+_ASKED_AFTER_COUNT = 64
+_MOST_PLACES = 4096
 
 
 Held = tuple[Usage, Usage]
@@ -44,6 +47,7 @@ class FairShares:
         self.percent = percent
         self._store = store
         self._asked_from = 1.0 if percent == 100 else shares.unasked(percent)
+        self._asked_at: dict[str, int] = {}  # the number of records at the last question
 
     def calm(self, limit: float, bytes_limit: float) -> Calm:
         """Return the usage that is far from a limit on a number of records, and from a limit on their bytes."""
@@ -54,6 +58,24 @@ class FairShares:
     def bound(self, limit: int) -> int:
         """Return the amount of a limit that all may hold together. Without shares it is the limit."""
         return limit if self.percent == 100 else shares.bound(limit)
+
+    def asks(self, place: str, count: Limit, bytes: Limit) -> bool:
+        """Return True if the relay has to ask for the shares of a place before it takes a piece.
+
+        It asks near a limit. It also asks now and then from 1,000 records on: a store begins to count at the first
+        question, and there is little to count by then.
+        """
+        if self._near(count) or self._near(bytes):
+            return True
+        if self.percent == 100 or count.used < _ASKED_FROM_COUNT - 1:
+            return False
+        asked_at = self._asked_at.get(place)
+        if asked_at is not None and 0 <= count.used - asked_at < _ASKED_AFTER_COUNT:
+            return False
+        if len(self._asked_at) >= _MOST_PLACES:
+            self._asked_at.clear()
+        self._asked_at[place] = count.used
+        return True
 
     async def under(self, origin: Origin, *places: tuple[type[Any], str]) -> Held:
         """Return an origin's usage by the records under index keys of their kinds."""
@@ -131,9 +153,10 @@ class FairShares:
     def _contended(self, count: Limit | None, bytes: Limit | None, records: int) -> bool:
         if self.percent < 100 and max(records, 0 if count is None else count.used) >= _ASKED_FROM_COUNT:
             return True
-        return any(
-            x is not None and x.used + x.size > min(x.limit * self._asked_from, self._most(x)) for x in (count, bytes)
-        )
+        return any(x is not None and self._near(x) for x in (count, bytes))
+
+    def _near(self, limit: Limit) -> bool:
+        return limit.used + limit.size > min(limit.limit * self._asked_from, self._most(limit))
 
 
 def less(all: Held, part: Held) -> Held:

@@ -73,12 +73,16 @@ class Room:
         part = _NOTICE_SHARE if purpose is Purpose.NOTICE else 1.0
         count, size = limits.max_mailbox_messages, limits.max_mailbox_bytes
         fair = shares.percent < 100
+        count_limit = Limit(count * part, used.count, 1, shares.bound(count) if fair else None)
+        bytes_limit = Limit(size * part, used.bytes, len(new.body), shares.bound(size) if fair else None)
+        if not shares.asks(mailbox, count_limit, bytes_limit):
+            return
         await shares.require(
             MailboxFull,
             new.origin,
             lambda: store.load_from(mailbox, *new.origin),
-            count=Limit(count * part, used.count, 1, shares.bound(count) if fair else None),
-            bytes=Limit(size * part, used.bytes, len(new.body), shares.bound(size) if fair else None),
+            count=count_limit,
+            bytes=bytes_limit,
             fair=purpose is not Purpose.ANSWER,
             holds=f"{owner(mailbox)} holds",
             what="messages",

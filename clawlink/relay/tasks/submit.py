@@ -36,6 +36,7 @@ from clawlink.store.base import Admission as Counted
 _FULL_RETRY_SECONDS = 30.0
 _UNSET = msgspec.UNSET
 _FEW = 4  # names that a line of the log has
+_OPEN_TASKS = " tasks of "
 
 
 # The ids that a client may give a task: none that the relay itself makes, for a response, a copy or a pool.
@@ -250,11 +251,14 @@ class TaskSubmission:
     async def _require_capacity(self, new: Delivery, count: int, held: int) -> None:
         """Refuse more work for an agent that has too much of it unfinished, fetched or not, or too much from one."""
         mailbox, size = new.mailbox, len(new.body)
+        limits, shares = self._core.limits, self._core.shares
+        open_tasks, their_bytes = limits.max_open_tasks, limits.max_mailbox_bytes
         key = by_owner(mailbox)
+        if not shares.asks(_OPEN_TASKS + key, Limit(open_tasks, count, 1), Limit(their_bytes, held, size)):
+            return
         claimed = by_claimant(mailbox)  # what the agent took from pools itself leaves room for what it is given
         taken = (await self._core.store.admission((), ((Task, claimed), (Delivery, claimed)))).indexes
         count, held = count - sum(u.count for u in taken), held - sum(u.bytes for u in taken)
-        limits, shares = self._core.limits, self._core.shares
 
         async def theirs() -> Held:
             return less(
@@ -266,8 +270,8 @@ class TaskSubmission:
             MailboxFull,
             new.origin,
             theirs,
-            count=Limit(limits.max_open_tasks, count, 1),
-            bytes=Limit(limits.max_mailbox_bytes, held, size),
+            count=Limit(open_tasks, count, 1),
+            bytes=Limit(their_bytes, held, size),
             holds=f"{owner(mailbox)} has",
             what="tasks without a final answer",
             then="try again when some are answered",
