@@ -88,6 +88,14 @@ class Guard:
         else:
             self._check_rights(request, endpoint)
 
+    def may_look(self, request: Request, endpoint: Endpoint) -> bool:
+        """Return True if a request has the right to an endpoint that shows the operator something."""
+        try:
+            self._check_rights(request, endpoint)
+        except (NotAllowed, NotAuthenticated):
+            return False
+        return True
+
     def _check_rights(self, request: Request, endpoint: Endpoint) -> None:
         """Refuse a request for an endpoint at which something else may stand for the token, or beside it."""
         session = self._session_of(request) if endpoint.admin else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import gzip
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -9,11 +11,22 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from aiohttp import hdrs
+from msgspec import Struct
 
 from clawlink.errors import ClawLinkError, NotAllowed, UnknownRoute
 from clawlink.protocol import paths
-from clawlink.protocol.admin import LinkMade, Login, Logout, MakeLink, SessionsEnded, SessionView
+from clawlink.protocol.admin import (
+    LinkMade,
+    Login,
+    Logout,
+    MakeLink,
+    Overview,
+    OverviewQuery,
+    SessionsEnded,
+    SessionView,
+)
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
@@ -21,21 +34,35 @@ from clawlink.server.page_bundle import BUNDLE, PARTS, bundle, rebind
 from clawlink.server.page_sessions import PageSessions
 from clawlink.server.request import Handler, Request, parameter, read
 from clawlink.server.response import Reply, reply
+from clawlink.store.base import Failed
 
 _FOLDER = Path(__file__).parent / "page"
 INDEX = "index.html"
 DOORS = "doors.js"
 OWNER = "owner"
 """The parameter of ``/`` with which a browser asks for the page where strangers see another one."""
+LANGUAGE = "clawlink-language"
+"""The cookie in which the page keeps the language that a person chose."""
+_LANGUAGES_MAX = 10
+_VARY = "Accept, Accept-Encoding, Accept-Language, Cookie"
+_QUICKLY = 1
+_PATIENCE_SECONDS = 0.05
+# With these the page asks for what it begins with.
+_ASKS = b"""    <link rel="preload" href="admin/session" as="fetch" crossorigin>
+    <link rel="preload" href="admin/overview" as="fetch" crossorigin>
+"""
+# The style comes with the page: another connection for it would take longer than all of the style.
+_STYLE = b'<link rel="stylesheet" href="page/style.css">'
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_POLICY = "Content-Security-Policy"
 # No other site may frame the page, and nothing in it may load or run what is not the relay's.
 SECURITY: Mapping[str, str] = {
-    "Content-Security-Policy": (
+    _POLICY: (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
@@ -52,6 +79,15 @@ class _File(NamedTuple):
     body: bytes
     packed: bytes
     etag: str
+    security: Mapping[str, str]
+
+
+class _Begun(Struct, frozen=True, gc=False):
+    """The facts that the page begins with: so it need not ask for them, nor for the language that a person chose."""
+
+    session: SessionView
+    overview: Overview
+    language: str | None
 
 
 class Files:
@@ -73,13 +109,35 @@ class Files:
         fronts = (f"{door}.html" for door in folders)
         self.front: str | None = next((name for name in fronts if name in self._files), None)
 
+    def begin(self, request: Request, begun: _Begun) -> Reply:
+        """Answer with the page, and with what it begins with. No browser keeps that."""
+        index = self._files[INDEX]
+        head, _, tail = index.body.partition(_ASKS)
+        given = msgspec.json.encode(begun).replace(b"<", rb"\u003c")  # so that no text in it ends the element
+        words = self._words(begun.language, request.headers.get(hdrs.ACCEPT_LANGUAGE, ""))
+        body = b"".join((head, words, b'    <script id="begun" type="application/json">', given, b"</script>\n", tail))
+        headers = {**index.security, hdrs.CACHE_CONTROL: "no-store", hdrs.VARY: _VARY}
+        if "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
+            body = gzip.compress(body, _QUICKLY, mtime=0)
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+        return Reply(body, content_type=index.content_type, headers=headers)
+
+    def _words(self, chosen: str | None, accepted: str) -> bytes:
+        """Return a link to the words of the language that the page will show. English is in the page itself."""
+        for wanted in (chosen or "", *accepted.split(",", _LANGUAGES_MAX)):
+            name = wanted.strip()[:2].lower()
+            if name == "en":
+                break
+            if f"{name}.js" in self._files:
+                return f'    <link rel="modulepreload" href="page/{name}.js">\n'.encode()
+        return b""
+
     def show(self, request: Request, name: str) -> Reply:
         """Answer with a file. Raises UnknownRoute."""
         file = self._files.get(name)
         if file is None:
             raise UnknownRoute("the page has no such file; GET / with Accept: text/html is the page")
-        vary = "Accept, Accept-Encoding, Cookie"
-        headers = {**SECURITY, hdrs.CACHE_CONTROL: "no-cache", hdrs.ETAG: file.etag, hdrs.VARY: vary}
+        headers = {**file.security, hdrs.CACHE_CONTROL: "no-cache", hdrs.ETAG: file.etag, hdrs.VARY: _VARY}
         if request.headers.get(hdrs.IF_NONE_MATCH) == file.etag:
             return Reply(b"", 304, content_type="", headers=headers)
         if "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
@@ -88,11 +146,19 @@ class Files:
         return Reply(file.body, content_type=file.content_type, headers=headers)
 
 
-def _read(suffix: str, body: bytes) -> _File:
+def _read(suffix: str, body: bytes, security: Mapping[str, str] = SECURITY) -> _File:
     if suffix == ".js":
         body = rebind(body.decode()).encode()
     etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-    return _File(_TYPES[suffix], body, gzip.compress(body, mtime=0), etag)
+    return _File(_TYPES[suffix], body, gzip.compress(body, mtime=0), etag, security)
+
+
+def _with_style(index: bytes, style: bytes) -> _File:
+    """Return the page with its style in it, and headers that let a browser use this style alone."""
+    digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
+    policy = SECURITY[_POLICY].replace("style-src 'self'", f"style-src 'self' 'sha256-{digest}'")
+    page = index.replace(_STYLE, b"<style>%b</style>" % style)
+    return _read(Path(INDEX).suffix, page, {**SECURITY, _POLICY: policy})
 
 
 @cache
@@ -106,7 +172,8 @@ def _own_files(doors: tuple[str, ...]) -> Mapping[str, _File]:
         ahead = "".join(f'<link rel="modulepreload" href="page/{door}.js">\n    ' for door in doors)
         found[INDEX] = found[INDEX].replace(b"<script ", ahead.encode() + b"<script ")
     found[BUNDLE] = bundle(sources).encode()
-    return {name: _read(Path(name).suffix, body) for name, body in found.items()}
+    files = {name: _read(Path(name).suffix, body) for name, body in found.items()}
+    return {**files, INDEX: _with_style(found[INDEX], found["style.css"])}
 
 
 def wants_page(request: Request) -> bool:
@@ -138,6 +205,16 @@ class PageRoutes:
         known = OWNER in request.query or self._sessions.find(self._guard.cookie_of(request)) is not None
         if front is not None and not known:
             return self._files.show(request, front)
+        if self._guard.may_look(request, paths.OVERVIEW):
+            if request.right == "local":  # of a browser that does not tell where a request comes from
+                request.right = "page"
+            try:
+                overview = await asyncio.wait_for(relay.overviews.overview(OverviewQuery()), _PATIENCE_SECONDS)
+            except (asyncio.TimeoutError, ClawLinkError, Failed):
+                pass  # the page asks for it, and shows what is wrong
+            else:
+                begun = _Begun(self._view(request), overview, request.cookies.get(LANGUAGE))
+                return self._files.begin(request, begun)
         return self._files.show(request, INDEX)
 
     async def _file(self, relay: Relay, request: Request) -> Reply:
@@ -167,11 +244,13 @@ class PageRoutes:
 
     async def _session(self, relay: Relay, request: Request) -> Reply:
         """Show by which right a page looks, and the token for its writes."""
+        return reply(self._view(request))
+
+    def _view(self, request: Request) -> SessionView:
         session = self._sessions.find(self._guard.cookie_of(request))
         if session is not None:
-            return reply(self._pages.view(session))
-        read_only = request.right == "page"
-        return reply(SessionView(request.right or "", read_only, None, None, self._pages.contents))
+            return self._pages.view(session)
+        return SessionView(request.right or "", request.right == "page", None, None, self._pages.contents)
 
     async def _log_out(self, relay: Relay, request: Request) -> Reply:
         """End this session, or all of them."""

@@ -187,11 +187,10 @@ def shoot_states(browser: Browser, url: str, folder: Path) -> None:
         snap(watched, folder, "state-login-refused", look)
     for watched, look in looks(browser, url, _ADMIN):
         page = watched.page
-        page.route("**/admin/overview", lambda route: None)
-        page.goto(url)
-        page.wait_for_selector(".loading")
+        page.route("**/admin/agents?*", lambda route: None)
+        page.goto(f"{url}/#/agents")
+        page.wait_for_selector("main .loading")
         snap(watched, folder, "state-loading", look)
-        page.unroute("**/admin/overview")
     for watched, look in looks(browser, url, _ADMIN):
         page = watched.page
         watched.show(url, "overview")
