@@ -1,6 +1,7 @@
 """The requests and replies of ``/admin``: what the operator of a relay sees.
 
 Times are ISO-8601 in UTC. ``contents`` says whether texts of messages are shown; where they are not, they are null.
+``names`` has the names of the registered agents that a reply tells of, by their ids.
 """
 
 from __future__ import annotations
@@ -164,6 +165,7 @@ class Overview(Struct, frozen=True, gc=False):
     bytes_held: int
     memory_bytes: int
     memory_limit: int
+    names: dict[str, str] = {}
 
 
 class CurrentTask(Struct, frozen=True, gc=False):
@@ -230,6 +232,7 @@ class AgentDetail(Struct, frozen=True, gc=False):
     dead_letters: int
     next_messages: list[MessageRow]
     asked: dict[str, int]
+    names: dict[str, str] = {}
 
 
 class TaskRow(Struct, frozen=True, gc=False):
@@ -257,6 +260,7 @@ class AllTasks(Struct, frozen=True):
     tasks: list[TaskRow]
     count: int
     next: str | None = None
+    names: dict[str, str] = {}
 
 
 class TaskLease(Struct, frozen=True, gc=False):
@@ -284,6 +288,7 @@ class TaskTimeline(Struct, frozen=True, gc=False):
     facts: TaskFacts
     leases: list[TaskLease]
     contents: bool
+    names: dict[str, str] = {}
 
 
 class AllDeadLetters(Struct, frozen=True):
@@ -292,6 +297,7 @@ class AllDeadLetters(Struct, frozen=True):
     dead_letters: list[MessageRow]
     count: int
     next: str | None = None
+    names: dict[str, str] = {}
 
 
 class AuditEntry(Struct, frozen=True, gc=False):

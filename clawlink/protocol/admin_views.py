@@ -1,6 +1,7 @@
 """The requests and replies of ``/admin`` for its views of talk, knowledge, files, load and search.
 
 Times are ISO-8601 in UTC. Where texts of messages are withheld, they are null.
+``names`` has the names of the registered agents that a reply tells of, by their ids.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class TalkPairs(Struct, frozen=True):
     pairs: int
     dropped: int
     since: str
+    names: dict[str, str] = {}
 
 
 class TalkQuery(Struct, frozen=True, gc=False):
@@ -81,6 +83,7 @@ class Talk(Struct, frozen=True):
     count: int
     complete: bool
     next: str | None = None
+    names: dict[str, str] = {}
 
 
 class BroadcastsQuery(Struct, frozen=True, gc=False):
@@ -113,6 +116,7 @@ class AllBroadcasts(Struct, frozen=True):
     broadcasts: list[BroadcastRow]
     count: int
     next: str | None = None
+    names: dict[str, str] = {}
 
 
 class AllFilesQuery(Struct, frozen=True, gc=False):
@@ -130,6 +134,7 @@ class AllFiles(Struct, frozen=True):
     files: list[FileInfo]
     count: int
     next: str | None = None
+    names: dict[str, str] = {}
 
 
 class FileQuery(Struct, frozen=True, gc=False):
@@ -147,6 +152,7 @@ class OneFile(Struct, frozen=True):
 
     file: FileHistory
     contents: bool
+    names: dict[str, str] = {}
 
 
 class SearchQuery(Struct, frozen=True, gc=False):
@@ -178,6 +184,7 @@ class Hits(Struct, frozen=True):
     hits: list[Hit]
     count: int
     next: str | None = None
+    names: dict[str, str] = {}
 
 
 class ChildrenQuery(Struct, frozen=True, gc=False):
@@ -190,6 +197,7 @@ class Children(Struct, frozen=True):
     tasks: list[TaskRow]
     count: int
     complete: bool
+    names: dict[str, str] = {}
 
 
 class LoadQuery(Struct, frozen=True, gc=False):

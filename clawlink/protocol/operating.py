@@ -162,11 +162,15 @@ class InboxMessage(Struct, frozen=True, gc=False):
 
 
 class Inbox(Struct, frozen=True):
-    """The operator's mailbox; ``count`` is the number of messages in it. Without ``contents`` texts are withheld."""
+    """The operator's mailbox; ``count`` is the number of messages in it. Without ``contents`` texts are withheld.
+
+    ``names`` has the names of the registered agents in it, by their ids.
+    """
 
     messages: list[InboxMessage]
     count: int
     contents: bool
+    names: dict[str, str] = {}
 
 
 class PutAway(Struct, frozen=True, gc=False):

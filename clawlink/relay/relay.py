@@ -127,7 +127,7 @@ class Relay:
         self.keep(Kind(Act, forget))
         self.overviews = Overviews(
             core,
-            self.agents.directory,
+            self.agents,
             pools,
             admission,
             contents=contents,
@@ -148,8 +148,8 @@ class Relay:
             contents=contents,
         )
         self.admin_lists = AdminLists(core, self.agents, self.task_views, contents=contents)
-        self.talk_views = TalkViews(core, self.admin_lists, contents=contents)
-        self.library_views = LibraryViews(core, self.file_reads, contents=contents)
+        self.talk_views = TalkViews(core, self.agents, self.admin_lists, contents=contents)
+        self.library_views = LibraryViews(core, self.agents, self.file_reads, contents=contents)
         self.search_views = SearchViews(core, self.agents, contents=contents)
         self.load_views = LoadViews(
             core, self.file_quota, stuck=lambda: self.janitor.stuck, uploads=lambda: self.uploads.count

@@ -155,3 +155,48 @@ async def test_talk_children_and_search_come_from_each_store(serve: Serve) -> No
 
     for look in (talk, children, search):
         await eventually(look)
+
+
+async def test_each_view_tells_the_names_of_the_agents_in_it(serve: Serve) -> None:
+    relay = await serve()
+    names = {"7f3a": "Ann", "91bc": "Bob"}
+    for id, name in names.items():
+        await relay.register(name, agent_id=id)
+    task = await delegate(relay, "7f3a", "91bc")
+    await ok(relay.get("/poll/91bc?lease=60"))
+    await ok(relay.post("/send", {"from_agent": "7f3a", "to_agent": "91bc", "content": "hello"}))
+    await ok(relay.post("/broadcast", {"from_agent": "7f3a", "topic": "news", "content": "hello"}))
+    await put(relay, "plan.md", b"first", agent="91bc")
+    paths = ("talks", "talk?agent=7f3a", "tasks", f"tasks/{task}", "agents/91bc", "search?text=hello")
+    for path in paths:
+        shown = await ok(relay.get(f"/admin/{path}"))
+        expected = names if path != "agents/91bc" else {"7f3a": "Ann"}
+        assert shown["names"] == expected, path
+    assert (await ok(relay.get("/admin/broadcasts")))["names"] == {"7f3a": "Ann"}
+    for path in ("files", "files/plan.md"):
+        assert (await ok(relay.get(f"/admin/{path}")))["names"] == {"91bc": "Bob"}, path
+    overview = await ok(relay.get("/admin/overview"))
+    assert overview["names"] == {box["agent_id"]: box["name"] for box in overview["mailboxes"]}
+    await ok(relay.post("/kick", {"agent": "7f3a"}))
+    assert (await ok(relay.get("/admin/talks")))["names"] == {"91bc": "Bob"}, "an agent that has left has its id alone"
+
+
+async def test_lists_take_the_name_of_an_agent_as_well_as_its_id(serve: Serve) -> None:
+    relay = await serve()
+    for id, name in (("7f3a", "Ann"), ("91bc", "Bob")):
+        await relay.register(name, agent_id=id)
+    await delegate(relay, "7f3a", "91bc")
+    await ok(relay.post("/broadcast", {"from_agent": "7f3a", "topic": "news", "content": "hello"}))
+    await put(relay, "plan.md", b"first", agent="91bc")
+    for by_id, by_name in (
+        ("tasks?requester=7f3a", "tasks?requester=ann"),
+        ("tasks?assignee=91bc", "tasks?assignee=Bob"),
+        ("talks?agent=7f3a", "talks?agent=Ann"),
+        ("talk?agent=7f3a&other=91bc", "talk?agent=Ann&other=Bob"),
+        ("broadcasts?author=7f3a", "broadcasts?author=Ann"),
+        ("files?agent=91bc", "files?agent=Bob"),
+    ):
+        found = await ok(relay.get(f"/admin/{by_id}"))
+        assert found["count"] == 1, by_id
+        assert await ok(relay.get(f"/admin/{by_name}")) == found, by_name
+        assert (await ok(relay.get(f"/admin/{by_name}x")))["count"] == 0, by_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
@@ -25,6 +26,7 @@ from clawlink.protocol.admin_views import (
 )
 from clawlink.protocol.file_replies import FileHistory, FileInfo
 from clawlink.relay.admin.talk import NOTHING, shown
+from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.files.read import FileReads
 from clawlink.relay.files.views import file_history, file_info
@@ -48,14 +50,17 @@ _told = msgspec.json.Decoder(_Told)
 class LibraryViews:
     """The kept broadcasts and the shared files. ``contents`` is False to withhold what agents wrote in them."""
 
-    def __init__(self, core: Core, reads: FileReads, *, contents: bool) -> None:
+    def __init__(self, core: Core, agents: Agents, reads: FileReads, *, contents: bool) -> None:
         self._core = core
+        self._agents = agents
         self._reads = reads
         self._contents = contents
 
     async def broadcasts(self, ask: BroadcastsQuery) -> AllBroadcasts:
         """List the kept broadcasts, the newest first."""
         store, turns, now = self._core.store, Turns(), self._core.clock()
+        if ask.author is not None:
+            ask = replace(ask, author=await self._agents.id_of(ask.author))
         if ask.topic is not None and not ask.topic.endswith("*"):
             key = by_topic(ask.topic)
         elif ask.tag is not None:
@@ -73,7 +78,8 @@ class LibraryViews:
             looked_at += len(page.records)
             after = page.after
             if after is None or len(found) >= ask.limit or looked_at >= _LOOKED_AT:
-                return AllBroadcasts(found, len(found), after)
+                names = await self._agents.names(row.from_agent for row in found)
+                return AllBroadcasts(found, len(found), after, names)
 
     def _broadcast(self, one: Knowledge) -> BroadcastRow:
         said = _told.decode(one.body).content if self._contents else UNSET
@@ -94,13 +100,14 @@ class LibraryViews:
         """List the files: those for everyone, then those for readers. Raises BadRequest."""
         store, turns, now = self._core.store, Turns(), self._core.clock()
         text = None if ask.text is None else fold(ask.text)
+        agent = None if ask.agent is None else await self._agents.id_of(ask.agent)
         source, after = place_in(len(_SOURCES), ask.after)
         files: list[FileInfo] = []
         looked_at = 0
         while source < len(_SOURCES):
             page = await store.page(SharedFile, _SOURCES[source], after, min(ask.limit - len(files), SLICE))
             for file in page.records:
-                if rules.present(file, now) is not None and _is_of(file, ask.agent) and _has(file, text):
+                if rules.present(file, now) is not None and _is_of(file, agent) and _has(file, text):
                     files.append(self._shown(file_info(file, self._core.time)))
                 await turns.next()
             looked_at += len(page.records)
@@ -108,12 +115,17 @@ class LibraryViews:
             source += after is None
             if len(files) >= ask.limit or looked_at >= _LOOKED_AT:
                 break
-        return AllFiles(files, len(files), f"{source}.{after or ''}" if source < len(_SOURCES) else None)
+        next_at = f"{source}.{after or ''}" if source < len(_SOURCES) else None
+        names = await self._agents.names(id for info in files for id in _agents_of(info))
+        return AllFiles(files, len(files), next_at, names)
 
     async def file(self, file_key: str, ask: FileQuery) -> OneFile:
         """Show a file with its kept versions. Raises UnknownFile."""
         file = await self._reads.any(file_key)
-        return OneFile(self._shown(file_history(file_key, file, self._core.time)), self._contents and not file.burn)
+        shown_file = self._shown(file_history(file_key, file, self._core.time))
+        editors = (one.editor for one in shown_file.versions)
+        names = await self._agents.names((*editors, *_agents_of(shown_file)))
+        return OneFile(shown_file, self._contents and not file.burn, names)
 
     def _shown(self, info: Info) -> Info:
         """Return the facts of a file, without the note of its lock where texts are withheld."""
@@ -137,6 +149,16 @@ def _wanted(one: Knowledge, ask: BroadcastsQuery) -> bool:
         and (ask.tag is None or fold(ask.tag) in map(fold, one.tags))
         and ask.author in (None, one.author)
     )
+
+
+def _agents_of(info: FileInfo | FileHistory) -> Iterator[str | None]:
+    """Give the agents that a file names beside the editors of its versions."""
+    yield info.owner
+    yield from info.readers or ()
+    if info.lock is not None:
+        yield info.lock.holder
+    if isinstance(info, FileInfo):
+        yield info.last_editor
 
 
 def _is_of(file: SharedFile, agent: str | None) -> bool:

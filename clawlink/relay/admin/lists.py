@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -95,7 +95,8 @@ class AdminLists:
     def _wanted(self, agent: Agent, status: str, text: str | None) -> bool:
         if status not in ("all", self._agents.presence(agent).value):
             return False
-        return text is None or text in fold(agent.name) or text in fold(agent.id)
+        names = (agent.id, agent.name, self._agents.shown_name(agent))
+        return text is None or any(text in fold(name) for name in names)
 
     async def _row(self, agent: Agent) -> AgentRow:
         key, time = rules.by_owner(agent.id), self._core.time
@@ -107,7 +108,7 @@ class AdminLists:
             current = next((t for t in own if t.assignee == agent.id and t.state in _WORKED_ON), None)
         return AgentRow(
             agent_id=agent.id,
-            name=agent.name,
+            name=self._agents.shown_name(agent),
             status=self._agents.presence(agent).value,
             last_seen=time.iso(agent.last_heartbeat),
             registered_at=time.iso(agent.registered_at),
@@ -139,6 +140,7 @@ class AdminLists:
                 messages.append(self._message(d))
             await turns.next()
         return AgentDetail(
+            names=await self._agents.names(row.from_agent for row in messages),
             agent=await self._row(agent),
             address=agent.address,
             subscriptions=list(agent.subscriptions),
@@ -163,7 +165,8 @@ class AdminLists:
             looked_at += len(page.records)
             after = page.after
             if after is None or len(letters) >= ask.limit or looked_at >= _LOOKED_AT:
-                return AllDeadLetters(letters, len(letters), after)
+                names = await self._agents.names(id for row in letters for id in (row.mailbox, row.from_agent))
+                return AllDeadLetters(letters, len(letters), after, names)
 
     def _message(self, d: Delivery) -> MessageRow:
         seen, time = glimpse(d.body, _WORDS if self._contents else 0), self._core.time
@@ -187,6 +190,10 @@ class AdminLists:
     async def tasks(self, ask: AllTasksQuery) -> AllTasks:
         """List tasks state by state, the newest first within each. Raises BadRequest."""
         store, turns = self._core.store, Turns()
+        if ask.requester is not None:
+            ask = replace(ask, requester=await self._agents.id_of(ask.requester))
+        if ask.assignee is not None:
+            ask = replace(ask, assignee=await self._agents.id_of(ask.assignee))
         sources = _sources(ask)
         at, after = place_in(len(sources), ask.after)
         found: list[TaskRow] = []
@@ -204,7 +211,12 @@ class AdminLists:
             at += after is None
             if len(found) >= ask.limit or looked_at >= _LOOKED_AT:
                 break
-        return AllTasks(found, len(found), f"{at}.{after or ''}" if at < len(sources) else None)
+        next_at = f"{at}.{after or ''}" if at < len(sources) else None
+        return AllTasks(found, len(found), next_at, await self.names_in(found))
+
+    async def names_in(self, rows: Iterable[TaskRow]) -> dict[str, str]:
+        """Return the names of the agents of tasks, by their ids."""
+        return await self._agents.names(id for row in rows for id in (row.requester, row.assignee, *row.to_any_of))
 
     def row_of(self, task: Task) -> TaskRow:
         """Return a task as lists show it."""
@@ -232,6 +244,16 @@ class AdminLists:
         task = await require_task(self._core.store, task_id, retention=self._core.limits.retention)
         view = await self._views.view(task, count=True)
         facts, time = timeline.facts(task), self._core.time
+        leases = list(timeline.leases(task))
+        names = await self._agents.names(
+            (
+                view.requester,
+                view.assignee,
+                *(view.to_any_of or ()),
+                *(event.by for event in view.history),
+                *(held.agent for held in leases),
+            )
+        )
         return TaskTimeline(
             task=view if self._contents else _without_contents(view),
             facts=TaskFacts(
@@ -242,9 +264,10 @@ class AdminLists:
             ),
             leases=[
                 TaskLease(held.agent, time.iso(held.since), time.iso_or_none(held.until), held.ended_by)
-                for held in timeline.leases(task)
+                for held in leases
             ],
             contents=self._contents,
+            names=names,
         )
 
 

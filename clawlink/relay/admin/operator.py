@@ -170,7 +170,8 @@ class Operator:
             messages.append(operating.InboxMessage(message_id(d), seen.type, seen.from_agent, at, d.is_task, body))
             await turns.next()
         held = (await core.store.admission((OPERATOR,))).mailboxes[0].count
-        return operating.Inbox(messages, held, self._contents)
+        names = await self._agents.names(message.from_agent for message in messages)
+        return operating.Inbox(messages, held, self._contents, names)
 
     async def put_away(self, ask: operating.PutAway) -> operating.IsPutAway:
         """Settle messages to the operator; tasks and messages that are not there stay as they are."""

@@ -13,7 +13,7 @@ from clawlink.domain.pool import POOLS, Pool
 from clawlink.domain.task import FINAL, OPEN, Task, TaskState, in_state
 from clawlink.protocol.admin import NeedsYou, Overview, OverviewQuery, TrafficMinute, UnwokenAgent, Waiting, WaitingPool
 from clawlink.protocol.replies import Stop
-from clawlink.relay.agents.directory import Directory
+from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.pools import Pools
@@ -39,7 +39,7 @@ class Overviews:
     def __init__(
         self,
         core: Core,
-        directory: Directory,
+        agents: Agents,
         pools: Pools,
         admission: Admission,
         *,
@@ -50,7 +50,7 @@ class Overviews:
         """``stuck`` counts the records that upkeep cannot settle."""
         self._stuck = stuck
         self._core = core
-        self._directory = directory
+        self._agents = agents
         self._pools = pools
         self._admission = admission
         self._contents = contents
@@ -72,7 +72,7 @@ class Overviews:
         """Make an overview now."""
         core = self._core
         revision = core.commits
-        online, stale = await self._directory.presence()
+        online, stale = await self._agents.directory.presence()
         open_tasks = {state.value: await self._tasks(state) for state in OPEN}
         ended = {state.value: await self._tasks(state) for state in _ENDED}
         deepest, unread = await self._deepest(Agent, REGISTERED)
@@ -80,6 +80,9 @@ class Overviews:
         unwoken = await self._unwoken()
         unserved, pools = await self._look_at_pools()
         held = (await core.store.admission()).total
+        stops = list(self._admission.stops)
+        named = [box.agent_id for box in mailboxes]
+        named += [*(id for stop in stops for id in stop.agents), *(id for pool in pools for id in pool.to_any_of)]
         return Overview(
             server_time=core.time.stamp(),
             started_at=iso(self._started_at),
@@ -97,7 +100,7 @@ class Overviews:
                 dead_letters=(await core.store.usage(Delivery, ALL_DEAD)).count,
                 expired=ended[TaskState.EXPIRED.value],
                 unserved_pools=unserved,
-                stops=[Stop(stop.at, stop.code, stop.agents) for stop in self._admission.stops],
+                stops=[Stop(stop.at, stop.code, stop.agents) for stop in stops],
                 unread_mailboxes=unread,
                 stuck_records=self._stuck(),
                 unwoken_agents=len(unwoken),
@@ -113,6 +116,7 @@ class Overviews:
             bytes_held=held.bytes,
             memory_bytes=await core.memory.used(),
             memory_limit=core.memory.limit,
+            names=await self._agents.names(named),
         )
 
     async def _tasks(self, state: TaskState) -> int:
@@ -132,7 +136,8 @@ class Overviews:
             else:
                 note = wake.note if self._contents else None
                 at = core.time.iso(wake.at)
-                found.append(UnwokenAgent(agent.id, agent.name, failed.message_id, at, wake.adapter, wake.result, note))
+                name = self._agents.shown_name(agent)
+                found.append(UnwokenAgent(agent.id, name, failed.message_id, at, wake.adapter, wake.result, note))
             await turns.next()
         return found
 
@@ -169,7 +174,7 @@ class Overviews:
         pending = await core.store.pending(agent.id, _LOOKED_AT)
         oldest = min((d.stored_at for d in pending), default=None)
         await asyncio.sleep(0)
-        return Waiting(agent.id, agent.name, messages, size, core.time.iso_or_none(oldest))
+        return Waiting(agent.id, self._agents.shown_name(agent), messages, size, core.time.iso_or_none(oldest))
 
     async def _look_at_pools(self) -> tuple[int, list[WaitingPool]]:
         """Count the pools with work that no online agent may claim. Return the pools with most work."""

@@ -96,7 +96,8 @@ class SearchViews:
             if len(hits) >= ask.limit or looked_at >= _LOOKED_AT or size >= _LOOKED_AT_BYTES:
                 break
         more = source < len(self._sources) and bool(text)
-        return Hits(hits, len(hits), f"{source}.{after or ''}" if more else None)
+        names = await self._agents.names(id for hit in hits for id in hit.agents)
+        return Hits(hits, len(hits), f"{source}.{after or ''}" if more else None, names)
 
     async def _unread(self, agent: Agent) -> AsyncIterator[Delivery]:
         """Give messages of a mailbox that are neither settled nor dead: so no other source has them."""
@@ -122,10 +123,11 @@ class SearchViews:
         )
 
     def _agent(self, agent: Agent, text: str) -> Hit | None:
-        if text not in fold(agent.id) and text not in fold(agent.name):
+        name = self._agents.shown_name(agent)
+        if not any(text in fold(known) for known in (agent.id, agent.name, name)):
             return None
         status = self._agents.presence(agent).value
-        return Hit("agent", agent.id, agent.name, status, [agent.id], self._iso(agent.last_heartbeat), None)
+        return Hit("agent", agent.id, name, status, [agent.id], self._iso(agent.last_heartbeat), None)
 
     def _task(self, record: Task | Delivery, text: str) -> Hit | None:
         if not record.id.startswith(text) and not self._said(record.body, text):

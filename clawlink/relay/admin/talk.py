@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import replace
 
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
@@ -27,6 +28,7 @@ from clawlink.protocol.admin_views import (
     TalksQuery,
 )
 from clawlink.relay.admin.lists import AdminLists
+from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.tasks.reads import require_task
 from clawlink.relay.time_slices import SLICE, Turns
@@ -101,21 +103,23 @@ def shown(raw: Any) -> Shown:
 class TalkViews:
     """The talk of agents. ``contents`` is False to withhold texts."""
 
-    def __init__(self, core: Core, lists: AdminLists, *, contents: bool) -> None:
+    def __init__(self, core: Core, agents: Agents, lists: AdminLists, *, contents: bool) -> None:
         self._core = core
+        self._agents = agents
         self._lists = lists
         self._contents = contents
 
     async def pairs(self, ask: TalksQuery) -> TalkPairs:
         """Count the messages of the pairs that talk most."""
         talks = self._core.talks
-        found = await talks.most(ask.limit, ask.agent)
+        found = await talks.most(ask.limit, None if ask.agent is None else await self._agents.id_of(ask.agent))
         return TalkPairs(
             [TalkPair(pair.sender, pair.to, pair.messages, self._core.time.iso(pair.last_at)) for pair in found],
             len(found),
             len(talks),
             talks.dropped,
             iso(talks.since),
+            await self._agents.names(id for pair in found for id in (pair.sender, pair.to)),
         )
 
     # -- a talk ------------------------------------------------------------------------------------------------------
@@ -123,6 +127,8 @@ class TalkViews:
     async def talk(self, ask: TalkQuery) -> Talk:
         """Show the latest lines of a talk, or those before ``after``. Raises BadRequest."""
         before, ties = _before(ask.after), count()
+        agent = await self._agents.id_of(ask.agent)
+        ask = replace(ask, agent=agent, other=None if ask.other is None else await self._agents.id_of(ask.other))
         look, seen = _Look(self._core), set[tuple[type[Any], str]]()
         found: list[tuple[_Place, int, TalkLine]] = []
         async for record in self._records(ask, look):
@@ -138,8 +144,9 @@ class TalkViews:
             await look.turns.next()
         lines = sorted(found, key=lambda one: one[:2], reverse=True)
         after = lines[ask.limit - 1][0].text if len(lines) > ask.limit else None
-        lines = lines[: ask.limit]
-        return Talk([line for _, _, line in lines], len(lines), look.complete, after)
+        shown_lines = [line for _, _, line in lines[: ask.limit]]
+        names = await self._agents.names(id for line in shown_lines for id in (line.from_agent, line.to_agent))
+        return Talk(shown_lines, len(shown_lines), look.complete, after, names)
 
     async def _records(self, ask: TalkQuery, look: _Look) -> AsyncIterator[Task | Delivery]:
         """Give the tasks and messages that may belong to the talk."""
@@ -254,7 +261,7 @@ class TalkViews:
                             found[child.id] = child
                         await look.turns.next()
         rows = [self._lists.row_of(child) for child in sorted(found.values(), key=lambda child: child.created_at)]
-        return Children(rows, len(rows), look.complete)
+        return Children(rows, len(rows), look.complete, await self._lists.names_in(rows))
 
 
 class _Look:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 from clawlink.domain import agent as rules
@@ -17,6 +18,8 @@ from clawlink.protocol.replies import RecipientInfo
 from clawlink.relay.core import Core
 
 _NAMESAKES = 100
+# The agents whose names are read in one turn of the event loop.
+_AT_ONCE = 256
 # To ask a member for its value costs more than the comparison.
 _ONLINE, _STALE = Presence.ONLINE.value, Presence.STALE.value
 
@@ -65,6 +68,29 @@ class AgentLookup:
         """Return the name of an agent as a sentence shows it, or else its id."""
         agent = await self._core.store.get(Agent, agent_id)
         return repr(agent_id if agent is None else agent.name)
+
+    def shown_name(self, agent: Agent) -> str:
+        """Return the name of an agent as others see it: that of the recipient for which it stands, or else its own."""
+        there = self.stand_ins.of(agent.id)
+        return agent.name if there is None else there.name
+
+    async def names(self, ids: Iterable[str | None]) -> dict[str, str]:
+        """Return the names of those agents that are registered, by their ids."""
+        wanted = [id for id in dict.fromkeys(ids) if id is not None]
+        found: dict[str, str] = {}
+        for start in range(0, len(wanted), _AT_ONCE):
+            for agent in await self._core.store.get_many(Agent, wanted[start : start + _AT_ONCE]):
+                if agent is not None:
+                    found[agent.id] = self.shown_name(agent)
+            await asyncio.sleep(0)
+        return found
+
+    async def id_of(self, recipient: str) -> str:
+        """Return the id of the agent of that id or name; an unknown one is taken for an id. Raises AmbiguousName."""
+        try:
+            return (await self.resolve(recipient)).id
+        except UnknownAgent:
+            return recipient
 
     async def resolve(self, recipient: str, *, field: str = "to_agent") -> Agent:
         """Return the agent of that id, else the only agent whose id it is when folded, else the only one of that name.
