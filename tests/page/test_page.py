@@ -172,6 +172,45 @@ def test_the_load_is_plotted_with_agents_and_counters(browser: Browser) -> None:
             assert watched.faults == []
 
 
+def test_agents_have_their_names_and_two_of_one_name_their_ids_too(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        page = watched.page
+        for id, name in (("7f3a", "Ann"), ("91bc", "Bob"), ("c0de", "bob"), ("e5e5", "e5e5")):
+            post(url, "/register", {"agent_id": id, "name": name})
+        for to in ("7f3a", "91bc", "c0de", "e5e5"):
+            post(url, "/delegate", {"from_agent": "7f3a", "to_agent": to, "task": f"for {to}"})
+        watched.show(url, "tasks?status=open")
+        cells = page.eval_on_selector_all(
+            "table.rows td:nth-child(4) a", "all => all.map((a) => [a.innerText, a.title])"
+        )
+        assert sorted(cells) == [["Ann", "7f3a"], ["Bob (91bc)", "91bc"], ["bob (c0de)", "c0de"], ["e5e5", ""]]
+        page.click("table.rows a:has-text('Ann')")
+        page.wait_for_selector("h1:has-text('Ann')")
+        assert page.url.endswith("#/agents/7f3a")
+        watched.show(url, "tasks?status=open&assignee=Ann")
+        assert page.locator("table.rows a[data-row]").all_inner_texts() == ["for 7f3a"]
+        watched.show(url, "conversations")
+        assert "Ann" in page.inner_text("table.matrix")
+        assert "7f3a" not in page.inner_text("main")
+
+
+def test_the_chosen_language_stays_and_its_words_come_ahead(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        page = watched.page
+        watched.show(url, "overview")
+        page.select_option("header select", "zh")
+        page.wait_for_selector("h1:has-text('概览')")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+        page.reload()
+        page.wait_for_selector("h1:has-text('概览')")
+        assert page.evaluate("document.documentElement.lang") == "zh"
+        assert page.evaluate("localStorage.length") == 0
+        assert "session" not in asked
+        assert "overview" not in asked
+        assert [name for name in asked if name.endswith(".js")][:2] == ["zh.js", "app.js"]
+
+
 def test_it_fits_a_phone_and_speaks_chinese(browser: Browser) -> None:
     with relay_in_thread(ServerConfig(port=0)) as url:
         fill(url)

@@ -1,6 +1,6 @@
 // The page: signs in, follows the relay, and shows the view that the address names.
 import { html, render, useEffect, useRef, useState } from "./htm-preact.js";
-import { addTexts, ask, choose, clean, language, LANGUAGES, Live, place, t, Trouble, trust } from "./parts.js";
+import { addTexts, ask, BEGUN, choose, clean, language, LANGUAGES, learn, Live, painted, place, t, Trouble, trust } from "./parts.js";
 import { Overview } from "./overview.js";
 import { StopBanner, StopButton } from "./stop.js";
 import doors from "./doors.js";
@@ -85,6 +85,7 @@ function useLive(session, overview, onEnd) {
     if (!session) return undefined;
     let source = null;
     let timer = null;
+    let gone = false;
     const close = () => {
       if (source) source.close();
       clearTimeout(timer);
@@ -103,13 +104,14 @@ function useLive(session, overview, onEnd) {
       close();
       if (document.hidden) return;
       source = new EventSource("admin/events");
-      source.addEventListener("overview", (event) => set({ overview: JSON.parse(event.data), open: true }));
+      source.addEventListener("overview", (event) => set({ overview: learn(JSON.parse(event.data)), open: true }));
       source.addEventListener("error", lost);
     };
     const look = () => (document.hidden ? close() : begin());
     document.addEventListener("visibilitychange", look);
-    begin();
+    painted.then(() => gone || begin());
     return () => {
+      gone = true;
       document.removeEventListener("visibilitychange", look);
       close();
     };
@@ -142,8 +144,17 @@ function keys(setHelp) {
   };
 }
 
-// The scripts of views, by what loads them. One that did not come is asked for again.
+// The scripts of views, by what loads them.
 const LOADED = new Map();
+const LOOP_MS = 30000;
+
+// A browser does not ask again for a script that did not come. So the page is loaded again once the relay answers, though
+// not time after time.
+async function loadAgain() {
+  const [{ type }] = performance.getEntriesByType("navigation");
+  await ask("admin/session");
+  if (type !== "reload" || performance.now() > LOOP_MS) location.reload();
+}
 
 function View({ session }) {
   const [where, set] = useState(place());
@@ -178,7 +189,7 @@ function View({ session }) {
         () => {
           if (gone) return;
           loaded(view);
-          timer = setTimeout(look, AGAIN_SECONDS * 1000);
+          timer = setTimeout(() => loadAgain().finally(look), AGAIN_SECONDS * 1000);
         },
       );
     look();
@@ -208,14 +219,15 @@ function startAt(session) {
   if (!location.hash && first !== "overview") history.replaceState(null, "", `#/${first}`);
 }
 
-// Sign in by the code of a link, or find the session that is there, and read the overview. The result is what the first
-// view needs, so that it is drawn in one step.
+// Sign in by the code of a link, or find the session that is there, and read the overview: both came with the page if the
+// browser had shown its right. The result is what the first view needs, so that it is drawn in one step.
 async function begin() {
   const code = takeCode();
   const opened = openDoors();
-  const session = code ? ask("admin/sessions", { code }) : ask("admin/session");
+  const given = code ? null : BEGUN;
+  const session = given ? given.session : code ? ask("admin/sessions", { code }) : ask("admin/session");
   // With a code the page was refused the overview, which index.html asks for, as it had no session yet.
-  const overview = code ? null : ask("admin/overview");
+  const overview = given ? learn(given.overview) : code ? null : ask("admin/overview");
   const [found, read] = await Promise.allSettled([session, overview, opened]);
   if (found.status === "rejected") {
     const { status } = found.reason;
@@ -243,7 +255,6 @@ function App({ first }) {
   };
   const live = useLive(session, first.overview, () => end(new Error(t("login.ended"))));
   useEffect(() => {
-    choose(name);
     const press = keys(setHelp);
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);

@@ -1,6 +1,6 @@
 // The first view: the relay at a glance, and what waits for a person.
 import { html, useContext, useEffect, useState } from "./htm-preact.js";
-import { address, Ago, AgentLink, count, Live, OPEN, Said, t, Table } from "./parts.js";
+import { address, Ago, AgentLink, count, Live, nameOf, OPEN, painted, Said, t, Table } from "./parts.js";
 
 const Tile = ({ name, value, to, alarm }) =>
   html`<a class=${`tile${alarm && value ? " alarm" : ""}`} href=${to}><b>${count(value)}</b><span>${name}</span></a>`;
@@ -13,7 +13,7 @@ function Traffic({ minutes }) {
   useEffect(() => {
     let gone = false;
     if (!Plot) {
-      import("./plot.js").then((found) => {
+      painted.then(() => import("./plot.js")).then((found) => {
         Plot = found.Plot;
         if (!gone) ready(found);
       }, () => {});
@@ -67,7 +67,7 @@ export function Overview() {
       html`<ul class="stops" tabindex="0">
         ${needs.stops.map(
           (stop) => html`<li>
-            <${Ago} at=${stop.at} /> ${t(`stop.${stop.code}`)}: <${Said} text=${stop.agents.join(" → ")} />
+            <${Ago} at=${stop.at} /> ${t(`stop.${stop.code}`)}: <${Said} text=${stop.agents.map((id) => nameOf(id)).join(" → ")} />
           </li>`,
         )}
       </ul>`}
@@ -112,7 +112,7 @@ export function Overview() {
           (pool) => html`<tr>
             <td>
               ${pool.name !== null ? t("returning") : null}
-              <${Said} text=${[...pool.capability, ...pool.to_any_of, pool.name].filter(Boolean).join(", ")} />
+              <${Said} text=${[...pool.capability, ...pool.to_any_of.map((id) => nameOf(id)), pool.name].filter(Boolean).join(", ")} />
             </td>
             <td>${count(pool.tasks)}</td>
             <td class=${pool.online ? "" : "alarm"}>${count(pool.online)}</td>

@@ -9,13 +9,13 @@ export const ENDED = ["completed", "failed", "rejected", "cancelled", "expired",
 
 // -- language ---------------------------------------------------------------------------------------------------------
 
+// What the page begins with, if it came with the page: see "begin" of page_files.py.
+const begun = document.getElementById("begun");
+export const BEGUN = begun && JSON.parse(begun.textContent);
+
 function chosen() {
-  let kept = null;
-  try {
-    kept = localStorage.getItem("clawlink-language");
-  } catch {
-    // A browser may keep nothing.
-  }
+  // To read a cookie takes as long as to draw the first view: the browser asks another process for it.
+  const kept = BEGUN ? BEGUN.language : (document.cookie.match(/(?:^|; )clawlink-language=(\w+)/) || [])[1];
   const wanted = [kept, ...navigator.languages].filter(Boolean).map((name) => name.slice(0, 2));
   return wanted.find((name) => name in LANGUAGES) || "en";
 }
@@ -38,15 +38,14 @@ await load(language).catch(() => {
   language = "en";
 });
 
+document.documentElement.lang = language;
+
+// Show the page in another language, and keep the choice.
 export async function choose(name) {
   await load(name);
   language = name;
   document.documentElement.lang = name;
-  try {
-    localStorage.setItem("clawlink-language", name);
-  } catch {
-    // The choice then lasts as long as the page.
-  }
+  document.cookie = `clawlink-language=${name}; Path=/; Max-Age=31536000; SameSite=Strict`;
 }
 
 export function t(key, values = {}) {
@@ -71,6 +70,16 @@ export function count(number) {
 
 export const exact = (at) => format("DateTimeFormat", { dateStyle: "medium", timeStyle: "medium" }).format(at);
 export const clock = (at) => format("DateTimeFormat", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }).format(at);
+
+// Settles when the first view is painted, or after a while in a tab that nobody sees. All that is not needed for that view
+// waits for it, and takes it no time.
+export const painted = new Promise((done) => {
+  setTimeout(done, 1000);
+  if (!(PerformanceObserver.supportedEntryTypes || []).includes("paint")) done();
+  else {
+    new PerformanceObserver((list) => list.getEntriesByName("first-contentful-paint").length && done()).observe({ type: "paint", buffered: true });
+  }
+});
 
 // -- requests ---------------------------------------------------------------------------------------------------------
 
@@ -101,7 +110,43 @@ export async function ask(path, body, method = "POST") {
     const words = answer.error || (answer.detail && String(answer.detail)) || String(response.status);
     throw Object.assign(new Error(named(answer.code, words)), { status: response.status });
   }
+  return learn(answer);
+}
+
+// -- names ------------------------------------------------------------------------------------------------------------
+
+// The names of agents by their ids, as the relay told them with its answers, and by their names how many have each.
+const NAMES = new Map();
+const HOLDERS = new Map();
+const MOST_NAMES = 20000;
+
+function hold(name, n) {
+  const key = name.toLowerCase();
+  const holders = (HOLDERS.get(key) || 0) + n;
+  if (holders) HOLDERS.set(key, holders);
+  else HOLDERS.delete(key);
+}
+
+// Keep the names of an answer, and return the answer.
+export function learn(answer) {
+  for (const [id, name] of Object.entries(answer.names || {})) {
+    const old = NAMES.get(id);
+    if (old === name) continue;
+    if (old !== undefined) hold(old, -1);
+    else if (NAMES.size >= MOST_NAMES) {
+      NAMES.clear();
+      HOLDERS.clear();
+    }
+    NAMES.set(id, name);
+    hold(name, 1);
+  }
   return answer;
+}
+
+// The name of an agent, with its id where several agents have the name. An agent that has left has its id alone.
+export function nameOf(id, known = null) {
+  const name = known || NAMES.get(id) || id;
+  return name !== id && HOLDERS.get(name.toLowerCase()) > 1 ? `${name} (${id})` : name;
 }
 
 // The overview as it comes by the event stream, and whether the stream is open.
@@ -224,9 +269,11 @@ export function Kind({ type }) {
   return html`<span class="kind">${known ? t(`type.${type}`) : html`<${Said} text=${type} />`}</span>`;
 }
 
-export function AgentLink({ id, name }) {
+// An agent by its name. The address has its id, which a pointer shows.
+export function AgentLink({ id, name, row = null }) {
   if (!id) return html`<span class="none">${t("nobody")}</span>`;
-  return html`<a href=${one("agents", id)}><${Said} text=${name || id} /></a>`;
+  const shown = nameOf(id, name);
+  return html`<a href=${one("agents", id)} title=${shown === id ? null : clean(id)} data-row=${row}><${Said} text=${shown} /></a>`;
 }
 
 export const TaskLink = ({ id, words }) =>

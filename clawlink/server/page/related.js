@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "./htm-preact.js";
 import { Lines } from "./conversations.js";
 import { FILE_HEADS, fileRow } from "./files.js";
 import { asked } from "./lists.js";
-import { address, Ago, AgentLink, ask, count, one, Progress, Said, State, t, Table, TaskLink, Trouble, useData } from "./parts.js";
+import { address, Ago, AgentLink, ask, count, nameOf, one, Progress, Said, State, t, Table, TaskLink, Trouble, useData } from "./parts.js";
 
 export const TASK_HEADS = () => [
   [t("task"), 20], [t("status"), 8], [t("requester"), 9], [t("assignee"), 9], [t("progress"), 14], [t("attempts"), 6], [t("stored"), 8],
@@ -15,7 +15,7 @@ export const taskRow = (task) => html`
   <td><${AgentLink} id=${task.requester} /></td>
   <td>${task.assignee
     ? html`<${AgentLink} id=${task.assignee} />`
-    : html`<${Said} text=${[...task.capability, ...task.to_any_of].join(", ")} />`}</td>
+    : html`<${Said} text=${[...task.capability, ...task.to_any_of.map((id) => nameOf(id))].join(", ")} />`}</td>
   <td>${(task.note || task.progress !== null) &&
     html`<${Progress} value=${task.progress} />${" "}<${Said} text=${task.note} />`}</td>
   <td>${count(task.attempts)}</td>

@@ -4,8 +4,13 @@ import { RedriveAll, Rename, TaskActs } from "./acting.js";
 import { AgentMore, Family, TASK_HEADS, taskRow } from "./related.js";
 import { asked, Choice, go, List, Search } from "./lists.js";
 import {
-  address, Ago, AgentLink, ask, count, ENDED, Kind, Live, one, OPEN, Progress, Said, State, t, Table, TaskLink, Trouble, useData,
+  address, Ago, AgentLink, ask, count, ENDED, Kind, learn, Live, one, OPEN, Progress, Said, State, t, Table, TaskLink, Trouble, useData,
 } from "./parts.js";
+
+function takeAgents({ agents }) {
+  learn({ names: Object.fromEntries(agents.map((agent) => [agent.agent_id, agent.name])) });
+  return agents;
+}
 
 export function Agents({ query }) {
   const status = query.status || "all";
@@ -15,14 +20,14 @@ export function Agents({ query }) {
         options=${["all", "online", "stale"].map((name) => [name, t(name)])} />
       <${Search} name=${t("search.agents")} value=${query.text || ""} onChange=${(text) => go("agents", { ...query, text })} />
     </div>
-    <${List} path=${`admin/agents${asked(query, ["status", "text"])}`} take=${(found) => found.agents}
+    <${List} path=${`admin/agents${asked(query, ["status", "text"])}`} take=${takeAgents}
       id=${(agent) => agent.agent_id} empty=${t("empty.agents")}
       heads=${[
         [t("agent"), 13], [t("presence"), 6], [t("last_seen"), 8], [t("messages"), 7], [t("open_tasks"), 8],
         [t("works_on"), 24], [t("capabilities"), 12],
       ]}
       row=${(agent) => html`
-        <td><a href=${one("agents", agent.agent_id)} data-row><${Said} text=${agent.name} /></a></td>
+        <td><${AgentLink} id=${agent.agent_id} name=${agent.name} row /></td>
         <td><span class=${`presence ${agent.status}`}>${t(agent.status)}</span></td>
         <td><${Ago} at=${agent.last_seen} /></td>
         <td>${count(agent.messages)}</td>
