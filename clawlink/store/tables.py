@@ -56,25 +56,28 @@ class Shares:
         address: Any = share.address
         address.count += count
         address.bytes += size
-        return 0 if share.count else -self._end(origin)
+        return 0 if share.count else -self._end(origin, address)
 
     def _begin(self, origin: tuple[str | None, str], count: int, size: int) -> int:
         """Count the first records of an agent. Return by how many bytes memory has grown."""
-        before = self.memory
-        address = self._by_address.setdefault(origin[0], _Share())
+        address, grown = self._by_address.get(origin[0]), SHARE_BYTES
+        if address is None:
+            address = self._by_address[origin[0]] = _Share()
+            grown += SHARE_BYTES
         share = self._by_agent[origin] = _Share(address)
-        for counted in (share, address):
-            counted.count += count
-            counted.bytes += size
-        return self.memory - before
+        share.count += count
+        share.bytes += size
+        address.count += count
+        address.bytes += size
+        return grown
 
-    def _end(self, origin: tuple[str | None, str]) -> int:
+    def _end(self, origin: tuple[str | None, str], address: _Share) -> int:
         """Forget an agent without records. Return by how many bytes memory has shrunk."""
-        before = self.memory
         del self._by_agent[origin]
-        if not self._by_address[origin[0]].count:
-            del self._by_address[origin[0]]
-        return before - self.memory
+        if address.count:
+            return SHARE_BYTES
+        del self._by_address[origin[0]]
+        return 2 * SHARE_BYTES
 
     def of(self, address: str | None, agent: str) -> tuple[Usage, Usage]:
         """Return the usage of the address, and the usage of the agent at it."""

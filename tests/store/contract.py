@@ -934,6 +934,37 @@ class IndexContract(Opened):
         assert await due(store, NOW) == order
         assert await due(store, NOW, limit=2) == order[:2]
 
+    async def test_a_mailbox_that_fills_and_empties_over_and_over_tells_what_is_due(self, store: Store) -> None:
+        random_ = random.Random(14)
+        there: dict[str, Delivery] = {}
+
+        async def change(new: Delivery) -> None:
+            await put(store, new)
+            if new.state is rules.PENDING:
+                there[new.id] = new
+            else:
+                there.pop(new.id, None)
+            order = sorted(there.values(), key=lambda d: d.sort_key)
+            assert await due(store, NOW, limit=200) == [d.id for d in order if d.visible_at <= NOW]
+            at, soonest = await store.next_due_at("mia"), min([d.visible_at for d in order], default=None)
+            assert (at is None) == (soonest is None) and (at or 0) <= max(soonest or 0, NOW)
+
+        numbers = iter(range(1000))
+        for most in (2, 70, 1, 80, 3):
+            while len(there) < most:
+                n = next(numbers)
+                new = delivery(f"d{n}", level=random_.randrange(4), arrival=n)
+                await change(new)
+                if n % 5 == 0:
+                    await change(lease(new))
+                if n % 9 == 0:
+                    await change(delivery_steps.bury(there[new.id], now=NOW, keep=KEEP))
+            while there:
+                d = random_.choice(list(there.values()))
+                if d.receipt is None:
+                    await change(d := lease(d))
+                await change(ack(d))
+
     async def test_a_claim_commits_what_its_rule_returns_for_what_is_due(self, store: Store) -> None:
         ranked = [delivery(f"d{n}", arrival=n) for n in range(4)]
         await put(store, *reversed(ranked), delivery("later", delay=9), delivery("eve's", "eve"))

@@ -23,6 +23,7 @@ from clawlink.store.sqlite.database import APPLICATION_ID, VERSION, DataFolderEr
 from clawlink.store.sqlite.store import SqliteStore
 from tests.store.asking import load, total
 from tests.store.contract import (
+    NOW,
     StoreContract,
     delivery,
     drop,
@@ -215,6 +216,17 @@ async def test_counts_are_true_while_commits_are_on_their_way(tmp_path: Path) ->
     assert asked_at_once[40] == asked_at_once[42] == Usage(80, 240)  # behind all that waited with it
     assert await store.usage(Task, by_owner("mia")) == Usage(80, 240)
     assert (await store.usage_from(Task, by_owner("mia"), None, "otto"))[1] == Usage(80, 240)
+    await store.close()
+
+
+async def test_large_messages_that_memory_does_not_keep_are_due_all_the_same(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "clawlink.db", sync="normal")
+    boxes = ["mia", "eve", "zoe"]
+    for n in range(18):
+        await put(store, delivery(f"d{n}", boxes[n % 3], arrival=n, body=bytes(2**20)))
+    for at, box in enumerate(boxes):
+        assert [d.id for d in await store.due(box, NOW, 9)] == [f"d{n}" for n in range(at, 18, 3)]
+        assert await store.next_due_at(box) == NOW
     await store.close()
 
 

@@ -40,6 +40,11 @@ class Counts:
         found = self._mailboxes.get(mailbox)
         return NOTHING if found is None else Usage(found[0], found[1])
 
+    def held_in(self, mailbox: str) -> int:
+        """Return how many messages a mailbox holds."""
+        found = self._mailboxes.get(mailbox)
+        return 0 if found is None else found[0]
+
     def index(self, place: Place) -> Usage | None:
         """Return the count of an index; None if it is not known yet."""
         found = self._indexes.get(place)
@@ -106,16 +111,17 @@ class Counts:
             if new is not None:
                 self._count(kind, new, 1)
             return
-        origin = (new.address, new.agent or "")
         grown = new.cost - old.cost
         if grown:
             self.cost += grown
             if new.agent is not None:
-                self.origins.change(origin, 0, grown)
+                self.origins.change((new.address, new.agent), 0, grown)
         if old.keys != new.keys or old.weight != new.weight:
+            origin = (new.address, new.agent or "")
             self._enter(kind, old.keys, origin, -1, -old.weight)
             self._enter(kind, new.keys, origin, 1, new.weight)
         if old.held != new.held:
+            origin = (new.address, new.agent or "")
             if old.held is not None:
                 self._hold(new.partition_key, origin, -1, -old.held)
             if new.held is not None:
@@ -126,20 +132,23 @@ class Counts:
         origin = (facts.address, facts.agent or "")
         if facts.agent is not None:
             self.origins.change(origin, sign, sign * facts.cost)
-        self._enter(kind, facts.keys, origin, sign, sign * facts.weight)
+        if facts.keys:
+            self._enter(kind, facts.keys, origin, sign, sign * facts.weight)
         if facts.held is not None:
             self._hold(facts.partition_key, origin, sign, sign * facts.held)
 
     def _enter(self, kind: type[Any], keys: Iterable[str], origin: _Origin, count: int, size: int) -> None:
+        indexes, index_shares = self._indexes, self._index_shares
         for key in keys:
             place = (kind, key)
-            known = self._indexes.get(place)
+            known = indexes.get(place)
             if known is not None:
                 known[0] += count
                 known[1] += size
-            shares = self._index_shares.get(place)
-            if shares is not None:
-                shares.change(origin, count, size)
+            if index_shares:
+                shares = index_shares.get(place)
+                if shares is not None:
+                    shares.change(origin, count, size)
 
     def _hold(self, mailbox: str, origin: _Origin, count: int, size: int) -> None:
         self._held_shares.change(origin, count, size)

@@ -46,7 +46,7 @@ def row_of(record: Any) -> Row:
     data = records.encode(record)
     keys: tuple[str, ...] = record.index_keys
     weight = record.weight if keys else 0
-    cost = max(len(data), record.footprint) + _ROW_BYTES + sum([ENTRY_BYTES + len(key) for key in keys])
+    cost = max(len(data), record.footprint) + _ROW_BYTES + ENTRY_BYTES * len(keys) + len("".join(keys))
     address, agent = getattr(record, "origin", (None, None))
     sort_key = ready_at = later = held = None
     if type(record) is Delivery:

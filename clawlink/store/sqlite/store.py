@@ -12,25 +12,26 @@ import asyncio
 import contextlib
 import math
 import sqlite3
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from clawlink.domain.delivery import Delivery, by_dead
+from clawlink.domain.delivery import PENDING, Delivery, by_dead
 from clawlink.store import records
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
 from clawlink.store.claims import Claims
 from clawlink.store.places import number_of
 from clawlink.store.probe import probe
-from clawlink.store.sqlite import queries
+from clawlink.store.sqlite import mailboxes, queries
 from clawlink.store.sqlite.counts import Counts, Place
 from clawlink.store.sqlite.database import DataFolderError, connect, migrate, open_writer, said
 from clawlink.store.sqlite.gathering import Gathering
 from clawlink.store.sqlite.jobs import Change, Commit, Job, Question
+from clawlink.store.sqlite.mailboxes import Mailboxes
 from clawlink.store.sqlite.open_files import OpenFiles
 from clawlink.store.sqlite.reading import Hint, Reading
 from clawlink.store.sqlite.room import Room
-from clawlink.store.sqlite.rows import row_of
+from clawlink.store.sqlite.rows import Facts, row_of
 from clawlink.store.sqlite.writer import Writer
 from clawlink.store.tables import NOTHING, Shares
 
@@ -75,6 +76,7 @@ class SqliteStore:
         self.last_uptime: tuple[str, float] | None = None
         """The name of the machine's start at that moment, and its steady clock."""
         self._counts = Counts()
+        self._mailboxes = Mailboxes()
         self._numbers: dict[str, int] = {}
         self._kinds: dict[type[Any], int] = {}
         self._unsettled = 0
@@ -273,6 +275,9 @@ class SqliteStore:
         return by_address.bytes, by_agent.bytes
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
+        pending = self._pending(mailbox)
+        if pending is not None:
+            return mailboxes.due(pending, now, limit)
         found: list[Any] = []
         at, row = -math.inf, 0
         while True:
@@ -288,12 +293,18 @@ class SqliteStore:
         found = _first_of(found + rows, limit)
         return await self._reading.load(Delivery, [Hint(*row[:4]) for row in found])
 
+    def _pending(self, mailbox: str) -> Collection[Delivery] | None:
+        return self._mailboxes.pending(mailbox, self._counts.held_in(mailbox))
+
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
         found = self._reading.some(queries.ALL_READY, (mailbox,), limit, but)
         found += self._reading.some(queries.WAITING, (mailbox,), limit - len(found), but)
         return await self._reading.load(Delivery, found)
 
     async def next_due_at(self, mailbox: str) -> float | None:
+        pending = self._pending(mailbox)
+        if pending is not None:
+            return mailboxes.next_due_at(pending)
         read = self._reading.read
         ready = read(queries.FIRST_READY, (mailbox,)) or read(queries.FIRST_LATER, (mailbox,))
         return ready[0][0] if ready else None
@@ -306,6 +317,10 @@ class SqliteStore:
     async def claim(
         self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
     ) -> float | None:
+        pending = self._pending(mailbox)
+        if pending is not None and not mailboxes.due(pending, now, 1):
+            return mailboxes.next_due_at(pending)
+
         async def due() -> tuple[Sequence[Delivery], float | None]:
             found = await self.due(mailbox, now, limit)
             return found, None if found else await self.next_due_at(mailbox)
@@ -406,7 +421,15 @@ class SqliteStore:
         self._counts.change(change.kind, old, None if row is None else row.facts)
         if row is not None:
             self._reading.keep(change.record)
+        if change.kind is Delivery:
+            self._follow_message(change, old)
         self._reading.forget(change.kind, change.id, stays=row is not None)
+
+    def _follow_message(self, change: Change, old: Facts | None) -> None:
+        record = change.record
+        pending = record if record is not None and record.state is PENDING else None
+        mailbox = (record if old is None else old).partition_key
+        self._mailboxes.follow(mailbox, change.id, pending, self._counts.held_in(mailbox))
 
 
 async def _decided(commit: Commit) -> None:
