@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -94,7 +93,6 @@ def test_no_room_is_told_from_a_disk_that_fails(tmp_path: Path, monkeypatch: pyt
         assert found == [number != errno.EIO, False, False], os.strerror(number)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 tells no quota from a failed fsync: the relay ends")
 async def test_a_quota_and_a_limit_of_file_size_refuse_and_end_nothing(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,24 @@ def is_io_error(error: sqlite3.Error) -> bool:
     return "disk I/O error" in str(error) if code is None else code & 0xFF == _IOERR
 
 
+def note_code(db: sqlite3.Connection, error: Exception) -> None:
+    """Note SQLite's code in its last error, before the connection does anything else. Python 3.10 leaves it out."""
+    if sys.version_info >= (3, 11) or not isinstance(error, sqlite3.Error) or os.name != "posix":
+        return
+    if sys.implementation.name != "cpython" or hasattr(error, "sqlite_errorcode"):
+        return
+    import _sqlite3
+    import ctypes  # only for an error
+
+    with contextlib.suppress(AttributeError, OSError):  # it is built in without its library: the code stays unknown
+        ask = ctypes.CDLL(_sqlite3.__file__).sqlite3_extended_errcode
+        ask.argtypes, ask.restype = (ctypes.c_void_p,), ctypes.c_int
+        # A connection of Python 3.10 is the head of an object, and then the handle of SQLite.
+        handle = ctypes.c_void_p.from_address(id(db) + object.__basicsize__)
+        if code := ask(handle):
+            vars(error)["sqlite_errorcode"] = code
+
+
 class Room:
     """The room below a folder. A file of ``reserve`` bytes keeps some of it free."""
 
@@ -70,7 +89,7 @@ class Room:
         """Return True if a failure comes from a disk without room.
 
         SQLite calls a quota that is used up, and a file that may not grow, an error of the disk. So the disk is asked.
-        A failed fsync is never that: nobody knows what is on the disk. Python 3.10 does not tell it from the others.
+        A failed fsync is never that: nobody knows what is on the disk. Without a code it is not told from the others.
         """
         if is_full(error):
             return True

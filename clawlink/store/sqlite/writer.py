@@ -24,7 +24,7 @@ from time import monotonic, perf_counter
 from clawlink.store.base import Failed, Full
 from clawlink.store.contents import LostWrites
 from clawlink.store.sqlite.jobs import Change, Commit, Job, Question, Work
-from clawlink.store.sqlite.room import Room, is_io_error
+from clawlink.store.sqlite.room import Room, is_io_error, note_code
 from clawlink.store.sqlite.table import Table
 
 _IDLE_SECONDS = 5.0
@@ -226,6 +226,7 @@ class Writer:
         except LostWrites as error:
             self._break(work, f"a name of a content failed ({error}); look at the disk, and start the relay again")
         except Exception as error:  # of SQLite, of the disk, or of a value that no column takes: the thread goes on
+            note_code(self._db, error)
             self._undo(work)
             if self.broken is not None:
                 _fail(commits, Failed(self.broken))
@@ -297,6 +298,7 @@ class Writer:
         try:
             db.execute("COMMIT")
         except sqlite3.Error as error:
+            note_code(db, error)
             if not self._room.is_full(error):  # the log may have it or not, and the system's cache cannot be trusted
                 self._break(work, f"a commit failed ({error}); look at the disk, and start the relay again")
                 return
@@ -316,6 +318,7 @@ class Writer:
         try:
             _, log, done = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
+            note_code(self._db, error)
             if self._room.is_full(error):  # the log has all of it, and is tried again later
                 self._log_pages = _IDLE_LOG_PAGES
             else:
@@ -382,6 +385,9 @@ class Writer:
         self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
         try:
             yield
+        except sqlite3.Error as error:
+            note_code(self._db, error)
+            raise
         finally:
             self._db.execute("PRAGMA busy_timeout = 0")
 
@@ -391,6 +397,7 @@ class Writer:
         try:
             yield
         except sqlite3.Error as error:
+            note_code(self._db, error)
             if is_io_error(error) and not self._room.is_full(error):
                 self._stop_writing(f"the disk failed ({error}); look at it, and start the relay again")
 
