@@ -155,8 +155,9 @@ class LocalDraft:
         """The SHA-256 of its bytes, in hexadecimal."""
         return self._hash.hexdigest()
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, *pieces: bytes) -> None:
         """Append bytes. Raises OSError if there is no room for them on the disk; the draft is then unchanged."""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if len(data) < _KEPT_BYTES and self._gathered_bytes + len(data) < PIECE_BYTES:
             self._gathered.append(data)
             self._gathered_bytes += len(data)

@@ -24,7 +24,7 @@ class Draft(Protocol):
     def digest(self) -> str:
         """The SHA-256 of what it has, in hexadecimal."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, *pieces: bytes) -> None:
         """Append. Raises OSError if there is no room for it on the disk; then it has what it had before.
 
         After a ``LostWrites`` it raises that for ever, here, in ``flush`` and in ``keep``.

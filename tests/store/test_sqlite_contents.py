@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -121,6 +123,80 @@ async def test_a_draft_goes_back_is_given_up_or_is_cancelled_and_stays_true(blob
         assert await read(blobs, content) == there, turns
         blobs.release(content)
     assert blobs.used == 0
+
+
+class _Full:
+    """Stands for a file on a disk that has no room left after some bytes."""
+
+    def __init__(self, file: IO[bytes], room: int) -> None:
+        self._file = file
+        self.room = room
+
+    def write(self, data: memoryview) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self._file.write(data[: self.room])
+        self.room -= written
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+async def test_several_pieces_are_one_write_which_takes_all_or_nothing(
+    blobs: FolderBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: list[_Full] = []
+    real = os.fdopen
+
+    def opened(*given: Any) -> _Full:
+        files.append(_Full(real(*given), 3 * PIECE_BYTES))
+        return files[-1]
+
+    monkeypatch.setattr(os, "fdopen", opened)
+    draft = blobs.draft()
+    await draft.write(b"a", b"", b"b" * 9)
+    await draft.write(some(PIECE_BYTES), some(100, seed=2))
+    there = b"a" + b"b" * 9 + some(PIECE_BYTES) + some(100, seed=2)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            await draft.write(some(PIECE_BYTES), some(2 * PIECE_BYTES, seed=3))
+        assert (draft.size, draft.digest, blobs.used) == (len(there), hashlib.sha256(there).hexdigest(), len(there))
+    files[0].room = 3 * PIECE_BYTES
+    await draft.write(some(PIECE_BYTES, seed=4), some(PIECE_BYTES, seed=5))
+    there += some(PIECE_BYTES, seed=4) + some(PIECE_BYTES, seed=5)
+    await draft.flush()
+    assert await read(blobs, content := draft.keep()) == there
+    assert content.digest == hashlib.sha256(there).hexdigest()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system takes no advice about files")
+async def test_bytes_begin_to_go_to_the_disk_while_more_of_them_come(
+    blobs: FolderBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[int, int]] = []
+    real = os.posix_fadvise
+
+    def advise(handle: int, start: int, size: int, advice: int) -> None:
+        begun.append((start, size))
+        real(handle, start, size, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    mib = 1024 * 1024
+    draft = blobs.draft()
+    for _ in range(6):
+        await draft.write(some(mib // 2))
+    assert begun == [(0, mib), (mib, mib), (2 * mib, mib)]
+    await draft.write(some(mib // 2))
+    await draft.flush()  # what is there is clean: an advice about it would drop it from the cache
+    await draft.write(some(mib))
+    assert begun[3:] == [(3 * mib + mib // 2, mib)]
+    mark = draft.mark()
+    await draft.write(some(mib))
+    draft.back_to(mark)
+    await draft.write(some(mib, seed=2))
+    assert begun[4:] == [(4 * mib + mib // 2, mib)] * 2
+    assert await read(blobs, draft.keep()) == some(mib // 2) * 7 + some(mib) + some(mib, seed=2)
 
 
 async def test_a_disk_without_room_leaves_the_draft_as_it_was(

@@ -275,12 +275,12 @@ class Watched:
         def path_of(body: OnDisk) -> str | None:
             return below(os.readlink(f"/proc/self/fd/{body.fileno()}"))
 
-        def write(body: OnDisk, data: bytes) -> None:
+        def write(body: OnDisk, *pieces: bytes, sum: Any = None) -> None:
             with lock:
-                name = path_of(body)
+                name, data = path_of(body), b"".join(pieces)
                 if name is not None and data:
-                    watch(Operation(WRITE, name, bytes(data), body.size))
-                real_write(body, data)
+                    watch(Operation(WRITE, name, data, body.size))
+                real_write(body, *pieces, sum=sum)
 
         def cut(body: OnDisk, size: int) -> None:
             with lock:

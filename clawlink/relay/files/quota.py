@@ -25,6 +25,14 @@ _LOST_RETRY_SECONDS = 1.0
 # The files with versions of others that a look at a share reads. Versions in further files count for their heir.
 _MOST_INHERITED = 300
 
+Block = bytes | tuple[bytes, ...]
+"""Bytes, or pieces of bytes: joining megabytes costs as much as writing them."""
+
+
+def size_of(block: Block) -> int:
+    """Return the size of a block in bytes."""
+    return len(block) if isinstance(block, bytes) else sum(map(len, block))
+
 
 class FileQuota:
     """The contents of all files, and the room for more."""
@@ -264,16 +272,17 @@ class UploadBuffer:
             await self._quota.require_room(self, size, self._replacing or 0)
         await self._quota.require_memory(self.size, size, self.origin)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, part: Block) -> None:
         """Take a part. Raises TooLarge, StorageFull."""
-        self._quota.require_size(self.key, self.size + len(data), self._field)
-        if self._quota.contended(len(data)):
-            await self._require_room(len(data))
+        size = size_of(part)
+        self._quota.require_size(self.key, self.size + size, self._field)
+        if self._quota.contended(size):
+            await self._require_room(size)
         else:
-            await self._quota.require_memory(self.size, len(data), self.origin)
-        await self._on_disk(self._draft.write(data))
+            await self._quota.require_memory(self.size, size, self.origin)
+        await self._on_disk(self._draft.write(*((part,) if isinstance(part, bytes) else part)))
 
-    async def write_all(self, parts: AsyncIterator[bytes]) -> None:
+    async def write_all(self, parts: AsyncIterator[Block]) -> None:
         """Take all parts."""
         async for part in parts:
             await self.write(part)

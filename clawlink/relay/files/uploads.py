@@ -26,7 +26,7 @@ from clawlink.errors import (
     UnknownUpload,
 )
 from clawlink.relay.core import Core
-from clawlink.relay.files.quota import SILENT_UPLOAD_SECONDS, FileQuota, new_hash
+from clawlink.relay.files.quota import SILENT_UPLOAD_SECONDS, Block, FileQuota, new_hash, size_of
 from clawlink.relay.files.upload import Checksum, Upload
 from clawlink.relay.files.write import Files
 from clawlink.relay.files.write_terms import Write
@@ -250,7 +250,7 @@ class Uploads:
         upload: Upload,
         owner: Agent,
         offset: int,
-        parts: AsyncIterator[bytes],
+        parts: AsyncIterator[Block],
         *,
         size: int | None,
         length: int | None = None,
@@ -281,7 +281,7 @@ class Uploads:
                         await self._note(upload)
                 else:
                     async for part in parts:
-                        self._require_within(upload, len(part))
+                        self._require_within(upload, size_of(part))
             except Refused:
                 if upload.offset == offset:  # neither its bytes nor its length count
                     upload.length = length_before
@@ -309,7 +309,7 @@ class Uploads:
         upload.length = length
 
     async def _take(
-        self, upload: Upload, parts: AsyncIterator[bytes], size: int | None, checksum: Checksum | None
+        self, upload: Upload, parts: AsyncIterator[Block], size: int | None, checksum: Checksum | None
     ) -> None:
         buffer = upload.buffer
         if size is not None:
@@ -318,7 +318,7 @@ class Uploads:
         if checksum is None:
             noted = buffer.size
             async for part in parts:
-                self._require_within(upload, len(part))
+                self._require_within(upload, size_of(part))
                 await buffer.write(part)
                 if self._quota.keeps_uploads and buffer.size - noted >= _NOTED_EVERY_BYTES:
                     await self._note(upload)
@@ -328,8 +328,9 @@ class Uploads:
         sum = new_hash(checksum.name)
         try:
             async for part in parts:
-                self._require_within(upload, len(part))
-                sum.update(part)
+                self._require_within(upload, size_of(part))
+                for piece in (part,) if isinstance(part, bytes) else part:
+                    sum.update(piece)
                 await buffer.write(part)
             if sum.digest() != checksum.digest:
                 came = base64.b64encode(sum.digest()).decode()

@@ -27,7 +27,7 @@ from clawlink.protocol import file_replies, file_requests
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.files.notices import FileNotices
-from clawlink.relay.files.quota import FileQuota, UploadBuffer
+from clawlink.relay.files.quota import Block, FileQuota, UploadBuffer
 from clawlink.relay.files.views import lock_info, readers_of
 from clawlink.relay.files.write_terms import Write, Written, require_key
 from clawlink.relay.ids import derived
@@ -55,7 +55,7 @@ class Files:
     # -- write -------------------------------------------------------------------------------------------------------
 
     async def put(
-        self, editor: Agent, ask: Write, parts: AsyncIterator[bytes], size: int | None, *, field: str = "body"
+        self, editor: Agent, ask: Write, parts: AsyncIterator[Block], size: int | None, *, field: str = "body"
     ) -> Written:
         """Write the next version of a file from the incoming bytes, and tell the other agents.
 

@@ -58,22 +58,24 @@ class FolderDraft:
         """The SHA-256 of its bytes, in hexadecimal."""
         return self._hash.hexdigest()
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, *pieces: bytes) -> None:
         """Append bytes. Raises OSError if there is no room for them on the disk; the draft is then unchanged."""
         self._require_intact()
-        if self._gathered_bytes + len(data) < PIECE_BYTES:
-            self._gathered.append(data)
-            self._gathered_bytes += len(data)
+        size = sum(map(len, pieces))
+        if self._gathered_bytes + size < PIECE_BYTES:
+            self._gathered += pieces
+            self._gathered_bytes += size
+            for piece in pieces:
+                self._hash.update(piece)
             if len(self._gathered) >= 64:  # the list itself must not take more than its bytes
                 self._gathered = [b"".join(self._gathered)]
-            self._hash.update(data)
-            self._count(len(data))
+            self._count(size)
         else:
-            await unbroken(self._write_to_disk(data))
+            await unbroken(self._write_to_disk(pieces, size))
 
-    async def _write_to_disk(self, data: bytes) -> None:
-        await asyncio.to_thread(self._spill, data)
-        self._count(len(data))
+    async def _write_to_disk(self, pieces: tuple[bytes, ...], size: int) -> None:
+        await asyncio.to_thread(self._spill, pieces)
+        self._count(size)
 
     def _count(self, size: int) -> None:
         self._synced = False
@@ -84,7 +86,7 @@ class FolderDraft:
         if self._lost is not None:
             raise LostWrites(self._lost.errno, self._lost.strerror)
 
-    def _spill(self, data: bytes = b"") -> None:
+    def _spill(self, pieces: tuple[bytes, ...] = ()) -> None:
         """Write the gathered bytes to the file, then more, which are hashed here: large ones would hold the loop."""
         self._require_intact()
         self._blobs.require_room()
@@ -94,9 +96,11 @@ class FolderDraft:
         if self._gathered:
             self._body.write(b"".join(self._gathered))
             self._gathered, self._gathered_bytes = [], 0
-        if data:
-            self._body.write(data)
-            self._hash.update(data)
+        if pieces:
+            hash = self._hash.copy()
+            self._body.write(*pieces, sum=hash)
+            self._hash = hash
+            self._body.begin_sync()
 
     def mark(self) -> _Mark:
         """Return a mark for ``back_to``."""

@@ -193,8 +193,8 @@ class SharedDraft:
     def digest(self) -> str:
         return self._local.digest
 
-    async def write(self, data: bytes) -> None:
-        await self._local.write(data)
+    async def write(self, *pieces: bytes) -> None:
+        await self._local.write(*pieces)
 
     def mark(self) -> Any:
         return self._local.mark()

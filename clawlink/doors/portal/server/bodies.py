@@ -193,7 +193,7 @@ async def on_disk(request: Request, limit: int, folder: str | None) -> AsyncIter
         await asyncio.shield(asyncio.to_thread(file.close))
 
 
-async def ahead(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def ahead(pieces: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     """Give pieces, and fetch the next one while the taker is busy with the one before."""
     fetching = asyncio.create_task(_next(pieces))
     try:
@@ -206,5 +206,5 @@ async def ahead(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, No
         await pieces.aclose()
 
 
-async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:
+async def _next(pieces: AsyncGenerator[T, None]) -> T | None:
     return await anext(pieces, None)

@@ -24,6 +24,7 @@ from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.errors import BadRequest, NotAllowed, RateLimited
 from clawlink.protocol.endpoint import Endpoint
+from clawlink.relay.files.quota import Block
 from clawlink.relay.time_slices import Turns
 from clawlink.server.http_files import headers_of, parts, send, span_of
 from clawlink.server.request import Handler, parameter
@@ -31,6 +32,7 @@ from clawlink.server.request import Handler, parameter
 MAX_BODIES = 8
 """Bodies of parts that one contact may have on the disk at a time."""
 RAW_BLOCK_BYTES = 1024 * 1024
+MOST_PIECES = 16
 _OCTETS = "application/octet-stream"
 _FIELDS_BYTES = 64 * 1024
 
@@ -231,23 +233,24 @@ class FileRoutes:
         return {"status": "deleted", "file_id": id}
 
 
-async def _after(pieces: AsyncIterator[bytes], skip: int, sum: Any) -> AsyncGenerator[bytes, None]:
+async def _after(pieces: AsyncIterator[bytes], skip: int, sum: Any) -> AsyncGenerator[Block, None]:
     """Give a body without its first bytes, in blocks: each takes a thread on its way to the disk."""
     gathered: list[bytes] = []
     size = 0
     async for piece in pieces:
         left = piece[skip:] if skip else piece
         skip = max(skip - len(piece), 0)
+        if sum is not None:
+            sum.update(left)
         gathered.append(left)
         size += len(left)
         if size >= RAW_BLOCK_BYTES:
-            yield _summed(b"".join(gathered), sum)
+            yield _block(gathered)
             gathered, size = [], 0
     if size:
-        yield _summed(b"".join(gathered), sum)
+        yield _block(gathered)
 
 
-def _summed(block: bytes, sum: Any) -> bytes:
-    if sum is not None:
-        sum.update(block)
-    return block
+def _block(gathered: list[bytes]) -> Block:
+    """Return pieces as a block. Many small ones are joined: each would be a call of the system."""
+    return b"".join(gathered) if len(gathered) > MOST_PIECES else tuple(gathered)

@@ -26,6 +26,7 @@ from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.transfers import INCOMING, UNFINISHED_SECONDS, FileState, Transfer
 from clawlink.errors import BadRequest, KeyReused, RateLimited, StorageFull, TooLarge, UnknownFile, UnknownUpload
 from clawlink.relay.core import retrying
+from clawlink.relay.files.quota import Block, size_of
 from clawlink.relay.files.read import Opened
 from clawlink.relay.files.write_terms import Write
 from clawlink.relay.relay import Relay
@@ -53,7 +54,7 @@ class Offer(NamedTuple):
     task: str | None = None
 
 
-Pieces = Callable[[int, Any], AsyncIterator[bytes]]
+Pieces = Callable[[int, Any], AsyncIterator[Block]]
 
 
 class Files:
@@ -369,11 +370,11 @@ class Files:
         return [*range(whole), *sorted(index for index in transfer.apart if index >= whole)]
 
 
-async def _exactly(pieces: AsyncIterator[bytes], length: int) -> AsyncIterator[bytes]:
+async def _exactly(pieces: AsyncIterator[Block], length: int) -> AsyncIterator[Block]:
     """Give pieces, and refuse more or fewer bytes than they should have. Raises BadRequest."""
     came = 0
     async for piece in pieces:
-        came += len(piece)
+        came += size_of(piece)
         if came > length:
             break
         yield piece
