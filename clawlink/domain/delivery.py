@@ -40,6 +40,8 @@ def by(agent: Agent) -> Sender:
 # The bytes of a delivery beside its id and body, measured; `clawlink.store.memory` has those that the store adds.
 _RECORD_BYTES = 434
 
+# Calling ``Origin`` costs twice as much, and each commit of a message asks.
+_origin = tuple.__new__
 # Looking a member up in its class costs more than all else that a hot comparison does.
 PENDING, ACKED, DEAD = State.PENDING, State.ACKED, State.DEAD
 
@@ -93,7 +95,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     @property
     def origin(self) -> Origin:
         """The address and the agent that it counts for."""
-        return Origin(self.address, holder(self.sender, self.sender_key))
+        return _origin(Origin, (self.address, holder(self.sender, self.sender_key)))
 
     @property
     def index_keys(self) -> tuple[str, ...]:

@@ -20,38 +20,39 @@ SORTED_PIECE = 1024
 class Ids:
     """Ids and their numbers. Numbers only grow, so a page goes on after an id that is gone."""
 
-    __slots__ = ("_before", "_last")
+    __slots__ = ("_before", "last")
 
     def __init__(self) -> None:
-        self._last: dict[str, int] = {}
+        self.last: dict[str, int] = {}
+        """The newest ids. A table with room in them adds an id here itself."""
         self._before: list[dict[str, int]] | None = None  # full ones, oldest first
 
     def __len__(self) -> int:
-        return len(self._last) if self._before is None else sum(map(len, self._before)) + len(self._last)
+        return len(self.last) if self._before is None else sum(map(len, self._before)) + len(self.last)
 
     def __bool__(self) -> bool:
-        return bool(self._last) or self._before is not None
+        return bool(self.last) or self._before is not None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._last) if self._before is None else chain(*self._before, self._last)
+        return iter(self.last) if self._before is None else chain(*self._before, self.last)
 
     def __reversed__(self) -> Iterator[str]:
         if self._before is None:
-            return reversed(self._last)
-        return chain(reversed(self._last), *map(reversed, reversed(self._before)))
+            return reversed(self.last)
+        return chain(reversed(self.last), *map(reversed, reversed(self._before)))
 
     def add(self, id: str, number: int) -> None:
         """Add an id that is not here, with a number that is at least the last one."""
-        if len(self._last) == PIECE:
+        if len(self.last) == PIECE:
             if self._before is None:
                 self._before = []
-            self._before.append(self._last)
-            self._last = {}
-        self._last[id] = number
+            self._before.append(self.last)
+            self.last = {}
+        self.last[id] = number
 
     def remove(self, id: str) -> None:
         """Remove an id. Raises KeyError if it is not here."""
-        if self._last.pop(id, None) is not None:
+        if self.last.pop(id, None) is not None:
             return
         before = self._before or []
         for place, piece in enumerate(before):
@@ -85,7 +86,7 @@ class Ids:
         return found
 
     def _pieces(self) -> list[dict[str, int]]:
-        return [*(self._before or ()), self._last]
+        return [*(self._before or ()), self.last]
 
 
 class SortedIds:

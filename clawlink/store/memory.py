@@ -127,13 +127,15 @@ class MemoryStore:
         return shares.of(address, agent)
 
     async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
-        known = self._mailboxes
-        return Admission(
-            [NOTHING if (box := known.get(id)) is None else Usage(box.count, box.bytes) for id in mailboxes],
-            [self._usage(kind, key) for kind, key in indexes] if indexes else (),
-            Usage(self._held_count, self._held_bytes),
-            self._memory,
-        )
+        held: list[Usage] = []
+        for id in mailboxes:
+            box = self._mailboxes.get(id)
+            held.append(NOTHING if box is None else Usage(box.count, box.bytes))
+        found: list[Usage] = []
+        for kind, key in indexes:
+            index = self._kinds[kind].indexes.get(key)
+            found.append(NOTHING if index is None else Usage(len(index), index.bytes))
+        return Admission(held, found, Usage(self._held_count, self._held_bytes), self._memory)
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
         if mailbox is None:
@@ -284,13 +286,21 @@ class MemoryStore:
         return results
 
     def _commit(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> None:
+        if len(changes) == 1:
+            only = changes[0]
+            if type(only) is Put and only.record.version == 1:  # as most commits are
+                record: Any = only.record
+                kind = self._kinds[type(record)]
+                if record.id not in kind.records and record.partition_key == partition_key:
+                    self._add(kind, record.id, record)
+                    return
         accepted: list[tuple[Table, str, Any, Any]] = []
         for change in changes:
             if isinstance(change, Absent):
                 if change.id in self._kinds[change.kind].records:
                     raise Conflict(change.kind, change.id, "exists")
                 continue
-            record: Any = change.record
+            record = change.record
             id = record.id
             kind = self._kinds[type(record)]
             old = kind.records.get(id)
@@ -305,9 +315,9 @@ class MemoryStore:
             accepted.append((kind, id, old, new))
         for kind, id, old, new in accepted:
             if old is None:
-                size = new.footprint
-                more = size + kind.add(id, new) + self._count(new, 1, size)
-            elif new is None:
+                self._add(kind, id, new)
+                continue
+            if new is None:
                 size = old.footprint
                 more = kind.remove(id, old) - size + self._count(old, -1, -size)
             else:
@@ -318,6 +328,18 @@ class MemoryStore:
             self._memory += more
             if kind is self._deliveries:
                 self._queue(partition_key, old, new)
+
+    def _add(self, table: Table, id: str, new: Any) -> None:
+        """Add a record that is not there."""
+        size = new.footprint
+        origin = getattr(new, "origin", None)
+        more = size + table.add(id, new)
+        self._memory += more if origin is None else more + self._origins.change(origin, 1, size)
+        if table is self._deliveries:
+            if new.state is PENDING:
+                self._enter(new.mailbox, new)
+            else:
+                self._queue(new.mailbox, None, new)
 
     def _count(self, record: Any, count: int, size: int) -> int:
         """Count the memory of a record in or out for its origin. Return by how many bytes that makes memory grow."""
@@ -334,12 +356,32 @@ class MemoryStore:
             return self._origins.change(before, 0, larger)
         return self._count(old, -1, -old.footprint) + self._count(new, 1, new.footprint)
 
+    def _enter(self, mailbox: str, new: Delivery) -> None:
+        """Put a new delivery into its mailbox, as ``_queue`` does with fewer questions."""
+        box = self._mailboxes.get(mailbox) or self._made(mailbox)
+        size = len(new.body)
+        box.count += 1
+        box.bytes += size
+        self._held_count += 1
+        self._held_bytes += size
+        self._file(box, new)
+        if box.shares is not None or self._held_shares is not None:
+            self._share(box, new, 1, size)
+
+    def _made(self, mailbox: str) -> _Mailbox:
+        box = self._mailboxes[mailbox] = _Mailbox()
+        self._memory += _MAILBOX_BYTES
+        return box
+
+    def _share(self, box: _Mailbox, d: Delivery, count: int, size: int) -> None:
+        """Count a message in or out for its origin, where that is counted."""
+        for shares in (box.shares, self._held_shares):
+            if shares is not None:
+                self._memory += shares.change(d.origin, count, size)
+
     def _queue(self, mailbox: str, old: Delivery | None, new: Delivery | None) -> None:
         """Move a delivery within its mailbox, or in or out of it."""
-        box = self._mailboxes.get(mailbox)
-        if box is None:
-            box = self._mailboxes[mailbox] = _Mailbox()
-            self._memory += _MAILBOX_BYTES
+        box = self._mailboxes.get(mailbox) or self._made(mailbox)
         count = size = 0
         if old is not None and old.state in _HELD:
             count, size = -1, -len(old.body)
@@ -356,9 +398,7 @@ class MemoryStore:
             self._held_bytes += size
             if box.shares is not None or self._held_shares is not None:
                 d: Any = new if old is None else old
-                for shares in (box.shares, self._held_shares):
-                    if shares is not None:
-                        self._memory += shares.change(d.origin, count, size)
+                self._share(box, d, count, size)
         if not box.count:
             del self._mailboxes[mailbox]
             self._memory -= _MAILBOX_BYTES + _LATER_BYTES * (len(box.later) + len(box.older))
@@ -367,7 +407,11 @@ class MemoryStore:
         # A new message is due at once unless it was stored to wait. Anything else is filed by its time, and `due` moves
         # it over when that has come.
         if d.version == 1 and d.visible_at <= d.stored_at:
-            _insert(box.ready, d)
+            ready = box.ready
+            if not ready or ready[-1].sort_key < d.sort_key:
+                ready.append(d)
+            else:
+                _insert(ready, d)
             return
         heappush(box.later, (d.visible_at, d.id, d.version))
         self._memory += _LATER_BYTES

@@ -9,7 +9,7 @@ from typing import Any
 
 from clawlink.domain.record import text_bytes
 from clawlink.store.base import Page, Usage
-from clawlink.store.ids import Ids, SortedIds
+from clawlink.store.ids import PIECE, Ids, SortedIds
 from clawlink.store.places import number_of
 
 NOTHING = Usage(0, 0)
@@ -180,14 +180,19 @@ class Table:
     def _index(self, id: str, keys: Sequence[str], weight: int) -> int:
         """Add an id to indexes. Return by how many bytes memory has grown."""
         self.arrivals = number = self.arrivals + 1
+        indexes = self.indexes
         grown = ENTRY_BYTES * len(keys)
         for key in keys:
-            index = self.indexes.get(key)
+            index = indexes.get(key)
             if index is None:
-                index = self.indexes[key] = Index()
+                index = indexes[key] = Index()
                 grown += INDEX_BYTES + text_bytes(key, sent=False)
             index.bytes += weight
-            index.add(id, number)
+            last = index.last
+            if len(last) < PIECE:
+                last[id] = number
+            else:
+                index.add(id, number)
         return grown
 
     def _unindex(self, id: str, keys: Sequence[str], weight: int) -> int:
