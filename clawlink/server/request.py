@@ -271,9 +271,9 @@ def parameter(request: Request, name: str) -> str:
         raise BadRequest("the address is not UTF-8", field=name) from None
 
 
-async def acting(relay: Relay, request: Request, agent_id: str, field: str, *, quiet: bool = False) -> Agent:
+def acting(relay: Relay, request: Request, agent_id: str, field: str, *, quiet: bool = False) -> Awaitable[Agent]:
     """Return the agent that the request acts as; see ``Agents.acting``."""
-    return await relay.agents.acting(agent_id, _key_of(request), field=field, quiet=quiet)
+    return relay.agents.acting(agent_id, _key_of(request), field=field, quiet=quiet)
 
 
 def _key_of(request: Request) -> str | None:

@@ -112,8 +112,21 @@ class _Written(web.StreamResponse):
         return None
 
 
-_WRITTEN: web.StreamResponse = _Written(stays=True)
+WRITTEN: web.StreamResponse = _Written(stays=True)
+"""The response of a request whose reply is written, on a connection that stays."""
 _LAST = _Written(stays=False)
+
+
+def is_plain(request: Asked, answer: Reply) -> bool:
+    """Return True for a small reply after which the connection stays: ``send`` does all that ``write`` would do."""
+    return (
+        answer.handover is None
+        and not answer.more
+        and len(answer.body) <= _LARGE_BYTES
+        and request.keep_alive
+        and request.method != hdrs.METH_HEAD
+        and not request.protocol.ended  # type: ignore[attr-defined]
+    )
 
 
 async def write(request: Asked, answer: Reply) -> web.StreamResponse:
@@ -122,14 +135,25 @@ async def write(request: Asked, answer: Reply) -> web.StreamResponse:
     Raises ConnectionError if the peer has gone or reads nothing for 60 s. Raises RelayFull before the first byte if too
     many bytes wait for their readers.
     """
-    connection: Any = request.protocol
-    response = _WRITTEN
+    response = WRITTEN
     if answer.handover is not None:
         response = await _hand_over(request, answer, answer.handover)
     elif _is_large(answer) or request.method == hdrs.METH_HEAD:
         response = await _write_large(request, answer)
-    elif _send(request, answer):
+    elif send(request, answer):
         await _drain(request)
+    return await _ended(request, response)
+
+
+async def write_rest(request: Asked) -> web.StreamResponse:
+    """Wait until the peer takes what ``send`` wrote, and return the response for aiohttp."""
+    await _drain(request)
+    return await _ended(request, WRITTEN)
+
+
+async def _ended(request: Asked, response: web.StreamResponse) -> web.StreamResponse:
+    """Return the response, or that of the last reply once it is known whether that was read."""
+    connection: Any = request.protocol
     if request.keep_alive and not connection.ended:
         return response
     if request.method == hdrs.METH_HEAD or connection.more_to_answer:
@@ -141,7 +165,7 @@ async def write(request: Asked, answer: Reply) -> web.StreamResponse:
 async def _hand_over(request: Asked, answer: Reply, handover: Handover) -> web.StreamResponse:
     """Write a reply with messages, and tell whether it was written, or where that matters whether it was read."""
     connection: Any = request.protocol
-    response = _WRITTEN
+    response = WRITTEN
     try:
         if _is_large(answer) or request.method == hdrs.METH_HEAD:
             response = await _write_large(request, answer)
@@ -169,7 +193,7 @@ async def _write_large(request: Asked, answer: Reply) -> web.StreamResponse:
     with request.unread.hold(request.block, size), _watched(request):
         await _send_large(request, answer, size)
         await request.writer.drain()
-    return _WRITTEN
+    return WRITTEN
 
 
 def _require_there(request: Asked) -> None:
@@ -194,7 +218,7 @@ def _watched(request: Asked) -> Iterator[None]:
         watch.stop()
 
 
-def _send(request: Asked, answer: Reply) -> bool:
+def send(request: Asked, answer: Reply) -> bool:
     """Write a small reply. Return True if a part of it is not on its way yet."""
     connection: Any = request.protocol
     transport: Any = connection.transport
@@ -208,13 +232,13 @@ def _send(request: Asked, answer: Reply) -> bool:
 
 
 def _send_watched(request: Asked, answer: Reply, handover: Handover) -> bool:
-    """Write a small reply with messages as ``_send`` does, and see where that matters whether it is read."""
+    """Write a small reply with messages as ``send`` does, and see where that matters whether it is read."""
     connection: Any = request.protocol
     _require_there(request)
     watched = handover.until_read or connection.ended
     if watched:
         connection.hand_over(handover)
-    left = _send(request, answer)
+    left = send(request, answer)
     if left and not watched:  # else all is written, and that is enough to know
         connection.hand_over(handover)
         watched = True

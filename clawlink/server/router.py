@@ -24,7 +24,7 @@ from clawlink.server import cors
 from clawlink.server.auth import Guard
 from clawlink.server.page_files import wants_page
 from clawlink.server.request import Handler, Request, forget_failure, hung_up, origin_of
-from clawlink.server.response import Reply, reply_failure, write
+from clawlink.server.response import WRITTEN, Reply, is_plain, reply_failure, send, write, write_rest
 
 _log = logging.getLogger("clawlink.request")
 _NOWHERE = "none"
@@ -73,7 +73,12 @@ class Router:
         try:
             self._guard.check(request, endpoint)
             answer = await serve(self._relay, request)
-            response = await write(request, answer) if isinstance(answer, Reply) else answer
+            if not isinstance(answer, Reply):
+                response = answer
+            elif is_plain(request, answer):
+                response = await write_rest(request) if send(request, answer) else WRITTEN
+            else:
+                response = await write(request, answer)
         except asyncio.CancelledError:
             forget_failure(request)
             raise
