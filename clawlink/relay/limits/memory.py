@@ -110,7 +110,10 @@ class Memory:
         """
         if read is not None:
             self._records = read.memory  # each message comes by here
-        return self._now() + size <= self._calm
+        used = self._records + size
+        for beside in self._beside:
+            used += beside()
+        return used <= self._calm
 
     async def require(self, size: int, origin: Origin, *, answers: bool = False, read: Admission | None = None) -> None:
         """Refuse what would pass the limit or a share of it, once no settled record makes room. Raises StorageFull.

@@ -46,7 +46,6 @@ class Lifetimes:
 
     def ttl(self, mailbox: str, *, is_task: bool = False) -> float:
         """Return the time to live in seconds of a message for a mailbox."""
-        forwarding = self.forwarding(mailbox)
-        if forwarding is not None:
+        if self._forwardings and (forwarding := self.forwarding(mailbox)) is not None:
             return forwarding.ttl
         return self._waits.get(mailbox, self._usual) if self._waits and not is_task else self._usual

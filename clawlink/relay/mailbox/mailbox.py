@@ -52,21 +52,23 @@ class Mailbox(Room):
 
         Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline.
         """
-        usual = self._usual_end(mailbox, now, is_task=is_task)
-        arrival = self._core.ids.arrival(now)
+        if ends_at is None:
+            deadline_at, expires_at = None, self._end(self.lifetimes.ttl(mailbox, is_task=is_task), now)
+        else:
+            deadline_at, expires_at = ends_at if is_task else None, ends_at
         return Delivery(
             id,
             1,
             mailbox,
             sender.agent_id,
-            rules.sort_key(level, arrival),
+            rules.sort_key(level, self._core.ids.arrival(now)),
             body,
             now,
             now,
-            usual if ends_at is None else ends_at,
+            expires_at,
             merge=merge,
             is_task=is_task,
-            deadline_at=ends_at if is_task else None,
+            deadline_at=deadline_at,
             address=sender.address,
             sender_key=sender.key_hash,
         )
@@ -104,9 +106,6 @@ class Mailbox(Room):
             )
             for arrival, mailbox in enumerate(mailboxes, first)
         ]
-
-    def _usual_end(self, mailbox: str, now: float, *, is_task: bool) -> float:
-        return self._end(self.lifetimes.ttl(mailbox, is_task=is_task), now)
 
     def _end(self, ttl: float, now: float) -> float:
         usual = float(math.ceil(now + ttl))
