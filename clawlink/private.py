@@ -56,6 +56,20 @@ class Replacement:
                 sync_folder(path.parent)
 
 
+def make_folder(folder: Path, mode: int = 0o700) -> None:
+    """Make a folder, for its owner only unless ``mode`` says more, and what is missing above it. Raises OSError.
+
+    Other accounts can write to none of these, whatever the umask: they could put other files in the place of ours.
+    """
+    try:
+        folder.mkdir(mode, exist_ok=True)
+    except FileNotFoundError:
+        if folder.parent == folder:
+            raise
+        make_folder(folder.parent, 0o755)
+        folder.mkdir(mode, exist_ok=True)
+
+
 def write(path: Path, data: bytes) -> None:
     """Write a file, or replace it, for its owner only. Its folder is there. Raises OSError."""
     with Replacement(path.parent, data) as new:

@@ -206,7 +206,7 @@ class Services:
         self._check(service)
         path = self.place(service)
         there = path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private.make_folder(path.parent, 0o755)
         try:
             self._install(service, path)
         except ServiceError as error:

@@ -53,3 +53,25 @@ def test_windows_gets_time_to_let_go_of_a_file_that_is_read(tmp_path: Path, monk
         patch.setattr(private, "_MAY_BE_IN_USE", True)
         private.replace(new, path)
     assert path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
+def test_no_other_account_may_write_to_a_new_folder_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        private.make_folder(tmp_path / "a" / "b" / "c")
+        private.make_folder(tmp_path / "a" / "b" / "c")
+        private.make_folder(tmp_path / "d" / "e", 0o755)
+    finally:
+        os.umask(before)
+    made = [tmp_path.joinpath(*names) for names in ("a", "ab", "abc", "d", "de")]
+    assert [folder.stat().st_mode & 0o777 for folder in made] == [0o755, 0o755, 0o700, 0o755, 0o755]
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        private.make_folder(tmp_path / "file" / "below")
+
+
+def test_all_folders_are_made_that_way() -> None:
+    """``mkdir(parents=True)`` gives the folders above the mode of the umask."""
+    sources = Path(private.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if "parents=True" in path.read_text("utf-8")] == []

@@ -252,7 +252,7 @@ class Identities:
         with _naming_the_variable():
             folder, locks = self.folder, self.folder.with_name("locks")
             for made in (folder, locks):
-                made.mkdir(parents=True, exist_ok=True, mode=0o700)
+                private.make_folder(made)
             digest = hashlib.sha256(fold(name).encode("utf-8", "surrogatepass")).hexdigest()
             lock_path = locks / f"{digest[:16]}.lock"
             lock = FileLock(lock_path, thread_local=False)

@@ -29,7 +29,7 @@ def keep(folder: Path, name: str, *, anew: bool = False) -> str:
             with contextlib.suppress(OSError):
                 path.chmod(0o600)
             return kept
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private.make_folder(folder)
     made = random_text(_BYTES)
     private.write(path, f"{made}\n".encode("ascii"))
     return made
@@ -46,7 +46,7 @@ def _note(data: Path, port: int, environ: Mapping[str, str]) -> None:
         with contextlib.suppress(FileNotFoundError):
             if (folder / DATA_FOLDER).read_bytes() == noted:
                 return
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private.make_folder(folder)
         private.write(folder / DATA_FOLDER, noted)
 
 

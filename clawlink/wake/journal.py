@@ -43,7 +43,7 @@ class Journal:
 
     def open(self, now: float) -> None:
         """Make the folder, and remove what is old. Raises OSError."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private.make_folder(self.folder)
         for path in list(self.folder.glob("*.json")):
             with contextlib.suppress(OSError):
                 if now - path.stat().st_mtime > _KEEP_SECONDS:

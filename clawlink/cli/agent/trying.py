@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clawlink import private
 from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _waking(ctx: Context, folder: Path) -> Iterator[None]:
 
     from clawlink.wake.program import Program
 
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private.make_folder(folder)
     lock = FileLock(folder / "wake.lock", thread_local=False)
     try:
         lock.acquire(timeout=0)

@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
+from clawlink import private
 from clawlink.cli.arguments import Parser
 from clawlink.cli.exits import Exit
 
@@ -63,7 +64,7 @@ def _wake(ctx: Context, folder: Path) -> Exit:
     from clawlink.domain.terminal import cell
     from clawlink.wake.program import Program
 
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private.make_folder(folder)
     lock = FileLock(folder / "wake.lock")
     try:
         lock.acquire(timeout=0)

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clawlink import private
 from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -73,6 +74,6 @@ def _install(target: Path, content: bytes, *, force: bool) -> bool:
             return False
         if not force:
             raise Conflicted(f"{target} is there already and differs; to overwrite it add: --force")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    private.make_folder(target.parent, 0o755)
     target.write_bytes(content)
     return True

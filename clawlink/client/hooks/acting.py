@@ -54,7 +54,9 @@ def of_gateway(sessions: Sessions, where: Callable[[], Where], seconds: float, *
     """
     from filelock import FileLock, Timeout
 
-    sessions.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    from clawlink import private
+
+    private.make_folder(sessions.folder)
     try:
         # OpenClaw starts a server for each of its sessions, and several at one moment.
         with FileLock(sessions.folder / f"{OPENCLAW}.lock", timeout=_LOCK_SECONDS):

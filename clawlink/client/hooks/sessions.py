@@ -73,7 +73,7 @@ class Sessions:
         """Write a session. Raises OSError."""
         from clawlink import private
 
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private.make_folder(self.folder)
         private.write(self.path(session.host, session.session_id), json.dumps(session._asdict()).encode())
 
     def forget(self, session: Session) -> None:
@@ -131,7 +131,9 @@ class Sessions:
             if why is None:
                 path.unlink()
             else:
-                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                from clawlink import private
+
+                private.make_folder(self.folder)
                 path.write_text(why[:500], encoding="utf-8")
 
     def noted(self) -> str | None:

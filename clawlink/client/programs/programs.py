@@ -398,7 +398,7 @@ def _put(path: Path, change: Change, after: bytes) -> None:
     """Write a file, and the mark beside a file that is ours."""
     mode = path.stat().st_mode & 0o777 if change.before is not None else 0o600
     missing = sum(not folder.exists() for folder in path.parents)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private.make_folder(path.parent, 0o755)
     made = _made(path)
     if change.before is None:
         private.write(_mark(path), _said(missing, after))

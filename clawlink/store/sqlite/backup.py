@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from clawlink import private
 from clawlink.domain.file import Content, SharedFile
 from clawlink.store import records
 from clawlink.store.sqlite.contents import CONTENTS, file_name, place_of
@@ -77,7 +78,7 @@ def _take(target: Path) -> bool:
     """Begin a copy in a folder. Return True if it was made for that. Raises DataFolderError."""
     try:
         new = not target.exists()
-        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(target)
         require_finished(target)
         if set(os.listdir(target)) - _IGNORED:
             raise DataFolderError(f"{target} is there already and is not empty; name a folder that is new or empty")

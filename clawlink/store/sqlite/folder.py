@@ -20,6 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from clawlink import private
 from clawlink.domain.file import Content, SharedFile
 from clawlink.domain.limits import MIB
 from clawlink.domain.upload import UnfinishedUpload
@@ -131,7 +132,7 @@ def _prepare(path: Path) -> None:
     """Make the folder, or see that it is ours. Raises DataFolderError."""
     try:
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(path)
         for folder in made:
             sync_folder(folder.parent)
         if not (path / NAME).exists():

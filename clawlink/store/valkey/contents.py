@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from clawlink import private
 from clawlink.domain.file import PRESENT, RESTRICTED, Content, SharedFile
 from clawlink.store.base import Failed, Full
 from clawlink.store.blobs import LocalBlobs
@@ -122,7 +123,7 @@ class SharedBlobs:
 
     async def _write(self, path: Path, content: Content, body: Reader) -> None:
         def begin() -> Any:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.make_folder(path.parent)
             return tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False)
 
         def end() -> None:

@@ -81,7 +81,7 @@ class ListFile(Generic[E]):
     def _write(self, path: PathLike, entries: Sequence[E]) -> None:
         self._require_room(entries)
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        private.make_folder(target.parent, 0o755)
         private.write(target, msgspec.json.format(msgspec.json.encode({self._field: entries}), indent=2) + b"\n")
 
     def _require_room(self, entries: Sequence[E]) -> None:

@@ -97,7 +97,7 @@ def make_key(path: Path) -> Key:
     key = ec.generate_private_key(ec.SECP256R1())
     form = serialization.PrivateFormat.PKCS8
     pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private.make_folder(path.parent, 0o755)
     private.write(path, pem)
     return Key(key)
 

@@ -124,7 +124,7 @@ def add_instance(path: str | os.PathLike[str], entry: InstanceEntry, *, replace:
 def write_private(path: str | os.PathLike[str], content: Any) -> None:
     """Write JSON that only its owner may read. A crash leaves the old file or the new one."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    private.make_folder(target.parent, 0o755)
     private.write(target, msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
 
 

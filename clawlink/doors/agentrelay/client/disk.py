@@ -7,8 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+from clawlink import private
 from clawlink.errors import BadRequest
-from clawlink.private import write_all
 
 _PRIVATE_FOLDER, _OTHERS = 0o700, 0o077
 _BINARY: int = getattr(os, "O_BINARY", 0)
@@ -21,7 +21,7 @@ def make_private(folder: Path, *, may_be_link: bool = False) -> None:
     """
     if not may_be_link:
         require_no_link(folder)
-    folder.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_FOLDER)
+    private.make_folder(folder)
     if os.name == "posix" and stat.S_IMODE(folder.stat().st_mode) & _OTHERS:
         with contextlib.suppress(PermissionError):  # it belongs to another account, which shares it on purpose
             folder.chmod(_PRIVATE_FOLDER)
@@ -39,7 +39,7 @@ def overwrite(path: Path, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | _BINARY
     handle = os.open(path, flags, 0o600)
     try:
-        write_all(handle, data)
+        private.write_all(handle, data)
     finally:
         os.close(handle)
 

@@ -85,9 +85,9 @@ def _install(args: Namespace, ctx: Context, home: Path, folder: Path, own: Place
             f"clawlink: {path} has another value for {', '.join(others)}, and keeps it; the service uses that one"
         )
     if after != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private.make_folder(path.parent, 0o755)
         private.write(path, after.encode())
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_folder(folder, 0o755)
     where = Services(home).install(_service(args, folder))
     old = home / _OLD_UNIT
     if old.exists():
@@ -116,12 +116,13 @@ def _run(args: Namespace, ctx: Context, folder: Path, own: Place) -> Exit:
 
     from filelock import Timeout
 
+    from clawlink import private
     from clawlink.cli.exits import LocalFailure
     from clawlink.doors.portal.client.bridge import Bridge, Status
     from clawlink.doors.portal.client.starting import held
     from clawlink.wake import openclaw
 
-    (folder / "local").mkdir(parents=True, exist_ok=True)
+    private.make_folder(folder / "local", 0o755)
     try:
         with held(folder):
             status = Status(folder, own.url)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clawlink import private
 from clawlink.cli.exits import Exit, LocalFailure, UsageError
 from clawlink.client.files.safe_paths import safe_name
 from clawlink.domain.terminal import cell
@@ -75,7 +76,7 @@ def save(portal: Portal, line: str, folder: Path) -> Path:
     named = _ATTACHED.fullmatch(found[0]["content"]) if found and found[0]["id"] == int(line) else None
     if named is None:
         raise NotFound(f"line {line} of the chat has no attachment")
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_folder(folder, 0o755)
     name = safe_name(named[1])
     part = folder / f".{safe_name(named[2].rpartition('/')[2])}.part"
     try:

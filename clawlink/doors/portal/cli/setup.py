@@ -148,7 +148,7 @@ def _write(root: Path, planned: list[Planned], made: Secrets) -> Secrets:
             todo.append((path, file))
     for path, file in todo:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private.make_folder(path.parent, 0o755)
             private.write(path, file.text.encode())
             if not file.secret:
                 path.chmod(0o644)

@@ -31,7 +31,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     own = [(Path(__file__).parents[1] / name).read_bytes() for name in LANGUAGES.values()]
     if target.exists() and target.read_bytes() not in own:
         raise Conflicted(f"{target} is there already, and ClawLink did not write it; move it away first")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    private.make_folder(target.parent, 0o755)
     private.write(target, content)
     if ctx.json:
         ctx.out.json({"installed": str(target)})

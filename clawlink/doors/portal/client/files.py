@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import requests
 
+from clawlink import private
 from clawlink.client.files.safe_paths import safe_name
 from clawlink.doors.portal.client.portal import Portal, reason
 from clawlink.errors import BadRequest, ClawLinkError, DigestMismatch, RelayUnreachable
@@ -154,7 +155,7 @@ def get_file(portal: Portal, id: str, folder: Path) -> Path:
     told = file_status(portal, id)
     if told["status"] != "completed":
         raise BadRequest(f"the file is not ready: it is {told['status']}", field="file_id")
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_folder(folder, 0o755)
     name = safe_name(str(told["filename"]))
     part = folder / f".{safe_name(id)}.part"
     for _ in range(TRIES):

@@ -80,7 +80,7 @@ def install(folder: Path) -> list[Path]:
 
     Raises FileExistsError, OSError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_folder(folder, 0o755)
     written = []
     for name in _SCRIPTS:
         path = folder / name

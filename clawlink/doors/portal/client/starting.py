@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from clawlink import private
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.client.portal import GATEWAY_FILE, gateway
 
@@ -96,7 +97,7 @@ def _start(folder: Path) -> int:
     if pid is not None:
         print(f"The bridge runs already, as process {pid}.")
         return _DONE
-    (folder / "local").mkdir(parents=True, exist_ok=True)
+    private.make_folder(folder / "local", 0o755)
     said = folder / _SAID
     words = [sys.executable, "-m", "clawlink", "portal", "bridge", "--folder", str(folder)]
     with open(said, "wb") as log:
