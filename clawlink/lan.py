@@ -128,7 +128,7 @@ def reachable_at(host: str) -> str:
     others can use none.
     """
     if host in _EVERYWHERE:
-        families = (socket.AF_INET6,) if host == "::" else (socket.AF_INET,) if host else tuple(_OUTSIDE)
+        families = {"0.0.0.0": [socket.AF_INET], "::": [socket.AF_INET6, socket.AF_INET]}.get(host, _OUTSIDE)  # noqa: S104
         heard = [address for family in families if (address := way_out(family)) is not None]
     else:
         heard = [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
@@ -139,10 +139,10 @@ def reachable_at(host: str) -> str:
 
 
 def addresses(host: str) -> list[str]:
-    """Return the addresses at which others may reach a relay on all addresses of this machine, IPv4 first.
+    """Return the addresses at which others may reach a relay on all addresses of this machine.
 
-    ``host`` is ``0.0.0.0``, ``::`` or empty. They come from the interfaces if ifaddr is installed (zeroconf needs it),
-    else from the machine's own name.
+    ``host`` is ``0.0.0.0``, ``::`` or empty. IPv4 comes first, except for ``::``. They come from the interfaces if
+    ifaddr is installed (zeroconf needs it), else from the machine's own name.
     """
     try:
         import ifaddr
@@ -152,7 +152,7 @@ def addresses(host: str) -> list[str]:
         ips = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips]
         heard = [ip if isinstance(ip, str) else ip[0] for ip in ips]
     usable = dict.fromkeys(address for address in heard if _is_usable(address, loopback=False))
-    wanted = {"0.0.0.0": (4,), "::": (6,)}.get(host, (4, 6))  # noqa: S104
+    wanted = {"0.0.0.0": (4,), "::": (6, 4)}.get(host, (4, 6))  # noqa: S104
     return [address for version in wanted for address in usable if (":" in address) == (version == 6)]
 
 

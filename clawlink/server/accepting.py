@@ -56,9 +56,10 @@ class Acceptor:
         self._lingering: set[socket.socket] = set()
 
     async def listen(self, host: str, port: int) -> int:
-        """Listen at all addresses of the host, and return the port. Raises OSError."""
+        """Listen at all addresses of the host, and return the port. ``::`` is IPv4, too. Raises OSError."""
+        name = None if host in ("", "::") else host
         try:
-            found = await self._loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            found = await self._loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         except UnicodeError:  # DNS can have no such name, as with an empty label
             raise OSError(f"{host!r} is no name of a host") from None
         missing: OSError | None = None

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         shown = "" if default in (None, "") else f" (default {default})"
         parser.add_argument(flag, help=help + shown, default=None, **options)
 
-    add("--host", "address to listen on; 0.0.0.0 for all", DEFAULT_HOST)
+    add("--host", "address to listen on; 0.0.0.0 for all of IPv4, :: for all", DEFAULT_HOST)
     add("--port", "port to listen on; 0 for any free one", DEFAULT_PORT, type=_port)
     add(
         "--token",

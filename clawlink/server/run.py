@@ -229,8 +229,9 @@ async def _listen_until_told(config: ServerConfig, app: App, port: int, kept: _K
             "standard output does not take the lines that tell how to join; the relay goes on",
             extra={"reason": untold},
         )
-    for warning in warnings(config):
-        _log.warning(warning)
+    if untold is not None or config.log_json or not (os.isatty(1) and os.isatty(2)):
+        for warning in warnings(config):  # a person at a terminal has just read them
+            _log.warning(warning)
     if data is not None:
         _log.info(
             "the data folder keeps everything except the counters of rate limits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -118,6 +119,34 @@ def test_without_a_way_out_every_address_is_listed(monkeypatch: pytest.MonkeyPat
         assert lines[2].endswith("other addresses: https://192.168.7.8:9077"), ifaddr
         assert "http://" not in "".join(lines), ifaddr
         assert joining(banner(ServerConfig(host="::", token="t"), 9077))[2] == "http://[fd00::2]:9077", ifaddr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty")
+def test_a_person_at_a_terminal_is_warned_once() -> None:
+    import pty
+
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "-m", "clawlink.cli.main", "serve", "--port", "0", "--host", "0.0.0.0", "--no-mdns"]
+    with Popen([*command, "--no-auth"], stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal) as relay:
+        os.close(terminal)
+        with open(screen, encoding="utf-8", errors="replace") as said:
+            lines = list(itertools.takewhile(lambda line: " listening " not in line, said))
+            relay.terminate()
+            with contextlib.suppress(OSError):  # Linux tells so of the end
+                lines += said
+    assert "".join(lines).count("Plain HTTP") == 1
+
+
+async def test_all_addresses_of_ip_version_6_are_those_of_version_4_too() -> None:
+    app = App(ServerConfig(host="::", port=0, token="t"))
+    port = await app.start()
+    try:
+        for host in ("127.0.0.1", *(["::1"] if socket.has_ipv6 and lan.way_out(socket.AF_INET6) else [])):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            await writer.wait_closed()
+    finally:
+        await app.stop()
 
 
 def test_an_open_relay_warns_in_its_log_too() -> None:
