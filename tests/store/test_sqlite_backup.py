@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import sqlite3
 import time
 from pathlib import Path
 
@@ -17,9 +19,9 @@ from clawlink.store.base import Put
 from clawlink.store.sqlite.backup import copy_folder
 from clawlink.store.sqlite.check import findings
 from clawlink.store.sqlite.contents import file_name, place_of
-from clawlink.store.sqlite.database import DataFolderError
+from clawlink.store.sqlite.database import NAME, DataFolderError
 from clawlink.store.sqlite.folder import DataFolder
-from tests.store.contract import delivery, file, newer, put, task, written
+from tests.store.contract import NOW, delivery, file, newer, put, task, written
 
 
 async def share(data: DataFolder, key: str, content: bytes, scope: str = "") -> SharedFile:
@@ -41,6 +43,15 @@ async def forget(data: DataFolder, shared: SharedFile) -> None:
     """Delete a file as the relay does."""
     await put(data.store, newer(shared, versions=()))
     data.blobs.release(shared.newest.content)
+
+
+def looked_at(path: Path, how: str) -> str:
+    """Return the first line of a check by SQLite."""
+    db = sqlite3.connect(path)
+    try:
+        return str(db.execute(f"PRAGMA {how}(1)").fetchone()[0])
+    finally:
+        db.close()
 
 
 async def content_of(data: DataFolder, content: Content) -> bytes:
@@ -203,6 +214,44 @@ def test_a_relay_time_that_is_ahead_is_told_with_the_way_back(tmp_path: Path) ->
         (found,) = [one for one in findings(tmp_path / "data") if one.name == "time"]
         assert (found.status, shown in found.detail) == (status, True), (ahead, found)
         assert ahead == 0 or (found.fix is not None and "backup from before" in found.fix)
+
+
+async def test_a_copy_of_several_moments_is_refused_and_one_of_a_stopped_relay_goes_on(tmp_path: Path) -> None:
+    data = DataFolder(tmp_path / "data", sync="normal")
+    await put(data.store, *(delivery(f"d{n}", f"m{n % 7}", body=b"x" * 500) for n in range(100)))
+    data.close()
+    shutil.copytree(data.path, tmp_path / "before")
+    data = DataFolder(tmp_path / "data", sync="normal")
+    await put(data.store, *(newer(delivery(f"d{n}", f"m{n % 7}"), visible_at=NOW + n) for n in range(0, 100, 3)))
+    data.close()
+    before, after = (bytearray((tmp_path / name / NAME).read_bytes()) for name in ("before", "data"))
+    refused = 0
+    for page in range(4096, min(len(before), len(after)), 4096):
+        mixed = after[:page] + before[page : page + 4096] + after[page + 4096 :]
+        if mixed == after:
+            continue
+        folder = tmp_path / str(page)
+        folder.mkdir()
+        (folder / NAME).write_bytes(mixed)
+        if looked_at(folder / NAME, "quick_check") != "ok":  # SQLite itself would notice
+            continue
+        if looked_at(folder / NAME, "integrity_check") == "ok":
+            DataFolder(folder).close()
+            continue
+        for use in (
+            lambda folder=folder: DataFolder(folder),
+            lambda folder=folder: copy_folder(folder, tmp_path / "c"),
+        ):
+            with pytest.raises(DataFolderError, match="is damaged"):
+                use()
+        assert (folder / NAME).read_bytes() == mixed
+        refused += 1
+    assert refused, "no mixture has a damage that a quick look misses"
+    shutil.copytree(data.path, tmp_path / "moved")
+    for _ in range(2):
+        moved = DataFolder(tmp_path / "moved")
+        assert len(list(moved.store.all(Delivery))) == 100
+        moved.close()
 
 
 async def test_damage_is_found_and_named(tmp_path: Path) -> None:

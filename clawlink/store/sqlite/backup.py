@@ -17,7 +17,7 @@ from clawlink import private
 from clawlink.domain.file import Content, SharedFile
 from clawlink.store import records
 from clawlink.store.sqlite.contents import CONTENTS, file_name, place_of
-from clawlink.store.sqlite.database import NAME, DataFolderError, connect, require_ours, said
+from clawlink.store.sqlite.database import NAME, DataFolderError, connect, require_ours, require_whole, said
 from clawlink.store.sqlite.room import sync_folder
 
 # The relay's own secrets, which a restored relay needs to be the same one.
@@ -134,12 +134,7 @@ def _copy_records(source: Path, target: Path) -> tuple[int, dict[str, Content]]:
         require_ours(reading, source)
         reading.backup(writing)  # in one step: a source that changes meanwhile would make it begin again
         writing.execute("PRAGMA journal_mode = DELETE")  # else a reader has to write beside it, on any medium
-        (found,) = writing.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise DataFolderError(
-                f"the database {source} is damaged ({found}), and was not copied; see: clawlink doctor --data "
-                f"{source.parent}"
-            )
+        require_whole(writing, source)
         (count,) = writing.execute("SELECT count(*) FROM record").fetchone()
         wanted = {file_name(content): content for content in held_contents(writing)}
     finally:

@@ -157,6 +157,9 @@ def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         else:
             require_ours(db, path)
+        place, known = _place(path), _known_place(db)
+        if not new and known != place:
+            require_whole(db, path)
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise DataFolderError(
@@ -167,6 +170,8 @@ def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
         db.execute("PRAGMA checkpoint_fullfsync = 1")
         db.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does so, and learns what fails
         migrate(db)
+        if known != place:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('place', ?)", (place,))
         db.execute("PRAGMA busy_timeout = 0")  # the event loop waits for no other process
     except sqlite3.Error as error:
         db.close()
@@ -202,6 +207,33 @@ def require_ours(db: sqlite3.Connection, path: Path) -> None:
         raise DataFolderError(
             f"{path} was written by a later ClawLink (schema {version}, and this one reads up to {VERSION}); "
             "start that version, or restore a backup of this one"
+        )
+
+
+def _place(path: Path) -> str:
+    """Return what tells a file from its copies."""
+    status = path.stat()
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def _known_place(db: sqlite3.Connection) -> str | None:
+    """Return the place of the database at its last start, if it has one."""
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+        return None
+    found = db.execute("SELECT value FROM meta WHERE name = 'place'").fetchone()
+    return None if found is None else str(found[0])
+
+
+def require_whole(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database with damage. Raises DataFolderError, sqlite3.Error.
+
+    A copy that other programs made of a database in use mixes several moments, and SQLite may not notice at first.
+    """
+    (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise DataFolderError(
+            f"the database {path} is damaged ({found}), and nothing was changed; see: clawlink doctor --data "
+            f"{path.parent}, and restore a backup. Copy a folder that a relay uses with clawlink backup alone"
         )
 
 
