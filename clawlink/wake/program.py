@@ -111,7 +111,10 @@ class Program:
     # -- the agents ----------------------------------------------------------------------------------------------------
 
     async def refresh(self) -> None:
-        """Look for agents that came and went."""
+        """Look for agents that came and went. One that is being woken just now is left for the next look.
+
+        A headless turn changes its session, and so its own watcher, whose attempt has not ended yet.
+        """
         found, sessions, bad = await asyncio.to_thread(self._read)
         if bad is not None and bad != self._bad:
             self.log(f"the settings before are in force: {bad}")
@@ -120,7 +123,8 @@ class Program:
         agents: list[tuple[Saved, Session | None]] = [*((one, acting.get(one.agent_id)) for one in found), *sessions]
         wanted = {_key(saved): self._facts(saved, session) for saved, session in agents}
         self._by_session = {(one.host, one.session_id): _key(saved) for saved, one in sessions}
-        for key in [key for key, watched in self._watched.items() if watched.facts != wanted.get(key)]:
+        changed = [key for key, watched in self._watched.items() if watched.facts != wanted.get(key)]
+        for key in [key for key in changed if not self._watched[key].watcher.fires]:
             await self._stop(key)
         for saved, session in agents:
             if _key(saved) not in self._watched:

@@ -74,11 +74,15 @@ class Target(NamedTuple):
 
 
 class Watcher:
-    """Runs until it is cancelled. ``unread`` are the messages of the last look, None while the relay is away."""
+    """Runs until it is cancelled. ``unread`` are the messages of the last look, None while the relay is away.
+
+    ``fires`` is True while an attempt to wake the agent is under way.
+    """
 
     def __init__(self, target: Target, client: AsyncClient, around: Around) -> None:
         self.target = target
         self.unread: tuple[str, ...] | None = None
+        self.fires = False
         self.why = "the relay was not asked yet"
         self.kept = Kept(target.saved.relay, target.saved.agent_id, State())
         self._client = client
@@ -195,7 +199,11 @@ class Watcher:
             await self._around.spent()
         messages = [m for m in found.messages if m.message_id in wake.ids]
         shown = [{"message_id": m.message_id, "from_agent": m.from_agent, "from_name": m.from_name} for m in messages]
-        done = await adapter.fire(Notice(words(self.target.saved.typed, shown), wake.ids, wake.key))
+        self.fires = True
+        try:
+            done = await adapter.fire(Notice(words(self.target.saved.typed, shown), wake.ids, wake.key))
+        finally:
+            self.fires = False
         if done.again is not None:
             self.why = done.note or "the way to wake it is tried again"
             await self._keep(rules.put_off(state, wake, done.again, done.note, self._around.now()))

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -293,6 +294,39 @@ async def test_a_session_of_opencode_is_woken_at_the_server_that_its_plugin_name
         house.program.desk.note(("opencode", "ses_1"), "idle")
         await until(lambda: bool(opencode.turns))
         assert id in opencode.turns[0]
+
+
+async def test_a_turn_that_begins_within_the_attempt_is_told_to_the_relay(
+    house: House, ann: AsyncClient, until: Until
+) -> None:
+    """A headless turn opens its session, and reads, before the adapter knows that it goes on."""
+    begun, ends = house.home / "begun", house.home / "ends"
+    script = (
+        f"import os, time\nopen({str(begun)!r}, 'w').close()\nwhile not os.path.exists({str(ends)!r}): time.sleep(0.02)"
+    )
+    command = json.dumps([sys.executable, "-c", script])
+    (house.home / "wake.toml").write_text(f'[agents."claude-*"]\nchain = ["command"]\ncommand = {command}\n')
+    session = await house.session("closed", ended=True)
+    await house.begin(**os.environ)
+    id = (await ann.send(session.name, "hello")).message_id
+    await until(begun.exists)
+    house.sessions.keep(session._replace(ended=False))
+    async with AsyncClient(house.relay.url, agent_id=session.agent_id, agent_key=session.agent_key) as agent:
+        (read,) = await agent.poll(lease=60)
+        await agent.ack([read.receipt])
+    for _ in range(2):
+        await house.program.refresh()
+    assert not (await ann.message(id)).woken
+    ends.touch()
+
+    async def woken() -> Any:
+        return (await ann.message(id)).woken
+
+    assert [(wake.adapter, wake.result) for wake in await waiting.eventually(woken)] == [("command", "queued")]
+    await house.program.refresh()
+    found = house.program.of_session(("claude", "closed"))
+    assert found is not None
+    assert not found[0].fires
 
 
 async def test_agents_come_and_go_with_their_files_and_the_settings(
