@@ -79,7 +79,8 @@ def _named(name: str, tools: Sequence[str]) -> str | None:
 class Model:
     """A server of all three interfaces. ``url`` is its address, ``seen`` the texts of its conversations, in order.
 
-    ``on_tool`` is awaited before it calls a tool. With ``reads`` off it never reads mail.
+    ``on_tool`` is awaited before it calls a tool, ``on_end`` before it ends a turn. With ``reads`` off it never reads
+    mail.
     """
 
     def __init__(self) -> None:
@@ -87,6 +88,7 @@ class Model:
         self.answers: list[Answer] = []
         self.reads = True
         self.on_tool: Callable[[], Awaitable[None]] | None = None
+        self.on_end: Callable[[], Awaitable[None]] | None = None
         self._handled: set[str] = set()
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/messages", self._anthropic)
@@ -121,8 +123,9 @@ class Model:
             tools = [tool for tool in tools if not tool.endswith(_INBOX)]
         answer = decide(items, tools, self._handled)
         self.answers.append(answer)
-        if answer.tool is not None and self.on_tool is not None:
-            await self.on_tool()
+        told = self.on_end if answer.tool is None else self.on_tool
+        if told is not None:
+            await told()
         return answer
 
     # -- Anthropic -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +128,28 @@ def _needs(name: str) -> Callable[[Any], Any]:
 
 async def _sends_in_mid_turn(account: Account, host: str) -> list[str]:
     """Have mail come while the model's first tool runs. Returns a list that gets the message's id."""
+    sent, account.model.on_tool = _sends_once(account, host)
+    return sent
+
+
+async def _is_kept_at_its_end(account: Account, host: str, *words: str) -> None:
+    """Run a turn that mail comes to when all is said. The hook at its end has the model go on, and it reads."""
+    sent, account.model.on_end = _sends_once(account, host)
+    before = len(account.model.answers)
+    await account.run(*words)
+    tools = [answer.tool for answer in account.model.answers[before:]]
+    assert (tools[0], str(tools[1]).rpartition("__")[2], tools[-1]) == (None, "relay_inbox", None), tools
+    assert await _has_read(account.ann, sent[0])
+
+
+def _sends_once(account: Account, host: str) -> tuple[list[str], Callable[[], Awaitable[None]]]:
     sent: list[str] = []
 
     async def send() -> None:
         if not sent:
             sent.append((await account.ann.send(account.session(host).name, "in mid-turn")).message_id)
 
-    account.model.on_tool = send
-    return sent
+    return sent, send
 
 
 async def _is_read_in_mid_turn(account: Account, host: str, sent: list[str]) -> None:
@@ -163,6 +177,7 @@ async def test_claude_code(account: Account) -> None:
     claude = str(fetch.path("claude"))
     assert "DONE" in await account.run(claude, "-p", prompt, "--allowedTools", "Bash,mcp__clawlink")
     await _is_read_in_mid_turn(account, "claude", sent)
+    await _is_resumed(account, claude)
     # A session that is idle on a screen is woken, and reads.
     for file in (account.home / ".clawlink" / "sessions").iterdir():
         file.unlink()
@@ -199,6 +214,22 @@ async def test_claude_code(account: Account) -> None:
     await reading
 
 
+async def _is_resumed(account: Account, claude: str) -> None:
+    """A session whose screen is closed is gone on with. Nobody allows its tools there but the adapter."""
+    own = account.home / ".clawlink" / "wake.toml"
+    own.write_text('[agents."claude-*"]\nchain = ["resume"]\n')
+    account.environ["PATH"] = os.pathsep.join((str(Path(claude).parent), account.environ["PATH"]))
+    waking = await account.start(sys.executable, "-m", "clawlink", "wake")
+    assert waking.stdout is not None
+    assert b"watching" in await asyncio.wait_for(waking.stdout.readline(), _PATIENCE)
+    id = (await account.ann.send(account.session("claude").name, "to a closed one")).message_id
+    await eventually(lambda: _has_read(account.ann, id), seconds=_PATIENCE)
+    await eventually(lambda: _is_woken(account.ann, id, "resume"), seconds=_PATIENCE)
+    await eventually(lambda: _is(account.session("claude").ended), seconds=_PATIENCE)
+    await account.end(waking)
+    own.unlink()
+
+
 def _drain(screen: int) -> None:
     try:
         while os.read(screen, 65536):
@@ -226,6 +257,9 @@ async def test_codex(account: Account) -> None:
     trusted = ("--skip-git-repo-check", "--dangerously-bypass-hook-trust")
     assert "DONE" in await account.run(codex, "exec", *trusted, 'CALL exec_command {"cmd": "echo hi"} END')
     await _is_read_in_mid_turn(account, "codex", sent)
+    for file in (account.home / ".clawlink" / "sessions").iterdir():
+        file.unlink()
+    await _is_kept_at_its_end(account, "codex", codex, "exec", *trusted, "say hello")
 
 
 @_needs("codex")

@@ -72,8 +72,10 @@ async def test_an_ended_session_is_resumed_without_its_screen(tmp_path: Path, mo
     binaries.mkdir()
     project.mkdir()
     log = tmp_path / "log.json"
+    names = ("agents", "delegate", "inbox", "report", "tasks", "tell")
+    allowed = ",".join(f"mcp__clawlink__relay_{name}" for name in names)
     wanted = {
-        "claude": ["-p", "--resume", "ID", NOTICE.text],
+        "claude": ["-p", "--resume", "ID", NOTICE.text, "--allowedTools", allowed],
         "codex": ["exec", "resume", "ID", NOTICE.text],
         "gemini": ["--resume", "ID", "-p", NOTICE.text],
         "cursor": ["--resume", "ID", "-p", NOTICE.text],

@@ -8,6 +8,7 @@ from typing import Any
 
 from clawlink.doors.mcp.wire import rpc, tools
 from clawlink.doors.mcp.wire.rpc import Answer, Cancelled, ToolCall, hear
+from clawlink.wake.adapters import RESUMES
 
 META = {rpc.META_VERSION: "2026-07-28", rpc.META_CAPABILITIES: {}}
 _CALL: dict[str, Any] = {"name": "relay_tell", "arguments": {"to": "a", "text": "b"}}
@@ -132,6 +133,12 @@ def test_a_relay_offers_no_tool_for_files_of_its_own_machine() -> None:
     assert isinstance(heard, Answer)
     assert "path" not in json.dumps(heard.body)
     assert error_of(hear(ask("tools/call", {"name": "relay_fetch_file"}), {}, there)) == (200, rpc.INVALID_PARAMS)
+
+
+def test_a_session_that_nobody_watches_may_use_the_tools_that_reach_no_file() -> None:
+    words = RESUMES["claude"]("ID", "text")
+    names = sorted(tool.name for tool in tools.TOOLS if not tool.local)
+    assert words[words.index("--allowedTools") + 1] == ",".join(f"mcp__clawlink__{name}" for name in names)
 
 
 def test_the_tools_are_few_and_their_words_cost_a_model_little() -> None:
