@@ -486,6 +486,30 @@ def test_the_command_in_the_settings_is_a_hook_that_works(call: Run, relay: str,
     assert server == {"command": sys.executable, "args": [*own_command()[1:], "mcp", "--relay", relay]}
 
 
+def test_cursor_can_read_its_hooks_though_an_address_is_among_them(call: Run, account: Path) -> None:
+    """The names of events, ``version``, and commands as entries are those of https://cursor.com/docs/hooks.
+
+    Builds of September 2026 refuse a file with an unknown event as a whole. They cut each line of it at two slashes.
+    """
+    hooks = account / ".cursor" / "hooks.json"
+    hooks.parent.mkdir()
+    hooks.write_text('{"version": 1, "hooks": {"stop": [{"command": "x", "see": "https://x.org///a"}]}}')
+    connect = ("--relay", "https://relay.example.org:9077", "connect", "cursor", "--yes")
+    for _ in range(2):
+        call(*connect).ok()
+        read = json.loads("\n".join(line.partition("//")[0] for line in hooks.read_text().splitlines()))
+        assert read["version"] == 1
+        assert set(read["hooks"]) == {"sessionStart", "beforeSubmitPrompt", "postToolUse", "stop", "sessionEnd"}
+        assert read["hooks"]["stop"][0] == {"command": "x", "see": "https://x.org///a"}
+        for event, entries in read["hooks"].items():
+            assert "--host cursor --relay https://relay.example.org:9077" in entries[-1]["command"], event
+        assert call(*connect).ok().out == "Connected already.\n"
+        # A file that an older ClawLink wrote is mended.
+        hooks.write_text(json.dumps(read))
+    call("connect", "cursor", "--undo", "--yes").ok()
+    assert list(json.loads(hooks.read_text())["hooks"]) == ["stop"]
+
+
 def test_what_cannot_be_merged_is_left_and_named(call: Run, account: Path) -> None:
     (account / ".gemini").mkdir()
     (account / ".cursor").mkdir()

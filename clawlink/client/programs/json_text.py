@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SECOND_SLASH = re.compile("(?<=/)/")
 _INDENT = re.compile(r"^([ \t]+)\S", re.MULTILINE)
 
 
@@ -80,6 +81,11 @@ def written(settings: dict[str, Any], text: str | None) -> str:
     if text is None or not text.strip() or text.endswith("\n"):
         written += "\n"
     return written.replace("\n", "\r\n") if text is not None and "\r\n" in text else written
+
+
+def without_double_slashes(text: str) -> str:
+    """Return the same JSON with an escape between two slashes, for a reader that takes them for a comment."""
+    return _SECOND_SLASH.sub(r"\\/", text)
 
 
 def _json(value: Any, indent: str | None, line: str) -> str:

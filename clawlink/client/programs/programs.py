@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from clawlink import private
 from clawlink.client.hooks.rules import WAIT
-from clawlink.client.programs import merging, openclaw, opencode
+from clawlink.client.programs import json_text, merging, openclaw, opencode
 from clawlink.client.programs.json_text import Unmergeable
 from clawlink.client.programs.places import Place
 from clawlink.errors import Conflicted
@@ -51,6 +51,7 @@ class Program(NamedTuple):
     skills: str
     flat: bool = False  # an entry of hooks is the command itself
     head: Mapping[str, Any] = {}
+    cuts_comments: bool = False  # to it, two slashes begin a comment in the file of hooks, also within a text
     waits: tuple[str, ...] = ()  # events after which a hook waits for mail, to wake the session
     plugin: bool = False
     project_hooks: str | None = None
@@ -120,11 +121,18 @@ PROGRAMS = {
             ".cursor",
             ".cursor/hooks.json",
             ".cursor/mcp.json",
-            {"sessionStart": "SessionStart", "stop": "Stop", "sessionEnd": "SessionEnd"},
+            {
+                "sessionStart": "SessionStart",
+                "beforeSubmitPrompt": "UserPromptSubmit",
+                "postToolUse": "PostToolUse",
+                "stop": "Stop",
+                "sessionEnd": "SessionEnd",
+            },
             ".cursor/mcp.json",
             _SHARED_SKILLS,
             True,
             {"version": 1},
+            cuts_comments=True,
         ),
         Program(
             "opencode",
@@ -256,7 +264,8 @@ def _step(
         if undo:
             return merging.without_hooks(text or "", program.head)
         entries = {event: _entry(program, event, flags) for event in program.events}
-        return merging.with_hooks(text, entries, program.head)
+        merged = merging.with_hooks(text, entries, program.head)
+        return json_text.without_double_slashes(merged) if program.cuts_comments else merged
     command, args = _command()[0], [*_command()[1:], "mcp", *program.server_flags, *flags]
     if path.suffix == ".toml":
         return merging.without_table(text or "") if undo else merging.with_table(text, command, args)

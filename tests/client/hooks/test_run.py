@@ -102,6 +102,73 @@ def test_a_host_that_takes_the_words_of_a_block_for_a_prompt_ends_its_turn(
             assert [end and end["decision"] for end in said] == [*["deny"] * MAX_BLOCKS, None, None, None], turn
 
 
+def test_codex_takes_each_answer_by_its_schemas(hook: Run, sessions: Sessions, relay: str) -> None:
+    """It rests on codex-rs/hooks/schema/generated/*.command.output.schema.json, where no other field is allowed."""
+    common = {"continue", "stopReason", "suppressOutput", "systemMessage"}
+    inner = {"SessionStart": {"hookEventName", "additionalContext"}, "Stop": set[str]()}
+    inner |= dict.fromkeys(("UserPromptSubmit", "PostToolUse"), inner["SessionStart"])
+    with Client(relay) as ann:
+        ann.register("hook-ann-5")
+        for event, deciding in (
+            ("SessionStart", False),
+            ("UserPromptSubmit", False),
+            ("PostToolUse", False),
+            ("Stop", True),
+        ):
+            if event != "SessionStart":
+                ann.send(only(sessions).name, "hello")
+            said = hook(event, host="codex")
+            assert set(said) <= common | ({"decision", "reason"} if deciding else {"hookSpecificOutput"}), event
+            assert set(said.get("hookSpecificOutput", {})) <= inner[event], event
+            assert said.get("hookSpecificOutput", {}).get("hookEventName", event) == event
+        assert said["decision"] == "block"
+        assert "3 unread messages" in said["reason"], "a block wants a reason"
+        assert hook("Stop", host="codex", stop_hook_active=True)["decision"] == "block"
+
+
+def test_a_session_of_cursor_is_told_behind_a_tool_and_kept_a_few_times(
+    hook: Run, sessions: Sessions, relay: str
+) -> None:
+    """It rests on https://cursor.com/docs/hooks: ``conversation_id``, ``additional_context``, ``followup_message``.
+
+    A follow-up is the next prompt. That a prompt takes ``additional_context``, too, is from its build of September
+    2026.
+    """
+    own = secrets.token_hex(8)
+
+    def run(event: str, ours: str, **fields: Any) -> Any:
+        said = {
+            "conversation_id": own,
+            "generation_id": "g",
+            "workspace_roots": ["/x/shop"],
+            "cursor_version": "3.7.21",
+        }
+        return hook(ours, host="cursor", session_id=own, **{**said, "hook_event_name": event, **fields})
+
+    with Client(relay) as ann:
+        ann.register("hook-ann-6")
+        assert list(run("sessionStart", "SessionStart", composer_mode="agent")) == ["additional_context"]
+        me = only(sessions)
+        assert (me.session_id, me.name.rpartition("-")[0]) == (own, "cursor-shop")
+        assert run("beforeSubmitPrompt", "UserPromptSubmit", prompt="hi", attachments=[]) is None
+        first = ann.send(me.name, "one").message_id
+        tool = {"tool_name": "Shell", "tool_input": {"command": "ls"}, "tool_output": '{"output": "", "exitCode": 0}'}
+        told = run("postToolUse", "PostToolUse", **tool)
+        assert list(told) == ["additional_context"]
+        assert first in told["additional_context"]
+        assert len(told["additional_context"]) <= 10_000
+        assert run("postToolUse", "PostToolUse", **tool) is None
+        ends = []
+        for count in range(MAX_BLOCKS + 2):
+            ends.append(run("stop", "Stop", status="completed", loop_count=count))
+            run("beforeSubmitPrompt", "UserPromptSubmit", prompt="a follow-up", attachments=[])
+            if ends[-1] is None:
+                break
+        assert [list(end or ()) for end in ends] == [["followup_message"]] * MAX_BLOCKS + [[]]
+        assert run("sessionEnd", "SessionEnd") is None
+        assert only(sessions).ended
+
+
 def test_a_session_keeps_where_its_host_has_its_sessions(
     hook: Run, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
