@@ -21,10 +21,10 @@ from clawlink.server.address import Addresses
 from clawlink.server.ceiling import HEAD_SECONDS, Ceiling, Seat
 from clawlink.server.flow import UnreadReplies, Watch, on_its_way, unwritten
 from clawlink.server.handover import Handover, Handovers, has_come
-from clawlink.server.masks import Masked
 from clawlink.server.request import Request
 from clawlink.server.response import as_bytes, as_response, reply_failure
 from clawlink.server.router import Router
+from clawlink.server.ws_connection import Masked
 
 # The longest key of a file, all of it percent-encoded, and the rest of its address.
 _MAX_LINE_BYTES = 3 * 4 * MAX_KEY_LENGTH + 1024

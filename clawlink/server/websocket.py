@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from aiohttp import WSMsgType, hdrs, web
@@ -30,7 +30,7 @@ from clawlink.relay.relay import Relay
 from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
 from clawlink.server.request import Handler, Request, by_the_way, origin_of, parameter, read_query
 from clawlink.server.ws_connection import LINGER_SECONDS, Websocket, Websockets
-from clawlink.server.ws_protocol import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
+from clawlink.server.ws_protocol import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame, use_cases
 
 _log = logging.getLogger("clawlink.push")
 
@@ -54,6 +54,7 @@ class WebsocketEndpoint:
     def __init__(self, relay: Relay, websockets: Websockets) -> None:
         self._relay = relay
         self._websockets = websockets
+        self._use_cases = use_cases(relay)
         self._sessions: set[_Session] = set()
 
     @property
@@ -101,7 +102,9 @@ class WebsocketEndpoint:
             compress=request.address not in LOOPBACK_HOSTS,
         )
         consumer = relay.consumer(agent, lease=ask.lease or relay.limits.lease, credit=ask.credit)
-        session = _Session(relay, agent, agent_key, websocket, request, consumer, acks=ask.lease is not None)
+        session = _Session(
+            relay, self._use_cases, agent, agent_key, websocket, request, consumer, acks=ask.lease is not None
+        )
         self._sessions.add(session)
         relay.sockets.add(agent.id, session)
         try:
@@ -119,6 +122,7 @@ class _Session:
     def __init__(
         self,
         relay: Relay,
+        use_cases: Mapping[str, Callable[..., Awaitable[Any]]],
         agent: Agent,
         agent_key: str | None,
         websocket: Websocket,
@@ -128,6 +132,7 @@ class _Session:
         acks: bool,
     ) -> None:
         self._relay = relay
+        self._use_cases = use_cases
         self._agent = agent
         self._agent_id = agent.id
         self._agent_key = agent_key
@@ -269,7 +274,7 @@ class _Session:
             await self._sender.text(error_frame(bad.id, bad.error))
             return
         try:
-            reply = await frame.act(self._relay, await self._acting())
+            reply = await self._use_cases[frame.type](await self._acting(), frame.ask, *frame.further)
         except Exception as failure:
             facts = {"route": mailbox_paths.SOCKET.path, "frame": frame.type, **self._origin}
             await self._sender.text(error_frame(frame.id, refusal(self._relay, failure, facts, _log)))

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from clawlink.domain.agent import Agent
 from clawlink.domain.dense_json import MAX_PARTS, read_object
 from clawlink.domain.limits import MAX_ID_LENGTH, MAX_JSON_DEPTH
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed
@@ -19,24 +18,20 @@ from clawlink.relay.tasks.submit import Own
 from clawlink.server.request import too_deep
 
 _encoder = msgspec.json.Encoder()
-_USES: Mapping[str, Callable[[Relay], Callable[..., Awaitable[Any]]]] = {
-    type: attrgetter(row.use) for type, row in paths.FRAMES.items()
-}
+
+
+def use_cases(relay: Relay) -> Mapping[str, Callable[..., Awaitable[Any]]]:
+    """Return the use case of each type of frame. It takes the agent, the request, and what is ``further``."""
+    return {type: attrgetter(row.use)(relay) for type, row in paths.FRAMES.items()}
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """A valid frame: its type, the id for its answer, and the request; the further fields of a delegation."""
+    """A valid frame: its type, the id for its answer, the request, and further arguments of its use case."""
 
     type: str
     id: str | int | None
     ask: Any
-    own: Own | None = None
-
-    def act(self, relay: Relay, agent: Agent) -> Awaitable[Any]:
-        """Do what the frame asks for, and return the struct of the reply."""
-        use = _USES[self.type](relay)
-        does: Awaitable[Any] = use(agent, self.ask) if self.own is None else use(agent, self.ask, self.own)
-        return does
+    further: tuple[Own, ...] = ()
 
 
 class BadFrame(Exception):
@@ -48,11 +43,11 @@ class BadFrame(Exception):
         self.id = id
 
 
-def _further(fields: Mapping[str, Any]) -> Own | None:
-    """Return the further fields of a delegation, as clients of 1.0.x write it; None if all its fields are known."""
+def _further(fields: Mapping[str, Any]) -> tuple[Own, ...]:
+    """Return the further fields of a delegation, as clients of 1.0.x write it; nothing if all its fields are known."""
     further = {name: value for name, value in fields.items() if name not in requests.Delegate.__struct_fields__}
     id = further.get("message_id")
-    return Own(id if isinstance(id, str) else None, further) if further else None
+    return (Own(id if isinstance(id, str) else None, further),) if further else ()
 
 
 def read_frame(text: str, agent_id: str) -> Frame:
@@ -84,7 +79,7 @@ def read_frame(text: str, agent_id: str) -> Frame:
         ask = read_fields(fields, row.body)
     except BadRequest as error:
         raise BadFrame(error, id) from None
-    return Frame(row.name, id, ask, _further(fields) if row is paths.DELEGATE else None)
+    return Frame(row.name, id, ask, _further(fields) if row is paths.DELEGATE else ())
 
 
 def _require_short(id: str) -> None:

@@ -19,6 +19,7 @@ from clawlink.server.request import Request
 _PACK_BYTES = 4096
 _PIECE_BYTES = 64 * 1024
 _FINAL = 0x80
+_TEXT, _PING, _PONG = _FINAL | WSMsgType.TEXT, _FINAL | WSMsgType.PING, _FINAL | WSMsgType.PONG
 _SHORT, _LONG, _HUGE = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
 
 
@@ -73,14 +74,14 @@ class Sender:
                 await self._ws.send_frame(frame, WSMsgType.TEXT, self._packing)
             self._undrained += len(frame)
         else:
-            self._add(WSMsgType.TEXT, frame)
+            self._add(_TEXT, frame)
         if self._undrained >= _PIECE_BYTES:
             await self._drain()
 
     def notice(self, frame: bytes) -> None:
         """Send a text frame that may be lost: it is, where the peer is behind in reading."""
         if self._transport is not None and unwritten(self._transport) < _PIECE_BYTES:
-            self._add(WSMsgType.TEXT, frame)
+            self._add(_TEXT, frame)
             self.flush()
 
     @property
@@ -90,11 +91,11 @@ class Sender:
 
     def ping(self, data: bytes) -> None:
         """Send a ping."""
-        self._add(WSMsgType.PING, data)
+        self._add(_PING, data)
 
     async def pong(self, data: bytes) -> None:
         """Send a pong, and wait while the peer is behind in reading: there may be very many."""
-        self._add(WSMsgType.PONG, data)
+        self._add(_PONG, data)
         if self._undrained >= _PIECE_BYTES:
             await self._drain()
 
@@ -109,19 +110,18 @@ class Sender:
         if piece and self._transport is not None and not has_gone(self._transport):
             self._transport.write(b"".join(piece))
 
-    def _add(self, kind: WSMsgType, data: bytes) -> None:
-        transport = self._transport
-        if self._stopped or has_gone(transport):
-            raise ConnectionResetError("the peer has gone")
+    def _add(self, opcode: int, data: bytes) -> None:
         if not self._piece:
+            if self.closed:
+                raise ConnectionResetError("the peer has gone")
             self._turn.add(self, self._loop)
         size = len(data)
         if size < 126:
-            head = _SHORT.pack(_FINAL | kind, size)
+            head = _SHORT.pack(opcode, size)
         elif size < 1 << 16:
-            head = _LONG.pack(_FINAL | kind, 126, size)
+            head = _LONG.pack(opcode, 126, size)
         else:
-            head = _HUGE.pack(_FINAL | kind, 127, size)
+            head = _HUGE.pack(opcode, 127, size)
         self._piece += head, data
         self._undrained += size
 

@@ -6,7 +6,7 @@ import asyncio
 import struct
 from urllib.parse import urlsplit
 
-from clawlink.server.masks import Masked
+from clawlink.server.ws_connection import Masked
 from tests.conftest import Running, Serve
 from tests.tables import each
 
