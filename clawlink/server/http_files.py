@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.utils import formatdate
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -265,8 +266,14 @@ def etag_of(version: Version) -> str:
     return f'"{version.revision}"'
 
 
+@lru_cache(maxsize=64)
+def http_date(second: int) -> str:
+    """Write a time as headers have it."""
+    return formatdate(second, usegmt=True)
+
+
 def _modified(version: Version) -> str:
-    return formatdate(version.written_at, usegmt=True)
+    return http_date(int(version.written_at))
 
 
 def ids(named: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from clawlink.domain.file import Content
 from clawlink.store.bodies import PIECE_BYTES, Body, Ending, InMemory, OnDisk, Slabs, on_disk, unbroken
-from clawlink.store.holds import Held, Holds
+from clawlink.store.contents import Held, Holds
 
 # Parts of this size stay as they came: copying them would cost more than it saves.
 _KEPT_BYTES = 16 * 1024
@@ -101,10 +101,6 @@ class LocalBlobs(Holds[_Held]):
 
     # -- for drafts --------------------------------------------------------------------------------------------------
 
-    def grow(self, size: int) -> None:
-        """Count bytes that have come, or gone again."""
-        self.used += size
-
     def accept(self, content: Content, body: Body) -> Content:
         """Take over a finished draft, or let it go if its content is here already."""
         name = self.name_of(content)
@@ -144,11 +140,8 @@ class LocalDraft:
         self._gathered_bytes = 0
         self._hash = hashlib.sha256()
         self._over = False
-
-    @property
-    def size(self) -> int:
+        self.size = 0
         """How many bytes it has."""
-        return self._body.size + self._gathered_bytes
 
     @property
     def digest(self) -> str:
@@ -184,7 +177,8 @@ class LocalDraft:
 
     def _count(self, data: bytes) -> None:
         self._hash.update(data)
-        self._blobs.grow(len(data))
+        self.size += len(data)
+        self._blobs.used += len(data)
 
     def mark(self) -> _Mark:
         """Return a mark for ``back_to``."""
@@ -192,7 +186,8 @@ class LocalDraft:
 
     def back_to(self, mark: _Mark) -> None:
         """Forget the bytes written since ``mark``, which can be used once."""
-        self._blobs.grow(mark.size - self.size)
+        self._blobs.used += mark.size - self.size
+        self.size = mark.size
         self._hash = mark.hash
         if mark.size <= self._body.size:
             self._gathered, self._gathered_bytes = [], 0
@@ -215,12 +210,12 @@ class LocalDraft:
             raise AssertionError("a draft is kept or discarded, and only once")
         self._over = True
         body: Body = self._body if not self._gathered else Ending(self._body, b"".join(self._gathered))
-        self._gathered = []  # they are the content's from here on; the size stays known
+        self._gathered = []  # they are the content's from here on
         return self._blobs.accept(Content(self._hash.hexdigest(), self.size, scope), body)
 
     def discard(self) -> None:
         """Forget it, unless it was kept."""
         if not self._over:
             self._over = True
-            self._blobs.grow(-self.size)
+            self._blobs.used -= self.size
             self._blobs.let_go(self._body)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from clawlink.domain import file as rules
@@ -45,7 +45,7 @@ class FileQuota:
         # way.
         self.reclaim: Callable[[int], None] = lambda size: None
         self.under_way: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        core.memory.count(lambda: blobs.memory)
+        core.memory.count(blobs)
         core.memory.trim = blobs.trim
         if blobs.memory_for(MIB) >= MIB:
             core.memory.contents_of = lambda origin: self._held_by(origin, but=None, replaced=None)
@@ -264,8 +264,9 @@ class UploadBuffer:
         await self._require_room(size)
 
     async def _require_room(self, size: int) -> None:
-        if size > self._quota.free:
-            self._quota.reclaim(size - self._quota.free)
+        missing = size - self._quota.free
+        if missing > 0:
+            self._quota.reclaim(missing)
         if size > self._quota.free and self._replacing is None:
             self._replacing = await self._quota.replaces(self.key)
         if self._quota.contended(size):
@@ -293,29 +294,26 @@ class UploadBuffer:
         await self._on_disk(self._draft.flush())
 
     async def _on_disk(self, work: Awaitable[None]) -> None:
-        with self._to_disk():
-            await work
-
-    @contextmanager
-    def _to_disk(self) -> Iterator[None]:
-        """Turn a failure of the disk into StorageFull, or StoreUnavailable if the bytes are lost."""
         try:
-            yield
-        except LostWrites as error:
+            await work
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> StorageFull | StoreUnavailable:
+        """Return the error for a failure of the disk."""
+        why = error.strerror or str(error)
+        self._quota.refusal_log.disk(why)
+        if isinstance(error, LostWrites):
             self.lost = True
-            self._quota.refusal_log.disk(error.strerror or str(error))
-            raise StoreUnavailable(
-                f"the disk of the relay failed ({error.strerror or error}), and no byte of {self.key!r} is kept; "
+            return StoreUnavailable(
+                f"the disk of the relay failed ({why}), and no byte of {self.key!r} is kept; "
                 "send it again from its beginning",
                 retry_after=_LOST_RETRY_SECONDS,
-            ) from error
-        except OSError as error:
-            self._quota.refusal_log.disk(error.strerror or str(error))
-            raise StorageFull(
-                f"the relay could not write {self.key!r} to its disk ({error.strerror or error}); "
-                "delete files, or make room on it",
-                current={"free": 0},
-            ) from error
+            )
+        return StorageFull(
+            f"the relay could not write {self.key!r} to its disk ({why}); delete files, or make room on it",
+            current={"free": 0},
+        )
 
     def mark(self) -> Any:
         """Return a mark for ``back_to``."""
@@ -327,8 +325,10 @@ class UploadBuffer:
 
     def keep(self, scope: str = "") -> Content:
         """Make it a content of this scope, held once. Raises StorageFull, StoreUnavailable."""
-        with self._to_disk():
+        try:
             content = self._draft.keep(scope)
+        except OSError as error:
+            raise self._refusal(error) from error
         self._quota.arrived(self)
         return content
 

@@ -47,8 +47,9 @@ class Uploads:
         self._files = files
         self._quota = file_quota
         self._by_id: dict[str, Upload] = {}
-        self._memory = 0
-        core.memory.count(lambda: self._memory)
+        self.memory = 0
+        """The bytes of memory that they take beside their contents."""
+        core.memory.count(self)
         file_quota.reclaim = self._reclaim
         file_quota.under_way = self.under_way
 
@@ -123,7 +124,7 @@ class Uploads:
 
     def _add(self, upload: Upload) -> None:
         self._by_id[upload.id] = upload
-        self._memory += upload.footprint
+        self.memory += upload.footprint
         self._extend(upload)
 
     async def _note(self, upload: Upload) -> None:
@@ -380,7 +381,7 @@ class Uploads:
     def _remove(self, id: str) -> bool:
         """Take an upload off the list; return False if it is not there."""
         upload = self._by_id.pop(id, None)
-        self._memory -= 0 if upload is None else upload.footprint
+        self.memory -= 0 if upload is None else upload.footprint
         return upload is not None
 
     def _let_go(self, upload: Upload) -> None:

@@ -132,13 +132,13 @@ class Files:
 
     async def _require_place(self, agent: Agent) -> None:
         """Refuse a file too many, of all or of an agent's share. Raises StorageFull."""
-        keys = (PRESENT, RESTRICTED, ABSENT)
-        there = [await self._core.store.usage(SharedFile, key) for key in keys]
+        places = [(SharedFile, key) for key in (PRESENT, RESTRICTED, ABSENT)]
+        there = (await self._core.store.admission((), places)).indexes
         shares, origin = self._core.shares, agent.origin
         await shares.require(
             StorageFull,
             origin,
-            lambda: shares.under(origin, *((SharedFile, key) for key in keys)),
+            lambda: shares.under(origin, *places),
             count=Limit(self._core.limits.max_files, sum(usage.count for usage in there), 1),
             holds="the relay has",
             what="files, locks and files deleted lately",

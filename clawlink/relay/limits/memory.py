@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from clawlink.domain.broadcast import Broadcast
 from clawlink.domain.delivery import Delivery
@@ -55,13 +55,21 @@ async def _nothing(origin: Origin) -> Held:
     return Usage(0, 0), Usage(0, 0)
 
 
+class Keeper(Protocol):
+    """A keeper of something beside the records."""
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes of memory it takes now."""
+
+
 class Memory:
     """The room that records take, and the room that is left. It is on the disk if the store is ``on_disk``."""
 
     def __init__(self, store: Store, limits: Limits, stats: Stats, *, on_disk: bool = False) -> None:
         self._store = store
         self._stats = stats
-        self._beside: list[Callable[[], int]] = []
+        self._beside: list[Keeper] = []
         self._most, self._field = (limits.max_data, "max_data") if on_disk else (limits.max_memory, "max_memory")
         self._room = f"bytes {'on its disk' if on_disk else 'of memory'}"
         self._for_new = int(self._most * NEW_WORK_SHARE)
@@ -86,9 +94,9 @@ class Memory:
         """The name of that limit."""
         return self._field
 
-    def count(self, used: Callable[[], int]) -> None:
-        """Count what ``used`` returns, too."""
-        self._beside.append(used)
+    def count(self, keeper: Keeper) -> None:
+        """Count what a keeper of something else takes, too."""
+        self._beside.append(keeper)
 
     async def used(self) -> int:
         """Return about how many bytes of memory are in use."""
@@ -98,8 +106,8 @@ class Memory:
     def _now(self) -> int:
         """Return what is in use, with the records as last read."""
         used = self._records
-        for beside in self._beside:
-            used += beside()
+        for keeper in self._beside:
+            used += keeper.memory
         return used
 
     def has_plenty(self, size: int, read: Admission | None = None) -> bool:
@@ -111,8 +119,8 @@ class Memory:
         if read is not None:
             self._records = read.memory  # each message comes by here
         used = self._records + size
-        for beside in self._beside:
-            used += beside()
+        for keeper in self._beside:
+            used += keeper.memory
         return used <= self._calm
 
     async def require(self, size: int, origin: Origin, *, answers: bool = False, read: Admission | None = None) -> None:

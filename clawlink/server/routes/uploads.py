@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from email.utils import formatdate
 
 from aiohttp import hdrs
 
@@ -198,7 +197,7 @@ async def upload_otherwise(relay: Relay, request: Request) -> Reply:
 
 
 def _progress(upload: Upload) -> dict[str, str]:
-    headers = {"Upload-Offset": str(upload.offset), "Upload-Expires": formatdate(upload.expires_at, usegmt=True)}
+    headers = {"Upload-Offset": str(upload.offset), "Upload-Expires": http_files.http_date(int(upload.expires_at))}
     if upload.written is not None:
         headers["ClawLink-Version"] = str(upload.written.revision)
         headers["ClawLink-SHA256"] = upload.written.content.digest

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from clawlink.domain.file import Content
 from clawlink.store.bodies import PIECE_BYTES, OnDisk, unbroken
-from clawlink.store.holds import Held, Holds
+from clawlink.store.contents import Held, Holds
 from clawlink.store.sqlite.drafts import FolderDraft, remove
 from clawlink.store.sqlite.room import Room, sync_folder
 
