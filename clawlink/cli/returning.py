@@ -69,7 +69,7 @@ def known_elsewhere(ctx: Context, where: Where, name: str) -> Where:
     The kept key goes there only after the relay has proved that it is the same. Neither key nor token goes there
     before.
     """
-    from clawlink.client.moved import kept_elsewhere
+    from clawlink.client.proof import kept_elsewhere
 
     if where.saved is not None:
         return where

@@ -35,7 +35,7 @@ def register_and_keep(
     """
     if not name:
         raise BadRequest("a client with keep=True registers under a name: give one", field="name")
-    from clawlink.client.moved import forget_moved
+    from clawlink.client.proof import forget_moved
 
     identities, me = Identities(home()), client.identity
     with identities.place(name) as place:
@@ -76,6 +76,6 @@ def register_and_keep(
 
 
 def _elsewhere(identities: Identities, name: str, client: Client) -> Saved | None:
-    from clawlink.client.moved import kept_elsewhere
+    from clawlink.client.proof import kept_elsewhere
 
     return kept_elsewhere(identities, name, client.relay, ca=client.ca, timeout=client.timeout, warn=_log.warning)

@@ -1,4 +1,7 @@
-"""Ask the peer at a new address to prove that it is the known relay. See ``clawlink.protocol.proof``."""
+"""Ask the peer at a new address to prove that it is the known relay, and find the identity that is kept for it.
+
+See ``clawlink.protocol.proof``.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,17 @@ import http.client
 import os
 import secrets
 import ssl
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import msgspec
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from clawlink.errors import NotARelay, RelayUnreachable
+from clawlink.client.address import address
+from clawlink.client.identity import Identities, Saved
+from clawlink.client.sync import Client
+from clawlink.domain.agent import fold
+from clawlink.errors import ClawLinkError, NotARelay, RelayUnreachable
 from clawlink.protocol import paths, replies, requests
 from clawlink.protocol.proof import is_proven, key_id, place
 
@@ -61,3 +69,43 @@ def _connection(relay: str, ca: str | None, timeout: float) -> http.client.HTTPC
     folder = os.path.isdir(path)
     trusted = ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
     return http.client.HTTPSConnection(host, url.port or 443, timeout=timeout, context=trusted)
+
+
+def kept_elsewhere(
+    identities: Identities, name: str, relay: str, *, ca: str | None, timeout: float, warn: Callable[[str], None]
+) -> Saved | None:
+    """Return the kept identity of this name for the same relay at another address; None if there is none.
+
+    The kept key counts only after the relay has proved that it is the same. Neither key nor token is sent before.
+    ``warn`` is called with a sentence if the relay claims to be the same, and cannot prove it. This call blocks.
+    """
+    kept = [
+        saved
+        for saved in identities.matching(named=name, relay=None)
+        if saved.relay_id and saved.agent_key and saved.relay_key and fold(saved.name) == fold(name)
+    ]
+    if not kept:
+        return None
+    try:
+        with Client(relay, timeout=timeout, ca=ca) as stranger:
+            relay_id = stranger.health().relay_id
+        for saved in kept:
+            if saved.relay_id != relay_id or saved.agent_key is None or saved.relay_key is None:
+                continue
+            if is_same_relay(
+                relay, agent_key=saved.agent_key, relay_key=saved.relay_key, ca=ca or saved.ca, timeout=timeout
+            ):
+                return saved
+            warn(
+                f"{relay} says that it is the relay of {saved.name!r} at {saved.relay}, and cannot prove it: "
+                "the kept key is not sent there; use the old address, or https with a name that the relay allows"
+            )
+    except ClawLinkError:  # the register shows the fault there
+        pass
+    return None
+
+
+def forget_moved(identities: Identities, before: Saved | None, relay: str) -> None:
+    """Forget the identity of the old address, once that of the new one is kept."""
+    if before is not None and address(before.relay) != address(relay):
+        identities.forget(before)

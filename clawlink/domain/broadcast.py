@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from clawlink.domain.agent import Agent, fold, is_same
+from clawlink.domain.agent import Agent, by_pattern, fold, is_same
 from clawlink.domain.record import SETTLED, text_bytes
 from clawlink.domain.shares import Origin, holder
 
@@ -123,3 +123,24 @@ def by_tag(tag: str) -> str:
 def by_author(agent_id: str) -> str:
     """Return the index key of an agent's kept broadcasts."""
     return "author:" + agent_id
+
+
+# Topics, and the patterns by which agents subscribe to them, both without regard to case. ``research`` is that topic
+# alone, ``build.*`` all that begin with ``build.``, and ``*`` every topic.
+EVERYTHING = "*"
+_BELOW = ".*"
+
+
+def matches(pattern: str, topic: str) -> bool:
+    """Return True if a topic falls under a pattern."""
+    wanted, given = fold(pattern), fold(topic)
+    if wanted == EVERYTHING:
+        return True
+    return given.startswith(wanted[:-1]) if wanted.endswith(_BELOW) else given == wanted
+
+
+def pattern_keys(topic: str) -> list[str]:
+    """Return the index keys of all patterns that a topic falls under: under them its subscribers are found."""
+    given = fold(topic)
+    wider = [given[: at + 1] + "*" for at, letter in enumerate(given) if letter == "."]
+    return [by_pattern(pattern) for pattern in dict.fromkeys((EVERYTHING, given, *wider))]

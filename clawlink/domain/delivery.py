@@ -7,7 +7,6 @@ from enum import Enum
 import msgspec
 
 from clawlink.domain.agent import Agent, is_same
-from clawlink.domain.attempts import AttemptEnd
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED, text_bytes
 from clawlink.domain.shares import Origin, holder
@@ -22,6 +21,16 @@ class State(str, Enum):
     ACKED = "acked"
     EXPIRED = "expired"
     DEAD = "dead"
+
+
+class AttemptEnd(str, Enum):
+    """How an attempt ended."""
+
+    LAPSED = "lapsed"  # the reader was silent until its lease was over
+    GIVEN_BACK = "given_back"  # the reader gave the message back
+    CONNECTION_ENDED = "connection_ended"  # the reader's connection ended after it had read the message
+    TAKEN_BACK = "taken_back"  # the agent was silent, or left, after it had acknowledged the task
+    UNDELIVERABLE = "undeliverable"  # the reader's protocol has no way to carry the message
 
 
 class Sender(msgspec.Struct, frozen=True, gc=False):

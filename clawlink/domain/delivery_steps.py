@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from clawlink.domain.attempts import AttemptEnd
-from clawlink.domain.delivery import ACKED, DEAD, PENDING, Delivery, State, due, require_receipt
+from clawlink.domain.delivery import ACKED, DEAD, PENDING, AttemptEnd, Delivery, State, due, require_receipt
 from clawlink.domain.wake import Wake, added
 from clawlink.errors import LeaseLost
 

@@ -122,3 +122,28 @@ def _require_readable(text: bytes, shapes: bytes, large: bytes, field: str) -> N
         field=field,
         limit=MAX_LARGE_NUMBERS,
     )
+
+
+_NOT_MARKS = bytes(set(range(256)) - set(b'[{,"'))
+
+
+def parts_in(text: bytes) -> int:
+    """Return the number of arrays, objects and commas of a JSON text, without those in its strings."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = text.translate(None, _NOT_MARKS)
+    # Of the pieces between two quotes, every second is the inside of a string.
+    return sum(map(len, marks.split(b'"')[::2]))
+
+
+def has_too_many(text: bytes) -> bool:
+    """Return True if a JSON text has more than MAX_PARTS parts."""
+    return is_dense(text) and parts_in(text) > MAX_PARTS
+
+
+def built_if_light(value: Any) -> Any:
+    """Return JSON that stayed as it came as objects, unless it has more than MAX_PARTS parts."""
+    if not isinstance(value, Raw):
+        return value
+    text = bytes(value)
+    return value if has_too_many(text) else msgspec.json.decode(text)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from clawlink.domain import limits
-from clawlink.domain.attempts import AttemptEnd
+from clawlink.domain.delivery import AttemptEnd
 from clawlink.protocol.replies import Stop, TaskView
 from clawlink.protocol.requests import AgentId, Limit, MessageId, Recipient
 

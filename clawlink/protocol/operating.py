@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from clawlink.domain import limits
 from clawlink.domain.agent import OPERATOR
-from clawlink.domain.attempts import AttemptEnd
+from clawlink.domain.delivery import AttemptEnd
 from clawlink.domain.message import Priority as MessagePriority
 from clawlink.protocol import requests
 from clawlink.protocol.requests import (

@@ -5,8 +5,10 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from clawlink.domain import broadcast as rules
+from clawlink.domain.agent import by_pattern
 from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge
 from clawlink.domain.record import SETTLED
+from tests.tables import each
 
 TOLD = Broadcast("b1", 1, "mia", b"news", ("otto", "eve"), 1_000.0, 2_000.0)
 KEPT = Knowledge("b1", 1, "mia", b"news", "Build.Linux", ("Rain", "today"), 1_000.0, 2_000.0)
@@ -56,3 +58,61 @@ def test_authors_are_told_apart_by_case_as_all_ids_are() -> None:
 
 def test_what_is_kept_weighs_its_message_and_ends_when_it_was_said_to() -> None:
     assert (KEPT.weight, KEPT.ends_at) == (4, 2_000.0)
+
+
+@each(
+    ("pattern", "topic", "falls_under"),
+    [
+        ("*", "research", True),
+        ("*", "", True),
+        (" * ", "build.linux", True),
+        ("research", "research", True),
+        ("Research", " rESEARCH ", True),
+        ("research", "research.ai", False),
+        ("research.ai", "research", False),
+        ("build.*", "build.linux", True),
+        ("BUILD.*", "build.Linux.arm", True),
+        ("build.*", "build", False),
+        ("build.*", "building", False),
+        ("build.*", "rebuild.linux", False),
+        ("build*", "building", False),
+        ("build*", "build*", True),
+        ("*.linux", "build.linux", False),
+        ("", "", True),
+        ("", "research", False),
+        ("strasse", "Straße", True),
+    ],
+)
+def test_a_topic_falls_under_its_own_name_what_it_is_below_and_everything(
+    pattern: str, topic: str, falls_under: bool
+) -> None:
+    assert rules.matches(pattern, topic) is falls_under
+
+
+def test_the_index_keys_of_a_topic_are_those_of_the_patterns_it_falls_under() -> None:
+    texts = [
+        "",
+        " ",
+        "*",
+        " *",
+        "a",
+        "A",
+        "a.",
+        "a.*",
+        "A.*",
+        "a.b",
+        "a.b.*",
+        "a.b.c",
+        ".*",
+        ".",
+        "a*",
+        "*.a",
+        "b.*",
+        "..",
+        "\uff41.b",
+    ]
+    for pattern in texts:
+        for topic in texts:
+            found = by_pattern(pattern) in rules.pattern_keys(topic)
+            assert found is rules.matches(pattern, topic), (pattern, topic)
+    assert len(rules.pattern_keys("." * 128)) <= 130

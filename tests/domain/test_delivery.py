@@ -10,8 +10,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import delivery_steps
-from clawlink.domain.attempts import AttemptEnd
-from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.delivery import AttemptEnd, Delivery, State
 from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED
 from clawlink.errors import LeaseLost

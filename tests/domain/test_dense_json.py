@@ -9,8 +9,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from clawlink.domain import chain, dense_json, message
+from clawlink.domain.dense_json import MAX_PARTS, built_if_light, has_too_many, parts_in
 from clawlink.errors import BadRequest
 
 _MANY = b"[]," * dense_json.MAX_PARTS
@@ -140,3 +142,22 @@ def test_a_message_says_the_same_built_or_not() -> None:
         (stored, says({**content, "a": [1, 1]}), False),
     ):
         assert message.says_the_same(one, other) is same
+
+
+def test_parts_are_counted_outside_of_strings() -> None:
+    for value, parts in (
+        ([], 1),
+        ("a,b[{", 0),
+        ({"a,": ["x\\", '",[{', 1]}, 4),
+        ([[], {}, [1, 2]], 7),
+        ({'"': ',"\\'}, 1),
+        ("", 0),
+        (['""', "\n,", "é,"], 3),
+    ):
+        assert parts_in(json.dumps(value).encode()) == parts, value
+    dense = b"[" + b"[]," * MAX_PARTS + b"[]]"
+    prose = json.dumps({"a": ",\n" * MAX_PARTS}).encode()
+    assert (has_too_many(dense), has_too_many(prose), has_too_many(b"[1,2]")) == (True, False, False)
+    assert built_if_light(Raw(dense)) == Raw(dense)
+    assert built_if_light(Raw(prose)) == json.loads(prose)
+    assert built_if_light({"a": 1}) == {"a": 1}

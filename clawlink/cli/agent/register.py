@@ -79,7 +79,7 @@ def _registered(args: Namespace, ctx: Context) -> tuple[Registered, Saved, Path]
     from clawlink.cli.returning import known_elsewhere, relay_id_of
     from clawlink.cli.settings import registering
     from clawlink.client.identity import Saved
-    from clawlink.client.moved import forget_moved
+    from clawlink.client.proof import forget_moved
     from clawlink.errors import ClawLinkError
 
     # The id of a kept identity stands for its name, which a keyboard may not be able to type.

@@ -148,7 +148,7 @@ def _link(args: Namespace, ctx: Context) -> tuple[Link, list[str]]:
     from clawlink import Link
     from clawlink.cli.returning import known_elsewhere
     from clawlink.cli.settings import acting, registering
-    from clawlink.domain.topic import EVERYTHING
+    from clawlink.domain.broadcast import EVERYTHING
 
     if args.name is None:
         where = acting(ctx.me, ctx.given)

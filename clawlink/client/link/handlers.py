@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from clawlink.domain.broadcast import EVERYTHING, matches
 from clawlink.domain.message import KnowledgeBroadcast, PlainMessage, TaskDelegation
-from clawlink.domain.topic import EVERYTHING, matches
 
 Handler = Callable[[Any], Any]
 

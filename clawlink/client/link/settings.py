@@ -15,7 +15,7 @@ from clawlink.client.identity import Identities, Saved
 from clawlink.client.kept import kept_as
 from clawlink.client.link.handlers import Handlers
 from clawlink.client.link.outbox import Outbox
-from clawlink.client.moved import forget_moved, kept_elsewhere
+from clawlink.client.proof import forget_moved, kept_elsewhere
 from clawlink.domain.limits import MAX_ID_LENGTH
 from clawlink.errors import ClawLinkError
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct, field
 
+from clawlink.domain.dense_json import built_if_light
 from clawlink.doors.a2a.rules import saying, states
 from clawlink.doors.a2a.rules.states import FINAL, Json
-from clawlink.doors.a2a.wire.density import built_if_light
 from clawlink.doors.a2a.wire.shapes import Part
 from clawlink.errors import BadRequest
 

@@ -62,7 +62,7 @@ class AgentRelayDoor(Door):
         return events(folder, say=say)
 
     def upkeep_steps(self) -> Mapping[str, Step]:
-        from clawlink.doors.agentrelay.bench.upkeep import STEPS
+        from clawlink.doors.agentrelay.bench.scenarios import STEPS
 
         return STEPS
 

@@ -11,9 +11,8 @@ from msgspec.structs import replace
 
 from clawlink.domain import file as rules
 from clawlink.domain.agent import fold
-from clawlink.domain.broadcast import KNOWLEDGE, Knowledge, by_author, by_tag, by_topic
+from clawlink.domain.broadcast import KNOWLEDGE, Knowledge, by_author, by_tag, by_topic, matches
 from clawlink.domain.file import PRESENT, RESTRICTED, SharedFile
-from clawlink.domain.topic import matches
 from clawlink.errors import NotAllowed
 from clawlink.protocol.admin_views import (
     AllBroadcasts,

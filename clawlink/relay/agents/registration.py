@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from clawlink.domain import access, looks
 from clawlink.domain import agent as rules
 from clawlink.domain.agent import REGISTERED, Agent, Presence, fold
+from clawlink.domain.broadcast import EVERYTHING
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH
 from clawlink.domain.message import AgentJoined
 from clawlink.domain.shares import Origin
-from clawlink.domain.topic import EVERYTHING
 from clawlink.errors import BadRequest, NameTaken, NotAllowed, RelayFull, UnknownAgent
 from clawlink.protocol import proof, requests
 from clawlink.random_text import random_text

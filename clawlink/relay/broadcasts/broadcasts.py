@@ -10,15 +10,22 @@ from math import isfinite
 
 import msgspec
 
-from clawlink.domain import topic as topics
 from clawlink.domain.agent import Agent, fold
-from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author, by_tag, by_topic
+from clawlink.domain.broadcast import (
+    KNOWLEDGE,
+    Broadcast,
+    Knowledge,
+    by_author,
+    by_tag,
+    by_topic,
+    matches,
+    pattern_keys,
+)
 from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, Sender, copy_id
 from clawlink.domain.iso_time import read_iso
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.message import KnowledgeBroadcast, decode, encode, of_person, says_the_same
-from clawlink.domain.topic import matches
 from clawlink.errors import BadRequest, KeyReused, RelayFull
 from clawlink.protocol import requests
 from clawlink.protocol.replies import BroadcastSent, KnowledgeList
@@ -97,9 +104,7 @@ class Broadcasts:
             body = encode(_message(id, sender, ask, chain, core.time.iso(now)))  # `since` compares with now
             ttl = ask.ttl or core.limits.message_ttl
             recipients = [
-                agent.id
-                async for agents in audience(core, topics.audience(ask.topic), but=sender.id)
-                for agent in agents
+                agent.id async for agents in audience(core, pattern_keys(ask.topic), but=sender.id) for agent in agents
             ]
             knowledge = Knowledge(
                 id,

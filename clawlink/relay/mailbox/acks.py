@@ -10,8 +10,7 @@ from msgspec import Struct
 from clawlink.domain import delivery as rules
 from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as task_rules
-from clawlink.domain.attempts import AttemptEnd
-from clawlink.domain.delivery import Delivery
+from clawlink.domain.delivery import AttemptEnd, Delivery
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Task, merge_of
 from clawlink.errors import LeaseLost

@@ -12,8 +12,7 @@ from msgspec import Struct
 from clawlink.domain import delivery as rules
 from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent
-from clawlink.domain.attempts import AttemptEnd
-from clawlink.domain.delivery import PENDING, Delivery
+from clawlink.domain.delivery import PENDING, AttemptEnd, Delivery
 from clawlink.errors import StoreUnavailable
 from clawlink.relay.core import Core
 from clawlink.relay.ids import receipt, split_receipt

@@ -13,8 +13,8 @@ import pytest
 
 from clawlink.doors.agentlink import Settings
 from clawlink.doors.agentlink.server import connection, seats, service
+from clawlink.doors.agentlink.server.nonces import UsedFrames
 from clawlink.doors.agentlink.server.records import UsedFrame
-from clawlink.doors.agentlink.server.used_frames import UsedFrames
 from clawlink.errors import RelayUnreachable
 from clawlink.protocol.operating import StopAll
 from clawlink.relay.core import Core

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.attempts import AttemptEnd
 from clawlink.domain.audit import MAX_ACTS
+from clawlink.domain.delivery import AttemptEnd
 from clawlink.errors import UnknownAgent, UnknownTask
 from clawlink.protocol.admin import AgentsQuery, AllTasksQuery, DeadLettersQuery, OverviewQuery, PageQuery
 from clawlink.protocol.operating import RedriveAll

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Struct
 
+from clawlink.domain.dense_json import built_if_light
 from clawlink.doors.a2a.rules.states import FILE, Json
-from clawlink.doors.a2a.wire.density import built_if_light
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.shapes import Message, SendMessage, json_of
 from clawlink.protocol.replies import TaskView

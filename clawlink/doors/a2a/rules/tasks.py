@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from clawlink.domain.dense_json import built_if_light
 from clawlink.domain.message import Attachment
 from clawlink.doors.a2a.rules.asking import asked, text_of
 from clawlink.doors.a2a.rules.saying import NOTHING, answered, said, spoken
@@ -28,7 +29,6 @@ from clawlink.doors.a2a.rules.states import (
     UrlOf,
     stamp,
 )
-from clawlink.doors.a2a.wire.density import built_if_light
 from clawlink.doors.a2a.wire.shapes import json_of
 from clawlink.protocol.replies import TaskEvent, TaskView
 

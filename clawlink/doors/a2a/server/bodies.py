@@ -11,12 +11,11 @@ import msgspec
 from aiohttp import hdrs
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.dense_json import MAX_PARTS
+from clawlink.domain.dense_json import MAX_PARTS, has_too_many
 from clawlink.domain.limits import MAX_JSON_DEPTH
 from clawlink.doors.a2a.server import callers
 from clawlink.doors.a2a.wire import v0_3
 from clawlink.doors.a2a.wire.cutting import LONG, Cutter, Pieces, marks, restored
-from clawlink.doors.a2a.wire.density import has_too_many
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge
 from clawlink.protocol.reading import is_shallow

@@ -16,7 +16,7 @@ from aiohttp import hdrs
 from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent, forms
-from clawlink.domain.attempts import AttemptEnd
+from clawlink.domain.delivery import AttemptEnd
 from clawlink.doors.a2a.wire.clients import CLIENTS, hash_of
 from clawlink.doors.a2a.wire.list_file import Watch
 from clawlink.errors import ClawLinkError, NotAuthenticated, UnknownAgent

@@ -12,8 +12,7 @@ import aiohttp
 from msgspec import UNSET
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.attempts import AttemptEnd
-from clawlink.domain.delivery import Delivery
+from clawlink.domain.delivery import AttemptEnd, Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskUpdate, decode
 from clawlink.doors.a2a.server.errands import FILES_AT_ONCE, Away, Errand, Job, forget
 from clawlink.doors.a2a.server.remote_calls import RemoteCalls

@@ -1,4 +1,7 @@
-"""Whether a signature is right. Nothing is looked at before it is, so that a stranger learns nothing."""
+"""Whether a signature is right, and the mark of a message that was checked.
+
+Nothing is looked at before the signature is right, so that a stranger learns nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import hmac
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from clawlink.doors.agentlink.server.instances import Instance, Instances
-from clawlink.doors.agentlink.server.nonces import Nonces
-from clawlink.doors.agentlink.server.used_frames import UsedFrames
+from clawlink.doors.agentlink.server.nonces import Nonces, UsedFrames
 from clawlink.doors.agentlink.wire import signing
 from clawlink.doors.agentlink.wire.frames import INVALID_SIGNATURE, NOT_REGISTERED, Register, Send
 from clawlink.errors import BadRequest, NotAllowed
@@ -133,3 +136,32 @@ def _all(**fields: str | None) -> Any:
                 f"the field {name} is missing: the new form signs {', '.join(fields)} all together", field=name
             )
     return tuple(fields.values())
+
+
+class Envelopes:
+    """Packs signed messages for members of instances, and opens only messages that it packed itself.
+
+    A member's address on a message proves nothing: another agent may have used it before its instance came, or after
+    the relay forgot it. The mark proves it, because it never leaves the relay. Its key derives from the relay's secret,
+    so that it also proves messages from before a restart.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret, b"agent link envelopes", "sha256")
+
+    def pack(self, text: str, proof: Proof, *, sender: str, to: str) -> dict[str, Any]:
+        """Return the relay's content for a message with a checked signature."""
+        told = msgspec.to_builtins(proof)
+        return {"text": text, "proof": told, "mark": self._mark(text, told, sender, to)}
+
+    def open(self, content: Any, *, sender: str, to: str) -> tuple[str, dict[str, Any]] | None:
+        """Return text and proof of a message that was packed here for this sender and recipient; None for any other."""
+        if not isinstance(content, dict):
+            return None
+        text, proof, mark = (content.get(name) for name in ("text", "proof", "mark"))
+        if not isinstance(text, str) or not isinstance(proof, dict) or not isinstance(mark, str):
+            return None
+        return (text, proof) if signing.same(mark, self._mark(text, proof, sender, to)) else None
+
+    def _mark(self, text: str, proof: dict[str, Any], sender: str, to: str) -> str:
+        return signing.digest(self._key, msgspec.json.encode([sender, to, text, proof], order="sorted"))

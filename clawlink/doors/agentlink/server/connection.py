@@ -13,9 +13,8 @@ from aiohttp import WSCloseCode, web
 from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, TaskState
 from clawlink.domain.terminal import cell
-from clawlink.doors.agentlink.server.checks import Checks
+from clawlink.doors.agentlink.server.checks import Checks, Envelopes
 from clawlink.doors.agentlink.server.copies import Copies, Writer
-from clawlink.doors.agentlink.server.envelopes import Envelopes
 from clawlink.doors.agentlink.server.instances import Instance, Instances
 from clawlink.doors.agentlink.server.members import Members
 from clawlink.doors.agentlink.server.receipts import Receipts

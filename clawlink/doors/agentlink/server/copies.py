@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
-from clawlink.doors.agentlink.server.envelopes import Envelopes
+from clawlink.doors.agentlink.server.checks import Envelopes
 from clawlink.doors.agentlink.server.lines import Line, Readers
 from clawlink.doors.agentlink.server.service import CREDIT, LEASE_SECONDS, Written
 from clawlink.doors.agentlink.server.socket import Gone, Socket

@@ -10,10 +10,9 @@ from typing import Any
 
 from clawlink.domain.agent import Agent
 from clawlink.doors.agentlink.server import connection, http
-from clawlink.doors.agentlink.server.checks import Checks
+from clawlink.doors.agentlink.server.checks import Checks, Envelopes
 from clawlink.doors.agentlink.server.connection import Connection
 from clawlink.doors.agentlink.server.copies import Copies
-from clawlink.doors.agentlink.server.envelopes import Envelopes
 from clawlink.doors.agentlink.server.following import Following
 from clawlink.doors.agentlink.server.instances import Instance, Instances
 from clawlink.doors.agentlink.server.lines import Lines

@@ -6,8 +6,7 @@ import hashlib
 from typing import Any, NamedTuple
 
 from clawlink.domain.agent import Agent, Presence
-from clawlink.doors.agentlink.server.checks import Checks, Proof
-from clawlink.doors.agentlink.server.envelopes import Envelopes
+from clawlink.doors.agentlink.server.checks import Checks, Envelopes, Proof
 from clawlink.doors.agentlink.server.instances import Instance
 from clawlink.doors.agentlink.server.lines import Lines
 from clawlink.doors.agentlink.server.members import Members

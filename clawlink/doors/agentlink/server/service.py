@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.attempts import AttemptEnd
-from clawlink.domain.delivery import Delivery
-from clawlink.doors.agentlink.server.envelopes import Envelopes
+from clawlink.domain.delivery import AttemptEnd, Delivery
+from clawlink.doors.agentlink.server.checks import Envelopes
 from clawlink.doors.agentlink.server.socket import Gone, Socket
 from clawlink.doors.agentlink.server.text import message_frame
 from clawlink.errors import StoreUnavailable, UnknownAgent

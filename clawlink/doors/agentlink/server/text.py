@@ -8,7 +8,7 @@ import msgspec
 
 from clawlink.domain.delivery import Delivery, message_id
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskUpdate, decode, type_of
-from clawlink.doors.agentlink.server.envelopes import Envelopes
+from clawlink.doors.agentlink.server.checks import Envelopes
 from clawlink.doors.agentlink.wire import frames
 from clawlink.relay.ids import receipt
 

@@ -18,8 +18,8 @@ from clawlink.client.aio import AsyncClient
 from clawlink.client.calls import Call
 from clawlink.doors.mcp.client import files
 from clawlink.doors.mcp.wire import rpc
-from clawlink.doors.mcp.wire.endpoint import MCP
 from clawlink.doors.mcp.wire.quoting import MAX_MAIL, mail_of, told
+from clawlink.doors.mcp.wire.rpc import MCP
 from clawlink.errors import ClawLinkError, NotARelay
 from clawlink.protocol.reading import read_fields, why_no_json
 

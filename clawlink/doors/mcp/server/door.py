@@ -17,8 +17,8 @@ from clawlink.doors.mcp.server import resources, tasks
 from clawlink.doors.mcp.server.lists import Lists
 from clawlink.doors.mcp.server.tools import USE, Caller, Done
 from clawlink.doors.mcp.wire import rpc
-from clawlink.doors.mcp.wire.endpoint import MCP
 from clawlink.doors.mcp.wire.quoting import MAX_MAIL, mail_of, told
+from clawlink.doors.mcp.wire.rpc import MCP
 from clawlink.doors.mcp.wire.tools import TOOLS
 from clawlink.doors.registry import OpenDoor
 from clawlink.errors import (

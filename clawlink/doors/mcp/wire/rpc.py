@@ -17,6 +17,8 @@ from msgspec import UNSET, Raw, Struct
 from clawlink.doors.mcp.wire import prompts
 from clawlink.doors.mcp.wire.resources import TEMPLATES
 from clawlink.doors.mcp.wire.tools import BY_NAME, INSTRUCTIONS, TOOLS, Tool, shown
+from clawlink.protocol import headers
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.version import VERSION
 
 OLD = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -352,3 +354,16 @@ _RESULTS: dict[str, Callable[[dict[str, Any], tuple[Tool, ...]], dict[str, Any]]
 }
 _LISTS = ("tools/list", "resources/templates/list", "prompts/list")
 _OLD_ALONE = ("initialize", "ping")
+
+
+MCP = Endpoint(
+    "mcp",
+    "POST",
+    "/mcp",
+    "Use the relay as MCP tools.",
+    None,
+    acts=True,
+    agent_key=True,
+    text=True,
+    headers=(headers.AGENT,),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clawlink.domain.flood import Flood
+from clawlink.relay.telemetry.activity_log import Flood
 
 
 def test_a_second_has_so_many_lines_and_the_rest_are_counted_when_it_is_over() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clawlink.domain.tally import Tally
+from clawlink.relay.telemetry.refusal_log import Tally
 
 
 def test_the_first_event_has_a_line_and_the_others_a_count_a_minute_later() -> None:
