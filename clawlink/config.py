@@ -18,7 +18,7 @@ TOKEN, ADMIN_TOKEN, SECRET = "token", "admin-token", "secret"
 DATA_FOLDER = "data-folder"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9077
-# Longer than anybody waits for one answer, and as much as every system's clock can count to.
+# No client waits longer for an answer, and the clock of every system can count to it.
 MAX_TIMEOUT_SECONDS = 31_536_000.0
 DEFAULT_RELAY = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})

@@ -294,7 +294,7 @@ def _open(interfaces: list[str] | None) -> AsyncZeroconf:
             return AsyncZeroconf(interfaces=InterfaceChoice.All, ip_version=IPVersion.All)
         except OSError:  # a system without IPv6
             return AsyncZeroconf(interfaces=InterfaceChoice.All, ip_version=IPVersion.V4Only)
-    except RuntimeError as error:  # no interface, or not that one
+    except RuntimeError as error:  # no interface, or another
         raise OSError(str(error)) from error
 
 

@@ -209,7 +209,7 @@ async def latency(
 
 
 async def _until(at: float, done: Callable[[], bool] = lambda: False) -> None:
-    """Look at the time, and whether it is done, at every turn of the loop: whoever sleeps instead is woken late."""
+    """Look at every turn of the loop whether it is done or the time is over: a sleep would end late."""
     while time.perf_counter() < at and not done():  # noqa: ASYNC110
         await asyncio.sleep(0)
 

@@ -80,13 +80,13 @@ def broadcast_as_operator(
 
 
 def answer_as_operator(me: Identity, task_id: str, content: Any) -> Call[replies.Answered]:
-    """Answer the question of a task as the operator, whoever delegated it. A repeat changes nothing."""
+    """Answer the question of a task of any requester, as the operator. A repeat changes nothing."""
     ask = operating.OperatorAnswer(plain(content, "content"))
     return simple_call(operator_paths.ANSWER_AS, ask, task_id=task_id)
 
 
 def cancel_as_operator(me: Identity, task_id: str, *, note: str | None = None) -> Call[replies.Cancelled]:
-    """Cancel a task as the operator, whoever delegated it. A repeat changes nothing."""
+    """Cancel a task of any requester, as the operator. A repeat changes nothing."""
     return simple_call(operator_paths.CANCEL_AS, operating.OperatorCancel(note), task_id=task_id)
 
 
@@ -118,7 +118,7 @@ def rename_agent(me: Identity, agent: str, name: str) -> Call[operating.Renamed]
 
 
 def unlock_as_operator(me: Identity, file_key: str) -> Call[file_replies.FileUnlocked]:
-    """End the lock of a file, whoever holds it."""
+    """End the lock of a file of any agent."""
     return simple_call(operator_paths.UNLOCK_AS, checked({"file_key": file_key}, operating.Unlock), repeatable=False)
 
 

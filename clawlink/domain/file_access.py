@@ -1,4 +1,4 @@
-"""The agents that may see a file: who is refused, and who is admitted by a write or by a task."""
+"""Access to files: refuse agents, and admit agents by a write or by a task."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def unasked(percent: int) -> float:
 
 
 def part(limit: int, others: int, percent: int, kept: int) -> int:
-    """Return what one holder may have of a limit, of which others have so much, and of what is kept beside it."""
+    """Return how much of a limit one holder may have, given the usage of others and the part that is kept back."""
     return max(_ceil(percent * (limit - others), 100), _ceil(kept, _NEWCOMERS))
 
 

@@ -178,7 +178,7 @@ class TaskEvent(Struct, frozen=True, gc=False):
 
 
 class Wake(Struct, frozen=True, gc=False):
-    """An attempt of an agent's own program to wake it: by which adapter, and what came of it."""
+    """An attempt of an agent's own program to wake it: by which adapter, and its result."""
 
     at: str
     adapter: str

@@ -273,7 +273,7 @@ class Janitor:
         return await self._each("uploads", self._uploads.known(), self._uploads.look)
 
     async def _evict_knowledge(self) -> bool:
-        """Forget the oldest of what is kept for those who come late, while it is too much."""
+        """Forget the oldest broadcasts of the history, while it is over its limit."""
         core = self._core
         while True:
             kept = await core.store.usage(Knowledge, KNOWLEDGE)

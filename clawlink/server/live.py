@@ -20,7 +20,7 @@ from clawlink.server.request import Handler, Request, hung_up
 
 MAX_STREAMS = 100
 _STEP_SECONDS = 1.0
-# Streams look at nearly the same time, so that one overview serves all of them, and not in one turn of the event loop.
+# Streams look at nearly the same time, so that one overview serves all, but not in one turn of the event loop.
 _PLACES = 50
 _APART_SECONDS = 0.004
 _COMMENT_STEPS = 15

@@ -15,7 +15,7 @@ from clawlink.store.places import number_of
 NOTHING = Usage(0, 0)
 
 # The bytes that a table adds to the footprint of records, measured: an entry in a dict of ids; the places of a record;
-# an index beside its key; a second of the calendar; and the count of what comes from an agent or an address.
+# an index beside its key; a second of the calendar; and the count of records from an agent or an address.
 ENTRY_BYTES = 70
 PLACE_BYTES = 72
 INDEX_BYTES = 290

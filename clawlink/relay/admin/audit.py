@@ -18,7 +18,7 @@ class Audit:
         self._core = core
 
     async def note(self, act: str, target: str, facts: object, *, by: str, address: str | None) -> None:
-        """Keep an act, with what came of it. Beyond ``MAX_ACTS`` the oldest one goes."""
+        """Keep an act and its result. Beyond ``MAX_ACTS`` the oldest act goes."""
         core = self._core
         now = core.steady()
         kept = Act(core.ids.fresh(), 1, now, act, target, address, by, msgspec.json.encode(facts), now + KEPT_SECONDS)

@@ -37,7 +37,7 @@ from clawlink.store.places import no_place
 
 _STATES = (*OPEN, *(state for state in TaskState if state in FINAL))
 _SHOWN = 4000
-# The records of an index, and the unread messages of a mailbox, that one request looks at.
+# A request looks at this many records of an index, and unread messages of a mailbox.
 _LOOKED_AT = 2000
 _MESSAGE = "message"
 

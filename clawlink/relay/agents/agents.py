@@ -60,7 +60,7 @@ class Agents(AgentRegistration):
         return agent, deliveries
 
     async def _seen(self, agent_id: str) -> None:
-        """Record a sign of life. A request does not fail for want of it."""
+        """Record a sign of life. A request does not fail if the store cannot record it."""
         with contextlib.suppress(StoreUnavailable):
             await self.touch(agent_id)
 

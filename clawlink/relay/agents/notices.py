@@ -1,4 +1,4 @@
-"""Notices of agents: who hears that one has joined or left."""
+"""Notices of agents that join or leave, and the agents that get them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Broadcasts: one message, a copy in every subscriber's mailbox, and one kept for those who come late."""
+"""Broadcasts: one message, a copy in every subscriber's mailbox, and the history for agents that join later."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Broadcasts:
         now = core.clock()
         record = await core.store.get(Broadcast, id)
         known = await core.store.get(Knowledge, id) if record is None else None
-        if known is not None:  # what is kept for those who come late may outlast the record
+        if known is not None:  # the history may outlast the record
             self._require_same(id, known.body, sender, ask, now)
             return BroadcastSent("broadcast_sent", id, known.recipients, 0)
         if record is None:
@@ -198,7 +198,7 @@ class Broadcasts:
             await turns.next(len(ids))
         return refused
 
-    # -- for those who come late -------------------------------------------------------------------------------------
+    # -- history -----------------------------------------------------------------------------------------------------
 
     async def knowledge(self, ask: requests.KnowledgeQuery) -> KnowledgeList[msgspec.Raw]:
         """List what the relay still holds, the newest first. Where to go on may stand after a short page."""

@@ -97,7 +97,7 @@ class FileQuota:
         return self._blobs.keeps_drafts
 
     async def resume(self, name: str, size: int, key: str, field: str, writer: Origin) -> UploadBuffer | None:
-        """Return what came of an upload before a restart; None if it is not there."""
+        """Return the bytes of an upload that came before a restart; None if they are not there."""
         draft = await self._blobs.resume(name, size)
         if draft is None:
             return None
@@ -108,7 +108,7 @@ class FileQuota:
     def buffer(self, key: str, field: str, writer: Origin, *, name: str | None = None) -> UploadBuffer:
         """Return a buffer for a content of ``key``; ``field`` is the request's field with it.
 
-        One with a ``name`` may be resumed after a restart.
+        A buffer with a ``name`` may be resumed after a restart.
         """
         buffer = UploadBuffer(self, self._blobs.draft(name), key, field, writer)
         self._coming.add(buffer)
@@ -119,7 +119,7 @@ class FileQuota:
         self._coming.discard(buffer)
 
     def contended(self, more: int) -> bool:
-        """Return True if so much room is taken that a writer may have its share."""
+        """Return True if the room is so full that each writer is held to its share."""
         return self.used + more > self._calm.size
 
     async def require_room(self, buffer: UploadBuffer, more: int, replacing: int) -> None:

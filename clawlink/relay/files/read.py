@@ -91,7 +91,7 @@ class FileReads:
         raise UnknownFile(f"version {revision} of {file.id!r} is not kept; kept are {kept}", field="version")
 
     async def any(self, key: str) -> SharedFile:
-        """Return a file whoever may see it, for the operator. Raises UnknownFile."""
+        """Return a file of any readers, for the operator. Raises UnknownFile."""
         file = rules.present(await self._core.store.get(SharedFile, key), self._core.clock())
         if file is None:
             raise UnknownFile("file not found", field="file_key")

@@ -90,7 +90,7 @@ class Consumer:
         return [sent.receipt for sent in self._under_way.values() if sent.at > at]
 
     async def next(self, agent: Agent, *, tick: Tick) -> Taken:
-        """Return what there is for the agent, one batch; nothing after a while, or when the relay shuts down.
+        """Return one batch of messages for the agent. It is empty after a while, or when the relay shuts down.
 
         Waits for credit first. ``tick`` is awaited now and then while waiting. Raises Closed.
         """
@@ -135,7 +135,7 @@ class Consumer:
             pause = min(2 * pause, _MOST_LOOK_SECONDS)
 
     async def forget_lost(self) -> None:
-        """Forget what was settled in another way, or is not held any longer."""
+        """Forget messages that were settled in another way, or whose leases are over."""
         for id, sent in list(self._under_way.items()):
             d = await self._core.store.get(Delivery, id)
             if (d is None or not await self._held(d, split_receipt(sent.receipt)[0])) and (
@@ -166,12 +166,12 @@ class Consumer:
         self._read = max(self._read, min(batch, self.batch))
 
     def settled(self, receipts: Iterable[str]) -> None:
-        """Note that these are not under way any longer. What was sent before them has been read, then."""
+        """Note that these are no longer under way. All messages sent before them have been read."""
         for given in receipts:
             self._forget(split_receipt(given)[1], given)
 
     def finished(self, task_id: str) -> None:
-        """Note that this task needs to be settled no longer, since it is finished, and the agent may have another."""
+        """Note that this task is finished: it needs no ack, and the agent may get another task."""
         self._forget(task_id, None)
         self._reader.wake()
 
@@ -183,7 +183,7 @@ class Consumer:
             self._settled.set()
 
     async def settle_read(self, batch: int) -> None:
-        """Settle for good what went with this batch and all before: the peer has read it, and knows of no ack."""
+        """Settle this batch and all before it for good: the peer has read them, and knows of no ack."""
         self.has_read(batch)
         read = [sent.receipt for sent in self._under_way.values() if sent.batch <= self._read]
         if read:
@@ -191,7 +191,7 @@ class Consumer:
             self.settled(read)
 
     async def settle_up_to(self, last: str) -> bool:
-        """Settle what was sent up to this receipt, the last that the peer has read; False if it is not under way."""
+        """Settle all messages up to the last receipt that the peer has read. Return False if it is not under way."""
         receipts = [sent.receipt for sent in self._under_way.values()]
         if last not in receipts:
             return False
@@ -201,7 +201,7 @@ class Consumer:
         return True
 
     async def close(self) -> None:
-        """Make what is under way due again at once, and read no more."""
+        """Make the messages under way due again at once, and read no more."""
         self.closed.set()
         self._reader.wake()
         self._settled.set()

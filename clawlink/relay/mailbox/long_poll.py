@@ -94,9 +94,9 @@ class LongPoll:
     async def next(self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Tick | None = None) -> Taken:
         """Lease up to ``limit`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first.
 
-        They come from the agent's own mailbox, and at most one from all the pools it is eligible for: so those who poll
-        share what is there. One with as many open tasks as it may have gets none from pools. ``tick`` is awaited now
-        and then while waiting. Whoever calls this must settle or release what it got.
+        They come from the agent's own mailbox, and at most one message from all the pools that it is eligible for: so
+        agents that poll share the work. An agent at its limit of open tasks gets none from pools. ``tick`` is awaited
+        now and then while waiting. The caller must settle or release the messages.
         """
         self._taken, self._reported = [], {}
         self._limit, self._lease, self._tick = limit, lease, tick
@@ -107,7 +107,7 @@ class LongPoll:
             else:
                 self._waiter.become(agent)
                 await self._wait(self._waiter, wait)
-        except BaseException:  # whoever asked has gone: nobody will read what was taken
+        except BaseException:  # the caller has gone: nobody will read the messages
             self._emptied = False
             await self._claims.undo(self._agent_id, self._taken)
             raise
@@ -134,7 +134,7 @@ class LongPoll:
         return agent
 
     async def _read(self) -> bool:
-        """Take what there is, and tell whether it was anything."""
+        """Lease what is due in the mailbox and the pools. Return True if that is at least one message."""
         id, claims = self._agent_id, self._claims
         pools = await self._pools.of(id)
         self._full = bool(pools) and await claims.full(id)
@@ -149,15 +149,15 @@ class LongPoll:
         return bool(self._taken)
 
     async def _read_own(self) -> bool:
-        """Take what there is in the agent's mailbox."""
+        """Lease what is due in the agent's mailbox. Return True if that is at least one message."""
         claimant = Claimant(self._agent, self._lease, self._reported, self._again)
         self._taken, self._next_own = await self._claims.take(self._agent_id, self._limit, claimant)
         return bool(self._taken)
 
     async def _wait(self, waiter: Waiter, seconds: float) -> None:
-        """Read until something was there, or ``seconds`` are over; woken for work of pools too, unless full.
+        """Read until a message is leased or ``seconds`` are over. Work of pools wakes it too, unless the agent is full.
 
-        As in ``wait_loop``, one listens first, then reads, then sleeps, and the event loop's time counts the seconds.
+        As in ``wait_loop``, it listens first, then reads, then sleeps. The event loop's time counts the seconds.
         """
         core, pools, signal = self._core, self._pools, waiter.signal
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Pools: work for whoever can do it, and who of those that wait is woken for it."""
+"""Pools: work for any agent that can do it, and which waiting agent is woken for it."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class _Queues:
         waiter.queues = ()
 
     def first(self, pool: Pool) -> Waiter | None:
-        """Return whoever may claim from the pool and has waited longest without having been woken."""
+        """Return the waiter that may claim from the pool and has waited longest without being woken."""
         self._file()
         return min(self._candidates(pool), key=lambda waiter: waiter.turn, default=None)
 
@@ -135,7 +135,7 @@ class _Queues:
 
 
 class Pools:
-    """The pools with work, and those who wait for some: one is woken a piece of work, whoever has waited longest."""
+    """The pools with work, and the agents that wait. A piece of work wakes the agent that has waited longest."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -284,10 +284,10 @@ class Pools:
             if after is None:
                 return
 
-    # -- who is woken ------------------------------------------------------------------------------------------------
+    # -- wake ------------------------------------------------------------------------------------------------
 
     def enlist(self, waiter: Waiter) -> None:
-        """Wake the consumer for work of the pools from now on, as the last of those who wait."""
+        """Wake the consumer for work of the pools from now on. It waits behind all others."""
         if waiter.enlisted:
             self._queues.remove(waiter)
         self._turn += 1
@@ -310,7 +310,7 @@ class Pools:
         waiter.woken = False
 
     def wake_one(self, pool: Pool) -> None:
-        """Wake whoever may claim here and has waited longest without having been woken.
+        """Wake the agent that may claim here and has waited longest without being woken.
 
         If nobody waits here, the other relays look for one.
         """
@@ -326,7 +326,7 @@ class Pools:
         return True
 
     async def heard(self, pool_id: str) -> None:
-        """Wake one who waits here for work of a pool that another relay has told of."""
+        """Wake an agent that waits here, for work of a pool that another relay has told of."""
         if self._queues:
             with contextlib.suppress(Failed):
                 pool = await self._core.store.get(Pool, pool_id)

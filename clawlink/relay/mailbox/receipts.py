@@ -1,4 +1,4 @@
-"""Receipts and leases as the wire has them: of each message, and what came of each receipt that was given back."""
+"""Receipts and leases as the wire has them: the lease of each message, and the result of each receipt."""
 
 from __future__ import annotations
 

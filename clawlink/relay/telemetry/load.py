@@ -17,7 +17,7 @@ _SECONDS = 60
 
 
 class Held(NamedTuple):
-    """The load of a moment, under the names of ``GET /metrics``: what the relay holds, and who is there."""
+    """The load of a moment, under the names of ``GET /metrics``: records of the relay, and agents that are online."""
 
     agents_online: int = 0
     agents_stale: int = 0

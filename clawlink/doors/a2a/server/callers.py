@@ -169,7 +169,7 @@ class Callers:
         return hmac.new(self._relay.core.secret, f"a2a client {id}".encode(), hashlib.sha256).hexdigest()
 
     async def _read(self, agent: Agent) -> None:
-        """Settle what comes into a client's mailbox: the task has all that it says."""
+        """Settle the messages of a client's mailbox: the task already has their contents."""
         consumer = self._relay.consumer(agent, lease=_LEASE_SECONDS, credit=_CREDIT)
         try:
             while not self._relay.draining:

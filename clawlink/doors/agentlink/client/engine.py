@@ -157,7 +157,7 @@ class Engine:
         self._give_up("the connection has ended, and is not made again")
 
     async def _serve(self, session: Session) -> str:
-        """Read what comes until the connection ends; return why it did."""
+        """Read frames until the connection ends, and return the reason for the end."""
         self._session = session
         self._transport = SessionTransport(session)
         self._on_state("connected", None)

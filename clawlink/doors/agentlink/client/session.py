@@ -196,7 +196,7 @@ class Session:
         try:
             if self._socket is not None:
                 await self._socket.close()
-        finally:  # whoever waits for the relay's goodbye may be cancelled
+        finally:  # a caller that waits for the relay's goodbye may be cancelled
             await self._http.close()
 
 

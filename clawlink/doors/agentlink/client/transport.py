@@ -21,8 +21,8 @@ ANSWER_SECONDS = 3.0
 class SessionTransport(Way[Sent]):
     """A registered connection. A message to a recipient leaves once the relay has answered the one before.
 
-    The relay refuses what comes too fast. Were others on their way behind what it refuses, it could take one of those
-    first.
+    The relay refuses messages that come too fast. If others followed a refused message, the relay could take one of
+    those first.
     """
 
     window = MAX_UNANSWERED + MAX_FOLLOWED

@@ -11,7 +11,7 @@ from clawlink.doors.agentrelay import names, rules
 from clawlink.doors.agentrelay.rules import Event, Status
 
 HERE = "here"
-"""The reader of a folder: whoever may read it is one and the same to it."""
+"""The reader of a folder. A folder does not tell its readers apart."""
 # The original records no more about the reader.
 _READ = (Status.RECEIVED, Status.BURNED, Status.COMPLETED, Status.VERIFIED)
 
