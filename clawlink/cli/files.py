@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.arguments import add_slot
+from clawlink.cli.shared import tell_away
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -99,12 +100,7 @@ def bar(ctx: Context, what: str) -> Iterator[Progress | None]:
 
 def tell_broken_off(ctx: Context, error: ClawLinkError | None) -> None:
     """Say that a transfer stands still, and why; None: that it goes on."""
-    if error is None:
-        ctx.warn("it goes on")
-    else:
-        what, _, _ = error.message.partition(";")  # without the error's next step, which this code does itself
-        ctx.warn(f"{what}; trying to go on")
-    ctx.err.flush()
+    tell_away(ctx, error, back="it goes on", meanwhile="trying to go on")
 
 
 def source(path: str) -> Any:

@@ -55,11 +55,17 @@ def task_named(ctx: Context, id: str) -> Iterator[None]:
         ) from None
 
 
-def tell_away(ctx: Context, error: ClawLinkError | None) -> None:
+def tell_away(
+    ctx: Context,
+    error: ClawLinkError | None,
+    *,
+    back: str = "the relay is back",
+    meanwhile: str = "waiting until it is back",
+) -> None:
     """Say that the relay is away, and why; None: that it is back."""
     if error is None:
-        ctx.warn("the relay is back")
+        ctx.warn(back)
     else:
         what, _, _ = error.message.partition(";")  # without the error's next step, which this code does itself
-        ctx.warn(f"{what}; waiting until it is back")
+        ctx.warn(f"{what}; {meanwhile}")
     ctx.err.flush()

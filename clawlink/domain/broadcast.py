@@ -144,3 +144,12 @@ def pattern_keys(topic: str) -> list[str]:
     given = fold(topic)
     wider = [given[: at + 1] + "*" for at, letter in enumerate(given) if letter == "."]
     return [by_pattern(pattern) for pattern in dict.fromkeys((EVERYTHING, given, *wider))]
+
+
+def is_about(kept: Knowledge, pattern: str | None, tag: str | None, author: str | None) -> bool:
+    """Return True if a broadcast of the history has such a topic, tag and author; None stands for any."""
+    return (
+        (pattern is None or matches(pattern, kept.topic))
+        and (tag is None or fold(tag) in map(fold, kept.tags))
+        and author in (None, kept.author)
+    )

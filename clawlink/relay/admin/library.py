@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import file as rules
 from clawlink.domain.agent import fold
-from clawlink.domain.broadcast import KNOWLEDGE, Knowledge, by_author, by_tag, by_topic, matches
+from clawlink.domain.broadcast import KNOWLEDGE, Knowledge, by_author, by_tag, by_topic, is_about
 from clawlink.domain.file import PRESENT, RESTRICTED, SharedFile
 from clawlink.errors import NotAllowed
 from clawlink.protocol.admin_views import (
@@ -71,7 +71,7 @@ class LibraryViews:
         while True:
             page = await store.page(Knowledge, key, after, min(ask.limit - len(found), SLICE), newest=True)
             for one in page.records:
-                if one.ends_at > now and _wanted(one, ask):
+                if one.ends_at > now and is_about(one, ask.topic, ask.tag, ask.author):
                     found.append(self._broadcast(one))
                 await turns.next()
             looked_at += len(page.records)
@@ -140,14 +140,6 @@ class LibraryViews:
         if file.burn:
             raise NotAllowed(f"{file_key!r} goes with its first reader, so it is not shown here", field="file_key")
         return file
-
-
-def _wanted(one: Knowledge, ask: BroadcastsQuery) -> bool:
-    return (
-        (ask.topic is None or matches(ask.topic, one.topic))
-        and (ask.tag is None or fold(ask.tag) in map(fold, one.tags))
-        and ask.author in (None, one.author)
-    )
 
 
 def _agents_of(info: FileInfo | FileHistory) -> Iterator[str | None]:

@@ -10,7 +10,7 @@ from math import isfinite
 
 import msgspec
 
-from clawlink.domain.agent import Agent, fold
+from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import (
     KNOWLEDGE,
     Broadcast,
@@ -18,7 +18,7 @@ from clawlink.domain.broadcast import (
     by_author,
     by_tag,
     by_topic,
-    matches,
+    is_about,
     pattern_keys,
 )
 from clawlink.domain.chain import Chain
@@ -219,7 +219,7 @@ class Broadcasts:
             room = MAX_REPLY_BYTES - size
             page = await page_within(store, Knowledge, key, after, limit, newest=True, room=room)
             fresh = [k for k in page.records if self._core.time.shown(k.stored_at) >= since]
-            chosen = [k for k in fresh if k.ends_at > now and _wanted(k, ask)]
+            chosen = [k for k in fresh if k.ends_at > now and is_about(k, ask.topic, ask.tag, ask.author)]
             found += chosen
             size += sum(k.weight for k in chosen)
             looked_at += len(page.records)
@@ -241,14 +241,6 @@ def _message(id: str, sender: Agent, ask: requests.Broadcast, chain: Chain, stam
         from_name=sender.name,
         from_person=of_person(sender.person),
         chain=chain,
-    )
-
-
-def _wanted(k: Knowledge, ask: requests.KnowledgeQuery) -> bool:
-    return (
-        (ask.topic is None or matches(ask.topic, k.topic))
-        and (ask.tag is None or fold(ask.tag) in map(fold, k.tags))
-        and ask.author in (None, k.author)
     )
 
 
