@@ -13,11 +13,10 @@ from clawlink.doors.agentlink.server import connection, http
 from clawlink.doors.agentlink.server.checks import Checks, Envelopes
 from clawlink.doors.agentlink.server.connection import Connection
 from clawlink.doors.agentlink.server.copies import Copies
-from clawlink.doors.agentlink.server.following import Following
 from clawlink.doors.agentlink.server.instances import Instance, Instances
 from clawlink.doors.agentlink.server.lines import Lines
 from clawlink.doors.agentlink.server.members import Members
-from clawlink.doors.agentlink.server.records import INSTANCES, Member, member_id
+from clawlink.doors.agentlink.server.records import INSTANCES, Following, Member, member_id
 from clawlink.doors.agentlink.server.seats import Seats
 from clawlink.doors.agentlink.server.sending import Sending
 from clawlink.doors.agentlink.server.service import EXTEND_SECONDS

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from clawlink.doors.agentlink.server.following import Following
 from clawlink.doors.agentlink.server.members import Members
-from clawlink.doors.agentlink.server.records import of_instance
+from clawlink.doors.agentlink.server.records import Following, of_instance
 from clawlink.errors import WrongState
 from clawlink.relay.core import Core
 
