@@ -2,8 +2,8 @@
 
 A relay of each runs on one core, and the load on the other. They take turns in rounds of some hundred requests, so both
 meet the same other work of the machine. Relays are started several times, because each start lays its memory out in
-another way. ``--what`` is ``delegation`` (32 connections, 64 recipients, nobody drains) or ``websocket`` (send, deliver
-and ack, one message from each of 32 senders under way).
+another way. An older relay gets the flags that it knows. ``--what`` is ``delegation`` (32 connections, 64 recipients,
+nobody drains) or ``websocket`` (send, deliver and ack, one message from each of 32 senders under way).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import re
@@ -117,26 +118,49 @@ class Messages(Load):
 
     def _heard(self, reader: Socket, frames: list[bytes]) -> None:
         for frame in frames:
-            receipt = _RECEIPT.search(frame)
-            if frame.startswith(b'{"type":"reply"'):  # to the ack
+            if frame.startswith(b'{"type":"reply","id":1'):
                 self.ended(reader)
-            elif receipt is not None:
-                reader.send(b'{"type":"ack","id":1,"receipts":["%b"]}' % receipt[1])
+            elif not frame.startswith(b'{"type":"reply"'):
+                _ack(reader, frame, 2 if _is_notice(frame) else 1)
 
 
-def _require_replies(_: Socket, frames: list[bytes]) -> None:
+def _require_replies(sender: Socket, frames: list[bytes]) -> None:
     for frame in frames:
-        assert frame.startswith(b'{"type":"reply"'), frame
+        if _is_notice(frame):  # an older relay stores notices, and sends them to every connection
+            _ack(sender, frame, 2)
+        else:
+            assert frame.startswith(b'{"type":"reply"'), frame
+
+
+def _is_notice(frame: bytes) -> bool:
+    return frame.startswith(b'{"type":"agent_')
+
+
+def _ack(socket: Socket, frame: bytes, id: int) -> None:
+    receipt = _RECEIPT.search(frame)
+    assert receipt is not None, frame
+    socket.send(b'{"type":"ack","id":%d,"receipts":["%b"]}' % (id, receipt[1]))
 
 
 LOADS: dict[str, Callable[[str], Any]] = {"delegation": Delegations, "websocket": Messages}
+
+
+@functools.cache
+def _flags(checkout: str) -> tuple[str, ...]:
+    """Return the flags of the measurement that the relay of a checkout knows. Each has a value."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "clawlink.server", "--help"], cwd=checkout, capture_output=True, text=True, check=True
+    ).stdout
+    known = set(re.findall(r"--[a-z-]+", shown))
+    pairs = zip(_FLAGS[::2], _FLAGS[1::2], strict=True)
+    return tuple(itertools.chain.from_iterable(pair for pair in pairs if pair[0] in known))
 
 
 @contextlib.contextmanager
 def relay_of(checkout: str) -> Iterator[tuple[str, int]]:
     """Run the relay of a checkout; give its address and process id."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "clawlink.server", "--port", "0", *_FLAGS],
+        [sys.executable, "-m", "clawlink.server", "--port", "0", *_flags(checkout)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
