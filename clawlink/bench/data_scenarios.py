@@ -78,7 +78,7 @@ async def measured(relay: Relay, turn: int, seconds: float) -> tuple[float, floa
 
 
 def fsync_seconds(folder: Path) -> float:
-    """Return what the disk of a folder takes to have some bytes for good."""
+    """Return the seconds that the disk of a folder needs to put some bytes on it for good."""
     took = []
     with open(folder / "fsync", "wb", buffering=0) as file:
         for _ in range(_SYNCED):

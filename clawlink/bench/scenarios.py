@@ -324,7 +324,7 @@ async def waiting_polls(relay: Relay, *, seconds: float, say: Callable[[str], No
 async def others_wait(
     relay: Relay, open_them: Callable[[], Awaitable[None]], what: str, number: int, seconds: float
 ) -> list[Row]:
-    """Say what each of many open connections costs, and what they do to others."""
+    """Measure the cost of each of many open connections, and the delay that they cause for others."""
     alone = await pings(relay, asyncio.sleep(seconds / 2))
     first = relay.server.memory()
     await open_them()

@@ -304,7 +304,7 @@ def _as_value(word: str, flags: Sequence[str]) -> str:
 
 
 def _meant(parser: Parser, name: str, word: str, filled: _Filled) -> str:
-    """Say which flag may be meant, or how to write a word that is no flag."""
+    """Suggest a flag that may be meant, or how to write a word that is no flag."""
     close = suggestion(name, parser)
     if close is not None:
         return f"; did you mean: {close}"

@@ -99,7 +99,7 @@ def failure(code: int, last: str, what: str) -> str | None:
 
 
 def _progress(line: str) -> tuple[float, str | None] | None:
-    """Return what a line of a command reports: percent, and a note; None for all other lines."""
+    """Return the progress that a line of a command reports: percent, and a note; None for all other lines."""
     found = _PROGRESS.fullmatch(line)
     return None if found is None or float(found[1]) > _MOST else (float(found[1]), found[2])
 

@@ -162,7 +162,7 @@ def ends_line(expires_at: str | None, burn: bool, now: float) -> str | None:
 
 
 def readers_line(ctx: Context, owner: str | None, readers: Sequence[str] | None, tasks: int = 0) -> str | None:
-    """Say which agents a file is for; None if it is for everyone."""
+    """Name the agents that may read a file; None if everyone may."""
     from clawlink.cli.render import plural
 
     if readers is None:

@@ -173,7 +173,7 @@ def _wake_line(ctx: Context, wake: Wake, start: float) -> None:
 
 
 def said(wake: Wake) -> str:
-    """Return what came of a wake, as the program of the assignee told it."""
+    """Return the result of a wake, as the program of the assignee told it."""
     result = _WAKE_RESULTS.get(wake.result) or cell(wake.result)
     return f"by {cell(wake.adapter)}: {result}" + (f" ({cell(wake.note)})" if wake.note else "")
 

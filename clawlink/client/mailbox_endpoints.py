@@ -183,7 +183,7 @@ def message(
 def unread(
     me: Identity, *, wait: float = 0.0, since: int | None = None, limit: int = 20, words: int = 0
 ) -> Call[mailbox_replies.Unread]:
-    """Show what waits in this agent's mailbox. It leases nothing, and is no sign of life.
+    """Show the messages that wait in this agent's mailbox. It leases nothing, and is no sign of life.
 
     With ``wait``, in seconds, once a message is newer than ``since``, the ``latest`` of the look before. ``words``
     is the number of first characters that it shows of each text.

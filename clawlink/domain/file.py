@@ -231,7 +231,7 @@ def present(file: SharedFile | None, now: float) -> SharedFile | None:
 
 
 def revision_of(file: SharedFile | None, now: float) -> int:
-    """Return which version a file is at; 0 if it is not there."""
+    """Return the number of a file's newest version; 0 if the file is not there."""
     there = present(file, now)
     return 0 if there is None else there.revision
 

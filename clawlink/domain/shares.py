@@ -76,7 +76,7 @@ _PARTS = 8
 
 
 def bound(limit: int) -> int:
-    """Return what all may hold together: the limit, and as much again for those that come when it is full."""
+    """Return the amount that all may hold together: the limit, and as much again for newcomers when it is full."""
     return 2 * limit
 
 

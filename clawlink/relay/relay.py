@@ -221,7 +221,7 @@ class Relay:
         return self.core.signals.listeners()
 
     def consumer(self, agent: Agent, *, lease: float, credit: int) -> Consumer:
-        """Return what claims for an agent over one connection, at most ``credit`` messages unsettled at a time."""
+        """Return a consumer for an agent over one connection, with at most ``credit`` unsettled messages."""
         return Consumer(self.core, self.claims, self.acks, agent, lease=lease, credit=credit)
 
     @property
@@ -269,7 +269,7 @@ class Relay:
         self.core.signals.publish_all()
 
     def handed_out(self, agent: Agent, taken: Sequence[Delivery], *, lease: float, until_read: bool) -> HandedOut:
-        """Return what a poll hands out with its reply; without ``until_read`` its client settles it."""
+        """Return the messages that a poll hands out with its reply. Without ``until_read`` its client settles them."""
         return HandedOut(self.core, self.acks, agent.id, taken, lease=lease, until_read=until_read)
 
     async def drain(self) -> None:

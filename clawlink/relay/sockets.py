@@ -34,7 +34,7 @@ class Sockets:
             del self._open[agent_id]
 
     def route(self, agent_id: str) -> str:
-        """Return which way a message goes to the agent: ``websocket``, or ``queued`` until a poll. It is no receipt."""
+        """Return the way of a message to the agent: ``websocket``, or ``queued`` until a poll. It is no receipt."""
         for socket in self._open.get(agent_id, ()):
             if socket.takes_more:
                 return "websocket"

@@ -226,7 +226,7 @@ def expected(headers: Mapping[str, str]) -> Expected | None:
 
 
 def span_of(headers: Mapping[str, str], version: Version) -> Span:
-    """Return which bytes a request wants; several ranges at once are answered with the whole, as HTTP allows.
+    """Return the range of bytes that a request wants. Several ranges at once mean the whole file, as HTTP allows.
 
     Raises RangeNotSatisfiable.
     """

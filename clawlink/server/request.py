@@ -201,7 +201,7 @@ def too_deep(body: bytes) -> BadRequest:
 
 
 def _deep_field(body: bytes) -> str | None:
-    """Return which field of an object is nested too deep, if that can be told."""
+    """Return the field of an object that is nested too deep; None if no field can be named."""
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -35,10 +35,10 @@ class Draft(Protocol):
         """
 
     def mark(self) -> Any:
-        """Return what ``back_to`` takes to come back to this moment."""
+        """Return a mark of this moment for ``back_to``."""
 
     def back_to(self, mark: Any) -> None:
-        """Forget what was written since ``mark``, which is then used up."""
+        """Forget the bytes written since ``mark``, which is then used up."""
 
     async def flush(self) -> None:
         """Put what it has where it is to stay. Raises OSError if there is no room for it on the disk, LostWrites."""
@@ -94,7 +94,7 @@ class Blobs(Protocol):
         """Give for each of these how many bytes would go with it, if they were let go of in this order, a hold each."""
 
     def open(self, content: Content) -> AbstractContextManager[Reader]:
-        """Return what reads it, as it is, even if it is let go of meanwhile. Raises KeyError if nobody holds it."""
+        """Return a reader of the content, also past its last hold. Raises KeyError if it has no hold."""
 
     def close(self) -> None:
         """Forget everything, also on the disk."""

@@ -25,7 +25,7 @@ class Signal(Protocol):
         """Wake this consumer alone."""
 
     def clear(self) -> None:
-        """Forget what was signalled so far. Clear before reading the store, never after."""
+        """Forget the signals so far. Clear before reading the store, never after."""
 
 
 class Signals(Protocol):

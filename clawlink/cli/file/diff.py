@@ -77,7 +77,7 @@ def _asked(args: Namespace) -> tuple[str, list[int]]:
 
 
 def _chosen(client: Client, key: str, given: list[int]) -> tuple[int, int]:
-    """Return which two versions are meant. Raises UnknownFile if there is none before the newest."""
+    """Return the two versions to compare. Raises UnknownFile if there is none before the newest."""
     from clawlink.errors import UnknownFile
 
     if len(given) == 2:

@@ -62,7 +62,7 @@ def mailboxes(overview: Overview) -> list[tuple[str, str, str]]:
 
 
 def screen(overview: Overview | None, tail: list[str], width: int, height: int, *, away: str | None) -> Any:
-    """Return what fills a terminal of this size, no line wider than it."""
+    """Return lines that fill a terminal of this size, none wider than it."""
     from rich.text import Text
 
     width, height = max(width, _LEAST_WIDTH), max(height, 1)

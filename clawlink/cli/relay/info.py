@@ -64,7 +64,7 @@ def _show(ctx: Context, info: Info) -> None:
 
 
 def _memory(info: Info) -> str:
-    """Return how much memory is in use, and how much may be; a relay of another version may not say."""
+    """Return the memory in use and its limit. A relay of another version may not tell them."""
     from clawlink.cli.render import size
 
     most = info.limits.get("max_memory")

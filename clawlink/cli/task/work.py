@@ -99,7 +99,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _policy(args: Namespace) -> Policy:
-    """Return which tools need no answer. Raises UsageError."""
+    """Return the tools that need no answer. Raises UsageError."""
     from clawlink.cli.exits import UsageError
     from clawlink.client.acp.permission import ASK, policy
 

@@ -110,7 +110,7 @@ class Turn:
         return self._decide(question, question.rejection)
 
     def cancel(self) -> list[dict[str, Any]]:
-        """Return what ends the turn early."""
+        """Return the messages that end the turn early."""
         if self._cancelled or self._session is None or not self.prompting:
             return []
         self._cancelled = True

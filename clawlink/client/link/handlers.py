@@ -42,7 +42,7 @@ class Handlers:
         self._broadcasts.append((pattern, handler))
 
     def for_topic(self, topic: str) -> list[Handler]:
-        """Return which functions take broadcasts on this topic."""
+        """Return the functions that take broadcasts on this topic."""
         return [handler for pattern, handler in self._broadcasts if matches(pattern, topic)]
 
     def wants(self, message: TaskDelegation | PlainMessage | KnowledgeBroadcast) -> bool:

@@ -129,7 +129,7 @@ def _is_file(part: Any) -> bool:
 
 
 def report(before: RemoteTask | None, now: RemoteTask) -> Report | None:
-    """Return what a remote task says that it did not say before; None if that is nothing."""
+    """Return the news of a remote task since the last report; None if there is none."""
     status = now.status
     if before is not None and before.status == status and before.artifacts == now.artifacts:
         return None

@@ -199,7 +199,7 @@ class Operator:
 
 
 def reserved(wanted: str) -> str | None:
-    """Return what an id or a name is that only the operator may have; None for all others."""
+    """Describe an id or a name that only the operator may have; None for all others."""
     if fold(wanted) == OPERATOR or look_alike(wanted, OPERATOR):
         return "kept for the operator of this relay"
     return None

@@ -137,7 +137,7 @@ class AgentLookup:
         return rules.presence(agent, self._core.clock(), self._core.limits)
 
     def recipient(self, agent: Agent) -> RecipientInfo:
-        """Return what a sender is told about the recipient."""
+        """Return the facts about a recipient that its sender is told."""
         core = self._core
         now, heard = core.clock(), agent.last_heartbeat
         status = _ONLINE if rules.presence(agent, now, core.limits) is Presence.ONLINE else _STALE

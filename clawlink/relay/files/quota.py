@@ -250,7 +250,7 @@ class UploadBuffer:
 
     @property
     def size(self) -> int:
-        """Show how much of an upload has come."""
+        """The bytes that have come."""
         return self._draft.size
 
     @property

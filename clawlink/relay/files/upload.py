@@ -59,7 +59,7 @@ class Upload:
 
     @property
     def offset(self) -> int:
-        """Show how much of an upload has come."""
+        """The bytes that have come."""
         return self.buffer.size
 
     def require_owner(self, asker: Agent) -> None:

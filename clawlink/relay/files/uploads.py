@@ -128,7 +128,7 @@ class Uploads:
         self._extend(upload)
 
     async def _note(self, upload: Upload) -> None:
-        """Put what has come on the disk, and note how much that is, so that it survives. Raises StorageFull."""
+        """Put the bytes so far on the disk, and note their number, so that they survive. Raises StorageFull."""
         if not self._quota.keeps_uploads or upload.written is not None or upload.content is not None:
             return
         await upload.buffer.flush()
@@ -148,7 +148,7 @@ class Uploads:
             upload.noted = noted
 
     async def _unnote(self, id: str) -> None:
-        """Forget what would survive of an upload. What is left after a failure goes at the next start."""
+        """Forget the note of an upload. A note that is left after a failure goes at the next start."""
         with contextlib.suppress(Conflict, Failed, StorageFull):
             noted = await self._core.store.get(UnfinishedUpload, id)
             if noted is not None:

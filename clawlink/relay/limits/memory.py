@@ -104,7 +104,7 @@ class Memory:
         return self._now()
 
     def _now(self) -> int:
-        """Return what is in use, with the records as last read."""
+        """Return the bytes in use, with the records as last read."""
         used = self._records
         for keeper in self._beside:
             used += keeper.memory

@@ -189,7 +189,7 @@ class Mailbox(Room):
     async def in_place_of_unread(
         self, delivery: Delivery, first: Delivery | None = None, *, ends_work: bool = False
     ) -> tuple[Put | Drop, ...]:
-        """Return what stores a notice in place of an unread one about the same thing; nothing if there is none.
+        """Return the changes that store a notice in place of an unread one about the same thing; none if there is none.
 
         ``first`` is what is stored under the notice's own id, if that was read.
         """

@@ -171,7 +171,7 @@ class Pools:
     async def using(
         self, wanted: Pool, origin: Origin | None = None, *, make_room: bool = False, rename: bool = False
     ) -> Put:
-        """Return what makes sure, with the commit of a piece of work, that its pool is found. Raises RelayFull.
+        """Return the change that lists a pool, for the commit of a piece of work. Raises RelayFull.
 
         A new pool counts for its ``origin``. Work that is taken back finds room always: ``make_room``. ``rename`` where
         the agent of a mailbox leaves, which may have had another name or key when it left before.

@@ -72,7 +72,7 @@ def _with(answer: Reply, headers: Mapping[str, str]) -> Reply:
 
 @routes.serves(file_paths.UPLOAD_OPTIONS)
 async def upload_options(relay: Relay, request: Request) -> Reply:
-    """Tell which parts of tus there are."""
+    """Tell the version, the extensions and the limits of tus here."""
     return _headers(
         204,
         {
@@ -119,7 +119,7 @@ async def create_upload(relay: Relay, request: Request) -> Reply:
 @routes.serves(file_paths.UPLOAD_OFFSET)
 @_speaks_tus
 async def upload_offset(relay: Relay, request: Request) -> Reply:
-    """Tell how much has come."""
+    """Tell the offset of an upload: the bytes that have come."""
     upload = relay.uploads.get(parameter(request, "upload_id"))
     owner = await asking(relay, request, None, otherwise=upload.owner)
     upload.require_owner(owner)

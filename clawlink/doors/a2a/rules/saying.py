@@ -58,7 +58,7 @@ NOTHING = Said()
 
 
 def said(content: Any) -> Said | None:
-    """Return what a worker said in terms of A2A; None if it used none, or used them wrong: then it is plain JSON."""
+    """Return the answer of a worker in terms of A2A; None if it has none or has them wrong: then it is plain JSON."""
     if not isinstance(content, dict) or set(content) != {"a2a"}:
         return None
     try:

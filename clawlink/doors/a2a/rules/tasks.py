@@ -205,7 +205,7 @@ def messages(view: TaskView, done: Sequence[Step], url_of: UrlOf) -> list[Json]:
 
 
 def facts(view: TaskView) -> Json:
-    """Return what ClawLink knows of a task and A2A has no place for."""
+    """Return the facts of a task for which A2A has no field."""
     given = {
         "status": view.status,
         "assignee": view.assignee,

@@ -41,7 +41,7 @@ _NO_MAILBOX = "a client of A2A reads no messages; answer its task with respond"
 
 
 def reserved(name: str) -> str | None:
-    """Say what the id or the name of a client is; None for any other, but for look-alikes."""
+    """Describe the id or the name of a client, or a look-alike of it; None for any other."""
     if any(form == OWN or form.startswith(_BEFORE) for form in forms(name)):
         return "kept for clients of A2A, which the relay registers itself"
     return None

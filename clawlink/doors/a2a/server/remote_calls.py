@@ -171,7 +171,7 @@ async def _pieces(held: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 
 def _message(error: Raw) -> str:
-    """Return what an error says; empty for one that says nothing."""
+    """Return the message of an error; empty for an error without one."""
     try:
         return msgspec.json.decode(error, type=_Error).message
     except (msgspec.DecodeError, UnicodeError, RecursionError):

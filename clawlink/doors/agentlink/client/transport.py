@@ -61,7 +61,7 @@ class SessionTransport(Way[Sent]):
             raise
 
     def answered(self, id: str, error: ClawLinkError | None = None) -> bool:
-        """Note what the relay says of a message. Return True if that was awaited."""
+        """Note the answer of the relay about a message. Return True if the answer was awaited."""
         answer = self._answers.get(id)
         if answer is None or answer.done():
             return False

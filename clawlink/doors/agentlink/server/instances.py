@@ -68,7 +68,7 @@ class Instances:
         return instance
 
     def own(self, address: str) -> str | None:
-        """Say what ``instance/agent``, or a look-alike, of a known instance is; None for any other address."""
+        """Describe ``instance/agent`` of a known instance, or a look-alike of it; None for any other address."""
         parts = (form.partition("/") for form in forms(address))
         if any(slash and home in self._looks for home, slash, _ in parts):
             return "an address of an instance, whose agents come by its own connections"

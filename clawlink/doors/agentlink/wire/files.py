@@ -140,7 +140,7 @@ def _read(path: str | os.PathLike[str], kind: Any) -> Any:
 
 @contextlib.contextmanager
 def _about(path: str | os.PathLike[str]) -> Any:
-    """Say which file an error is about."""
+    """Name the file of an error in its message."""
     try:
         yield
     except ClawLinkError as error:

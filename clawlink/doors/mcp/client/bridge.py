@@ -121,7 +121,7 @@ class Bridge:
 
 
 async def _mail(client: AsyncClient) -> str | None:
-    """Return what a result tells of mail that waits, as the relay itself does for its tools."""
+    """Return the note of a result about mail that waits, as the relay itself does for its tools."""
     with contextlib.suppress(ClawLinkError, OSError, asyncio.TimeoutError):  # the file is there all the same
         return mail_of(await asyncio.wait_for(client.unread(limit=MAX_MAIL), _MAIL_SECONDS))
     return None

@@ -124,7 +124,7 @@ class McpServer(OpenDoor):
 
 
 async def _mail(relay: Relay, caller: Caller, call: rpc.ToolCall) -> str | None:
-    """Return what a result tells of mail that waits. So a model in mid-turn notices it, whatever its program is."""
+    """Return the note of a result about mail that waits, so that a model in mid-turn notices it in any program."""
     if call.tool.name == "relay_inbox":  # its result is the mail
         return None
     unread = None

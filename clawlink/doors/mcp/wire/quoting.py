@@ -63,7 +63,7 @@ def told_list(before: Mapping[str, Any], name: str, entries: Iterable[bytes], af
 
 
 def mail_of(unread: Unread) -> str | None:
-    """Return what a result tells of messages that wait: ids and senders, and no text. None if none waits."""
+    """Return the note of a result about messages that wait: ids and senders, and no text. None if none waits."""
     messages = [
         {"type": one.type, **identified({"message_id": one.message_id, "from_agent": one.from_agent})}
         for one in unread.messages[:MAX_MAIL]

@@ -115,7 +115,7 @@ class _Refused(Exception):
 def hear(
     message: Any, headers: Mapping[str, str] | None = None, tools: Iterable[Tool] = TOOLS
 ) -> Answer | ToolCall | Query | Cancelled:
-    """Return what a message asks for. ``headers`` are looked up by small names; None where a transport has none."""
+    """Return the request of a message. ``headers`` are looked up by small names; None where a transport has none."""
     id: Any = None
     try:
         if isinstance(message, list):
