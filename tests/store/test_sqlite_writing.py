@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clawlink.domain.delivery import Delivery
-from clawlink.store.base import Failed, Put
+from clawlink.store.base import Drop, Failed, Put
 from clawlink.store.sqlite import database, gathering, writer
 from clawlink.store.sqlite.gathering import Gathering
 from clawlink.store.sqlite.jobs import Job, Question
@@ -233,3 +233,20 @@ def test_a_loop_that_has_ended_does_not_hold_up_the_next(monkeypatch: pytest.Mon
     for _ in range(3):
         lots.loop.turn()
     assert lots.sizes == [1, 2]
+
+
+async def test_an_idle_store_gives_free_pages_back_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "IDLE_SECONDS", 0.01)
+    path = tmp_path / "clawlink.db"
+    store = await opened(path)
+    many = [delivery(f"d{n}", body=b"x" * 20_000) for n in range(600)]
+    await asyncio.gather(*(store.commit("mia", Put(d)) for d in many))
+    await until(lambda: path.stat().st_size > 12_000_000)
+    await put(store, kept := delivery("kept"))
+    await asyncio.gather(*(store.commit("mia", Drop(d)) for d in many))
+    await until(lambda: path.stat().st_size < 4_500_000)
+    assert (store.broken, await store.get(Delivery, "kept")) == (None, kept)
+    await store.close()
+    again = await opened(path)
+    assert list(again.all(Delivery)) == [kept]
+    await again.close()

@@ -27,7 +27,7 @@ from clawlink.store.sqlite.jobs import Change, Commit, Job, Question, Work
 from clawlink.store.sqlite.room import Room, is_io_error, note_code
 from clawlink.store.sqlite.table import Table
 
-_IDLE_SECONDS = 5.0
+IDLE_SECONDS = 5.0
 _MARK_SECONDS = 1.0
 # The log goes into the database once it has about 2,000 pages, or 200 while the relay is idle. A transaction counts as
 # one page, a change as three and its bytes.
@@ -156,7 +156,7 @@ class Writer:
     def _run(self) -> None:
         while True:
             try:
-                work = self._queue.get(timeout=_IDLE_SECONDS if self._unsynced_since is None else _LAZY_SECONDS)
+                work = self._queue.get(timeout=IDLE_SECONDS if self._unsynced_since is None else _LAZY_SECONDS)
             except Empty:
                 if self._take():
                     self._idle()
@@ -376,7 +376,8 @@ class Writer:
         with self._unless_the_disk_fails():
             (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
             if free > _FREE_PAGES:
-                self._db.execute(f"PRAGMA incremental_vacuum({_VACUUMED_AT_ONCE})").fetchall()
+                # Each step gives one page back, and ``execute`` makes one step where no rows come.
+                self._db.executescript(f"PRAGMA incremental_vacuum({_VACUUMED_AT_ONCE})")
                 self._log_pages += _VACUUMED_AT_ONCE
 
     @contextlib.contextmanager
