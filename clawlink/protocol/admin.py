@@ -320,6 +320,7 @@ class AuditList(Struct, frozen=True):
     entries: list[AuditEntry]
     count: int
     next: str | None = None
+    names: dict[str, str] = {}
 
 
 class MakeLink(Struct, frozen=True, gc=False):

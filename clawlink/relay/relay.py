@@ -122,7 +122,7 @@ class Relay:
         self._hearers: list[Callable[[Event | None], None]] = []
         self._token_required = token_required
         self._started_at = clock()
-        self.audit = Audit(core)
+        self.audit = Audit(core, self.agents)
         self.stops = Stops(core)
         self.keep(Kind(Act, forget))
         self.overviews = Overviews(

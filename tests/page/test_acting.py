@@ -51,6 +51,8 @@ def test_a_person_renames_an_agent(acting: tuple[str, Watched]) -> None:
     watched.page.click("button:has-text('Rename')")
     watched.page.wait_for_selector("h1:has-text('Robert <b>')")
     assert [one["name"] for one in get(url, "/discover")["agents"] if one["agent_id"] == "bob"] == ["Robert <b>"]
+    assert "Robert <b> (bob → Robert <b>)" in watched.show(url, "audit")
+    assert "session" in watched.page.inner_text("table.rows td:last-child")
 
 
 def test_a_person_delegates_reads_the_answer_and_puts_it_away(acting: tuple[str, Watched]) -> None:

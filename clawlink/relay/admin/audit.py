@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import msgspec
 
 from clawlink.domain.audit import ACTS, KEPT_SECONDS, MAX_ACTS, Act
 from clawlink.protocol.admin import AuditEntry, AuditList, PageQuery
+from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.timestamps import iso
 from clawlink.store.base import Conflict, Drop, Put
@@ -14,8 +18,9 @@ from clawlink.store.base import Conflict, Drop, Put
 class Audit:
     """Keeps the acts of the operator, in the store."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, agents: Agents) -> None:
         self._core = core
+        self._agents = agents
 
     async def note(self, act: str, target: str, facts: object, *, by: str, address: str | None) -> None:
         """Keep an act and its result. Beyond ``MAX_ACTS`` the oldest act goes."""
@@ -41,7 +46,16 @@ class Audit:
         entries = [
             AuditEntry(iso(a.at), a.act, a.target, a.address, a.by, msgspec.json.decode(a.facts)) for a in page.records
         ]
-        return AuditList(entries, len(entries), page.after)
+        names = await self._agents.names(id for entry in entries for id in _agents_of(entry.facts))
+        return AuditList(entries, len(entries), page.after, names)
+
+
+def _agents_of(facts: dict[str, Any]) -> Iterator[str]:
+    """Give the ids of the agents that an act was about."""
+    recipient = facts.get("recipient")
+    for about in (facts, recipient if isinstance(recipient, dict) else {}):
+        if isinstance(about.get("agent_id"), str):
+            yield about["agent_id"]
 
 
 def forget(act: Act, now: float) -> None:

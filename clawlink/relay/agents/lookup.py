@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import NamedTuple
 
 from clawlink.domain import agent as rules
@@ -40,6 +40,10 @@ class StandIns:
     def of(self, agent_id: str) -> StandIn | None:
         """Return the recipient that an agent stands for; None for an agent that stands for itself."""
         return self._known.get(agent_id)
+
+    def names(self, ids: Collection[str]) -> dict[str, str]:
+        """Return the names of the recipients for which some of these agents stand."""
+        return {id: self._known[id].name for id in self._known.keys() & ids} if self._known else {}
 
     def note(self, agent_id: str, stand_in: StandIn | None) -> bool:
         """Note for which recipient an agent stands; None for none. Return True if that is new."""
@@ -79,11 +83,10 @@ class AgentLookup:
         wanted = [id for id in dict.fromkeys(ids) if id is not None]
         found: dict[str, str] = {}
         for start in range(0, len(wanted), _AT_ONCE):
-            for agent in await self._core.store.get_many(Agent, wanted[start : start + _AT_ONCE]):
-                if agent is not None:
-                    found[agent.id] = self.shown_name(agent)
+            agents = await self._core.store.get_many(Agent, wanted[start : start + _AT_ONCE])
+            found |= {agent.id: agent.name for agent in agents if agent is not None}
             await asyncio.sleep(0)
-        return found
+        return found | self.stand_ins.names(found)
 
     async def id_of(self, recipient: str) -> str:
         """Return the id of the agent of that id or name; an unknown one is taken for an id. Raises AmbiguousName."""

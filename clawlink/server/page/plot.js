@@ -55,7 +55,7 @@ export function Plot({ minutes, fields, colors = fields, value = fieldOf, show =
     const made = new uPlot(
       {
         width: width(), height: HEIGHT, legend: { show: false }, cursor: { show: false },
-        scales: { x: { range: spanOf }, y: { range: (self, low, high) => [0, Math.max(high, 4)] } },
+        scales: { x: { range: spanOf }, y: { range: (self, low, high) => [0, Math.max(1.1 * high, 4)] } },
         axes: [
           { ...axis, size: 30, gap: 9, space: 60, incrs: [60, 120, 300, 600, 900, 1800], values: (self, at) => at.map((second) => clock(second * 1000)) },
           { ...axis, size: 56, incrs: show ? STEPS_OF_BYTES : STEPS, ...(show && { values: (self, numbers) => numbers.map(show) }) },

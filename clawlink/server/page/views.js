@@ -195,6 +195,7 @@ export function Task({ id, session }) {
   const task = found && found.task;
   const now = overview ? overview.server_time : new Date().toISOString();
   return html`<article><h1>${t("task")} <small><${Said} text=${id} /></small></h1>
+    ${found && found.contents && task.task !== null && html`<${Said} text=${task.task} block />`}
     <${Trouble} state=${state} />
     ${found &&
     html`<div><dl class="facts">
@@ -246,7 +247,6 @@ export function Task({ id, session }) {
       ${task.history_folded > 0 && html`<p class="empty">${t("folded", { n: count(task.history_folded) })}</p>`}
       ${found.contents &&
       [
-        ["task", task.task],
         ["context", task.context],
         ["result", task.result],
       ]
@@ -261,16 +261,40 @@ const isEmpty = (value) => typeof value === "object" && Object.keys(value).lengt
 
 // -- audit ------------------------------------------------------------------------------------------------------------
 
+const OF_TASKS = ["answer_as_operator", "cancel_as_operator", "delegate_as_operator", "respond_as_operator"];
+
+// On what an act was: agents by their names, with links to all that has a view.
+function Target({ entry }) {
+  const { act, target } = entry;
+  const facts = entry.facts || {};
+  const to = facts.recipient && html` → <${AgentLink} id=${facts.recipient.agent_id} name=${facts.recipient.name} />`;
+  if (OF_TASKS.includes(act)) return html`<${TaskLink} id=${target} words=${target.slice(0, 8)} />${to}`;
+  if (act === "send_as_operator") return to;
+  if (act === "rename_agent") return html`<${AgentLink} id=${target} /> (<${Said} text=${facts.before} /> → <${Said} text=${facts.name} />)`;
+  if (act === "redrive_for") return html`<${AgentLink} id=${target} /> (${count(facts.count)})`;
+  if (act === "unlock_as_operator") return html`<a href=${one("files", target)}><${Said} text=${target} /></a>`;
+  if (act === "stop_all") return t(`target.${target}`);
+  if (act === "make_link") return facts.read_only ? t("read_only") : t("target.page");
+  if (act === "redrive_all") return count(facts.count);
+  return html`<${Said} text=${target} />`;
+}
+
+// The right by which an act was done: "token", "local", or "session" with a name.
+function Right({ by }) {
+  const [kind, name] = by.split(" ");
+  return ["token", "local", "session"].includes(kind) ? html`${t(`right.${kind}`)} <${Said} text=${name} />` : html`<${Said} text=${by} />`;
+}
+
 export function Audit() {
   return html`<article><h1>${t("audit")}</h1>
     <p>${t("audit.why")}</p>
     <${List} path="admin/audit" take=${(found) => found.entries} empty=${t("empty.audit")}
       id=${(entry) => `${entry.at} ${entry.act} ${entry.target}`}
-      heads=${[[t("when"), 8], [t("act"), 12], [t("target"), 14], [t("from"), 9], [t("right"), 10]]}
+      heads=${[[t("when"), 8], [t("act"), 13], [t("target"), 20], [t("from"), 9], [t("right"), 12]]}
       row=${(entry) => html`
         <td><${Ago} at=${entry.at} /></td>
         <td>${t(`act.${entry.act}`)}</td>
-        <td><${Said} text=${entry.target} /></td>
+        <td><${Target} entry=${entry} /></td>
         <td><${Said} text=${entry.address || "–"} /></td>
-        <td><${Said} text=${entry.by} /></td>`} /></article>`;
+        <td><${Right} by=${entry.by} /></td>`} /></article>`;
 }

@@ -44,7 +44,7 @@ export default {
   "portal.bridge.why": "有新消息时，它会唤醒您的智能体。请在 OpenClaw 所在的机器上运行：",
   "portal.change": "修改密码",
   "portal.change.do": "修改并重新登录",
-  "portal.chat": "对话",
+  "portal.chat": "聊天",
   "portal.chat.why": "您与您的智能体。整行写“同意 3”“拒绝 3”或“approve 3”，即可处理 3 号留言。",
   "portal.contact": "联系人",
   "portal.contacts": "联系人",
