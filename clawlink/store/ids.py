@@ -9,7 +9,7 @@ One sorted list of a million ids takes half a millisecond to enter in the middle
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import chain, islice
 
@@ -101,10 +101,13 @@ class SortedIds:
         self._pieces: list[list[str]] = [[]]
 
     def add(self, id: str) -> None:
-        """Add an id that is not here."""
+        """Add an id, unless it is here."""
         at = bisect_right(self._starts, id) - 1
         piece = self._pieces[at]
-        insort(piece, id)
+        place = bisect_left(piece, id)
+        if place < len(piece) and piece[place] == id:
+            return
+        piece.insert(place, id)
         if len(piece) > SORTED_PIECE:
             rest = piece[SORTED_PIECE // 2 :]
             del piece[SORTED_PIECE // 2 :]
@@ -112,10 +115,13 @@ class SortedIds:
             self._pieces.insert(at + 1, rest)
 
     def remove(self, id: str) -> None:
-        """Remove an id that is here."""
+        """Remove an id, if it is here."""
         at = bisect_right(self._starts, id) - 1
         piece = self._pieces[at]
-        del piece[bisect_left(piece, id)]
+        place = bisect_left(piece, id)
+        if place == len(piece) or piece[place] != id:
+            return
+        del piece[place]
         if not piece and at:
             del self._starts[at], self._pieces[at]
 

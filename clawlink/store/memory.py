@@ -101,7 +101,12 @@ class MemoryStore:
         return await self.get_many(*first), await self.get_many(*second)
 
     async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
-        of_each = (table.sorted_ids.between(first, end, limit) for table in self._kinds.values())
+        for table in list(self._kinds.values()):
+            more = table.sort_some() is None
+            while more:
+                await asyncio.sleep(0)  # others have their turn
+                more = table.sort_some() is None
+        of_each = [ids.between(first, end, limit) for t in self._kinds.values() if (ids := t.sort_some()) is not None]
         return sorted(set(chain.from_iterable(of_each)))[:limit]
 
     async def page(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from random import Random
 
+from clawlink.domain.delivery import Delivery
+from clawlink.store.base import Drop, Put
 from clawlink.store.ids import SORTED_PIECE, SortedIds
+from clawlink.store.memory import MemoryStore
+from tests.store.contract import delivery
 
 
 def test_they_are_those_of_a_sorted_list_whatever_comes_and_goes() -> None:
@@ -14,11 +19,12 @@ def test_they_are_those_of_a_sorted_list_whatever_comes_and_goes() -> None:
         grows = round % 2 == 0
         for _ in range(3 * SORTED_PIECE):
             id = f"{random.getrandbits(16):04x}"
-            if grows and id not in model:
+            if grows:
                 ids.add(id)
                 model.add(id)
             elif not grows and model:
                 gone = model.pop()
+                ids.remove(gone)
                 ids.remove(gone)
         ordered = sorted(model)
         for first, end, limit in (
@@ -30,3 +36,33 @@ def test_they_are_those_of_a_sorted_list_whatever_comes_and_goes() -> None:
         ):
             inside = [id for id in ordered if first <= id < end][:limit]
             assert ids.between(first, end, limit) == inside, (round, first, end, limit)
+
+
+async def test_the_first_question_sorts_them_while_others_come_and_go() -> None:
+    store = MemoryStore()
+    known = [delivery(f"{number:04x}") for number in range(3000)]
+    for d in known:
+        await store.commit(d.mailbox, Put(d))
+    turns = 0
+
+    async def change() -> None:
+        nonlocal turns
+        for d in known[::100]:
+            await store.commit(d.mailbox, Drop(d))
+            await store.commit(d.mailbox, Put(d))
+            await asyncio.sleep(0)
+            turns += not asked.done()
+        for d in known[::50]:
+            await store.commit(d.mailbox, Drop(d))
+
+    asked = asyncio.ensure_future(store.ids("", "g", 10**6))
+    again = asyncio.ensure_future(store.ids("0", "g", 10**6))
+    await change()
+    assert turns > 1  # others had their turn meanwhile
+    assert set(await asked) <= {d.id for d in known}
+    assert list(await again) == sorted(await asked)
+    left = sorted({d.id for d in known} - {d.id for d in known[::50]})
+    assert list(await store.ids("", "g", 10**6)) == left
+    await store.commit("mia", Put(delivery("0abc7")))
+    assert list(await store.ids("0abc", "0abcg", 9)) == ["0abc", "0abc7"]
+    assert await store.get(Delivery, "0abc7") is not None
