@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from clawlink.domain.agent import Agent
+from clawlink.errors import UnknownAgent
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.paths import ENDPOINTS
 from clawlink.relay.relay import Relay
@@ -18,9 +19,10 @@ from clawlink.server.request import (
     Handler,
     Request,
     acting,
-    acting_anyway,
     acting_on,
     asking,
+    by_the_way,
+    key_of,
     looking,
     parameter,
     read,
@@ -105,8 +107,14 @@ def _registering(endpoint: Endpoint, use: UseCase) -> Handler:
 
     async def serve(relay: Relay, request: Request) -> Reply:
         ask = await read(request, kind)
-        plain = ask.idempotency_key is None and getattr(ask, "receipt", None) is None
-        agent, new = await acting_anyway(relay, request, agent_of(ask), by, plain=plain)
+        try:
+            agent, new = await acting(relay, request, agent_of(ask), by), False
+        except UnknownAgent:
+            plain = ask.idempotency_key is None and getattr(ask, "receipt", None) is None
+            made = await by_the_way(relay, request, agent_of(ask), key_of(request)) if plain else None
+            if made is None:
+                raise
+            agent, new = made
         answer = await use(agent, ask)
         return reply(tell_by_the_way(answer) if new else answer)
 

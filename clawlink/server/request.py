@@ -273,10 +273,10 @@ def parameter(request: Request, name: str) -> str:
 
 def acting(relay: Relay, request: Request, agent_id: str, field: str, *, quiet: bool = False) -> Awaitable[Agent]:
     """Return the agent that the request acts as; see ``Agents.acting``."""
-    return relay.agents.acting(agent_id, _key_of(request), field=field, quiet=quiet)
+    return relay.agents.acting(agent_id, key_of(request), field=field, quiet=quiet)
 
 
-def _key_of(request: Request) -> str | None:
+def key_of(request: Request) -> str | None:
     """Return the agent key that a request shows; None if it shows none."""
     ticket = request.ticket
     return request.headers.get(_AGENT_KEY) if ticket is None else ticket.agent_key
@@ -287,7 +287,7 @@ async def acting_on(
 ) -> tuple[Agent, dict[str, Delivery | None]]:
     """Return the agent that the request acts as, and the deliveries of these receipts by their ids."""
     ids = [split_receipt(receipt)[1] for receipt in receipts]
-    agent, found = await relay.agents.acting_on(agent_id, _key_of(request), ids, field=field)
+    agent, found = await relay.agents.acting_on(agent_id, key_of(request), ids, field=field)
     return agent, dict(zip(ids, found, strict=True))
 
 
@@ -298,7 +298,7 @@ async def acting_anyway(
 
     Only a ``plain`` request may do that, as clients of 1.0.x send it; see ``Agents.register_by_the_way``.
     """
-    agent_key = _key_of(request)
+    agent_key = key_of(request)
     try:
         return await relay.agents.acting(agent_id, agent_key, field=field), False
     except UnknownAgent:

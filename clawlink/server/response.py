@@ -220,8 +220,7 @@ def _watched(request: Asked) -> Iterator[None]:
 
 def send(request: Asked, answer: Reply) -> bool:
     """Write a small reply. Return True if a part of it is not on its way yet."""
-    connection: Any = request.protocol
-    transport: Any = connection.transport
+    transport: Any = request.protocol.transport
     if has_gone(transport):
         raise ConnectionResetError("the client has gone")
     body = b"".join((answer.body, *answer.more)) if answer.more else answer.body
@@ -248,16 +247,17 @@ def _send_watched(request: Asked, answer: Reply, handover: Handover) -> bool:
 
 
 def _head_of(request: Asked, answer: Reply, size: int) -> bytes:
-    head = _head(answer.status, answer.content_type)
+    status = answer.status
+    head = _head(status, answer.content_type)
     stays = request.keep_alive
     if stays and answer.headers is None and request.headers_too is None and request.version is HttpVersion11:
-        return b"%bContent-Length: %d\r\n\r\n" % (head, size) if answer.status != 204 else head + b"\r\n"
+        return b"%bContent-Length: %d\r\n\r\n" % (head, size) if status != 204 else head + b"\r\n"
     more = _lines(answer.headers) if answer.headers else b""
     if request.headers_too is not None:
         more += _lines(request.headers_too)
     if request.version != HttpVersion11 or not stays:
         more += b"Connection: keep-alive\r\n" if stays else b"Connection: close\r\n"
-    length = b"" if answer.status == 204 else b"Content-Length: %d\r\n" % size
+    length = b"" if status == 204 else b"Content-Length: %d\r\n" % size
     return b"%b%b%b\r\n" % (head, more, length)
 
 

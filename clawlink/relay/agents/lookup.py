@@ -143,7 +143,7 @@ class AgentLookup:
         """Return the facts about a recipient that its sender is told."""
         core = self._core
         now, heard = core.clock(), agent.last_heartbeat
-        status = _ONLINE if rules.presence(agent, now, core.limits) is Presence.ONLINE else _STALE
+        status = _ONLINE if rules.presence(agent, now, core.limits) is rules.ONLINE else _STALE
         age = int(now - heard) if now > heard else 0
         there = self.stand_ins.of(agent.id)
         shown = core.time.shown(heard)

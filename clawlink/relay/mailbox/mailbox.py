@@ -115,8 +115,10 @@ class Mailbox(Room):
 
     async def put(self, delivery: Delivery, *changes: Put | Absent, ends_work: bool = False) -> None:
         """Store the delivery, with what else changes at the same partition. Raises Conflict."""
-        await self._core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
-        self._count(delivery)
+        core = self._core
+        await core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
+        core.stats.stored += 1
+        core.talks.count(delivery)
 
     async def put_before(
         self, delivery: Delivery, then: Batch, *, ends_work: bool = False, merged: Sequence[Put | Drop] = ()
