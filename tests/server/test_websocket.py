@@ -275,7 +275,9 @@ async def politely(peer: Peer) -> None:
 
 
 async def cut(peer: Peer) -> None:
-    peer.ws.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    kept = peer.ws.get_extra_info("socket")  # of the event loop: uvloop's cannot be shut down
+    with socket.fromfd(kept.fileno(), kept.family, kept.type) as own:
+        own.shutdown(socket.SHUT_RDWR)
 
 
 @each("leave", [politely, cut])
