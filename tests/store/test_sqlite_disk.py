@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +128,18 @@ async def test_a_quota_and_a_limit_of_file_size_refuse_and_end_nothing(
     again = DataFolder(tmp_path / "data")
     assert {d.id for d in again.store.all(Delivery)} == {"before", "after", "refused"}
     again.close()
+
+
+async def test_a_folder_that_was_copied_opens_on_a_full_disk(tmp_path: Path, disk: Disk) -> None:
+    data = DataFolder(tmp_path / "first")
+    await put(data.store, delivery("d"))
+    data.close()
+    shutil.copytree(tmp_path / "first", tmp_path / "data")
+    disk.failing, disk.result = (WRITE, NAME), SQLITE_FULL
+    for _ in range(2):
+        data = DataFolder(tmp_path / "data")
+        assert (await data.store.get(Delivery, "d"), data.store.broken) == (delivery("d"), None)
+        data.close()
 
 
 async def test_work_that_makes_room_goes_on_with_the_reserve_and_new_work_waits_for_it(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
         db.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does so, and learns what fails
         migrate(db)
         if known != place:
-            db.execute("INSERT OR REPLACE INTO meta VALUES ('place', ?)", (place,))
+            _note_place(db, place)
         db.execute("PRAGMA busy_timeout = 0")  # the event loop waits for no other process
     except sqlite3.Error as error:
         db.close()
@@ -222,6 +222,15 @@ def _known_place(db: sqlite3.Connection) -> str | None:
         return None
     found = db.execute("SELECT value FROM meta WHERE name = 'place'").fetchone()
     return None if found is None else str(found[0])
+
+
+def _note_place(db: sqlite3.Connection, place: str) -> None:
+    """Note where the database is now. On a full disk the next start does."""
+    try:
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('place', ?)", (place,))
+    except sqlite3.Error as error:
+        if not is_full(error):
+            raise
 
 
 def require_whole(db: sqlite3.Connection, path: Path) -> None:
