@@ -67,6 +67,16 @@ def test_it_fits_each_terminal_and_shows_text_of_agents_harmless(own_relay: Rela
         shown = " ".join(" ".join(drawn(None, [], 40, 10, away=gone)).split())
         assert gone in shown, "a reason is not cut"
         assert "waits for the relay" in shown
+        agent.woken(
+            agent.send(str(agent.agent_id), "wake up").message_id, "session", "failed", note="no \u202e evil screen"
+        )
+        wait_until(lambda: boss.overview().needs_you.unwoken_agents)
+        unwoken = facts(boss.overview())
+        assert any(line.startswith("needs you: ") and "1 agent not woken" in line for line in unwoken)
+        (line,) = [line for line in unwoken if line.startswith("not woken: ")]
+        assert f"{NAME}, " in line
+        assert "evil" in line
+        assert not re.search("[\x00-\x1f\x7f-\x9f\u202e]", line)
         boss.stop_all()
         wait_until(lambda: any("ALL WORK IS STOPPED" in line for line in facts(boss.overview())))
 

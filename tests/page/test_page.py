@@ -47,6 +47,24 @@ def test_a_link_opens_a_session_once_and_leaves_no_code_behind(browser: Browser)
             again.page.wait_for_selector("main article")
 
 
+def test_the_first_view_names_an_agent_that_could_not_be_woken(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0, token="t", admin_token="boss")) as url:
+        own = {"Authorization": "Bearer t"}
+        for id, name in (("a", "Ann"), ("b", "<b>Bob</b>")):
+            post(url, "/register", {"agent_id": id, "name": name}, **own)
+        sent = post(url, "/send", {"from_agent": "a", "to_agent": "b", "content": "hello"}, **own)["message_id"]
+        failed = {"agent_id": "b", "adapter": "session", "result": "failed", "note": "<i>its screen is closed</i>"}
+        post(url, f"/messages/{sent}/woken", failed, **own)
+        link = url + post(url, "/admin/links", {"read_only": True}, **BOSS)["path"]
+        with opened(browser, url) as watched:
+            watched.page.goto(link)
+            watched.page.wait_for_selector("#unwoken li")
+            line = watched.page.inner_text("#unwoken li")
+            assert "could not be woken: <b>Bob</b>" in line
+            assert "session" in line
+            assert "<i>its screen is closed</i>" in line
+
+
 def test_a_read_only_session_shows_no_way_to_act(browser: Browser) -> None:
     with relay_in_thread(ServerConfig(port=0, token="t", admin_token="boss")) as url:
         post(url, "/register", {"agent_id": "a", "name": "Ann"}, Authorization="Bearer t")

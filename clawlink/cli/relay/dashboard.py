@@ -23,6 +23,7 @@ _LEAST_WIDTH = 20
 _LEAST_TAIL = 3
 _SHOWN_ID = 8
 _WORDS = 60
+_UNWOKEN = 3
 
 
 def facts(overview: Overview) -> list[str]:
@@ -38,6 +39,7 @@ def facts(overview: Overview) -> list[str]:
         if needs.unserved_pools
         else None,
         plural(needs.unread_mailboxes, "mailbox not read", "mailboxes not read") if needs.unread_mailboxes else None,
+        plural(needs.unwoken_agents, "agent not woken", "agents not woken") if needs.unwoken_agents else None,
     )
     urgent = ", ".join(filter(None, waits))
     found = [f"ClawLink {cell(overview.version)}, started {ago(overview.started_at, now)}"]
@@ -46,6 +48,10 @@ def facts(overview: Overview) -> list[str]:
     if overview.draining:
         found.append("The relay is shutting down.")
     found.append(f"needs you: {urgent or 'nothing'}")
+    for one in needs.unwoken[:_UNWOKEN]:
+        found.append(
+            f"not woken: {cell(one.name)}, {ago(one.at, now)} by {cell(one.adapter)}: {cell(one.note or 'no reason')}"
+        )
     found.append(f"agents: {overview.agents_online} online, {overview.agents_stale} stale")
     found.append("open tasks: " + ", ".join(f"{count} {_words(state)}" for state, count in overview.open_tasks.items()))
     hour = [sum(getattr(m, name) for m in overview.traffic) for name in ("delegated", "answered", "failed")]
