@@ -90,6 +90,10 @@ async def test_texts_are_withheld_from_all_of_admin(serve: Serve) -> None:
         body = await ok(relay.get(f"/admin/{path}"))
         assert "secret" not in str(body), path
     assert not (await ok(relay.get("/admin/session")))["contents"]
+    async with relay.session.get(relay.url + "/", headers=BROWSER) as response:
+        begun = _begun(await response.text())
+    assert not begun["session"]["contents"]
+    assert "secret" not in str(begun)
 
 
 def texts(name: str) -> dict[str, str]:
@@ -176,6 +180,10 @@ async def test_what_the_first_view_shows_comes_with_the_page_to_browsers_that_ma
     assert "admin/overview" not in page, "the page asks for nothing that it has"
     status, _ = await relay.get("/", headers={**BROWSER, "Host": "evil.example"})
     assert status == 403
+    opened = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    async with relay.session.get(relay.url + "/", headers={**BROWSER, **opened}) as response:
+        assert response.status == 200
+        assert _begun(await response.text()) is None, "another site has opened it"
     async with relay.session.get(relay.url + "/", headers={**BROWSER, "X-Forwarded-For": "192.0.2.1"}) as response:
         assert _begun(await response.text()) is None
 
