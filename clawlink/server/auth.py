@@ -89,7 +89,7 @@ class Guard:
             self._check_rights(request, endpoint)
 
     def may_look(self, request: Request, endpoint: Endpoint) -> bool:
-        """Return True if a request that no other site began has the right to see what an endpoint shows the operator."""
+        """Return True if a request has the right to see what an endpoint shows, and no other site began it."""
         if request.headers.get(_FETCH_SITE, "none") not in _OWN_SITES:
             return False
         try:

@@ -55,6 +55,16 @@ def test_a_person_renames_an_agent(acting: tuple[str, Watched]) -> None:
     assert "session" in watched.page.inner_text("table.rows td:last-child")
 
 
+def test_the_head_of_a_phone_has_all_its_buttons_in_one_line(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    watched.page.set_viewport_size({"width": 360, "height": 640})
+    for language in ("zh", "en"):
+        watched.show(url, "overview")
+        watched.page.select_option("header select", language)
+        watched.page.wait_for_selector(f"html[lang={language}] button.stop")
+        assert watched.page.evaluate("document.querySelector('header').offsetHeight") < 60
+
+
 def test_a_person_delegates_reads_the_answer_and_puts_it_away(acting: tuple[str, Watched]) -> None:
     url, watched = acting
     page = watched.page

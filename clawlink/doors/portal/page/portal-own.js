@@ -1,7 +1,7 @@
 // The owner's chat with the agent, the keys, and the settings.
 import { html, useEffect, useRef, useState } from "./htm-preact.js";
-import { Ago, ask, clean, Said, t, Table, Trouble, useData } from "./parts.js";
-import { Copy, Failed, field, FileName, Size, upload, useAct } from "./portal-parts.js";
+import { Ago, ask, clean, one, Said, t, Table, Trouble, useData } from "./parts.js";
+import { Copy, Failed, field, FileName, nameOf, Size, upload, useAct } from "./portal-parts.js";
 
 // -- chat -------------------------------------------------------------------------------------------------------------
 
@@ -69,10 +69,18 @@ export function Chat({ session }) {
 
 // -- files ------------------------------------------------------------------------------------------------------------
 
+const peerOf = (file) => (file.type === "received" ? file.from_portal : file.to_portal);
+
+// A contact by its name, or the address of one that was removed.
+const Peer = ({ at, contact }) =>
+  contact ? html`<a href=${one("contacts", String(contact.id))} title=${clean(at)}><${Said} text=${nameOf(contact)} /></a>` : html`<${Said} text=${at} />`;
+
 export function PortalFiles() {
   const [again, set] = useState(0);
   const [act, state] = useAct();
   const found = useData(`api/portal/files?again=${again}`);
+  const people = useData("api/contacts");
+  const contactAt = (at) => people.data && people.data.contacts.find((contact) => contact.portal_url === at);
   const remove = (file) => {
     if (!confirm(t("portal.file.sure", { name: clean(file.filename) }))) return;
     act(() => ask(`api/portal/files/${encodeURIComponent(file.file_id)}`, {}, "DELETE"), () => set(again + 1));
@@ -87,7 +95,7 @@ export function PortalFiles() {
       rows=${found.data.files.map(
         (file) => html`<tr key=${file.file_id}>
           <td><${FileName} file=${file} /></td>
-          <td>${t(`portal.${file.type}`)} <${Said} text=${file.type === "received" ? file.from_portal : file.to_portal} /></td>
+          <td>${t(`portal.${file.type}`)} <${Peer} at=${peerOf(file)} contact=${contactAt(peerOf(file))} /></td>
           <td><${Size} bytes=${file.size} /></td>
           <td>${t(`portal.file.${file.status}`)} ${file.detail && html`<${Said} text=${file.detail} />`}</td>
           <td><${Ago} at=${file.created_at} /></td>

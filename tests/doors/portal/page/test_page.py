@@ -223,7 +223,8 @@ def test_a_file_is_downloaded_and_deleted(browser: Browser, monkeypatch: pytest.
     body = b"<script>alert(1)</script>"
     names = "<img src=x onerror=alert(1)>.html"
     with portal(monkeypatch) as url:
-        call(url, "POST", "/api/contacts", {"portal_url": "https://bob.example", "SHARED_KEY": K})
+        contact = {"portal_url": "https://bob.example", "SHARED_KEY": K, "display_name": "Bob"}
+        call(url, "POST", "/api/contacts", contact)
         md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
         begin = {"api_key": K, "filename": names, "size": len(body), "md5": md5, "chunks_total": 1, "to_portal": url}
         begun = requests.post(url + "/api/file/initiate", json=begin, timeout=10).json()["file_id"]
@@ -236,6 +237,9 @@ def test_a_file_is_downloaded_and_deleted(browser: Browser, monkeypatch: pytest.
             page.wait_for_selector("main article")
             watched.faults.clear()
             assert "complete" in watched.show(url, "portal-files")
+            page.click("tbody a[title='https://bob.example']:has-text('Bob')")
+            page.wait_for_selector("h1:has-text('Bob')")
+            watched.show(url, "portal-files")
             with page.expect_download() as waiting:
                 page.click("tbody a")
             assert waiting.value.path().read_bytes() == body
