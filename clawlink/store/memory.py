@@ -31,8 +31,6 @@ _MAILBOX_BYTES = 320
 _LATER_BYTES = 96
 
 
-# The states of deliveries that count as messages of their mailbox.
-_HELD = (PENDING, DEAD)
 # The kinds whose records keep their origin for life.
 _CONSTANT = (Delivery, Task)
 
@@ -388,13 +386,13 @@ class MemoryStore:
         """Move a delivery within its mailbox, or in or out of it."""
         box = self._mailboxes.get(mailbox) or self._made(mailbox)
         count = size = 0
-        if old is not None and old.state in _HELD:
+        if old is not None and ((state := old.state) is PENDING or state is DEAD):
             count, size = -1, -len(old.body)
-            if old.state is PENDING:
+            if state is PENDING and box.ready:
                 _remove(box.ready, old)
-        if new is not None and new.state in _HELD:
+        if new is not None and ((state := new.state) is PENDING or state is DEAD):
             count, size = count + 1, size + len(new.body)
-            if new.state is PENDING:
+            if state is PENDING:
                 self._file(box, new)
         if count or size:
             box.count += count
@@ -460,11 +458,12 @@ def _insert(ready: list[Delivery], d: Delivery) -> None:
 
 
 def _remove(ready: list[Delivery], d: Delivery) -> None:
-    """Take out a delivery that is due; one filed for later is not here, and its entry there just grows stale."""
-    if not ready or d.sort_key < ready[0].sort_key:
-        return
-    if ready[0] is d:
+    """Take out a delivery if it is among these; one filed for later is not, and its entry there just grows stale."""
+    first = ready[0]
+    if first is d:
         del ready[0]
+        return
+    if d.sort_key < first.sort_key:
         return
     at = bisect_left(ready, d.sort_key, key=_sort_key)
     while at < len(ready) and ready[at].sort_key == d.sort_key:

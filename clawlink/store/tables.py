@@ -140,10 +140,12 @@ class Table:
             if self.shared and old_keys:
                 grown += self._share(old, old_keys, -1, -old_weight)
             if old_keys != new_keys:
-                if old_keys:
-                    grown -= self._unindex(id, [key for key in old_keys if key not in new_keys], old_weight)
-                if new_keys:
-                    grown += self._index(id, [key for key in new_keys if key not in old_keys], new_weight)
+                gone = [key for key in old_keys if key not in new_keys] if new_keys else old_keys
+                if gone:
+                    grown -= self._unindex(id, gone, old_weight)
+                come = [key for key in new_keys if key not in old_keys] if old_keys else new_keys
+                if come:
+                    grown += self._index(id, come, new_weight)
             if old_weight != new_weight and old_keys:
                 for key in new_keys:
                     if key in old_keys:
@@ -220,8 +222,9 @@ class Table:
         for key in keys:
             index = self.indexes[key]
             index.bytes -= weight
-            index.remove(id)
-            if not index:
+            if index.last.pop(id, None) is None:
+                index.remove(id)
+            if not index.last and not index:
                 del self.indexes[key]
                 self.shared -= index.shares is not None
                 shrunk += INDEX_BYTES + text_bytes(key, sent=False)
@@ -289,8 +292,9 @@ class Table:
             return 0
         second = int(ends_at)
         ids = self.calendar[second]
-        ids.remove(id)
-        if ids:
+        if ids.last.pop(id, None) is None:
+            ids.remove(id)
+        if ids.last or ids:
             return ENTRY_BYTES
         del self.calendar[second]
         del self.seconds[bisect_left(self.seconds, second)]
