@@ -1,10 +1,11 @@
 """Coding agents of npm, kept under .cache. ``python -m tests.programs.fetch NAME...`` gets some, or all of them.
 
-They are large: 100 to 400 MB each. ``make test`` leaves the tests of those out that are not there.
+They are large: 100 to 700 MB each. ``make test`` leaves the tests of those out that are not there.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.browser.programs import run_quietly
+from tests.mcp_programs import NODE
 
 CACHE = Path(__file__).parents[2] / ".cache" / "agents"
 PACKAGES = {
@@ -19,6 +21,7 @@ PACKAGES = {
     "codex": "@openai/codex@0.171.0",
     "gemini": "@google/gemini-cli@0.61.0",
     "opencode": "opencode-ai@1.18.33",
+    "openclaw": "openclaw@2026.9.6",
 }
 
 
@@ -34,7 +37,14 @@ def fetch(name: str) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise OSError("npm is not found")
-    run_quietly([npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), PACKAGES[name]])
+    words = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), PACKAGES[name]]
+    run_quietly(words, env={**os.environ, "PATH": search_path()})
+
+
+def search_path() -> str:
+    """Return the search path with a Node.js of ours, where that is there: OpenClaw wants 24.16 or newer."""
+    own = [str(NODE.parent)] if NODE.exists() else []
+    return os.pathsep.join((*own, os.environ.get("PATH", "")))
 
 
 def main(names: Sequence[str]) -> int:

@@ -52,15 +52,20 @@ def decide(items: Sequence[Item], tools: Sequence[str], handled: set[str]) -> An
     number = len(calls) + 1
     if len(planned) < len(plan):
         name, arguments = plan[len(planned)]
-        return Answer(tool=_named(name, tools), arguments=_plain(arguments), number=number)
+        return _call(name, _plain(arguments), tools, number)
     told = {words for item in items if item.kind != "call" for words in _TELLS.findall(item.text)}
-    inbox = _named(_INBOX, tools)
-    if told - handled and (inbox is not None or _BY_ID in tools):
+    if told - handled and (_named(_INBOX, tools) is not None or _BY_ID in tools):
         handled |= told
-        if inbox is not None:
-            return Answer(tool=inbox, number=number)
-        return Answer(tool=_BY_ID, arguments=json.dumps({"id": f"clawlink__{_INBOX}", "args": {}}), number=number)
+        return _call(_INBOX, "{}", tools, number)
     return Answer()
+
+
+def _call(name: str, arguments: str, tools: Sequence[str], number: int) -> Answer:
+    tool = _named(name, tools)
+    if tool is None and _BY_ID in tools:
+        by_id = {"id": f"clawlink__{name}", "args": json.loads(arguments)}
+        return Answer(tool=_BY_ID, arguments=json.dumps(by_id), number=number)
+    return Answer(tool=tool, arguments=arguments, number=number)
 
 
 def _plain(arguments: str) -> str:

@@ -17,6 +17,7 @@ import pytest
 from clawlink.client.aio import AsyncClient
 from clawlink.client.hooks.sessions import Session, Sessions
 from tests.conftest import RelayProcess, Start
+from tests.ports import free_port
 from tests.programs import fetch
 from tests.programs.model import Model
 from tests.waiting import eventually
@@ -33,6 +34,7 @@ name = "standin"
 base_url = "{}/v1"
 wire_api = "responses"
 """
+_SLOW = 3 * _PATIENCE  # OpenClaw takes half a minute to start, and on a busy machine minutes
 _KEY = "sk-ant-api03-" + "stand-in-" * 4
 
 
@@ -78,9 +80,13 @@ class Account:
                 slow = slow.replace("const FLAGS = []", 'const FLAGS = ["--seconds", "20"]')
                 file.write_text(slow.replace("MOST_MS = 3000", "MOST_MS = 60000"))
 
+    def registered(self, host: str) -> list[Session]:
+        """Return the sessions of a program that have an agent."""
+        return [one for one in Sessions(self.home / ".clawlink").all() if one.host == host and one.agent_id]
+
     def session(self, host: str) -> Session:
         """Return the one session of a program."""
-        (session,) = (one for one in Sessions(self.home / ".clawlink").all() if one.host == host and one.agent_id)
+        (session,) = self.registered(host)
         return session
 
     async def begun(self, host: str) -> Session:
@@ -384,3 +390,54 @@ async def test_opencode(account: Account) -> None:
             assert (await answer.json())["agent"] == "plan"
     await account.end(server)
     await draining
+
+
+@_needs("openclaw")
+async def test_the_main_session_of_openclaw_is_woken_and_told_behind_a_tool(account: Account) -> None:
+    account.environ["PATH"] = fetch.search_path()
+    openclaw, settings = str(fetch.path("openclaw")), account.home / ".openclaw" / "openclaw.json"
+    settings.parent.mkdir()
+    number = free_port()
+    costs = dict.fromkeys(("input", "output", "cacheRead", "cacheWrite"), 0)
+    model = {"id": "model", "name": "m", "input": ["text"], "cost": costs, "contextWindow": 128_000, "maxTokens": 4000}
+    provider = {"baseUrl": f"{account.model.url}/v1", "apiKey": "x", "api": "openai-completions", "models": [model]}
+    own = {
+        "gateway": {"mode": "local", "port": number, "auth": {"mode": "token", "token": "of-the-gateway"}},
+        "agents": {"defaults": {"model": {"primary": "standin/model"}}},
+        "models": {"providers": {"standin": provider}},
+    }
+    settings.write_text(json.dumps(own))
+    await account.connect("openclaw")
+    assert "valid" in await account.run(openclaw, "config", "validate")
+    assert "- clawlink" in await account.run(openclaw, "mcp", "list")
+    words = (openclaw, "gateway", "run")
+    gateway = await account.start(*words, stdout=asyncio.subprocess.DEVNULL)
+    hooks = json.loads(settings.read_text())["hooks"]
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{number}") as http:
+
+        async def lives() -> bool:
+            nonlocal gateway
+            if gateway.returncode is not None:  # on a busy machine a worker of its own is too late for it
+                gateway = await account.start(*words, stdout=asyncio.subprocess.DEVNULL)
+            try:
+                async with http.get("/healthz") as answer:
+                    return answer.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await eventually(lives, seconds=_SLOW)
+        line = {"text": "CALL relay_agents {} END", "mode": "now"}
+        async with http.post("/hooks/wake", json=line, headers={"Authorization": f"Bearer {hooks['token']}"}) as answer:
+            assert answer.status == 200
+        await eventually(lambda: _is(bool(account.registered("openclaw"))), seconds=_SLOW)
+        await eventually(
+            lambda: _is(bool(account.model.answers) and account.model.answers[-1].tool is None), seconds=_SLOW
+        )
+        waking = await account.start(sys.executable, "-m", "clawlink", "wake")
+        assert waking.stdout is not None
+        assert b"watching 1 agent" in await asyncio.wait_for(waking.stdout.readline(), _PATIENCE)
+        id = (await account.ann.send(account.session("openclaw").name, "to an idle one")).message_id
+        await eventually(lambda: _has_read(account.ann, id), seconds=_SLOW)
+        await eventually(lambda: _is_woken(account.ann, id, "openclaw"), seconds=_PATIENCE)
+    await account.end(waking)
+    await account.end(gateway)
