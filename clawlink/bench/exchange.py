@@ -66,8 +66,11 @@ class Exchange:
         self.failed, self.running = why, False
 
 
-async def drive(relay: Relay, exchanges: Sequence[Exchange], seconds: float) -> float:
-    """Run exchanges side by side, and return their rounds a second. Raises BenchFailed if one fails."""
+async def drive(relay: Relay, exchanges: Sequence[Exchange], seconds: float, *, spins: bool = True) -> float:
+    """Run exchanges side by side, and return their rounds a second. Raises BenchFailed if one fails.
+
+    The load ``spins`` where it has a core to itself.
+    """
     running = True
 
     def spin() -> None:
@@ -77,7 +80,8 @@ async def drive(relay: Relay, exchanges: Sequence[Exchange], seconds: float) -> 
 
     loop = asyncio.get_running_loop()
     opened = [(await connect(relay.server.url, one.answered), one) for one in exchanges]
-    loop.call_soon(spin)
+    if spins:
+        loop.call_soon(spin)
     started = time.perf_counter()
     for connection, one in opened:
         one.start(connection)

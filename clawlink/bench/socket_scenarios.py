@@ -8,7 +8,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import msgspec
 
@@ -25,6 +25,7 @@ LARGE, LARGE_BYTES = 1000, 100_000
 _CREDIT = 200
 # Until what was on its way at the end has been acked.
 _LAST_SECONDS = 0.2
+_LOOK_SECONDS = 0.05
 _RECEIPT = re.compile(rb'"receipt":"([^"]+)"')
 
 
@@ -168,11 +169,17 @@ async def _exchange(
 
 
 async def latency(
-    relay: Relay, *, seconds: float, say: Callable[[str], None], pace: int = PACE, to: Relay | None = None
+    relay: Relay,
+    *,
+    seconds: float,
+    say: Callable[[str], None],
+    pace: int = PACE,
+    to: Relay | None = None,
+    spins: bool = True,
 ) -> list[Row]:
     """From a frame's leaving one socket to the message's arrival at another, at 1,000 messages a second.
 
-    The other socket is at the relay ``to`` if that is given.
+    The other socket is at the relay ``to`` if that is given. The load ``spins`` where it has a core to itself.
     """
     sender, receiver = names_for("pacer", 2)
     await relay.register([sender, receiver])
@@ -193,13 +200,13 @@ async def latency(
     url, token = relay.server.url, relay.token
     taker = await open_socket((to or relay).server.url, f"/ws/{receiver}?lease=60&credit={_CREDIT}", received, token)
     giver = await open_socket(url, f"/ws/{sender}?lease=60", _heed, token)
-    with _spinning():
+    with _spinning() if spins else nullcontext():
         started = time.perf_counter()
         for number in range(int(pace * seconds)):
-            await _until(started + number / pace)
+            await _until(started + number / pace, spins=spins)
             left[number] = time.perf_counter()
             giver.send(msgspec.json.encode({"type": "send", "id": 1, "to_agent": receiver, "content": number}))
-        await _until(started + seconds + 5, lambda: not left)
+        await _until(started + seconds + 5, lambda: not left, spins=spins)
     await _close([giver, taker])
     await relay.leave([sender, receiver])
     return [
@@ -208,10 +215,10 @@ async def latency(
     ]
 
 
-async def _until(at: float, done: Callable[[], bool] = lambda: False) -> None:
-    """Look at every turn of the loop whether it is done or the time is over: a sleep would end late."""
-    while time.perf_counter() < at and not done():  # noqa: ASYNC110
-        await asyncio.sleep(0)
+async def _until(at: float, done: Callable[[], bool] = lambda: False, *, spins: bool) -> None:
+    """Look whether it is done or the time is over: with ``spins`` at every turn of the loop, for a sleep ends late."""
+    while (left := at - time.perf_counter()) > 0 and not done():  # noqa: ASYNC110
+        await asyncio.sleep(0 if spins else min(left, _LOOK_SECONDS))
 
 
 async def idle(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> list[Row]:

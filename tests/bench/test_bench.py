@@ -19,6 +19,7 @@ from clawlink.bench import (
     scenarios,
     servers,
     socket_scenarios,
+    store_scenarios,
     task_scenarios,
     upkeep_scenarios,
 )
@@ -26,6 +27,7 @@ from clawlink.bench.scenarios import BenchFailed, Relay
 from clawlink.bench.servers import Server
 from tests.conftest import Start
 from tests.processes import Popen
+from tests.valkey import program, running
 
 
 @pytest.fixture(autouse=True)
@@ -92,8 +94,20 @@ async def test_without_a_floor_messages_over_websockets_are_only_counted(
 
 
 async def test_the_way_from_one_websocket_to_another_is_timed(relay: Relay) -> None:
-    middle, slowest = await socket_scenarios.latency(relay, seconds=0.2, say=_silent)
-    assert 0 < middle.value <= slowest.value
+    for spins in (True, False):
+        middle, slowest = await socket_scenarios.latency(relay, seconds=0.2, say=_silent, spins=spins)
+        assert 0 < middle.value <= slowest.value
+
+
+@pytest.mark.skipif(program() is None, reason="there is no valkey-server here")
+def test_relays_over_a_server_are_measured_beside_one_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_scenarios, "CONNECTIONS", 4)
+    with running() as server:
+        rows = {row.what: row for row in store_scenarios.lives(server.url, seconds=0.2, rounds=1, say=_silent)}
+    assert all(row.value > 0 for row in rows.values())
+    of_one = rows["relays' processor time of a task with two relays, of one relay"]
+    assert of_one.unit == rows["tasks with --store, of memory"].unit == "ratio"
+    assert rows["from one websocket to another at 500 a second, p99, from one relay to the other"].unit == "ms"
 
 
 async def test_idle_websockets_are_opened_and_weighed(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
