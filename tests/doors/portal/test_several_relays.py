@@ -23,6 +23,7 @@ from clawlink.doors.portal.client.files import send_file
 from clawlink.doors.portal.client.portal import Place, Portal
 from clawlink.doors.portal.records import Contact, Message, State, mailbox_of
 from clawlink.doors.portal.rules.posting import Outcome
+from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.door import PortalServer
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.settings import Settings
@@ -62,7 +63,7 @@ async def two(serve: Serve, monkeypatch: pytest.MonkeyPatch, front: Front, **set
     """Start two relays of a portal in this process; the first one is active."""
     monkeypatch.setenv("AGENTP2P_API_KEY", OWNER)
     monkeypatch.setenv("CLAWLINK_PORTAL_PASSWORD", PASSWORD)
-    made = Settings(url=front.url, portal_lease=LEASE, **settings)
+    made = Settings(**{"url": front.url, "portal_lease": LEASE, **settings})
     name = f"portal{os.getpid()}-{next(_names)}"
     found = [Own(await serve(mesh=name, token="t", doors={"portal": made})) for _ in range(2)]
     front.nodes = [own.url for own in found]
@@ -434,6 +435,40 @@ async def test_upkeep_of_a_relay_that_is_not_active_tells_senders_once_and_gives
     await eventually(lambda: is_active(one))
     await one.befriend("https://c.example")
     assert (await one.contact("https://c.example"))["id"] == 3
+
+
+async def test_no_relay_tells_of_an_end_while_another_posts(
+    serve: Serve, portals: Portals, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The post outlives the first lease and the time to live of its message."""
+    monkeypatch.setattr(outbox, "LEASE_SECONDS", 3.0)
+    monkeypatch.setattr(outbox, "EXTEND_SECONDS", 0.2)
+    one, other = await two(serve, monkeypatch, front, portal_ttl=3.0, portal_lease=30.0)
+    await befriended(serve, portals, one, front.url)
+    await one.ask("POST", "/register", {"agent_id": "ann", "name": "ann"}, key="t")
+    posting, go = asyncio.Event(), asyncio.Event()
+    post = Poster.post
+
+    async def late(*args: Any) -> Any:
+        posting.set()
+        await go.wait()
+        return await post(*args)
+
+    monkeypatch.setattr(Poster, "post", late)
+    said = {"from_agent": "ann", "to_agent": "B-bot@portal", "content": "hello"}
+    id = (await one.ask("POST", "/send", said, key="t"))[1]["message_id"]
+    await posting.wait()
+    relay = other.relay.app.relay
+    until_at = relay.clock() + 4.0
+    await until(lambda: relay.clock() > until_at)
+    await relay.janitor.sweep()
+    go.set()
+
+    async def acked() -> bool:
+        return bool((await one.ask("GET", f"/messages/{id}?agent_id=ann", key="t"))[1]["state"] == "acked")
+
+    await eventually(acked)
+    assert (await one.ask("GET", "/poll/ann", key="t"))[1]["messages"] == []
 
 
 async def test_commands_on_the_machine_change_a_portal_that_does_not_run(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 from msgspec.structs import replace
@@ -203,7 +203,7 @@ class Outbox(ContactWorkers):
                     continue
                 task_id = about(delivery)
                 follows = held.follows(delivery, task_id)
-                with self._telling_of(delivery):
+                async with self._telling_of(agent, delivery):
                     outcome = Carried.WAITS if follows else await self._carry(contact, agent, delivery)
                 if outcome is Carried.ADOPTED:
                     continue
@@ -226,7 +226,7 @@ class Outbox(ContactWorkers):
                 continue
             self._posting.add(contact)
             try:
-                with self._telling_of(delivery):
+                async with self._telling_of(agent, delivery):
                     settled = await self._try(contact, message)
             finally:
                 self._posting.discard(contact)
@@ -239,13 +239,23 @@ class Outbox(ContactWorkers):
             left = pause if message.expires_at is None else message.expires_at - now
             await self._pause(contact, agent, delivery, min(pause, left))
 
-    @contextmanager
-    def _telling_of(self, delivery: Delivery) -> Iterator[None]:
+    @asynccontextmanager
+    async def _telling_of(self, agent: Agent, delivery: Delivery) -> AsyncIterator[None]:
+        """Hold the lease while another portal is told: the relay that looks after the records may be another one."""
         self._under_way.add(delivery.id)
+        holding = asyncio.create_task(self._hold(agent, delivery))
         try:
             yield
         finally:
             self._under_way.discard(delivery.id)
+            holding.cancel()
+            await asyncio.wait([holding])
+
+    async def _hold(self, agent: Agent, delivery: Delivery) -> None:
+        while True:
+            await asyncio.sleep(EXTEND_SECONDS)
+            with suppress(*_PASSING):
+                await self._relay.acks.extend(agent.id, [_receipt(delivery)], LEASE_SECONDS)
 
     async def _carry(self, contact: str, agent: Agent, delivery: Delivery) -> Carried:
         """Take what agents of the relay left for a contact to its portal.
