@@ -117,6 +117,32 @@ def running(*options: str, program: str | None = None) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def sentinel() -> Iterator[str]:
+    """Run a Sentinel, which looks after no server yet, and give its address."""
+    with tempfile.TemporaryDirectory(prefix="clawlink-sentinel-") as folder:
+        file, port, command = Path(folder, "sentinel.conf"), free_port(), str(program())
+        file.write_text(f"port {port}\nbind 127.0.0.1\ndir {folder}\n", encoding="ascii")
+        process = subprocess.Popen(
+            [command, str(file), "--sentinel"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(command),
+        )
+        try:
+            wait_until(lambda: _listens(port))
+            yield f"redis://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
 def cluster_node() -> Iterator[Server]:
     """Run a node of a cluster that has no other nodes and no slots yet."""
     bus = ("--cluster-port", str(free_port()), "--cluster-node-timeout", str(_NODE_MS))

@@ -17,10 +17,10 @@ from clawlink.store.base import Failed
 from clawlink.store.valkey.mesh import Mesh
 from clawlink.store.valkey.primary import NoPrimary, Primary
 from clawlink.store.valkey.server import StoreError
-from clawlink.store.valkey.store import ValkeyStore
+from clawlink.store.valkey.store import LAYOUT, ValkeyStore
 from clawlink.store.valkey.wire import Wire
 from tests.store.contract import NOW, delivery, due, put
-from tests.valkey import ALL_SLOTS, Server, cluster_node, program, running
+from tests.valkey import ALL_SLOTS, Server, cluster_node, program, running, sentinel
 from tests.waiting import until, wait_until
 
 pytestmark = pytest.mark.skipif(program() is None, reason="there is no valkey-server here")
@@ -40,7 +40,7 @@ def test_an_address_may_name_several_servers_and_is_shown_without_password() -> 
 async def test_a_server_is_reached_by_a_socket_of_this_machine() -> None:
     with tempfile.TemporaryDirectory() as folder, running("--unixsocket", f"{folder}/s") as server:
         mesh = await Mesh.open(f"unix://{folder}/s", steady=steady_clock())
-        assert server.ask("HGET", "{clawlink}:meta", "layout") == b"1"
+        assert server.ask("HGET", "{clawlink}:meta", "layout") == b"%d" % LAYOUT
         await mesh.close()
 
 
@@ -62,6 +62,17 @@ async def test_a_server_that_loses_messages_at_its_restart_is_warned_of() -> Non
         server.ask("ACL", "SETUSER", "relay", "on", "nopass", "~*", "&*", "+@all", "-config")
         (said,) = await warned(server, f"redis://relay:any@127.0.0.1:{server.port}")
         assert "last snapshot" in said  # the server does not tell this user more
+
+
+async def test_a_sentinel_is_refused_with_a_sentence() -> None:
+    """It tells of no role, as a server does, and keeps no records."""
+    with sentinel() as url:
+        with pytest.raises(
+            StoreError, match="is a Sentinel, which keeps no records; give the addresses of the primary"
+        ):
+            await Mesh.open(url, steady=steady_clock())
+        with pytest.raises(StoreError, match="is no address of a server"):
+            await Mesh.open(url.replace("redis:", "redis+sentinel:"), steady=steady_clock())
 
 
 async def test_the_primary_among_replicas_is_found_and_followed() -> None:

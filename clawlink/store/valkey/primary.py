@@ -117,7 +117,12 @@ class Primary:
                         said.master = listed[0]
                 if nodes:
                     self._nodes = nodes
-            if not said.primary:
+            if "sentinel" in (said.facts.get("server_mode"), said.facts.get("redis_mode")):
+                said.why = (
+                    f"{_named(place)} is a Sentinel, which keeps no records; give the addresses of the primary and its "
+                    "replicas instead"
+                )
+            elif not said.primary:
                 said.why = f"{_named(place)} is a replica, which takes no writes; give the address of its primary"
         except LinkError as error:
             said.why = str(error) or f"{_named(place)} does not answer"
