@@ -26,7 +26,7 @@ from clawlink.relay.telemetry.stats import Stats
 from clawlink.relay.telemetry.talks import Talks
 from clawlink.relay.telemetry.unwoken import Unwoken
 from clawlink.relay.timestamps import StoppableTime
-from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Fenced, Full, Put, Store
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Fenced, Full, Index, Put, Store
 from clawlink.store.events import Event, Peers, Signal, Signals
 
 T = TypeVar("T")
@@ -121,11 +121,13 @@ class Core:
             if changed:
                 self._tell(partition_key, changes, quiet=quiet)
 
-    async def claim(self, mailbox: str, now: float, limit: int, leasing: Leasing) -> float | None:
+    async def claim(
+        self, mailbox: str, now: float, limit: int, leasing: Leasing, *, unless: Index | None = None
+    ) -> float | None:
         """Have the store lease what is due, and return when the next is if nothing was; see ``Store.claim``."""
         changed = True
         try:
-            return await self.store.claim(mailbox, now, limit, leasing)
+            return await self.store.claim(mailbox, now, limit, leasing, unless=unless)
         except (Conflict, Fenced):
             changed = False
             raise

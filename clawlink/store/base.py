@@ -230,7 +230,13 @@ class Store(Protocol):
         """Return up to ``limit`` deliveries that are due, the lowest sort key first."""
 
     async def claim(
-        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+        self,
+        mailbox: str,
+        now: float,
+        limit: int,
+        rule: Callable[[Sequence[Delivery]], Sequence[Put]],
+        *,
+        unless: Index | None = None,
     ) -> float | None:
         """Commit what ``rule`` returns for up to ``limit`` deliveries that are due, the lowest sort key first.
 
@@ -238,7 +244,8 @@ class Store(Protocol):
         deliveries. The rule is pure, quick and may be called again with other deliveries; the last call counts. It
         returns changes at this mailbox, or none. Raises Conflict as ``commit`` does, if others changed what was due.
 
-        Return when the next delivery is due, as ``next_due_at`` does, if none was; otherwise None.
+        Return when the next delivery is due, as ``next_due_at`` does, if none was; otherwise None. If there are records
+        under the index ``unless``, leave all that is due, and return minus infinity.
         """
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:

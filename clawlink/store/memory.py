@@ -6,6 +6,7 @@ Every method runs without suspending, so nothing changes between a read and the 
 from __future__ import annotations
 
 import asyncio
+import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
@@ -253,8 +254,16 @@ class MemoryStore:
     # -- write -------------------------------------------------------------------------------------------------------
 
     async def claim(
-        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+        self,
+        mailbox: str,
+        now: float,
+        limit: int,
+        rule: Callable[[Sequence[Delivery]], Sequence[Put]],
+        *,
+        unless: Index | None = None,
     ) -> float | None:
+        if unless is not None and self._usage(*unless).count:
+            return -math.inf
         if self._ripen(mailbox, now):
             await self._ripen_rest(mailbox, now)
         found = self._due(mailbox, limit)

@@ -47,7 +47,7 @@ async def test_a_poll_and_the_delegation_that_wakes_it_ask_the_store_as_seldom_a
     store.calls.clear()
     poll = asyncio.create_task(scene.take("worker", wait=30))
     await turns()
-    assert store.calls == ["get", "usage", "claim"]  # the agent, whether there are pools, and its mailbox
+    assert store.calls == ["get", "claim"]  # the agent, and its mailbox if there are no pools
 
     store.calls.clear()
     id = await scene.delegate(to_agent="worker")
@@ -208,4 +208,4 @@ async def test_each_request_that_settles_reads_its_agent_together_with_its_messa
     (given,) = await claim(relay, "b", 1)
     store.calls.clear()
     await ok(relay.post("/poll/b", {"ack": [given.receipt], "wait": 0}))
-    assert store.calls == ["get_both", "commit", "usage", "claim"]
+    assert store.calls == ["get_both", "commit", "claim"]

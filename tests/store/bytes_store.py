@@ -7,7 +7,7 @@ from typing import Any
 
 from clawlink.domain.delivery import Delivery
 from clawlink.store import records
-from clawlink.store.base import Absent, Drop, Page, Put, R
+from clawlink.store.base import Absent, Drop, Index, Page, Put, R
 from clawlink.store.memory import MemoryStore
 
 
@@ -60,9 +60,15 @@ class BytesStore(MemoryStore):
         return self._read(await super().due(mailbox, now, limit))
 
     async def claim(
-        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+        self,
+        mailbox: str,
+        now: float,
+        limit: int,
+        rule: Callable[[Sequence[Delivery]], Sequence[Put]],
+        *,
+        unless: Index | None = None,
     ) -> float | None:
-        return await super().claim(mailbox, now, limit, lambda found: rule(self._read(found)))
+        return await super().claim(mailbox, now, limit, lambda found: rule(self._read(found)), unless=unless)
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
         return self._read(await super().pending(mailbox, limit, but))

@@ -989,6 +989,20 @@ class IndexContract(Opened):
         await put(store, delivery("later", delay=9), delivery("latest", delay=12))
         assert await store.claim("mia", NOW, 3, never) == NOW + 9
 
+    async def test_a_claim_leaves_all_while_there_are_records_of_an_index(self, store: Store) -> None:
+        def never(found: Sequence[Delivery]) -> list[Put]:
+            raise AssertionError(found)
+
+        d = delivery("d")
+        await put(store, POOL)
+        assert await store.claim("mia", NOW, 3, never, unless=(Pool, POOLS)) == -math.inf  # the mailbox is empty
+        await put(store, d)
+        assert await store.claim("mia", NOW, 3, never, unless=(Pool, POOLS)) == -math.inf
+        assert await due(store, NOW) == ["d"]
+        await drop(store, POOL)
+        assert await store.claim("mia", NOW, 3, lambda found: [Put(lease(d))], unless=(Pool, POOLS)) is None
+        assert await due(store, NOW) == []
+
     async def test_a_claim_whose_rule_fails_or_errs_changes_nothing(self, store: Store) -> None:
         a, b = delivery("a", arrival=1), delivery("b", arrival=2)
         await put(store, a, b, delivery("c", "eve"))

@@ -29,6 +29,7 @@ With all probabilities at 0, the default, it does nothing at all. Everything ran
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Container, Sequence
@@ -151,9 +152,17 @@ class FaultyStore:
         return results
 
     async def claim(
-        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+        self,
+        mailbox: str,
+        now: float,
+        limit: int,
+        rule: Callable[[Sequence[Delivery]], Sequence[Put]],
+        *,
+        unless: Index | None = None,
     ) -> float | None:
         async with self._claims.setdefault(mailbox, asyncio.Lock()):
+            if unless is not None and (await self.usage(*unless)).count:
+                return -math.inf
             found = await self.due(mailbox, now, limit)
             if not found:
                 return await self.next_due_at(mailbox)

@@ -280,9 +280,9 @@ async def test_each_step_of_a_task_asks_the_server_as_seldom_as_may_be(
         step("ack of the answer")
     assert steps == {
         "delegate": {"commits": 1, "reads": 3, "trips": 3},
-        "claim": {"commits": 1, "reads": 4, "trips": 5},
+        "claim": {"commits": 1, "reads": 3, "trips": 4},
         "ack": {"commits": 1, "reads": 1, "trips": 2},
         "respond": {"commits": 1, "reads": 5, "trips": 4},
-        "claim of the answer": {"commits": 1, "reads": 4, "trips": 5},
+        "claim of the answer": {"commits": 1, "reads": 3, "trips": 4},
         "ack of the answer": {"commits": 1, "reads": 1, "trips": 2},
     }

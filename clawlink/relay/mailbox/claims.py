@@ -25,7 +25,7 @@ from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import task_of
-from clawlink.store.base import Conflict, Failed, Put
+from clawlink.store.base import Conflict, Failed, Index, Put
 from clawlink.store.events import Signal
 
 _log = logging.getLogger("clawlink.relay")
@@ -106,10 +106,13 @@ class Claims:
             raise
         return sorted([*pooled, *rest], key=lambda d: d.sort_key)
 
-    async def take(self, mailbox: str, limit: int, claimant: Claimant) -> Found:
-        """Lease what is due in a mailbox. Raises UnknownAgent if the agent leaves meanwhile."""
+    async def take(self, mailbox: str, limit: int, claimant: Claimant, *, unless: Index | None = None) -> Found:
+        """Lease what is due in a mailbox, ``unless`` there are records under that index; see ``Store.claim``.
+
+        Raises UnknownAgent if the agent leaves meanwhile.
+        """
         try:
-            return await self._lease_due(mailbox, limit, claimant, reread=False)
+            return await self._lease_due(mailbox, limit, claimant, reread=False, unless=unless)
         except Conflict:
             return await self._take_reread(mailbox, limit, claimant)
 
@@ -118,7 +121,9 @@ class Claims:
         """Claim once the index has misled us: it names the messages, and each is read for itself."""
         return await self._lease_due(mailbox, limit, claimant, reread=True)
 
-    async def _lease_due(self, mailbox: str, limit: int, claimant: Claimant, *, reread: bool) -> Found:
+    async def _lease_due(
+        self, mailbox: str, limit: int, claimant: Claimant, *, reread: bool, unless: Index | None = None
+    ) -> Found:
         core, reader = self._core, claimant.agent
         if core.stopped:
             return Found([], math.inf)
@@ -128,7 +133,7 @@ class Claims:
             next_due_at: float | None = None
             try:
                 if not reread:
-                    next_due_at = await core.claim(mailbox, leasing.now, limit, leasing)
+                    next_due_at = await core.claim(mailbox, leasing.now, limit, leasing, unless=unless)
                     if not leasing.called:
                         return Found([], math.inf if next_due_at is None else next_due_at)
                 if reread or leasing.needs_tasks:

@@ -11,11 +11,12 @@ from msgspec import Struct
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.pool import Pool
+from clawlink.domain.pool import POOLS, Pool
 from clawlink.domain.task import Event
 from clawlink.errors import UnknownAgent
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.pools import Pools, Waiter
+from clawlink.store.base import Index
 from clawlink.store.events import Signal
 
 # Where an index may be late, what was signalled and is not there is looked for again after such parts of that time.
@@ -59,7 +60,7 @@ class Claimer(Protocol):
 
     async def full(self, agent_id: str) -> bool: ...
 
-    async def take(self, mailbox: str, limit: int, claimant: Claimant) -> Found: ...
+    async def take(self, mailbox: str, limit: int, claimant: Claimant, *, unless: Index | None = None) -> Found: ...
 
     async def take_with_pools(self, pools: Sequence[Pool], limit: int, claimant: Claimant) -> list[Delivery]: ...
 
@@ -85,6 +86,7 @@ class LongPoll:
         self._lease = 0.0
         self._tick: Tick | None = None
         self._emptied = False  # the last read left nothing that was due
+        self._pooled = False  # there were pools at an earlier look
         self._full = False  # it left pools alone, since the agent has as much as it may have
         self._lent: Sequence[Pool] = ()  # the pools that it looked into
         self._next_own: float | None = None  # when the next message in its mailbox is due, if that is known
@@ -136,6 +138,12 @@ class LongPoll:
     async def _read(self) -> bool:
         """Lease what is due in the mailbox and the pools. Return True if that is at least one message."""
         id, claims = self._agent_id, self._claims
+        if not self._pooled:
+            self._full, self._lent = False, ()
+            found = await self._read_own(unless=(Pool, POOLS))
+            if self._next_own != -math.inf:
+                return found
+            self._pooled = True
         pools = await self._pools.of(id)
         self._full = bool(pools) and await claims.full(id)
         self._lent = lent = () if self._full else pools
@@ -148,10 +156,13 @@ class LongPoll:
             await self._pools.pass_on(lent)
         return bool(self._taken)
 
-    async def _read_own(self) -> bool:
-        """Lease what is due in the agent's mailbox. Return True if that is at least one message."""
+    async def _read_own(self, unless: Index | None = None) -> bool:
+        """Lease what is due in the agent's mailbox, ``unless`` that index has records.
+
+        Return True if that is at least one message.
+        """
         claimant = Claimant(self._agent, self._lease, self._reported, self._again)
-        self._taken, self._next_own = await self._claims.take(self._agent_id, self._limit, claimant)
+        self._taken, self._next_own = await self._claims.take(self._agent_id, self._limit, claimant, unless=unless)
         return bool(self._taken)
 
     async def _wait(self, waiter: Waiter, seconds: float) -> None:

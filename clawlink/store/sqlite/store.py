@@ -315,8 +315,16 @@ class SqliteStore:
     # -- commits -----------------------------------------------------------------------------------------------------
 
     async def claim(
-        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+        self,
+        mailbox: str,
+        now: float,
+        limit: int,
+        rule: Callable[[Sequence[Delivery]], Sequence[Put]],
+        *,
+        unless: Index | None = None,
     ) -> float | None:
+        if unless is not None and (await self.usage(*unless)).count:
+            return -math.inf
         pending = self._pending(mailbox)
         if pending is not None and not mailboxes.due(pending, now, 1):
             return mailboxes.next_due_at(pending)

@@ -259,14 +259,16 @@ return redis.call('HMGET', counts_key, unpack(ARGV))
 """,
 )
 
-# ARGV: the mailbox, the time, and how many. Returns when the next delivery is due if none is, then the bytes of those
-# that are. Deliveries whose time has come take their places by sort key first. Of 512 it returns MORE alone: others may
-# have their turn, and then it is asked again.
+# ARGV: the mailbox, the time, how many, and a scope ("" for none): if it counts records, '-inf' alone is returned.
+# Otherwise returns when the next delivery is due if none is, then the bytes of those that are. Deliveries whose time
+# has come take their places by sort key first. Of 512 it returns MORE alone: others may have their turn, and then it is
+# asked again.
 MORE = b"more"
 DUE = _script(
     "allow-oom",
     """
 local base, mailbox = KEYS[1], ARGV[1]
+if ARGV[4] ~= '' and redis.call('HEXISTS', base .. ':n', ARGV[4]) == 1 then return {'-inf'} end
 local ready, later = base .. ':q:' .. mailbox, base .. ':l:' .. mailbox
 local lapsed = redis.call('ZRANGEBYSCORE', later, '-inf', ARGV[2], 'LIMIT', 0, 512)
 for _, id in ipairs(lapsed) do

@@ -203,13 +203,16 @@ class ValkeyStore:
         found, _ = await self._due(mailbox, now, limit)
         return found
 
-    async def _due(self, mailbox: str, now: float, limit: int) -> tuple[list[Delivery], float | None]:
-        """Return what is due; if nothing is, when the next will be."""
+    async def _due(
+        self, mailbox: str, now: float, limit: int, unless: Index | None = None
+    ) -> tuple[list[Delivery], float | None]:
+        """Return what is due; if nothing is, when the next will be, and minus infinity for ``unless`` of a claim."""
         if limit <= 0:
             return [], None
+        scope = "" if unless is None else self._scope(*unless)
         next_at, *found = [scripts.MORE]
         while next_at == scripts.MORE:
-            next_at, *found = await self._wire.run(scripts.DUE, 1, self.base, mailbox, repr(now), limit)
+            next_at, *found = await self._wire.run(scripts.DUE, 1, self.base, mailbox, repr(now), limit, scope)
         return [_decoded(data) for data in found], None if next_at is None else float(next_at)
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
@@ -245,9 +248,15 @@ class ValkeyStore:
     # -- commits -----------------------------------------------------------------------------------------------------
 
     async def claim(
-        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+        self,
+        mailbox: str,
+        now: float,
+        limit: int,
+        rule: Callable[[Sequence[Delivery]], Sequence[Put]],
+        *,
+        unless: Index | None = None,
     ) -> float | None:
-        return await self._claims.claim(mailbox, lambda: self._due(mailbox, now, limit), rule)
+        return await self._claims.claim(mailbox, lambda: self._due(mailbox, now, limit, unless), rule)
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
         (result,) = await self._commit((Batch(partition_key, changes),))
