@@ -1,6 +1,8 @@
 # make run    set up what running needs and start the relay on http://127.0.0.1:9077 (flags: make run FLAGS="--port 9078")
 # make test   set up and run everything that CI runs
 # make test PYTHON=python3.13 VENV=.venv-3.13  the same on another Python, in an environment of its own
+# make test-pythons  run the tests of relay, clients, stores and wire on each other Python of this machine, on PATH or in
+#             pyenv (ONLY=3.12 for one of them); make test has the oldest of them do the main work once
 # make coverage  the same tests, with the share of lines and branches that they run (95 % at least)
 # make test-long  run the tests of the relay on both event loops and on both stores, all of them, and repeat more
 # make torture  run what takes minutes: 20,000 refusals of each kind, the tests marked torture (MINUTES=10 for longer), and
@@ -27,11 +29,16 @@ READY := $(VENV)/.ready
 # Three a processor of the smallest machine of CI: tests also wait, for other processes, browsers and the network.
 SPREAD := --numprocesses 6 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(SPREAD)
+# What depends most on the version of Python: the loop, cancellation, waits, connections, the disk.
+EVERYWHERE := tests/protocol tests/domain tests/relay tests/client/test_stream.py tests/client/test_aio.py \
+	tests/client/test_sync.py tests/client/link tests/store/test_memory.py tests/store/test_sqlite.py \
+	tests/server/test_websocket.py tests/server/test_sse.py tests/server/test_accepting.py tests/server/test_run.py \
+	tests/server/test_old_clients.py tests/system/test_attacks.py tests/system/test_old_polls.py tests/doors/test_registry.py
 
 # Each process of a test run would compile again what it does not keep.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: torture run test suite types compiled coverage test-long test-floors test-proxy test-page screenshots bench clean FORCE
+.PHONY: torture run test suite types oldest test-pythons compiled coverage test-long test-floors test-proxy test-page screenshots bench clean FORCE
 
 run: $(INSTALLED)
 	$(BIN)/clawlink serve $(FLAGS)
@@ -39,7 +46,7 @@ run: $(INSTALLED)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(MAKE) --jobs=2 types suite
+	$(MAKE) --jobs=3 types oldest suite
 
 # Types are checked beside it: tests also wait.
 suite: compiled
@@ -47,6 +54,13 @@ suite: compiled
 
 types:
 	$(BIN)/mypy
+
+# Types show what an older Python lacks, but not what it does otherwise.
+oldest:
+	$(PYTHON) .ci/pythons.py --smoke
+
+test-pythons:
+	$(PYTHON) .ci/pythons.py --only "$(ONLY)" $(SPREAD) $(or $(TESTS),$(EVERYWHERE)) $(FLAGS)
 
 # Otherwise each process of the tests compiles all of them. The tests themselves report an error of a file.
 compiled:
@@ -102,4 +116,4 @@ $(READY): FORCE
 FORCE:
 
 clean:
-	$(PYTHON) -c "import shutil; [shutil.rmtree(d, True) for d in ('$(VENV)', '$(VENV)-floors', 'build', '.mypy_cache', '.ruff_cache', '.pytest_cache', '.hypothesis')]"
+	$(PYTHON) -c "import glob, shutil; [shutil.rmtree(d, True) for d in ('$(VENV)', '$(VENV)-floors', *glob.glob('.venv-3.*'), 'build', '.mypy_cache', '.ruff_cache', '.pytest_cache', '.hypothesis')]"

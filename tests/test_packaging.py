@@ -26,8 +26,12 @@ _HERE = sys.version_info[:2]
 
 @pytest.fixture(scope="module")
 def setup() -> ModuleType:
-    """Load .ci/environment.py, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location("ci_environment", ROOT / ".ci" / "environment.py")
+    return script("environment")
+
+
+def script(name: str) -> ModuleType:
+    """Load a file of .ci, which is no part of a package."""
+    spec = importlib.util.spec_from_file_location(f"ci_{name}", ROOT / ".ci" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -137,6 +141,33 @@ def test_a_copy_in_place_of_the_editable_installation_is_found_out(
         told.write_text(json.dumps(origin))
         assert setup.is_editable(tmp_path / "env") is linked, origin
         assert extra_command("redis") == command, origin
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins are shell scripts")
+def test_the_other_pythons_of_a_machine_are_found(tmp_path: Path) -> None:
+    pythons = script("pythons")
+    here, (major, minor) = ".".join(map(str, _HERE)), pythons.least()
+    said = {
+        "a/python3.80": "echo 3 80",
+        "b/python3.80": "echo 3 80",
+        f"b/python{major}.{minor - 1}": f"echo {major} {minor - 1}",
+        f"b/python{here}": f"echo {here.replace('.', ' ')}",
+        "b/python3.81": "exit 127",  # as a name that pyenv keeps for another folder
+        "b/python3.82t": "echo 3 82",
+        "b/python3.83-config": "echo 3 83",
+        "pyenv/versions/3.79.1/bin/python3.79": "echo 3 79",
+    }
+    for name, words in said.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{words}\n")
+        path.chmod(0o700)
+    folders = os.pathsep.join(str(tmp_path / folder) for folder in ("a", "b", "missing"))
+    found = pythons.others({"PATH": folders, "PYENV_ROOT": str(tmp_path / "pyenv")})
+    assert found == {
+        (3, 79): tmp_path / "pyenv/versions/3.79.1/bin/python3.79",
+        (3, 80): tmp_path / "a/python3.80",
+    }
 
 
 def test_the_floors_are_those_of_the_project(setup: ModuleType) -> None:
