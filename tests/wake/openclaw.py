@@ -24,6 +24,7 @@ MAX_BODY = 256 * 1024
 class OpenClawStandIn:
     """A gateway: ``lines`` of the main session, ``runs`` by their keys, and ``scripted`` answers that come first.
 
+    It answers 503 to a run whose message ends as one of ``not_now``.
     ``async with OpenClawStandIn() as openclaw``: ``openclaw.gateway`` has address and token.
     """
 
@@ -32,6 +33,7 @@ class OpenClawStandIn:
         self.lines: list[tuple[str, str]] = []
         self.runs: dict[str, dict[str, Any]] = {}
         self.scripted: list[web.Response] = []
+        self.not_now: tuple[str, ...] = ()
         self.asked = 0
         app = web.Application(client_max_size=4 * MAX_BODY)
         app.router.add_post(path + "/{hook}", self._hook)
@@ -78,6 +80,8 @@ class OpenClawStandIn:
         if hook == "agent":
             if not isinstance(said.get("message"), str) or not said["message"].strip():
                 return _refused(400, "message required")
+            if said["message"].endswith(self.not_now):
+                return _refused(503, "not now")
             key = request.headers.get("Idempotency-Key", f"none-{self.asked}")
             self.runs.setdefault(key, said)
             return web.json_response({"ok": True, "runId": f"run-{list(self.runs).index(key)}"}, status=202)
