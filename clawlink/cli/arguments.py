@@ -132,6 +132,8 @@ def parsed(parser: Parser, words: Sequence[str], args: argparse.Namespace) -> No
     for slot in parser.slots:
         if slot.required and getattr(args, slot.dest, None) is None:
             parser.error(f"the following arguments are required: {slot.metavar} or {slot.flag}")
+        if slot.metavar != "TEXT" and getattr(args, slot.dest, None) == "":
+            parser.error(f"{slot.metavar} or {slot.flag} may not be empty")
 
 
 def sorted_words(parser: Parser, words: Sequence[str]) -> list[str]:

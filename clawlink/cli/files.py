@@ -194,11 +194,11 @@ def attached(args: Namespace, ctx: Context) -> list[Any] | None:
     """Share the files for a message, and return its attachments."""
     if not args.attach:
         return None
-    from clawlink.cli.exits import UsageError
+    from clawlink.cli.exits import LocalFailure
 
     for path in args.attach:
         if not os.path.exists(path):
-            raise UsageError(f"there is no file {path} to attach; nothing was sent")
+            raise LocalFailure(f"there is no file {path} to attach; nothing was sent")
     found = []
     for path in args.attach:
         what = source(path)

@@ -6,8 +6,10 @@ Only the module of the typed verb is imported, so this module names no verb and 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from clawlink.cli.arguments import Parser, completed_by, parsed, sorted_words, suggestion
 from clawlink.cli.exits import MEANING, UsageError
@@ -272,11 +274,24 @@ def _unknown(word: str, noun: Noun | None) -> str:
 
 
 def _require_text(args: argparse.Namespace) -> None:
-    """Refuse arguments that are not UTF-8: they could not be sent unchanged."""
+    """Read arguments as UTF-8 where the locale does not, as C. Refuse others: they could not be sent unchanged."""
     for name, given in vars(args).items():
-        for text in given if isinstance(given, list) else [given]:
-            if isinstance(text, str) and name not in _PATHS:
-                try:
-                    text.encode()
-                except UnicodeEncodeError:
-                    raise UsageError(f"the value for {name} is not UTF-8 text; give it in UTF-8") from None
+        if name in _PATHS:
+            continue
+        if isinstance(given, list):
+            setattr(args, name, [_text(name, one) for one in given])
+        else:
+            setattr(args, name, _text(name, given))
+
+
+def _text(name: str, given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        try:
+            return os.fsencode(given).decode("utf-8")
+        except UnicodeError:
+            raise UsageError(f"the value for {name} is not UTF-8 text; give it in UTF-8") from None
+    return given

@@ -100,12 +100,19 @@ def test_a_place_and_its_flag_mean_the_same() -> None:
 def test_an_empty_word_is_a_word() -> None:
     for words, meant in (
         (("send", "bob", ""), {"to": "bob", "content": ""}),
-        (("send", "", "hi"), {"to": "", "content": "hi"}),
         (("send", "bob", "-x with spaces"), {"to": "bob", "content": "-x with spaces"}),
         (("send", "bob", "a\nb"), {"to": "bob", "content": "a\nb"}),
         (("broadcast", ""), {"content": ""}),
     ):
         assert read(*words) == meant, words
+    for words, name in (
+        (("send", "", "hi"), "AGENT or --to"),
+        (("send", "--to=", "hi"), "AGENT or --to"),
+        (("register", ""), "NAME or --name"),
+        (("file-get", ""), "KEY or --key"),
+    ):
+        with pytest.raises(UsageError, match=f"^{name} may not be empty"):
+            read(*words)
 
 
 REFUSED = [

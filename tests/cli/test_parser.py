@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from clawlink.cli.plumbing import NOUN as PLUMBING
 from clawlink.cli.verb import OF_A_RELAY, Noun, Verb
 from clawlink.cli.verbs import NOUNS, nouns, spellings, verbs
 from tests.cli.conftest import Run
+from tests.processes import run
 from tests.tables import each
 
 HEAVY = {"aiohttp", "requests", "rich", "msgspec", "zeroconf", "urllib3", "shtab", "asyncio"}
@@ -185,6 +187,14 @@ def test_serve_takes_its_token_from_both_places() -> None:
 def test_mistakes_are_one_sentence(argv: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         parser.parse(argv)
+
+
+def test_arguments_are_utf_8_in_a_locale_that_has_none() -> None:
+    program = "import sys; from clawlink.cli import parser; print(ascii(parser.parse(sys.argv[1:])[1].name))"
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", program, "register", "--name", "Ünï 小"]
+    done = run(command, env={**os.environ, **plain}, timeout=60)
+    assert done.stdout.decode().strip() == ascii("Ünï 小"), done.stderr
 
 
 def test_no_suggestion_deletes() -> None:
