@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import sqlite3
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -274,3 +275,14 @@ async def test_an_empty_file_that_a_crash_left_is_filled(tmp_path: Path) -> None
     await put(store, delivery("d"))
     await store.close()
     await reopened(path, delivery("d"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows shows no open files")
+async def test_a_start_that_fails_leaves_no_file_open(tmp_path: Path) -> None:
+    path = tmp_path / "clawlink.db"
+    await (await opened(path)).close()
+    make(path, "ALTER TABLE kind RENAME TO kinds")
+    before = len(os.listdir("/dev/fd"))
+    with pytest.raises(DataFolderError, match="kind"):
+        await opened(path)
+    assert len(os.listdir("/dev/fd")) == before

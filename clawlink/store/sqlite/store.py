@@ -90,8 +90,9 @@ class SqliteStore:
         """Open the database, made if need be, without an event loop. Raises DataFolderError."""
         path = self._path
         writing = open_writer(path, sync=self._sync)
+        reading: sqlite3.Connection | None = None
         try:
-            self._db = connect(path, reads_only=True, leaves_log=True)
+            reading = self._db = connect(path, reads_only=True, leaves_log=True)
             self._counts.learn_records(self._db.execute(queries.HELD))
             self._numbers = {name: number for number, name in self._db.execute("SELECT number, name FROM kind")}
             meta = dict(self._db.execute("SELECT name, value FROM meta WHERE name IN ('alive', 'boot', 'uptime')"))
@@ -103,9 +104,13 @@ class SqliteStore:
                 before_commit=self._before_commit,
                 leaving=self._leaving,
             )
-        except sqlite3.Error as error:
+        except BaseException as error:
+            if reading is not None:
+                reading.close()
             writing.close()
-            raise DataFolderError(said(path, error)) from None
+            if isinstance(error, sqlite3.Error):
+                raise DataFolderError(said(path, error)) from None
+            raise
         self.last_alive = meta.get("alive")
         boot, uptime = meta.get("boot"), meta.get("uptime")
         self.last_uptime = None if boot is None or uptime is None else (boot, uptime)
