@@ -90,7 +90,7 @@ export function trust(session) {
 }
 
 // The relay speaks English. In another language its sentence follows the name of the error.
-function named(code, words) {
+export function named(code, words) {
   return language !== "en" && `error.${code}` in en ? `${t(`error.${code}`)}（${words}）` : words;
 }
 

@@ -169,6 +169,26 @@ async def test_a_file_is_the_same_if_its_key_is(portals: Portals) -> None:
     assert (await the_file(b))["status"] == "completed"
 
 
+async def test_a_file_without_sums_gets_those_of_the_portal(portals: Portals) -> None:
+    """A browser would have to hold all of a file for its sums."""
+    a, b = await pair(portals)
+    data = os.urandom(2 * PART + 7)
+    body = {"to": "B-bot", "filename": "x", "size": len(data), "chunk_size": PART, "idempotency_key": "once"}
+    told = await a.well("POST", "/api/portal/files", body)
+    id = told["file_id"]
+    for index in (0, 2, 1):
+        assert (await put(a, id, index, data[index * PART : (index + 1) * PART]))[0] == 200
+    assert (await status_of(a, id, "sent", "refused"))["sha256"] == hashlib.sha256(data).hexdigest()
+    there = await the_file(b)
+    assert (there["status"], there["sha256"]) == ("completed", hashlib.sha256(data).hexdigest())
+    assert (await a.well("POST", "/api/portal/files", body))["file_id"] == id
+    status, refused = await a.ask("POST", "/api/portal/files", {**body, "sha256": "0" * 64})
+    assert (status, refused["code"]) == (409, "key_reused")
+    key = await b.befriend("https://guest.example")
+    status, refused = await initiate(b, key, data, md5=None)
+    assert (status, refused["field"]) == (400, "md5"), "of a contact the portal has to know what it was to get"
+
+
 async def test_old_scripts_send_to_ours(portals: Portals) -> None:
     portal = await portals()
     for number, release in enumerate(FILES_SINCE):

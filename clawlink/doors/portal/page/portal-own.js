@@ -1,7 +1,7 @@
 // The owner's chat with the agent, the keys, and the settings.
 import { html, useEffect, useRef, useState } from "./htm-preact.js";
 import { Ago, ask, clean, one, Said, t, Table, Trouble, useData } from "./parts.js";
-import { Copy, Failed, field, FileName, nameOf, Size, upload, useAct } from "./portal-parts.js";
+import { Copy, Failed, field, FileName, nameOf, Pick, Size, useAct, useFiles } from "./portal-parts.js";
 
 // -- chat -------------------------------------------------------------------------------------------------------------
 
@@ -14,9 +14,11 @@ function Line({ text }) {
   return html`<p class="attached"><a href=${url} download=${clean(name)}>${t("portal.attachment")} <${Said} text=${name} /></a></p>`;
 }
 
-async function attach(file, session) {
-  const { filename, url } = await upload("api/chat/owner/upload", "file", file, session);
-  return `[文件] ${filename.replace(/\s+/g, " ")}\n${url}`;
+const MOST_ATTACHED = 10 * 1024 * 1024;
+
+async function attach({ upload }) {
+  const { filename, url } = await upload("api/chat/owner/upload", "file");
+  return ask("api/chat/owner/send", { content: `[文件] ${filename.replace(/\s+/g, " ")}\n${url}` });
 }
 
 export function Chat({ session }) {
@@ -24,6 +26,7 @@ export function Chat({ session }) {
   const [limit, more] = useState(50);
   const state = useData(`api/chat/owner/history?limit=${limit}&again=${again}`);
   const [act, sent] = useAct();
+  const files = useFiles(session);
   const end = useRef(null);
   const lines = state.data ? state.data.messages : [];
   const last = lines.length ? lines[lines.length - 1].id : 0;
@@ -33,15 +36,15 @@ export function Chat({ session }) {
   const say = (event) => {
     event.preventDefault();
     const content = event.target.elements.content.value;
-    const [file] = event.target.elements.file.files;
-    if (!content.trim() && !file) return;
+    if (!content.trim() && !files.all.length) return;
     act(
       async () => {
-        if (file) await ask("api/chat/owner/send", { content: await attach(file, session) });
+        await files.each(attach);
         if (content.trim()) await ask("api/chat/owner/send", { content });
       },
       () => {
         event.target.reset();
+        files.clear();
         set(again + 1);
       },
     );
@@ -61,7 +64,7 @@ export function Chat({ session }) {
     </ol>
     <form class="write" onSubmit=${say} ref=${end}>
       <label>${t("portal.say")} <textarea name="content" rows="3"></textarea></label>
-      <label>${t("portal.attach")} <input name="file" type="file" /></label>
+      <${Pick} files=${files} label=${t("portal.attach")} most=${MOST_ATTACHED} />
       <button disabled=${sent.busy}>${t("portal.send")}</button>
       <${Failed} state=${sent} />
     </form></article>`;
@@ -86,7 +89,7 @@ export function PortalFiles() {
     act(() => ask(`api/portal/files/${encodeURIComponent(file.file_id)}`, {}, "DELETE"), () => set(again + 1));
   };
   return html`<article><h1>${t("portal.files")}</h1>
-    <p>${t("portal.files.why")} <code>clawlink portal send-file</code></p>
+    <p>${t("portal.files.why")}</p>
     <${Failed} state=${state} />
     <${Trouble} state=${found} />
     ${found.data &&

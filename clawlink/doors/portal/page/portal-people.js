@@ -1,10 +1,11 @@
 // Contacts, what was written with them, and guests.
 import { html, useEffect, useState } from "./htm-preact.js";
 import { Ago, address, ask, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
-import { Copy, Failed, field, nameOf, useAct, useKey } from "./portal-parts.js";
+import { Copy, Failed, field, FileName, nameOf, Pick, Size, useAct, useFiles, useKey } from "./portal-parts.js";
 
 const MOST_ROWS = 200;
 const PAGE = 50;
+const MOST_FILES = 10;
 
 const go = (view, query) => {
   location.hash = address(view, query);
@@ -93,7 +94,7 @@ function useContacts(again) {
   return [state, reach.data ? reach.data.contacts : {}];
 }
 
-export function Contact({ id, query }) {
+export function Contact({ id, query, session }) {
   const [again, set] = useState(0);
   const [state, seen] = useContacts(again);
   const contact = state.data && state.data.contacts.find((found) => String(found.id) === id);
@@ -102,7 +103,8 @@ export function Contact({ id, query }) {
     ${state.data && !contact && html`<p class="empty">${t("portal.no_contact")}</p>`}
     ${contact &&
     html`<div><${Facts} contact=${contact} seen=${seen[contact.id]} onChange=${() => set(again + 1)} />
-      <${Write} contact=${contact} onDone=${() => set(again + 1)} />
+      <${Write} contact=${contact} session=${session} onDone=${() => set(again + 1)} />
+      <${Files} contact=${contact} again=${again} />
       <${History} contact=${contact} again=${again} text=${query.text || ""} /></div>`}</article>`;
 }
 
@@ -149,27 +151,50 @@ function Facts({ contact, seen, onChange }) {
     <${Failed} state=${state} /></div>`;
 }
 
-function Write({ contact, onDone }) {
+function Write({ contact, session, onDone }) {
   const [act, state] = useAct();
+  const files = useFiles(session);
   const [keyed, renew] = useKey();
   const send = (event) => {
     event.preventDefault();
     const content = event.target.elements.content.value;
-    if (!content.trim()) return;
+    if (!content.trim() && !files.all.length) return;
     act(
-      () => ask("api/portal/send", keyed({ to: contact.id, content })),
+      async () => {
+        if (content.trim()) await ask("api/portal/send", keyed({ to: contact.id, content }));
+        await files.each(({ bring }) => bring({ to: contact.id }));
+      },
       () => {
         event.target.reset();
+        files.clear();
         renew();
         onDone();
       },
     );
   };
   return html`<form class="write" onSubmit=${send}>
-    <label>${t("portal.write")} <textarea name="content" rows="3" required disabled=${contact.blocked}></textarea></label>
+    <label>${t("portal.write")} <textarea name="content" rows="3" disabled=${contact.blocked}></textarea></label>
+    ${!contact.blocked && html`<${Pick} files=${files} label=${t("portal.pick")} />`}
     <button disabled=${state.busy || contact.blocked}>${t("portal.send")}</button>
     <${Failed} state=${state} />
   </form>`;
+}
+
+// The last files from and to a contact, and how far they came.
+function Files({ contact, again }) {
+  const state = useData(`api/portal/files?${new URLSearchParams({ contact: contact.id, again })}`);
+  const files = state.data ? state.data.files.slice(0, MOST_FILES) : [];
+  if (!files.length) return null;
+  return html`<section><h2>${t("portal.files.count")}</h2><${Table} empty=""
+    heads=${[t("portal.file"), t("portal.size"), t("portal.state"), t("portal.since")]}
+    rows=${files.map(
+      (file) => html`<tr key=${file.file_id}>
+        <td>${t(`portal.${file.type}`)} <${FileName} file=${file} /></td>
+        <td><${Size} bytes=${file.size} /></td>
+        <td>${t(`portal.file.${file.status}`)} ${file.detail && html`<${Said} text=${file.detail} />`}</td>
+        <td><${Ago} at=${file.created_at} /></td>
+      </tr>`,
+    )} /></section>`;
 }
 
 function History({ contact, again, text }) {

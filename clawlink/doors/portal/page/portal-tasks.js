@@ -1,7 +1,7 @@
 // Tasks that cross portals: those of contacts, and those that contacts were given.
 import { html, useState } from "./htm-preact.js";
 import { address, Ago, ask, clean, one, Progress, Said, State, t, Table, Trouble, useData } from "./parts.js";
-import { Failed, FileName, nameOf, Size, useAct, useKey } from "./portal-parts.js";
+import { Failed, FileName, nameOf, Pick, Size, useAct, useFiles, useKey } from "./portal-parts.js";
 
 const MOST = 200;
 const REPORTS = ["completed", "failed", "rejected", "in_progress", "input_required"];
@@ -23,17 +23,23 @@ function words(task) {
   return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }
 
-function Give({ contacts, chosen, onDone }) {
+function Give({ contacts, chosen, session, onDone }) {
   const [act, state] = useAct();
+  const files = useFiles(session);
   const [keyed, renew] = useKey();
   const give = (event) => {
     event.preventDefault();
     const { to, task } = event.target.elements;
     if (!task.value.trim()) return;
+    const about = { to: Number(to.value), task: task.value };
     act(
-      () => ask("api/portal/delegate", keyed({ to: Number(to.value), task: task.value })),
+      async () => {
+        const brought = await files.each(({ bring }) => bring({ to: about.to, attach: true }));
+        return ask("api/portal/delegate", keyed({ ...about, ...(brought.length && { files: brought }) }));
+      },
       ({ task_id }) => {
         event.target.reset();
+        files.clear();
         renew();
         onDone(task_id);
       },
@@ -45,14 +51,14 @@ function Give({ contacts, chosen, onDone }) {
         ${contacts.map((contact) => html`<option value=${contact.id} selected=${String(contact.id) === chosen}>${clean(nameOf(contact))}</option>`)}
       </select></label>
       <label>${t("portal.task")} <textarea name="task" rows="3" required></textarea></label>
+      <${Pick} files=${files} label=${t("portal.pick")} />
       <button disabled=${state.busy || !contacts.length}>${t("portal.send")}</button>
       <${Failed} state=${state} />
     </form>
-    <p>${t("portal.task.files")} <code>clawlink portal delegate CONTACT TEXT --attach FILE</code></p>
   </details>`;
 }
 
-export function PortalTasks({ query }) {
+export function PortalTasks({ query, session }) {
   const [again, set] = useState(0);
   const people = useData("api/contacts");
   const contacts = people.data ? people.data.contacts : [];
@@ -60,7 +66,7 @@ export function PortalTasks({ query }) {
   const state = useData(`api/portal/tasks?${asked}`);
   return html`<article><h1>${t("portal.tasks")}</h1>
     <p>${t("portal.tasks.why")}</p>
-    <${Give} contacts=${contacts} chosen=${query.contact} onDone=${() => set(again + 1)} />
+    <${Give} contacts=${contacts} chosen=${query.contact} session=${session} onDone=${() => set(again + 1)} />
     <div class="filters"><label>${t("portal.contact")}
       <select onChange=${(event) => go({ contact: event.target.value })}>
         <option value="" selected=${!query.contact}>${t("portal.all")}</option>
@@ -81,7 +87,7 @@ export function PortalTasks({ query }) {
       )} />`}</article>`;
 }
 
-export function PortalTask({ id }) {
+export function PortalTask({ id, session }) {
   const [again, set] = useState(0);
   const state = useData(`api/portal/tasks?${new URLSearchParams({ task: id, limit: 2, again })}`);
   const task = state.data && state.data.tasks.find((found) => found.task_id === id);
@@ -89,13 +95,13 @@ export function PortalTask({ id }) {
   return html`<article><h1>${t("portal.task")}</h1>
     <${Trouble} state=${state} />
     ${state.data && !task && html`<p class="empty">${t("portal.no_task")}</p>`}
-    ${task && html`<${Shown} task=${task} onDone=${done} />`}</article>`;
+    ${task && html`<${Shown} task=${task} session=${session} onDone=${done} />`}</article>`;
 }
 
 // The texts of a task with their heads, as far as it has them.
 const TEXTS = ["task", "question", "note", "result"];
 
-function Shown({ task, onDone }) {
+function Shown({ task, session, onDone }) {
   const texts = TEXTS.filter((name) => task[name] !== null && (name !== "note" || task.question === null));
   return html`<div><dl class="facts">
       <dt>${t("portal.contact")}</dt><dd><${Party} task=${task} /></dd>
@@ -117,12 +123,13 @@ function Shown({ task, onDone }) {
           <td>${t(file.status ? `portal.file.${file.status}` : "portal.file.gone")}</td>
         </tr>`,
       )} />`}
-    ${!task.final && html`<${Acts} task=${task} onDone=${onDone} />`}</div>`;
+    ${!task.final && html`<${Acts} task=${task} session=${session} onDone=${onDone} />`}</div>`;
 }
 
 // A task of a contact takes reports. A question about an own task takes an answer, and an own task can be taken back.
-function Acts({ task, onDone }) {
+function Acts({ task, session, onDone }) {
   const [act, state] = useAct();
+  const files = useFiles(session);
   const [keyed, renew] = useKey();
   const path = `api/portal/tasks/${encodeURIComponent(task.task_id)}`;
   const ours = task.type === "sent";
@@ -131,9 +138,13 @@ function Acts({ task, onDone }) {
     const { result, status } = event.target.elements;
     const body = { result: result.value, ...(status && { status: status.value }) };
     act(
-      () => ask(path, keyed(body)),
+      async () => {
+        const brought = await files.each(({ bring }) => bring({ task: task.task_id }));
+        return ask(path, keyed({ ...body, ...(brought.length && { files: brought }) }));
+      },
       () => {
         event.target.reset();
+        files.clear();
         renew();
         onDone();
       },
@@ -151,9 +162,9 @@ function Acts({ task, onDone }) {
         ${REPORTS.map((name) => html`<option value=${name}>${t(`state.${name}`)}</option>`)}
       </select></label>`}
       <label>${t(ours ? "portal.task.answer" : "portal.task.report")} <textarea name="result" rows="3" required></textarea></label>
+      ${!ours && html`<${Pick} files=${files} label=${t("portal.pick")} />`}
       <button disabled=${state.busy}>${t("portal.send")}</button>
     </form>`}
-    ${turn && !ours && html`<p>${t("portal.task.files")} <code>clawlink portal answer TASK TEXT --attach FILE</code></p>`}
     ${ours && html`<p><button class="danger" disabled=${state.busy} onClick=${cancel}>${t("portal.task.cancel")}</button></p>`}
     <${Failed} state=${state} /></section>`;
 }

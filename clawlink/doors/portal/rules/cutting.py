@@ -65,14 +65,17 @@ def require_shape(size: int, part_size: int, parts: int | None) -> None:
         )
 
 
-def sums(md5: str | None, sha256: str | None, size: int) -> tuple[str | None, str | None]:
-    """Return the sums that a sender gives, in lower case. Raises BadRequest for none, and for what can be no sum."""
+def sums(md5: str | None, sha256: str | None, size: int, *, required: bool = True) -> tuple[str | None, str | None]:
+    """Return the sums that a sender gives, in lower case.
+
+    Raises BadRequest for what can be no sum, and for none if one is ``required``.
+    """
     md5 = md5.strip().lower() or None if md5 is not None else None
     sha256 = sha256.strip().lower() or None if sha256 is not None else None
     for text, pattern, field in ((md5, _MD5, "md5"), (sha256, _SHA256, "sha256")):
         if text is not None and pattern.fullmatch(text) is None:
             raise BadRequest(f"{field} is the sum of the whole file in hexadecimal", field=field)
-    if md5 is None and sha256 is None:
+    if required and md5 is None and sha256 is None:
         raise BadRequest("give the sum of the whole file: md5, or sha256", field="md5")
     empty = hashlib.md5(usedforsecurity=False).hexdigest(), hashlib.sha256().hexdigest()
     if size == 0 and (md5 not in (None, empty[0]) or sha256 not in (None, empty[1])):

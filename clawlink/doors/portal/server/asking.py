@@ -37,6 +37,9 @@ KEY_IN_QUERY = frozenset({"file_status", "file_download"})
 KEY_IN_HEADER = frozenset({"photo_upload"})
 """The routes whose key old scripts write into a header of its own."""
 
+UNNOTED = frozenset({"file_part"})
+"""The routes that the audit leaves out: the beginning of a file is the act."""
+
 Use = Callable[["Ask"], Awaitable[Any]]
 Used = Callable[[Contact, str], Awaitable[None]]
 
@@ -195,7 +198,7 @@ def handler_of(keys: Keys, used: Used, call: Endpoint, use: Use) -> Handler:
                 if caller.contact is not None and call.name != "key_confirm":
                     await used(caller.contact, caller.key)
             answer = await use(Ask(request, caller, body))
-            if request.owner and call.method != hdrs.METH_GET:
+            if request.owner and call.method != hdrs.METH_GET and call.name not in UNNOTED:
                 await _note(relay, request, call, body)
         except Invalid as invalid:
             return failed(INVALID, invalid.detail)

@@ -99,7 +99,7 @@ class Files:
         core = self._core
         core.require_working()
         cutting.require_shape(offer.size, offer.part_size, offer.parts)
-        md5, sha256 = cutting.sums(offer.md5, offer.sha256, offer.size)
+        md5, sha256 = cutting.sums(offer.md5, offer.sha256, offer.size, required=inbound)
         offer = offer._replace(md5=md5, sha256=sha256, filename=cutting.harmless(offer.filename))
         cause = core.ids.fresh() if offer.key is None else offer.key
         id = cutting.derived_id(core.secret, "in" if inbound else "out", contact.id, cause)
@@ -117,6 +117,8 @@ class Files:
         core = self._core
         old = await core.store.get(Transfer, id)
         if old is not None:
+            if offer.md5 is None and offer.sha256 is None:  # the portal makes its own
+                offer = offer._replace(md5=old.md5, sha256=old.sha256)
             said = offer.filename, offer.size, offer.part_size, offer.md5, offer.sha256, offer.task is None
             # A file for a task that has no id yet has that id later.
             if said != (old.filename, old.size, old.part_size, old.md5, old.sha256, old.task is None) or (
@@ -250,7 +252,7 @@ class Files:
         self, transfer: Transfer, agent: Agent, offset: int, length: int, pieces: Pieces, *, skip: int
     ) -> None:
         md5 = None
-        if transfer.sha256 is None:
+        if transfer.sha256 is None and transfer.md5 is not None:
             size, known = self._sums.pop(transfer.id, (0, None))
             md5 = known if size == offset else None
             md5 = hashlib.md5(usedforsecurity=False) if offset == 0 else md5
@@ -312,7 +314,7 @@ class Files:
             raise UnknownFile("the file is not here any more; begin it again", field="file_id")
         fault = await self._fault(transfer, version)
         self._sums.pop(transfer.id, None)
-        await self._settle(transfer.id, fault)
+        await self._settle(transfer.id, fault, version.content.digest)
         if fault:
             await self._shelf.drop_contents(transfer)
             raise BadRequest(fault, field="md5" if transfer.sha256 is None else "sha256")
@@ -321,6 +323,8 @@ class Files:
 
     async def _fault(self, transfer: Transfer, version: Version) -> str:
         """Return what is wrong with the contents of a file; nothing if they are what their sender said."""
+        if transfer.sha256 is None and transfer.md5 is None:
+            return ""
         if transfer.sha256 is not None:
             name, said, found = "SHA-256", transfer.sha256, version.content.digest
         else:
@@ -330,13 +334,15 @@ class Files:
         return "" if said == found else f"the {name} of the file is {found}, not {said}; begin it again"
 
     @retrying
-    async def _settle(self, id: str, fault: str) -> None:
+    async def _settle(self, id: str, fault: str, sha256: str) -> None:
         core = self._core
         now = core.clock()
         transfer = await self._shelf.get(id)
         if transfer.state is not FileState.TRANSFERRING:
             return
         settled = replace(transfer, version=transfer.version + 1, apart=(), settled_at=now, detail=fault)
+        if transfer.md5 is None and transfer.sha256 is None:
+            settled = replace(settled, sha256=sha256)
         if fault:
             await core.commit(AGENT, Put(replace(settled, state=FileState.FAILED)))
         elif transfer.inbound and transfer.task is not None:  # its task tells of it

@@ -42,13 +42,14 @@ class Part(Struct, frozen=True):
 class BeginFile(Struct, frozen=True):
     """A file for a contact, which is named by number, name or address, or for the answer to its ``task``.
 
-    With ``attach`` it waits for a task that is given to the contact with it.
+    With ``attach`` it waits for a task that is given to the contact with it. Without sums the portal makes its own: a
+    browser would have to hold all of the file for one.
     """
 
     filename: str
     size: int
-    md5: str
-    sha256: str
+    md5: str | None = None
+    sha256: str | None = None
     to: str | int | None = None
     chunk_size: int = PART_BYTES
     idempotency_key: str | None = None

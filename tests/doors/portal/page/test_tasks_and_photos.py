@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.page.watching import BIDI, HOSTILE, Watched, opened
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 __all__ = ["browser"]
 
@@ -94,6 +95,125 @@ def test_a_task_goes_over_is_asked_about_and_answered_with_a_file(browser: Brows
             asks.page.click("tbody a:has-text('count.txt')")
         assert waiting.value.path().read_bytes() == b"a hundred"
         assert asks.page.query_selector("main :is(textarea, button.danger)") is None, "it has ended"
+        assert asks.faults + works.faults == []
+
+
+DROP = """([selector, files]) => {
+    const data = new DataTransfer();
+    for (const [name, text] of files) data.items.add(new File([text], name));
+    for (const type of ["dragover", "drop"])
+        document.querySelector(selector).dispatchEvent(new DragEvent(type, { dataTransfer: data, bubbles: true }));
+}"""
+
+
+def here(url: str) -> dict[str, tuple[str, str]]:
+    """Return state and SHA-256 of each file of a portal by its name."""
+    found = call(url, "GET", "/api/portal/files")["files"]
+    return {file["filename"]: (file["status"], file["sha256"]) for file in found}
+
+
+def test_files_leave_for_a_contact_and_arrive_whole(browser: Browser, pair: tuple[str, str], tmp_path: Path) -> None:
+    ann, bob = pair
+    data = {"large.bin": random.Random(1).randbytes(25 * 1024 * 1024), "empty.txt": b"", HOSTILE[1] + ".txt": b"x"}
+    for name, content in data.items():
+        (tmp_path / name).write_bytes(content)
+    with opened(browser, ann) as watched:
+        page = watched.page
+        enter(watched, ann)
+        watched.show(ann, "contacts/1")
+        page.set_input_files(".pick input", [tmp_path / name for name in data])
+        page.click(".pick button[aria-label='Leave out empty.txt']")
+        page.evaluate(DROP, [".pick", [["dropped.txt", "from a folder"]]])
+        page.fill("textarea", "see the files")
+        cut: list[str] = []
+
+        def break_off(route: Route) -> None:
+            cut.append(route.request.url)
+            route.abort() if len(cut) == 2 else route.continue_()
+
+        page.route("**/api/portal/files/*/*", break_off)
+        page.click("form.write button:not([type])")
+        page.wait_for_selector(".pick li", state="detached")  # all have left
+        assert len(cut) == 6, "three parts of one file, two files of one part, and one part again"
+        whole = {name: ("completed", hashlib.sha256(content).hexdigest()) for name, content in data.items() if content}
+        whole["dropped.txt"] = ("completed", hashlib.sha256(b"from a folder").hexdigest())
+        whole = {name.replace("<", "_").replace(">", "_"): told for name, told in whole.items()}
+        wait_until(lambda: here(bob) == whole)
+        page.wait_for_selector("li.sent:has-text('see the files')")
+        wait_until(lambda: page.inner_text("tbody").count("sent") == 2 * len(whole))
+        assert [fault for fault in watched.faults if "ERR_FAILED" not in fault] == []
+
+
+def test_a_file_is_stopped_goes_on_and_is_refused_in_words(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "report.txt").write_bytes(b"x" * 2000)
+    (tmp_path / "huge.bin").write_bytes(b"x" * (10 * 1024 * 1024 + 1))
+    with portal(monkeypatch) as ann, portal(monkeypatch, portal_contact_files=1000) as bob:
+        call(ann, "POST", "/api/contacts", {"portal_url": bob, "agent_name": "bob"})
+        key = call(ann, "GET", "/api/contacts")["contacts"][0]["SHARED_KEY"]
+        call(bob, "POST", "/api/contacts", {"portal_url": ann, "agent_name": "ann", "SHARED_KEY": key})
+        with opened(browser, ann) as watched:
+            page = watched.page
+            enter(watched, ann)
+            watched.show(ann, "contacts/1")
+            held: list[Route] = []
+            page.route("**/api/portal/files/*/*", lambda route: held.append(route))
+            page.set_input_files(".pick input", tmp_path / "report.txt")
+            page.click("form.write button:not([type])")
+            page.wait_for_selector(".pick progress")
+            wait_until(lambda: held)
+            page.click(".pick button:has-text('Stop')")
+            page.wait_for_selector(".trouble:has-text('report.txt: you stopped it')")
+            assert here(ann)["report.txt"][0] == "transferring"
+            page.unroute("**/api/portal/files/*/*")
+            page.click("form.write button:not([type])")
+            page.wait_for_selector(
+                "tbody:has-text('refused'):has-text('at most 1000 bytes'), tbody:has-text('1000 bytes')"
+            )
+            assert len(here(ann)) == 1, "it is the same file"
+            watched.show(ann, "chat")
+            page.set_input_files(".pick input", [tmp_path / "huge.bin", tmp_path / "report.txt"])
+            assert "huge.bin has more than 10.5 MB" in page.inner_text(".pick .trouble")
+            page.fill("textarea", "read it")
+            page.click("form.write button:not([type])")
+            page.wait_for_selector(".talk li:has-text('read it')")
+            lines = [
+                line["content"].partition("\n")[0] for line in call(ann, "GET", "/api/chat/owner/history")["messages"]
+            ]
+            assert lines == ["[文件] report.txt", "read it"]
+            assert [fault for fault in watched.faults if "ERR_FAILED" not in fault] == []
+
+
+def test_a_task_and_its_answer_take_files_from_the_page(
+    browser: Browser, pair: tuple[str, str], tmp_path: Path
+) -> None:
+    ann, bob = pair
+    (tmp_path / "sheep.csv").write_bytes(b"black, white")
+    (tmp_path / "count.txt").write_bytes(b"a hundred")
+    with opened(browser, ann, locale="zh-CN") as asks, opened(browser, bob) as works:
+        enter(asks, ann)
+        enter(works, bob)
+        asks.show(ann, "portal-tasks")
+        asks.page.click("summary")
+        assert "拖放" in asks.page.inner_text(".pick")
+        asks.page.set_input_files(".pick input", tmp_path / "sheep.csv")
+        asks.page.fill("textarea[name=task]", "count them")
+        asks.page.click("form.write button:not([type])")
+        task = arrived(bob, 1)
+        works.show(bob, f"portal-tasks/{task['task_id']}")
+        with works.page.expect_download() as waiting:
+            works.page.click("tbody a:has-text('sheep.csv')")
+        assert waiting.value.path().read_bytes() == b"black, white"
+        works.page.set_input_files(".pick input", tmp_path / "count.txt")
+        works.page.fill("textarea[name=result]", "see there")
+        works.page.click("form.write button:not([type])")
+        works.page.wait_for_selector("form.write", state="detached")
+        asks.show(ann, f"portal-tasks/{tasks(ann)[0]['task_id']}")
+        asks.page.wait_for_selector("section.result :text('see there')")
+        with asks.page.expect_download() as waiting:
+            asks.page.click("tbody a:has-text('count.txt')")
+        assert waiting.value.path().read_bytes() == b"a hundred"
         assert asks.faults + works.faults == []
 
 
