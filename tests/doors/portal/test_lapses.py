@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from clawlink.doors.portal.rules.posting import Outcome
 from clawlink.doors.portal.server import outbox
-from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.poster import Posted, Poster
 from tests.doors.portal.conftest import Bridges, Own, Portals
 from tests.doors.portal.old_peer import OldBridge
 from tests.doors.portal.test_errands import B_KEY, delegate, heard, task_in, well
@@ -230,3 +231,25 @@ async def test_several_who_tell_the_same_at_once_tell_it_once(
     assert await asyncio.gather(*told) == [None] * 5
     await until(partial(_once, bridge, "it did not arrive$"))
     assert [one["content"] for one in await messages_of(portal, "ann")] == ["it did not arrive"]
+
+
+async def test_a_message_whose_answers_were_lost_ends_in_doubt_once_its_time_is_over(
+    portals: Portals, bridges: Bridges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals, portal_ttl=30.0)
+    ours = await bridges(a)
+    await a.state(await send(a, "B-bot", "known"), "sent")
+    post = Poster.post
+
+    async def lose(*args: Any) -> Posted:
+        return (await post(*args))._replace(outcome=Outcome.LOST, detail="the connection was cut")
+
+    monkeypatch.setattr(Poster, "post", lose)
+    number = await send(a, "B-bot", "hello")
+    assert (await a.state(number, "sending"))["detail"] == "the connection was cut"
+    later(a, 95.0, monkeypatch)
+    told = await a.state(number, "unknown")
+    assert "may have it; its time to live is over" in told["detail"]
+    await until(partial(_once, ours, f"Message {number} to .* is unknown: an answer was lost"))
+    there = (await b.well("GET", "/api/messages/history", params={"contact_portal": a.url}))["messages"]
+    assert [one["content"] for one in there] == ["hello", "known"]

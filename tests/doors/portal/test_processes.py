@@ -167,6 +167,35 @@ async def test_a_killed_sender_and_a_killed_receiver_lose_and_double_nothing(
     assert told["message_id"] > given, "a number that was forgotten does not come again"
 
 
+async def test_what_another_portal_may_have_is_never_said_not_to_be_there(
+    start_relay: Start, session: aiohttp.ClientSession, gate: Gate, tmp_path: Path
+) -> None:
+    a = Portal(start_relay, session, tmp_path / "a")
+    b = Portal(start_relay, session, tmp_path / "b", url=gate.url)
+    gate.target = b.port
+    a.begin()
+    b.begin()
+    a_url = f"http://127.0.0.1:{a.port}"
+    key = await a.own.befriend(gate.url)
+    await b.own.well("POST", "/api/contacts", {"portal_url": a_url, "SHARED_KEY": key})
+
+    async def send(text: str) -> int:
+        return int((await a.own.well("POST", "/api/portal/send", {"to": gate.url, "content": text}))["id"])
+
+    await a.own.state(await send("known"), "sent")  # from now on it is known that repeats are taken once
+    gate.holds = True
+    number = await send("held")
+    await gate.held.wait()
+    assert (await one_message(b.own, a_url))[0] == "held"
+    a.kill()
+    gate.holds, gate.target = False, free_port()
+    a.begin()
+    await a.own.state(number, "sending")
+    await a.own.well("POST", "/api/portal/contacts/1", {"blocked": True})
+    told = await a.own.state(number, "unknown")
+    assert "the other portal may have it; the contact was blocked before it was confirmed" in told["detail"]
+
+
 async def test_a_killed_sender_posts_once_more_to_an_old_portal(
     start_relay: Start, session: aiohttp.ClientSession, gate: Gate, old_portals: Peers, tmp_path: Path
 ) -> None:

@@ -158,9 +158,11 @@ def test_a_message_to_a_portal_of_ours_is_posted_as_often_as_it_takes() -> None:
     for _ in range(20):
         assert posting.begun(waiting, True) is waiting
         waiting = posting.after(waiting, Outcome.LOST, "cut", 1.0)
-        assert (waiting.state, posting.step(waiting, True)) == (State.QUEUED, Step.POST)
+        assert (waiting.state, posting.step(waiting, True)) == (State.SENDING, Step.POST)
+        waiting = posting.after(waiting, Outcome.NOT_STORED, "no route", 1.0)
+        assert (waiting.state, waiting.lost) == (State.SENDING, 0), "what was lost before is in doubt as before"
     sent = posting.after(waiting, Outcome.STORED, "", 5.0)
-    assert (sent.state, sent.sent_at, sent.version) == (State.SENT, 5.0, 22)
+    assert (sent.state, sent.sent_at, sent.version) == (State.SENT, 5.0, 42)
 
 
 def test_what_surely_was_not_stored_is_no_loss() -> None:
@@ -179,7 +181,10 @@ def test_a_message_expires_while_it_waits_and_says_what_is_in_doubt() -> None:
     over = posting.lapse(waiting, 100.0)
     assert (over.state, over.ends_at) == (State.EXPIRED, None)
     assert "no route" in over.detail
-    assert "may have it" in posting.lapse(message(State.SENDING, lost=1), 100.0).detail
+    for lost in (0, 1):  # to a portal of ours no losses are counted
+        doubtful = posting.lapse(message(State.SENDING, lost=lost, detail="cut"), 100.0)
+        assert (doubtful.state, doubtful.ends_at) == (State.UNKNOWN, None)
+        assert doubtful.detail.endswith("may have it; its time to live is over; the last failure: cut")
     sent = message(State.SENT)
     assert posting.lapse(sent, 1000.0) is sent
 

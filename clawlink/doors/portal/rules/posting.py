@@ -4,11 +4,12 @@
        ^          |------> refused         it said no for good
        |          |------> queued          it surely has not stored it: later again
        |          '------> sending         nobody knows: ask for its kind, then post again
-       '---- expired, unknown              the time is over; the second post in doubt to an old peer
+       |          '------> unknown         it is in doubt, and is not posted again
+       '---- expired                       the time is over, and it surely has not stored it
 
 A portal of ClawLink takes a repeat of a message once, because it carries a key. An old portal stores every repeat. So a
-message is ``sending`` before its post, unless the portal is known to be ours. After a kill the relay finds it in doubt.
-To an old portal a message in doubt is posted once more.
+message is ``sending`` before its post, unless the portal is known to be ours. That one gets it again after a lost
+answer or a kill, which leave it ``sending``, too. To an old portal a message in doubt is posted once more.
 """
 
 from __future__ import annotations
@@ -74,11 +75,24 @@ def after(message: Message, outcome: Outcome, detail: str, now: float) -> Messag
         return replace(message, version=version, state=State.SENT, detail="", sent_at=now)
     if outcome is Outcome.REFUSED:
         return settled(message, State.REFUSED, detail)
-    if outcome is Outcome.NOT_STORED and message.state is State.SENDING:
+    if outcome is Outcome.NOT_STORED and message.lost:
         lost = message.lost - 1
         state = State.SENDING if lost else State.QUEUED
         return replace(message, version=version, state=state, lost=lost, detail=detail)
-    return replace(message, version=version, detail=detail)
+    state = State.SENDING if outcome is Outcome.LOST else message.state
+    return replace(message, version=version, state=state, detail=detail)
+
+
+def cut_off(message: Message) -> Message:
+    """Return a message for a portal of ours that was with the outbox when its relay was killed."""
+    if message.state is not State.QUEUED:
+        return message
+    return replace(
+        message,
+        version=message.version + 1,
+        state=State.SENDING,
+        detail="this portal ended while it sent the message",
+    )
 
 
 def settled(message: Message, state: State, detail: str) -> Message:
@@ -86,10 +100,18 @@ def settled(message: Message, state: State, detail: str) -> Message:
     return replace(message, version=message.version + 1, state=state, detail=detail)
 
 
+def given_up(message: Message, state: State, why: str) -> Message:
+    """Return a message that is not posted again: as ``state``, or ``unknown`` while the other portal may have it."""
+    if message.state is State.SENDING:
+        return settled(message, State.UNKNOWN, f"an answer was lost, so the other portal may have it; {why}")
+    return settled(message, state, why)
+
+
 def lapse(message: Message, now: float) -> Message:
     """Return a message whose time to live is over."""
     if message.state not in OPEN or message.expires_at is None or message.expires_at > now:
         return message
-    why = f"; the last failure: {message.detail}" if message.detail else ""
-    doubt = ", and one answer was lost: the other portal may have it" if message.lost else ""
-    return settled(message, State.EXPIRED, f"it was not sent within its time to live{doubt}{why}")
+    last = f"; the last failure: {message.detail}" if message.detail else ""
+    if message.state is State.SENDING:
+        return given_up(message, State.EXPIRED, f"its time to live is over{last}")
+    return settled(message, State.EXPIRED, f"it was not sent within its time to live{last}")

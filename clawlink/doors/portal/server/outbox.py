@@ -120,7 +120,7 @@ class Outbox(ContactWorkers):
             return  # it was forgotten, and no agent is to stand for it again
         agent = await self._members.of(contact)
         if contact not in self._released:
-            await release(self._relay, agent.id)
+            await self._doubt(contact, await release(self._relay, agent.id))
             self._released.add(contact)
         consumer = self._relay.consumer(agent, lease=LEASE_SECONDS, credit=1)
         held = self._held[contact] = HeldBack(self._relay, agent, partial(self._still_waits, contact))
@@ -143,6 +143,17 @@ class Outbox(ContactWorkers):
             del self._held[contact]
             await held.close()
             await consumer.close()
+
+    async def _doubt(self, contact: str, held: Sequence[str]) -> None:
+        """Note that a portal of ours may have what was being posted when the relay was killed.
+
+        For any other portal that was noted before the post.
+        """
+        peer = await self._core.store.get(Contact, contact) if held else None
+        for id in held if peer is not None and peer.ours else ():
+            message = await self._core.store.get(Message, id)
+            if message is not None and (doubtful := posting.cut_off(message)) is not message:
+                await self._commit(doubtful)
 
     async def _something_waits(self, contact: str, agent: Agent) -> bool:
         if (await self._core.store.usage(Message, queued_for(contact))).count:
@@ -279,7 +290,8 @@ class Outbox(ContactWorkers):
         peer = await self._core.store.get(Contact, contact)
         why = "removed" if peer is None else peer.shut(self._core.steady())
         if peer is None or why is not None:
-            gone = posting.settled(message, State.REFUSED, f"the contact was {why} before the message was sent")
+            before = "it was confirmed" if message.state is State.SENDING else "the message was sent"
+            gone = posting.given_up(message, State.REFUSED, f"the contact was {why} before {before}")
             await self._settle(message, gone)
             return True
         if peer.paused:
@@ -310,7 +322,7 @@ class Outbox(ContactWorkers):
     async def _settle(self, before: Message, after: Message) -> None:
         if after != before:
             await self._commit(after)
-        if after.state in (State.REFUSED, State.EXPIRED):
+        if after.state in (State.REFUSED, State.EXPIRED, State.UNKNOWN):
             await self._tell(after)
 
     @retrying
@@ -348,8 +360,12 @@ def _receipt(delivery: Delivery) -> str:
     return receipt(str(delivery.receipt), delivery.id)
 
 
-async def release(relay: Relay, mailbox: str) -> None:
-    """Make due what a consumer held before. Its relay was killed, or lost its lease: no other reads the mailbox now."""
-    held: Sequence[str] = [_receipt(d) async for d in relay.mailbox.pending(mailbox) if d.receipt is not None]
+async def release(relay: Relay, mailbox: str) -> Sequence[str]:
+    """Make due what a consumer held before, and return the ids.
+
+    Its relay was killed, or lost its lease: no other reads the mailbox now.
+    """
+    held = [d async for d in relay.mailbox.pending(mailbox) if d.receipt is not None]
     if held:
-        await relay.acks.release(mailbox, held)
+        await relay.acks.release(mailbox, list(map(_receipt, held)))
+    return [d.id for d in held]
