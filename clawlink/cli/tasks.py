@@ -58,6 +58,17 @@ def owner_of(ctx: Context, task: TaskView, *, me: str | None, brief: bool = Fals
     return "nobody yet" if task.finished_at is None else "nobody"
 
 
+def holder_elsewhere(task: TaskView) -> str | None:
+    """Return which agent has an open task at another portal, and how to see its id there; None for other tasks."""
+    from msgspec import UNSET
+
+    if task.owner is None or task.owner.through is UNSET or task.acked_at is None or task.finished_at is not None:
+        return None
+    return (
+        f"its owner's agent has it; with the owner key: clawlink {cell(task.owner.through)} tasks {cell(task.task_id)}"
+    )
+
+
 def wanted(ctx: Context, task: TaskView) -> str | None:
     """Return the conditions of a pool's task as a text; None for a task of a named agent."""
     able = task.capability
@@ -118,6 +129,7 @@ def show_task(ctx: Context, task: TaskView, *, me: str | None) -> None:
         ("asked by", "you" if task.requester == me else ctx.agents.named(task.requester)),
         ("for", wanted(ctx, task)),
         ("owner", owner_of(ctx, task, me=me)),
+        ("there", holder_elsewhere(task)),
         ("priority", cell(task.priority)),
         ("asked", when(task.created_at, now)),
         ("deadline", _deadline(task, now)),

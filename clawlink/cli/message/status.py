@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.protocol.mailbox_replies import MessageStatus
 
+_OF_A_DOOR = "/"  # in the ids of agents that stand for others elsewhere
+
 
 def add(parser: ArgumentParser) -> None:
     """Add the argument."""
@@ -39,11 +41,12 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 def _show_one(ctx: Context, status: MessageStatus) -> None:
     from clawlink.cli.render import when
-    from clawlink.cli.tasks import said
+    from clawlink.cli.tasks import holder_elsewhere, said
     from clawlink.domain.terminal import cell
 
     now = ctx.now
     is_task = status.type == "task_delegation"
+    is_elsewhere = is_task and status.acked_at is not None and _OF_A_DOOR in (status.to_agent or "")
     kind = "task" if is_task else status.type.replace("_", " ")
     delivered = when(status.delivered_at, now)
     if status.delivered_to is not None:
@@ -55,6 +58,7 @@ def _show_one(ctx: Context, status: MessageStatus) -> None:
         ("stored", when(status.stored_at, now)),
         ("delivered", delivered),
         ("acked", when(status.acked_at, now)),
+        ("there", holder_elsewhere(ctx.client.task(status.message_id)) if is_elsewhere else None),
         ("answered", when(status.answered_at, now) if is_task or status.type == "message" else None),
         ("expired", when(status.expired_at, now) if status.expired_at else None),
         ("dead", when(status.dead_at, now) if status.dead_at else None),

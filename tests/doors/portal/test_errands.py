@@ -243,6 +243,21 @@ async def test_a_contact_is_shown_by_its_name_and_not_as_online(
     (listed,) = [one for one in (await well(a, "GET", "/discover?status=all"))["agents"] if one["agent_id"] == stand_in]
     assert listed["name"] == "B-bot@portal"
     assert "B-bot@portal" in await told("tasks", "--role", "requester")
+
+    async def first() -> str | None:
+        return next((task["task_id"] for task in (await a.well("GET", "/api/portal/tasks"))["tasks"]), None)
+
+    crossed = await eventually(first)
+    for words in (("message", "status", crossed), ("task", "show", crossed)):
+
+        async def holder(words: tuple[str, ...] = words) -> str | None:
+            lines = (await told(*words)).splitlines()
+            return next((line.strip() for line in lines if line.strip().startswith("there:")), None)
+
+        told_there = f"its owner's agent has it; with the owner key: clawlink portal tasks {crossed}"
+        assert (await eventually(holder)).endswith(told_there), words
+    await told("task", "cancel", crossed)
+    assert "has it" not in await told("task", "show", crossed)
     task = await delegate(a, "B-bot@portal", "count the goats")
     assert ((await owner(task))["name"], (await owner(task))["through"]) == ("B-bot@portal", "portal")
     await a.well("POST", f"/api/portal/contacts/{id}", {"display_name": "Bob"})
