@@ -46,6 +46,7 @@ _BODIES: dict[str, Any] = {
     "old_send": {"contact_id": 999, "content": "hi"},
     "plugin_reply": {"content": "hi"},
     "openclaw": {"url": "http://127.0.0.1:18789", "token": "x"},
+    "file_noted": {"api_key": "", "to_portal": CONTACT_URL, "filename": "x", "file_id": "none", "file_size": 1},
     "file_confirm": {"api_key": "", "file_id": "none", "accept": True},
     "file_send": {"to": 999, "filename": "x", "size": 1, "md5": "0" * 32, "sha256": "0" * 64},
 }

@@ -71,12 +71,15 @@ async def test_a_bookmark_of_the_old_page_leads_to_the_owners(portals: Portals) 
     async with portal.relay.session.get(portal.url + "/static/admin.html", headers=BROWSER) as answer:
         assert (answer.status, str(answer.url)) == (200, portal.url + "/?owner")
         assert "page/app.js" in await answer.text()
+    async with portal.relay.session.get(portal.url + "/static/favicon.png", headers=BROWSER) as answer:
+        assert (answer.status, answer.content_type) == (200, "image/svg+xml")
 
 
 async def test_a_route_that_is_gone_says_what_to_do_instead(portals: Portals) -> None:
     portal = await portals()
     steps = {
         "file_confirm": "clawlink portal get-file",
+        "file_noted": "clawlink portal send-file",
         "notifications": "clawlink portal bridge",
         "key_exchange": "clawlink portal ask",
     }

@@ -79,8 +79,10 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
     "old_send": _OURS,
     "openclaw": _OWNER,
     "old_page": _ALL,
+    "old_icon": _ALL,
     "plugin_reply": _OURS,
     "file_confirm": frozenset({CONTACT, AGENT, OWNER}),
+    "file_noted": _OURS,
     "notifications": _OURS,
     "key_exchange": _OURS,
     "photo_upload": _OWNER,
@@ -116,6 +118,8 @@ HINTS: Mapping[str, str] = {
     "old_send": "; show an agent key as 'Authorization: Bearer KEY', or use 'clawlink portal send'",
     "file_confirm": "; files need no confirmation: read a complete one by GET /api/file/download/ID, or by 'clawlink "
     "portal get-file'",
+    "file_noted": "; the portal keeps no note of a file that a script of 0.8 has sent itself: send it by 'clawlink "
+    "portal send-file'",
     "notifications": "; news come over the websocket /ws/agent, which 'clawlink portal bridge' reads; 'clawlink portal "
     "list' shows guests, and 'clawlink portal history CONTACT' messages",
     "key_exchange": "; no key is exchanged by this call: offer one in a guest message, as 'clawlink portal ask URL' "

@@ -59,8 +59,15 @@ class OldRoutes:
         """Lead a bookmark of the old page to the owner's page."""
         return Reply(b"{}", 302, headers={"Location": "/?owner"})
 
+    async def old_icon(self, ask: Ask) -> Any:
+        """Lead to the icon of the page, where the front page of Agent P2P had its own."""
+        return Reply(b"{}", 302, headers={"Location": "/page/icon.svg"})
+
     async def file_confirm(self, ask: Ask) -> Any:
         return gone("file_confirm")
+
+    async def file_noted(self, ask: Ask) -> Any:
+        return gone("file_noted")
 
     async def notifications(self, ask: Ask) -> Any:
         return gone("notifications")

@@ -34,6 +34,12 @@ class Confirm(Struct, frozen=True):
     accept: bool | None = None
 
 
+class FileNote(Struct, frozen=True):
+    """The note of a file that a script of 0.8 has sent itself."""
+
+    api_key: str | None = None
+
+
 class PluginReply(Struct, frozen=True):
     """The agent's answer to its owner, as the channel plugin of OpenClaw sends it."""
 
@@ -46,12 +52,14 @@ OLD_CALLS = (
     OLD_SEND,
     OPENCLAW,
     make_call("old_page", "GET", "/static/admin.html", "Lead to the owner's page."),
+    make_call("old_icon", "GET", "/static/favicon.png", "Lead to the icon of the page."),
     make_call("plugin_reply", "POST", "/api/internal/agent-reply", "Answer the owner.", PluginReply),
     make_call("file_confirm", "POST", "/api/file/confirm", "Say that files need no confirmation.", Confirm),
+    make_call("file_noted", "POST", "/api/file/sent", "Say that the portal sends files itself.", FileNote),
     make_call("notifications", "GET", "/api/notifications/pending", "Say where notifications come."),
     make_call("key_exchange", "POST", "/api/key/exchange", "Say how a key is exchanged."),
 )
-GONE: Mapping[str, int] = {"file_confirm": 400, "notifications": 410, "key_exchange": 410}
+GONE: Mapping[str, int] = {"file_confirm": 400, "file_noted": 404, "notifications": 410, "key_exchange": 410}
 """The statuses of routes that only say what to do in their place. ``HINTS`` has the words."""
 PHOTO_FILES = "/static/photos/"
 PHOTO_UPLOAD = replace(
