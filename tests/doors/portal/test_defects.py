@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 from clawlink.doors.portal.records import AGENT, GUESTS, WAITING, Guest
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.wire.calls import CALLS
+from clawlink.doors.portal.wire.file_calls import FILE_CALLS
+from clawlink.doors.portal.wire.old_calls import OLD_CALLS
 from clawlink.store.base import Put
 from tests.doors.portal.conftest import OWNER, Portals
 
@@ -107,3 +113,25 @@ async def test_a_portal_asks_no_address_that_redirects_or_is_not_its_contacts(po
         fault = poster.faults["https"](host.strip("[]"))
         assert fault is not None, host
     await poster.close()
+
+
+async def test_a_packed_body_is_never_unpacked(portals: Portals) -> None:
+    portal = await portals()
+    bomb = gzip.compress(b'{"content":"' + b"x" * 20_000_000 + b'"}')
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip", "Authorization": f"Bearer {OWNER}"}
+    takes_body = [call for call in (*CALLS, *FILE_CALLS, *OLD_CALLS) if call.body is not None]
+    for call in takes_body:
+        url = portal.url + re.sub(r"{\w+}", "1", call.path)
+        async with portal.relay.session.request(call.method, url, data=bomb, headers=headers) as answer:
+            assert (answer.status, (await answer.json())["code"]) == (415, "unsupported_media_type"), call.name
+    key = await portal.befriend("https://b.example")
+    begin = {"api_key": key, "filename": "x", "size": 3, "md5": "0" * 32, "chunks_total": 1}
+    id = (await portal.ask("POST", "/api/file/initiate", begin, key=""))[1]["file_id"]
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield gzip.compress(b"abc")
+
+    for method, path in (("PUT", f"/api/portal/files/{id}/0"), ("POST", f"/api/file/chunk/{id}/0")):
+        packed = {**headers, "Authorization": f"Bearer {key}"}
+        async with portal.relay.session.request(method, portal.url + path, data=pieces(), headers=packed) as answer:
+            assert answer.status == 415, path
