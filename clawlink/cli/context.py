@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,17 @@ class Context:
     ) -> None:
         for client in self._clients:
             client.close()
+
+    @property
+    def may_ask(self) -> bool:
+        """True if a person at a terminal reads and types. A script gets no question."""
+        return self.out.terminal and not self.json and sys.stdin is not None and sys.stdin.isatty()
+
+    def agreed(self, question: str) -> bool:
+        """Ask at the terminal. Return True for yes."""
+        self.err.pieces((f"{question} [y/N] ", "bold"))
+        self.err.flush()
+        return sys.stdin is not None and sys.stdin.readline().strip().lower() in ("y", "yes")
 
     @property
     def now(self) -> float:

@@ -147,9 +147,7 @@ def _agreed(args: Namespace, ctx: Context) -> bool:
         from clawlink.cli.exits import UsageError
 
         raise UsageError("no question can be asked here: add --yes to write this, or --dry-run to see it only")
-    ctx.err.pieces(("Write this? [y/N] ", "bold"))
-    ctx.err.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    return ctx.agreed("Write this?")
 
 
 def _write(changes: list[Change]) -> tuple[list[Change], list[str], dict[Path, str]]:

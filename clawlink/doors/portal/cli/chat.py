@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 import threading
 import time
 from argparse import Namespace
@@ -94,7 +93,7 @@ def _save(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 
 def _chat(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    typing = ctx.out.terminal and not ctx.json and sys.stdin is not None and sys.stdin.isatty()
+    typing = ctx.may_ask
     patience = _WAIT_SECONDS + 10.0
     with Portal(portal.url, portal.key, ca=args.ca or None, timeout=patience, source=portal.source) as ear:
         return _Talk(ctx, portal, ear, typing=typing).run(args.after, 0.0 if args.timeout is None else args.timeout)
