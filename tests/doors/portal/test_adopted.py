@@ -133,5 +133,7 @@ async def test_what_the_contact_does_not_get_is_never_acked(portals: Portals, ol
     assert [one["content"] for one in peer.stored] == ["Ann: taken"]
     told = [one["content"] for one in await messages_of(portal, "ann")]
     assert any(f"Message {too_long} to " in text and "131072 bytes" in text for text in told), told
-    assert any(f"({refused}) to " in text and "is refused: the other portal answers 400: no" in text for text in told)
+    assert any(
+        f"({refused}) to " in text and f'is refused: the portal {peer.url} answers 400: "no"' in text for text in told
+    )
     assert len(told) == 2

@@ -189,7 +189,7 @@ async def test_answers_that_are_no_success_are_none(portals: Portals, old_portal
     await befriended(portal, peer)
     elsewhere = await old_portals("0.9")
     for answer, state, words in (
-        (lambda: web.json_response({"detail": "no\x1b[31m"}, status=413), "refused", "answers 413: no"),
+        (lambda: web.json_response({"detail": 'no" \x1b[31m'}, status=413), "refused", "answers 413: \"no' "),
         (lambda: web.json_response({"detail": [1]}, status=422), "refused", "answers 422"),
         (
             lambda: web.Response(status=301, headers={"Location": elsewhere.url + "/api/message/receive"}),
@@ -320,10 +320,12 @@ async def test_a_blocked_contact_is_kept_out_and_a_forgotten_one_leaves_nothing(
     await b.well("POST", "/api/portal/contacts/A-bot", {"blocked": True})
     number = await send(a, b.url, "kept out")
 
-    async def told() -> bool:
-        return "takes nothing from you" in (await a.state(number, "queued", "sending"))["detail"]
+    async def told() -> str:
+        return str((await a.state(number, "queued", "sending"))["detail"])
 
-    await eventually(told)
+    assert (
+        await eventually(told) == f'the portal {b.url} answers 403: "the owner of this portal takes nothing from you"'
+    )
     assert (await b.ask("POST", "/api/portal/send", {"to": a.url, "content": "x"}))[0] == 409
     key = (await a.contact(b.url))["SHARED_KEY"]
     text = {"content": f"let me in: {a.url} {key}"}

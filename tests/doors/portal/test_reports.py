@@ -123,7 +123,7 @@ async def test_an_answer_goes_without_files_that_are_gone_at_the_other_portal(
     gate.set()
     done = await task_in(a, id, "completed")
     assert (done["result"], done["result_attachments"]) == ("see there", [])
-    assert done["note"].startswith("both; without its files: the other portal answers 400: no complete file")
+    assert done["note"].startswith('both; without its files: the other portal answers 400: "no complete file')
     await until(lambda: any(f"task {there} (completed) went to" in told for told in bridge.texts))
     assert any("without its files: the other portal answers 400" in told for told in bridge.texts)
 

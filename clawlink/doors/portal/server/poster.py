@@ -22,6 +22,7 @@ from clawlink.doors.portal.records import Contact, Message
 from clawlink.doors.portal.rules import screening
 from clawlink.doors.portal.rules.posting import Outcome
 from clawlink.doors.portal.rules.words import seconds
+from clawlink.errors import NotAuthenticated
 from clawlink.server.outgoing import Fault, Forbidden, ScreenedResolver
 
 CONNECT_SECONDS = 10.0
@@ -165,7 +166,7 @@ class Poster:
             return Posted(Outcome.NOT_STORED, said(error))
         except FAILURES as error:
             return Posted(Outcome.LOST, f"the answer was lost: {said(error)}")
-        return judged(status, answer, message.id)._replace(renewed=renewed)
+        return judged(contact.url, status, answer, message.id)._replace(renewed=renewed)
 
     async def offer(self, contact: Contact) -> Offered:
         """Offer a contact its next key. Raises nothing: what did not work is asked again with the same key."""
@@ -281,14 +282,14 @@ class Poster:
             return response.status, bytes(answer)
 
 
-def refusal_in_words(status: int, answer: bytes) -> str:
-    """Return an answer that is no success, in words."""
-    why = cell(str(fields(answer).get("detail", ""))[:_MOST_TOLD])
-    return f"the other portal answers {status}" + (f": {why}" if why else "")
+def refusal_in_words(status: int, answer: bytes, portal: str = "the other portal") -> str:
+    """Return an answer that is no success, in words. Those of the other portal stand in quotation marks."""
+    why = cell(str(fields(answer).get("detail", ""))[:_MOST_TOLD]).replace('"', "'")
+    return f"{portal} answers {status}" + (f': "{why}"' if why else "")
 
 
-def judged(status: int, answer: bytes, key: str) -> Posted:
-    """Return what an answer says about a posted message.
+def judged(url: str, status: int, answer: bytes, key: str) -> Posted:
+    """Return what an answer of the portal at ``url`` says about a posted message.
 
     Only 200 with the words of the wire is a success. A success without them is doubtful: any page may answer 200.
     """
@@ -297,8 +298,8 @@ def judged(status: int, answer: bytes, key: str) -> Posted:
         if told.get("status") == "received":
             return Posted(Outcome.STORED, "", ours=told.get("idempotency_key") == key)
         return Posted(Outcome.LOST, "the address answers 200, but not as a portal does")
-    words = refusal_in_words(status, answer)
-    if status in (401, 403):
+    words = refusal_in_words(status, answer, f"the portal {cell(url)}")
+    if status == NotAuthenticated.status:
         words += "; its owner may not have approved you yet"
     if status in LATER or 300 <= status < 400:
         return Posted(Outcome.NOT_STORED, words)
