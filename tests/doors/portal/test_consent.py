@@ -212,10 +212,12 @@ async def test_a_repeat_of_an_offer_is_the_same_guest_message_while_it_counts(po
 
 async def test_guests_are_limited_and_none_is_lost(portals: Portals) -> None:
     portal = await portals(portal_guests=5, portal_guest_rate=8)
-    assert (await portal.ask("POST", "/api/guest/leave-message", {"content": "x" * 8193}, key=""))[0] == 413
+    status, answer = await portal.ask("POST", "/api/guest/leave-message", {"content": "x" * 8193}, key="")
+    assert (status, "(--portal-guest-bytes)" in answer["detail"]) == (413, True)
     answers = [await portal.ask("POST", "/api/guest/leave-message", {"content": str(n)}, key="") for n in range(12)]
     assert [status for status, _ in answers] == [200] * 5 + [429] * 7
     assert "wait for the owner" in answers[-1][1]["detail"]
+    assert "(--portal-guests)" in answers[-1][1]["detail"]
     found = (await portal.well("GET", "/api/guest/messages"))["messages"]
     assert [one["content"] for one in found] == ["4", "3", "2", "1", "0"]
     for one in found:
@@ -223,6 +225,7 @@ async def test_guests_are_limited_and_none_is_lost(portals: Portals) -> None:
     answers = [await portal.ask("POST", "/api/guest/leave-message", {"content": str(n)}, key="") for n in range(5)]
     assert [status for status, _ in answers] == [200] * 3 + [429] * 2
     assert "within an hour" in answers[-1][1]["detail"]
+    assert "(--portal-guest-rate)" in answers[-1][1]["detail"]
 
 
 async def test_a_guest_is_told_once_also_to_a_bridge_that_comes_later(portals: Portals, bridges: Bridges) -> None:

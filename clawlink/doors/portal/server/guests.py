@@ -56,7 +56,8 @@ class Guests:
         size = len(text.encode("utf-8", "surrogatepass"))
         if size > settings.portal_guest_bytes:
             raise TooLarge(
-                f"a guest message has at most {settings.portal_guest_bytes} bytes, and this one has {size}; shorten it",
+                f"a guest message has at most {settings.portal_guest_bytes} bytes, and this one has {size}; shorten "
+                "it, or ask the owner for more (--portal-guest-bytes)",
                 field="content",
                 limit=settings.portal_guest_bytes,
                 actual=size,
@@ -65,7 +66,8 @@ class Guests:
         wait = 0.0 if address is None else self._pace.wait(address, steady)
         if wait:
             raise RateLimited(
-                f"an address may leave {settings.portal_guest_rate} messages within an hour; try again in {wait:.0f} s",
+                f"an address may leave {settings.portal_guest_rate} messages within an hour; try again in {wait:.0f} "
+                "s, or ask the owner for more (--portal-guest-rate)",
                 limit=settings.portal_guest_rate,
                 retry_after=wait,
             )
@@ -73,7 +75,7 @@ class Guests:
         if waiting.count >= settings.portal_guests:
             raise RelayFull(
                 f"{waiting.count} guest messages wait for the owner, and no more are taken; try again once some are "
-                "decided",
+                "decided, or ask the owner for more (--portal-guests)",
                 limit=settings.portal_guests,
                 actual=waiting.count,
                 retry_after=HOUR,
@@ -247,7 +249,7 @@ class Guests:
                 return None
             raise BadRequest(
                 f"guest message {number} does not offer one portal and one key; ask the guest, or name them: "
-                f"clawlink portal approve {number} --url URL --key KEY",
+                f"clawlink portal approve {number} --url URL --shared-key KEY",
                 field="portal_url" if place is None else "key",
             )
         id = normalised(place)
