@@ -53,7 +53,7 @@ class Context:
 
     @property
     def may_ask(self) -> bool:
-        """True if a person at a terminal reads and types. A script gets no question."""
+        """Return True if a person at a terminal reads and types. A script gets no question."""
         return self.out.terminal and not self.json and sys.stdin is not None and sys.stdin.isatty()
 
     def agreed(self, question: str) -> bool:

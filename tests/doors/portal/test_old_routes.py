@@ -75,6 +75,13 @@ async def test_a_bookmark_of_the_old_page_leads_to_the_owners(portals: Portals) 
         assert (answer.status, answer.content_type) == (200, "image/svg+xml")
 
 
+async def test_a_path_that_is_none_of_the_portals_is_refused_by_the_relay(portals: Portals) -> None:
+    portal = await portals()
+    for path in ("/api/none", "//api/none"):
+        status, answer = await portal.ask("POST", path, {})
+        assert (status, answer["code"], "detail" in answer) == (401, "not_authenticated", False), answer
+
+
 async def test_a_route_that_is_gone_says_what_to_do_instead(portals: Portals) -> None:
     portal = await portals()
     steps = {

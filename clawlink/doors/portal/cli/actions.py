@@ -78,7 +78,9 @@ ACTIONS: Mapping[str, Action] = {
         1, 1, "PORTAL.DB", "Bring what a portal of Agent P2P has; without --data, say what would come.", "portal.db"
     ),
     "setup": Action(0, 0, "", "Show or write the files of a portal's server.", "--domain me.example"),
-    "password": Action(0, 1, "[PASSWORD|-]", "Set the owner's password.", "--data /var/lib/clawlink"),
+    "password": Action(
+        0, 1, "[PASSWORD|-]", "Set the owner's password; needs --data or --store.", "--data /var/lib/clawlink"
+    ),
     "bridge": Action(0, 0, "", "Wake OpenClaw for what comes.", "--install"),
     "skill": Action(0, 1, "[DIR]", "Show the instructions for your agent, or install them.", "~/.openclaw/skills"),
 }

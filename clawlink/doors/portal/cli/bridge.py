@@ -21,7 +21,7 @@ _LOG_BYTES, _LOGS = 5 * 1024 * 1024, 2
 def run(args: Namespace, ctx: Context) -> Exit:
     """Bridge until told to stop; with ``--install`` have the system do it."""
     from clawlink.cli.exits import LocalFailure, UsageError
-    from clawlink.doors.portal.client.portal import Place, place
+    from clawlink.doors.portal.client.portal import place
     from clawlink.doors.portal.client.starting import FOLDER
     from clawlink.errors import BadRequest
     from clawlink.service import ServiceError
@@ -32,9 +32,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
         if args.uninstall:
             return _uninstall(ctx, home, folder)
         try:
-            own = Place(args.at, args.key) if args.at and args.key else place(ctx.environ)
+            own = place(ctx.environ, at=args.at, key=args.key)
         except BadRequest as error:
-            raise UsageError(f"{error.message}, or give --at and --key") from None
+            raise UsageError(
+                error.message if args.at or args.key else f"{error.message}, or give --at and --key"
+            ) from None
         _require_safe(own.url)
         if args.install:
             return _install(args, ctx, home, folder, own)

@@ -70,6 +70,8 @@ def _renew(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 
 def _forget(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    if not args.yes and ctx.may_ask and not ctx.agreed(f"Delete {cell(args.words[0])}, its messages, files and tasks?"):
+        return Exit.FAILED
     told = portal.ask("DELETE", path_of(args.words[0]))
     said = f"{told['messages']} messages, {told['guests']} guest messages and {told['files']} files"
     return done(ctx, told, f"The contact {cell(told['forgotten'])} is forgotten, with {said}.")

@@ -21,6 +21,8 @@ _LAST = 50
 _MOST_DIGITS = 15
 
 
+_OFFERED = {"portal_url": "--url URL", "key": "--shared-key KEY"}
+"""The flags of an approval for what the text does not offer, by the names in ``offers``."""
 _APART: Mapping[str, str] = {
     "import": "clawlink.doors.portal.cli.moving",
     "setup": "clawlink.doors.portal.cli.setup",
@@ -49,6 +51,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--shared-key", metavar="KEY", help="approve: the offered key, where the text is not clear")
     parser.add_argument("--name", metavar="NAME", help="ask, approve: how to call the contact's agent")
     parser.add_argument("--replace", action="store_true", help="approve: a contact that is there gets the new key")
+    parser.add_argument("--yes", action="store_true", help="forget: do not ask")
     parser.add_argument("--status", default="completed", help="answer: in_progress, input_required, failed, ...")
     parser.add_argument("--in-reply-to", type=int, metavar="MESSAGE", help="send: the number of the message answered")
     parser.add_argument(
@@ -80,7 +83,7 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """Do it at the own portal."""
     from clawlink.cli.exits import UsageError
-    from clawlink.doors.portal.client.portal import Place, Portal, place
+    from clawlink.doors.portal.client.portal import Portal, place
     from clawlink.errors import BadRequest
 
     words = ACTIONS[args.action]
@@ -94,11 +97,10 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if args.action in _APART:
         return cast("Exit", import_module(_APART[args.action]).run(args, ctx))
     try:
-        own = Place(args.at, args.key) if args.at and args.key else place(ctx.environ)
+        own = place(ctx.environ, at=args.at, key=args.key)
     except BadRequest as error:
-        raise UsageError(f"{error.message}, or give --at and --key") from None
-    source = "--at" if args.at else own.source
-    with Portal(args.at or own.url, args.key or own.key, ca=args.ca or None, timeout=30.0, source=source) as portal:
+        raise UsageError(error.message if args.at or args.key else f"{error.message}, or give --at and --key") from None
+    with Portal(own.url, own.key, ca=args.ca or None, timeout=30.0, source=own.source) as portal:
         return _VERBS[args.action](args, ctx, portal)
 
 
@@ -112,17 +114,30 @@ def _guests(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         ctx.out.json({"guests": found})
         return Exit.DONE
     for g in found:
-        ctx.out.line(f"{g['id']:>4}  {g['status']}  {local(g['created_at'])}", style="bold")
+        waits = g["status"] == "pending"
+        read = ", read" if waits and g["is_read"] else ""
+        ctx.out.line(f"{g['id']:>4}  {g['status']}{read}  {local(g['created_at'])}", style="bold")
         for line in g["content"].splitlines() or [""]:
             ctx.out.line(f"      {_shown(line)}")
-        if g["status"] == "pending":
-            offers = g.get("offers", {})
-            clear = offers.get("portal_url") and offers.get("key")
-            more = "" if clear else " --url URL --shared-key KEY"
-            ctx.out.line(f"      Approve it with: clawlink portal approve {g['id']}{more}")
+        if waits:
+            for step in _steps(g):
+                ctx.out.line(f"      {step}")
     if not found:
         ctx.out.line("No guest message waits." if args.action == "list" else "There are no guest messages.")
     return Exit.DONE
+
+
+def _steps(guest: Any) -> list[str]:
+    """Return what the owner may do about a guest message that waits, with the commands."""
+    id, offers = guest["id"], guest.get("offers", {})
+    given = [f" {flag}" for name, flag in _OFFERED.items() if not offers.get(name)]
+    steps = [f"Approve it with: clawlink portal approve {id}{''.join(given)}"]
+    if len(given) == len(_OFFERED):
+        other = [f"Turn it down with: clawlink portal deny {id}"]
+        if not guest["is_read"]:
+            other.insert(0, f"Note that you have read it with: clawlink portal read {id}")
+        steps = [*other, f"It offers no portal and no key. If you have both, {steps[0][0].lower()}{steps[0][1:]}"]
+    return steps
 
 
 def _ask(args: Namespace, ctx: Context, portal: Portal) -> Exit:
@@ -131,6 +146,7 @@ def _ask(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     from clawlink.errors import ClawLinkError
 
     url = normalised(args.words[0])
+    before = any(same(c["portal_url"], url) for c in portal.contacts())
     portal.ask("POST", "/api/contacts", {"portal_url": url, "agent_name": args.name})
     contact = next(c for c in portal.contacts() if same(c["portal_url"], url))
     own = portal.ask("GET", "/api/portal/about")["url"]
@@ -147,7 +163,11 @@ def _ask(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     if ctx.json:
         ctx.out.json({"contact": contact["id"], "portal_url": url, "guest_message_id": number})
         return Exit.DONE
-    ctx.out.line(f"Contact {contact['id']} is added, and guest message {number} waits for the owner of {_shown(url)}.")
+    id, owner = contact["id"], f"the owner of {_shown(url)}"
+    if before:
+        ctx.out.line(f"Contact {id} was here already, and {owner} has the offer as guest message {number}.")
+    else:
+        ctx.out.line(f"Contact {id} is added, and guest message {number} waits for {owner}.")
     ctx.out.line("Nobody tells you of the decision; a message that you send arrives once you are approved.")
     return Exit.DONE
 
@@ -165,7 +185,10 @@ def _decide(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         ctx.out.json(done)
         return Exit.DONE
     made = done["contact"]
-    ctx.out.line(f"Guest message {done['guest']['id']} is {done['guest']['status']}.")
+    status = done["guest"]["status"]
+    is_read = args.action == "read"
+    stands = "read, and still waits" if is_read and status == "pending" else f"{'read, and ' * is_read}{status}"
+    ctx.out.line(f"Guest message {done['guest']['id']} is {stands}.")
     if made is not None:
         ctx.out.line(f"Contact {made['id']} is {_shown(made['portal_url'])}.")
     return Exit.DONE

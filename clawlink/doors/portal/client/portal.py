@@ -29,6 +29,7 @@ from clawlink.errors import (
 )
 
 URL, KEY = "AGENTP2P_HUB_URL", "AGENTP2P_API_KEY"
+AT = "--at"
 GATEWAY_FILE = Path(".openclaw") / "gateway.env"
 OPEN = ("queued", "sending")
 _TIMEOUT_SECONDS = 30.0
@@ -51,23 +52,44 @@ def several(urls: str, *, field: str = "portal_url") -> str:
     return ",".join(dict.fromkeys(normalised(url, field=field) for url in urls.split(",")))
 
 
-def place(environ: Mapping[str, str] = os.environ, *, home: Path | None = None) -> Place:
+def place(
+    environ: Mapping[str, str] = os.environ,
+    *,
+    home: Path | None = None,
+    at: str | None = None,
+    key: str | None = None,
+) -> Place:
     """Return the own portal as the environment names it, or else ``~/.openclaw/gateway.env``, both from one place.
 
-    Raises BadRequest if neither names address and key.
+    ``at`` and ``key`` are those of the command line, and go first. Raises BadRequest if the address or the key is
+    missing.
     """
-    url, key = environ.get(URL), environ.get(KEY)
-    if url and key:
-        return Place(several(url, field=URL), key)
+    named = _place(at or environ.get(URL), key or environ.get(KEY), AT if at else URL)
+    if named is not None:
+        return named
     kept, path = {}, "~" / GATEWAY_FILE
     try:
         path = (home or Path.home()) / GATEWAY_FILE
         kept = gateway(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, RuntimeError):  # no such file, or no home
         pass
-    if kept.get(URL) and kept.get(KEY):
-        return Place(several(kept[URL], field=URL), kept[KEY], f"{URL} in {path}")
+    named = _place(at or kept.get(URL), key or kept.get(KEY), AT if at else f"{URL} in {path}")
+    if named is not None:
+        return named
+    if at:
+        raise BadRequest(f"no key: add --key or set {KEY}", field=KEY)
+    if key:
+        raise BadRequest(f"no portal is named: add {AT} or set {URL}", field=URL)
+    if environ.get(URL):
+        raise BadRequest(f"no key: {URL} names a portal; set {KEY}, too, or write both into {path}", field=KEY)
     raise BadRequest(f"no portal is named: set {URL} and {KEY}, or write both into {path}", field=URL)
+
+
+def _place(url: str | None, key: str | None, source: str) -> Place | None:
+    """Return the place if there is an address and a key. Raises BadRequest."""
+    if not url or not key:
+        return None
+    return Place(several(url, field=AT if source == AT else URL), key, source)
 
 
 def gateway(text: str) -> dict[str, str]:

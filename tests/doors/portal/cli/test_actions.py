@@ -15,12 +15,15 @@ import pytest
 from clawlink import service
 from clawlink.cli.main import main
 from clawlink.cli.parser import parse
+from clawlink.doors import portal as door
 from clawlink.doors.portal.cli.actions import ACTIONS
 from tests.doors.portal.conftest import Bridges, Portals
 from tests.doors.portal.old_databases import OWN, make
 from tests.doors.portal.test_errands import B_KEY, heard
 from tests.doors.portal.test_files import give, pair, status_of
 
+DOOR_FOLDER = Path(door.__file__).parent
+_COMMAND = r"clawlink portal ([a-z-]+(?: (?:--[a-z-]+|[A-Z]{2,}|[0-9]+)\b)*)"
 PAGE = (Path(__file__).parents[4] / "references" / "portal.md").read_text("utf-8")
 
 
@@ -66,6 +69,32 @@ def test_the_help_of_all_lists_each_action(capsys: pytest.CaptureFixture[str]) -
     section = PAGE.partition("\n## Command line")[2].partition("\n## ")[0]
     named = set(re.findall(r"`([a-z-]+)(?: [^`]*)?`", " ".join(section.split())))
     assert not set(ACTIONS) - named, set(ACTIONS) - named
+
+
+def test_each_command_that_the_door_prints_has_words_and_flags_of_its_action(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def flags(name: str) -> set[str]:
+        assert main(["portal", name, "--help"]) == 0
+        return set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+
+    common = flags("contacts")
+    found: list[list[str]] = []
+    for path in (*DOOR_FOLDER.rglob("*.py"), *DOOR_FOLDER.rglob("*.js")):
+        # A field of an f-string stands for one word.
+        text = re.sub(r"{(?:[^{}]|{[^{}]*})*}", "1", path.read_text("utf-8"))
+        text = re.sub(r'"\s*f?"', "", text)
+        found += [one.split() for one in re.findall(_COMMAND, text)]
+    assert len(found) > 40
+    assert ["approve", "1", "--url", "URL", "--shared-key", "KEY"] in found
+    for command in found:
+        name = command[0]
+        assert name in ACTIONS, command
+        given = {word for word in command if word.startswith("--")}
+        assert given <= flags(name) - common, command
+        if len(command) > 1:
+            _, args = parse(["portal", *command])
+            assert ACTIONS[name].least <= len(args.words) <= ACTIONS[name].most, command
 
 
 def test_a_mistyped_action_is_told_the_one_that_is_meant(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -401,4 +403,100 @@ def test_the_place_is_read_from_one_source(tmp_path: Path) -> None:
         assert place(environ, home=tmp_path) == ("https://me.example", "ap2p_$x=y", source), environ
     both = {"AGENTP2P_HUB_URL": "https://other.example", "AGENTP2P_API_KEY": "k"}
     assert place(both, home=tmp_path) == ("https://other.example", "k", "AGENTP2P_HUB_URL")
+    kept = place({}, home=tmp_path, at="https://at.example")
+    assert kept == ("https://at.example", "ap2p_$x=y", "--at"), "the flag goes first"
+    assert place(both, home=tmp_path, at="https://at.example") == ("https://at.example", "k", "--at")
+    assert place({"AGENTP2P_API_KEY": "other"}, home=tmp_path, at="https://at.example").key == "other"
+    assert place(both, home=tmp_path, key="given") == ("https://other.example", "given", "AGENTP2P_HUB_URL")
+    with pytest.raises(BadRequest, match="not 'ftp:"):
+        place(both, home=tmp_path, at="ftp://at.example")
     assert gateway("#A=1\n\nB=2=3\n") == {"B": "2=3"}
+
+
+def test_what_is_missing_of_the_place_is_named(
+    clawlink_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for name in ("AGENTP2P_HUB_URL", "AGENTP2P_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for action in (["send", "bob", "hi"], ["bridge"]):
+        for words, said in (
+            (["--at", "https://me.example"], "no key: add --key or set AGENTP2P_API_KEY"),
+            (["--key", "ap2p_x"], "no portal is named: add --at or set AGENTP2P_HUB_URL"),
+            ([], "no portal is named: set AGENTP2P_HUB_URL and AGENTP2P_API_KEY"),
+        ):
+            assert main(["portal", *action, *words]) == 2
+            assert said in capsys.readouterr().err, (action, words)
+    monkeypatch.setenv("AGENTP2P_HUB_URL", "https://me.example")
+    assert main(["portal", "contacts"]) == 2
+    assert "no key: AGENTP2P_HUB_URL names a portal; set AGENTP2P_API_KEY, too" in capsys.readouterr().err
+
+
+async def test_the_commands_that_are_told_about_a_guest_work(portals: Portals, clawlink: Any) -> None:
+    portal = await portals(key=OWNER)
+    key = f"ap2p_{'b' * 40}"
+    for text in ("hello", "I am at https://b.example", f"My key is {key}", "hello again"):
+        await portal.well("POST", "/api/guest/leave-message", {"content": text}, key="")
+    code, _, refusal = await clawlink(portal, "approve", "1")
+    assert code == 1
+    shown = (await clawlink(portal, "list"))[1]
+    steps = re.findall(r"clawlink portal (\w+ \d.*)$", shown, re.MULTILINE)
+    more = " --url URL --shared-key KEY"
+    assert steps == [
+        *("read 4", "deny 4", f"approve 4{more}"),
+        "approve 3 --url URL",
+        "approve 2 --shared-key KEY",
+        *("read 1", "deny 1", f"approve 1{more}"),
+    ], "an owner of a plain text is not led to an approval first"
+    assert refusal.strip().endswith(f"clawlink portal approve 1{more}")
+    told = await clawlink(portal, *steps[0].split())
+    assert told[1] == "Guest message 4 is read, and still waits.\n"
+    shown = (await clawlink(portal, "list"))[1]
+    assert ("   4  pending, read  " in shown, "portal read 4" in shown, "   1  pending  " in shown) == (
+        True,
+        False,
+        True,
+    )
+    assert "   4  pending, read  " in (await clawlink(portal, "guests"))[1]
+    for number, command in enumerate((refusal.strip().rpartition("clawlink portal ")[2], *steps[3:5])):
+        place = "https://b.example" if number else "https://a.example"
+        words = command.replace("URL", place).replace("KEY", f"ap2p_{'c' * 40}" if number == 0 else key).split()
+        code, _, err = await clawlink(portal, *words)
+        assert code == 0, (command, err)
+    assert (await clawlink(portal, "read", "1"))[1] == "Guest message 1 is read, and approved.\n"
+    assert (await clawlink(portal, *steps[1].split()))[1] == "Guest message 4 is rejected.\n"
+
+
+async def test_a_repeated_ask_claims_no_new_contact(portals: Portals, clawlink: Any) -> None:
+    a, b = await portals(key=OWNER), await portals(key=B_KEY)
+    first = (await clawlink(a, "ask", b.url))[1].splitlines()
+    again = (await clawlink(a, "ask", b.url + "/"))[1].splitlines()
+    assert first[0] == f"Contact 1 is added, and guest message 1 waits for the owner of {b.url}."
+    assert again[0] == f"Contact 1 was here already, and the owner of {b.url} has the offer as guest message 1."
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+async def test_forget_asks_at_a_terminal(
+    portals: Portals, clawlink_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal = await portals(key=OWNER)
+    for typed, words, left in (
+        ("n\n", [], 1),
+        ("", [], 1),
+        ("y\n", [], 0),
+        ("", ["--yes"], 0),
+        ("", ["--json"], 0),
+    ):
+        await portal.befriend("https://b.example", agent_name="bob")
+        for name, text in (("stdin", typed), ("stdout", ""), ("stderr", "")):
+            monkeypatch.setattr(sys, name, _Terminal(text))
+        command = ["portal", "forget", "bob", *words, "--at", portal.url, "--key", portal.key]
+        code = await asyncio.to_thread(main, command)
+        assert code == left, (typed, words)
+        asked = "Delete bob, its messages, files and tasks? [y/N]" in cast(io.StringIO, sys.stderr).getvalue()
+        assert asked is not bool(words), (typed, words)
+        assert len((await portal.well("GET", "/api/contacts"))["contacts"]) == left
