@@ -76,6 +76,23 @@ def test_no_view_is_wider_than_a_phone_in_any_language(browser: Browser, filled:
                 assert watched.page.evaluate("document.documentElement.scrollWidth") <= 360, (language, view)
 
 
+def test_a_phone_has_all_of_a_table_in_sight_or_shows_that_there_is_more(browser: Browser, filled: Filled) -> None:
+    hidden = """[...document.querySelectorAll("main table.cards")].filter((table) =>
+        table.parentElement.scrollWidth > table.parentElement.clientWidth).length"""
+    named = "getComputedStyle(document.querySelector('table.cards td:nth-child(2)'), '::before').content"
+    with opened(browser, filled.url, viewport={"width": 360, "height": 740}) as watched:
+        for view in ("agents/a", filled.views[-4], "search?text=alert", "load", "conversations"):
+            watched.show(filled.url, view)
+            assert watched.page.locator("table.cards").count() >= 1, view
+            assert watched.page.evaluate(hidden) == 0, view
+        watched.show(filled.url, "conversations")
+        assert watched.page.evaluate(named) == '"To"'
+        for view in ("tasks?status=open", "files", "dead-letters", "agents"):
+            watched.show(filled.url, view)
+            for box in watched.page.query_selector_all("div.scroll"):
+                assert "gradient" in box.evaluate("(box) => getComputedStyle(box).backgroundImage"), view
+
+
 def test_no_head_of_a_list_runs_into_the_next_one(browser: Browser, filled: Filled) -> None:
     cut = """[...document.querySelectorAll("table.rows th")].filter((th) => {
         const text = document.createRange();

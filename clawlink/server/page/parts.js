@@ -293,7 +293,7 @@ export function Trouble({ state }) {
 export function Table({ heads, rows, empty, label = heads.filter(Boolean).join(", ") }) {
   if (!rows.length) return html`<p class="empty">${empty}</p>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${label}>
-    <table>
+    <table class=${heads.length > FITS ? "cards" : null} style=${names}>
       <thead>
         <tr>${heads.map((head) => html`<th scope="col">${head}</th>`)}</tr>
       </thead>
@@ -301,3 +301,7 @@ export function Table({ heads, rows, empty, label = heads.filter(Boolean).join("
     </table>
   </div>`;
 }
+const FITS = 3; // columns of a table that a phone has room for
+
+// On a phone the rows of a wide table are cards. There the style sheet takes the name of each cell from the table.
+  const names = Object.fromEntries(heads.map((head, n) => [`--head${n + 1}`, JSON.stringify(head)]));
