@@ -26,7 +26,8 @@ const VIEWS = {
 const AGAIN_SECONDS = 3;
 const SLOW_MS = 300;
 
-// The scripts of doors. Each has "texts" by language, "views" for a session as above, and perhaps "Login", its own.
+// The scripts of doors. Each has "texts" by language, "views" for a session as above with the name of their "group", and
+// perhaps "Login", its own.
 const DOORS = [];
 
 async function openDoors() {
@@ -34,7 +35,13 @@ async function openDoors() {
   for (const { texts } of DOORS) addTexts(texts);
 }
 
-const viewsFor = (session) => Object.assign({}, ...DOORS.map((door) => door.views(session)), VIEWS);
+// The views of a session in the groups of the menu: those of each door, and those of the relay.
+function groupsFor(session) {
+  const found = DOORS.map((door) => ({ name: door.group, views: door.views(session) }));
+  return [...found, { name: "relay", views: VIEWS }].filter(({ views }) => Object.keys(views).length);
+}
+
+const viewsFor = (session) => Object.assign({}, ...groupsFor(session).map((group) => group.views));
 
 // Take the one-time code of a link out of the address, so that no history keeps it.
 function takeCode() {
@@ -205,9 +212,13 @@ function View({ session }) {
     : !script && missed === view ? html`<${Trouble} state=${{ error: new Error(t("error.no_answer")) }} />`
     : Part ? html`<${Part} key=${id} id=${id} query=${query} session=${session} />`
     : html`<p class="loading" role="status">${t("loading")}</p>`;
+  const groups = groupsFor(session);
+  const links = (views) => Object.entries(views).map(
+    ([name, about]) => html`<a href=${`#/${name}`} aria-current=${name === view ? "page" : null}>${t(about.name)}</a>`,
+  );
   return html`<div><nav aria-label=${t("views")}>
-      ${Object.entries(all).map(
-        ([name, about]) => html`<a href=${`#/${name}`} aria-current=${name === view ? "page" : null}>${t(about.name)}</a>`,
+      ${groups.length === 1 ? links(groups[0].views) : groups.map(
+        (group) => html`<div class="group" role="group" aria-label=${t(group.name)}><b aria-hidden="true">${t(group.name)}</b>${links(group.views)}</div>`,
       )}
     </nav>
     <main data-at=${where.at}>${shown}</main></div>`;

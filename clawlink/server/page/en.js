@@ -267,6 +267,7 @@ export default {
   returning: "waits for an agent that has left:",
   right: "Right",
   "right.local": "this machine",
+  relay: "Relay",
   "right.session": "session",
   "right.token": "admin token",
   search: "Search",

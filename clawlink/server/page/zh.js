@@ -267,6 +267,7 @@ export default {
   returning: "等待已离开的智能体：",
   right: "权限",
   "right.local": "本机",
+  relay: "中继",
   "right.session": "会话",
   "right.token": "管理员令牌",
   search: "搜索",

@@ -185,4 +185,5 @@ export default {
   "portal.user_name": "Name of the person",
   "portal.version": "Version",
   "portal.write": "Write",
+  "portal.yours": "Yours",
 };

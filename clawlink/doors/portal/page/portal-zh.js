@@ -185,4 +185,5 @@ export default {
   "portal.user_name": "主人姓名",
   "portal.version": "版本",
   "portal.write": "写消息",
+  "portal.yours": "您的",
 };

@@ -13,6 +13,8 @@ const own = () => import("./portal-own.js");
 const tasks = () => import("./portal-tasks.js");
 const photos = () => import("./portal-photos.js");
 
+export const group = "portal.yours";
+
 // The operator of the relay has no part in what belongs to the owner.
 export const views = (session) =>
   session.owner

@@ -287,6 +287,7 @@ def test_the_operator_sees_nothing_of_the_owner(browser: Browser, monkeypatch: p
             page.goto(link)
             page.wait_for_selector("main[data-at='#/overview'] article, main[data-at=''] article")
             assert page.query_selector("nav a[href='#/contacts']") is None
+            assert page.query_selector("nav .group") is None
             statuses = page.evaluate(
                 """async () => {
                     const { csrf } = await (await fetch("admin/session")).json();
@@ -333,3 +334,10 @@ def test_it_fits_a_phone_and_speaks_chinese(browser: Browser, monkeypatch: pytes
                 assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
                 assert "portal." not in text.replace("portal.db", ""), view
             assert "联系人" in watched.show(url, "contacts")
+            cards = page.query_selector("table.cards")
+            assert cards is not None
+            assert cards.evaluate("(cards) => cards.parentElement.scrollWidth <= cards.parentElement.clientWidth")
+            groups = page.locator("nav .group")
+            assert [groups.nth(n).get_attribute("aria-label") for n in range(groups.count())] == ["您的", "中继"]
+            assert page.locator("nav .group:first-child a[aria-current]").inner_text() == "联系人"
+            assert page.locator("nav .group:last-child a").count() == 12
