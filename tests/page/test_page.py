@@ -278,3 +278,71 @@ def test_an_image_is_loaded_on_a_click_alone_and_markup_of_a_file_is_text(browse
                 assert "alert(1)" in watched.show(url, f"files/{key}?version=1")
                 assert watched.page.query_selector("main :is(img, script, svg)") is None
             assert watched.faults == []
+
+
+def test_what_the_relay_does_has_it_as_actor_and_an_ended_task_has_no_share(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        page = watched.page
+        for id, name in (("a", "Ann"), ("b", "Bob")):
+            post(url, "/register", {"agent_id": id, "name": name})
+        ended = post(url, "/delegate", {"from_agent": "a", "to_agent": "b", "task": "half done"})["message_id"]
+        for report in (
+            {"status": "in_progress", "progress": 50, "note": "half"},
+            {"status": "completed", "result": "x"},
+        ):
+            post(url, "/respond", {"from_agent": "b", "message_id": ended, **report})
+        said = watched.show(url, f"tasks/{ended}")
+        assert page.locator("dl.facts progress").count() == 0
+        assert "Bob: " in said
+        assert page.locator(".history progress").count() == 1
+        watched.show(url, "tasks?status=final")
+        assert page.locator("main progress").count() == 0
+        post(url, "/delegate", {"from_agent": "b", "to_agent": "a", "task": "t", "deadline": 1})
+        wait_until(lambda: "the relay" in watched.show(url, "conversations?agent=b"))
+        assert "none →" not in page.inner_text("main")
+        assert watched.faults == []
+
+
+def test_one_thing_is_one_and_sizes_have_one_spelling(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        for id, name in (("a", "Ann"), ("b", "Bob")):
+            post(url, "/register", {"agent_id": id, "name": name})
+        file = {"agent_id": "a", "file_key": "f", "content": "x" * 2048, "readers": ["b"]}
+        post(url, "/files", file)
+        said = watched.show(url, "files")
+        assert "1 reader" in said
+        assert "1 readers" not in said
+        assert "2 KiB" in said
+        assert "s ago" in said
+        assert "2 KiB" in watched.show(url, "files/f")
+
+
+def test_a_person_is_led_on(browser: Browser) -> None:
+    """Check what a view says and offers where it has nothing to show."""
+    one = Limits(max_attempts=1)
+    with relay_in_thread(ServerConfig(port=0, admin_token="boss", limits=one)) as url, opened(browser, url) as watched:
+        page = watched.page
+        page.goto(url + post(url, "/admin/links", {}, **BOSS)["path"])
+        page.wait_for_selector("main article")
+        watched.show(url, "no-such-view")
+        page.click("main a")
+        page.wait_for_selector("h1:has-text('Overview')")
+        assert "capability" in (page.get_attribute("a.tile:has-text('Pools without an agent')", "title") or "")
+        said = watched.show(url, "conversations")
+        assert "start of the relay" in said
+        assert "Nothing since then." in said
+        watched.show(url, "write")
+        page.fill("input[name=to]", "nobody")
+        page.fill("textarea[name=text]", "t")
+        page.click("form.compose button")
+        page.wait_for_selector(".trouble a[href='#/agents']")
+        assert "discover" not in page.inner_text(".trouble")
+        post(url, "/register", {"agent_id": "a", "name": "Ann"})
+        post(url, "/send", {"from_agent": "a", "to_agent": "a", "content": "letter"})
+        claimed = requests.get(url + "/poll/a?lease=60", timeout=10).json()
+        post(url, "/nack", {"agent_id": "a", "receipts": [d["receipt"] for d in claimed["deliveries"]]})
+        assert requests.get(url + "/poll/a?lease=60", timeout=10).json()["count"] == 0  # which buries it
+        watched.show(url, "dead-letters?reason=given_back")
+        page.wait_for_selector(".filters p button:enabled")
+        watched.show(url, "dead-letters?reason=lapsed")
+        page.wait_for_selector(".filters p button:disabled")

@@ -2,7 +2,7 @@
 import { html, useContext, useRef, useState } from "./htm-preact.js";
 import { Choice } from "./lists.js";
 import {
-  address, Ago, AgentLink, ask, clean, ENDED, Kind, Live, one, OPEN, Said, State, t, TaskLink, Trouble, useData,
+  address, Ago, AgentLink, ask, clean, ENDED, Kind, Live, one, OPEN, Said, Sender, State, t, TaskLink, Trouble, useData,
 } from "./parts.js";
 
 const OPERATOR = "operator";
@@ -31,7 +31,13 @@ export function useAct() {
   return { ...state, act };
 }
 
-const Refusal = ({ error }) => error && html`<p class="trouble" role="alert">${clean(error.message)}</p>`;
+// The advice of the relay is for agents. A person has a view for it.
+const ADVICE = "; list the agents with discover";
+
+const Refusal = ({ error }) =>
+  error &&
+  html`<p class="trouble" role="alert">${clean(error.message.replace(ADVICE, ""))}
+    ${error.message.includes(ADVICE) && html` <a href="#/agents">${t("see_agents")}</a>`}</p>`;
 
 // -- the composer -----------------------------------------------------------------------------------------------------
 
@@ -105,7 +111,7 @@ function Letter({ letter, session, onDone }) {
   const away = () => act("admin/inbox", { message_ids: [letter.message_id] }).then(onDone);
   return html`<li class="letter">
     <p><${Ago} at=${letter.stored_at} />${" "}
-      ${letter.from_agent ? html`<${AgentLink} id=${letter.from_agent} name=${message.from_name} />` : t("the_relay")}${" "}
+      <${Sender} id=${letter.from_agent} name=${message.from_name} />${" "}
       <${Kind} type=${letter.type} />${" "}
       ${message.status && html`<${Stands} status=${message.status} />`}${" "}
       ${task && html`<a href=${one("tasks", task)} data-row>${t("task")}</a>`}</p>
@@ -174,13 +180,13 @@ export function TaskActs({ task, session }) {
 // -- dead letters and locks -------------------------------------------------------------------------------------------
 
 // Put all dead letters back, or those of a reason.
-export function RedriveAll({ reason }) {
+export function RedriveAll({ reason, any }) {
   const { overview } = useContext(Live);
   const dead = overview ? overview.needs_you.dead_letters : 0;
   const { act, busy, done, error } = useAct();
   const words = reason ? t("redrive_all.some", { reason: t(`reason.${reason}`) }) : t("redrive_all");
   const run = () => confirm(t("redrive_all.sure")) && act("admin/redrive-all", reason ? { reason } : {});
-  return html`<p><button disabled=${busy || !dead} onClick=${run}>${words}</button>
+  return html`<p><button disabled=${busy || !dead || !any} onClick=${run}>${words}</button>
     ${done && html` <span role="status">${t("redrive_all.done", { n: done.count, left: done.left })}</span>`}
     <${Refusal} error=${error} /></p>`;
 }

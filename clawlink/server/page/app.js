@@ -208,7 +208,7 @@ function View({ session }) {
   const part = wanted && (id !== null && wanted.one ? wanted.one : wanted.list);
   const Part = typeof part === "string" ? script && script[part] : part;
   const shown =
-    !wanted ? html`<article><h1>${t("no_view")}</h1></article>`
+    !wanted ? html`<article><h1>${t("no_view")}</h1><p><a href="#/overview">${t("overview")}</a></p></article>`
     : !script && missed === view ? html`<${Trouble} state=${{ error: new Error(t("error.no_answer")) }} />`
     : Part ? html`<${Part} key=${id} id=${id} query=${query} session=${session} />`
     : html`<p class="loading" role="status">${t("loading")}</p>`;

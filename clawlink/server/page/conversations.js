@@ -1,7 +1,7 @@
 // Who talks to whom, and what they say.
 import { html } from "./htm-preact.js";
 import { asked, go, More, Search } from "./lists.js";
-import { address, Ago, AgentLink, count, one, Said, State, t, Table, Trouble, useData } from "./parts.js";
+import { address, Ago, AgentLink, count, one, Said, Sender, State, t, Table, Trouble, useData } from "./parts.js";
 
 const SHOWN = 16; // agents in the matrix
 
@@ -12,7 +12,7 @@ export function Lines({ lines }) {
     ${lines.map(
       (line) => html`<li key=${`${line.message_id} ${line.at} ${line.kind}`} class=${line.kind}>
         <div class="head">
-          <${AgentLink} id=${line.from_agent} /> → <${AgentLink} id=${line.to_agent} />
+          <${Sender} id=${line.from_agent} /> → <${AgentLink} id=${line.to_agent} />
           <span class="kind">${line.kind === "message" ? t("kind.message") : html`<a href=${one("tasks", line.message_id)} data-row>${t(`kind.${line.kind}`)}</a>`}</span>
           <${State} name=${line.status} /> <${Ago} at=${line.at} />
           ${line.attachments > 0 && html`<span class="none">${t("attached", { n: count(line.attachments) })}</span>`}
@@ -71,6 +71,7 @@ export function Conversations({ query }) {
       <p class="empty">${t("talks.since")} <${Ago} at=${pairs.data.since} />${" "}
         ${pairs.data.dropped > 0 && t("talks.dropped", { n: count(pairs.data.dropped) })}</p>
       ${!query.agent && found.length > 1 && html`<${Matrix} pairs=${found} />`}
+      ${!query.agent && !found.length && html`<p class="empty">${t("talks.before")}</p>`}
       <${Table} empty=${t("empty.pairs")} heads=${[t("from"), t("to"), t("messages"), t("last_one")]}
         rows=${found.slice(0, 100).map(
           (pair) => html`<tr key=${`${pair.from_agent}\n${pair.to_agent}`}>

@@ -3,12 +3,11 @@ import { html, useEffect, useState } from "./htm-preact.js";
 import { Unlock } from "./acting.js";
 import { changes } from "./diff.js";
 import { asked, go, List, Search } from "./lists.js";
-import { address, Ago, AgentLink, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
+import { address, Ago, AgentLink, bytes, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
 
 const MOST_SHOWN = 256 * 1024; // bytes of a version that the page shows as text
 const IMAGES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
-const size = (bytes) => `${count(bytes)} B`;
 const content = (key, version) => `admin/file-content/${encodeURIComponent(key)}?version=${version}`;
 
 const Lock = ({ lock, brief = false }) => html`${brief ? null : t("locked")} <${AgentLink} id=${lock.holder} /> ${t("locked.until")} <${Ago} at=${lock.until} />${" "}
@@ -19,7 +18,7 @@ export const FILE_HEADS = () => [[t("file"), 18], [t("version"), 5], [t("size"),
 export const fileRow = (file) => html`
   <td><a href=${one("files", file.file_key)} data-row><${Said} text=${file.file_key} /></a></td>
   <td>${count(file.version)}</td>
-  <td>${size(file.size)}</td>
+  <td>${bytes(file.size)}</td>
   <td><${AgentLink} id=${file.last_editor} /></td>
   <td><${Ago} at=${file.updated_at} /></td>
   <td>${file.burn_after_read ? t("burns") : file.readers ? t("readers", { n: count(file.readers.length) }) : t("everyone")}</td>
@@ -71,13 +70,13 @@ function Content({ name, version }) {
       ? html`<p><img class="image" src=${content(name, version.version)} alt=${t("image_of", { n: count(version.version) })} /></p>`
       : html`<p><button onClick=${() => show(true)}>${t("show_image")}</button></p>`)}
     ${state.data && !IMAGES.includes(type) &&
-    (state.data[0] === null ? html`<p class="empty">${t("no_text", { n: size(MOST_SHOWN) })}</p>` : html`<${Said} text=${state.data[0]} block />`)}</div>`;
+    (state.data[0] === null ? html`<p class="empty">${t("no_text", { n: bytes(MOST_SHOWN) })}</p>` : html`<${Said} text=${state.data[0]} block />`)}</div>`;
 }
 
 function Diff({ name, old, version }) {
   const state = useTexts(name, [old, version]);
   if (!state.data) return html`<${Trouble} state=${state} />`;
-  if (state.data.includes(null)) return html`<p class="empty">${t("no_text", { n: size(MOST_SHOWN) })}</p>`;
+  if (state.data.includes(null)) return html`<p class="empty">${t("no_text", { n: bytes(MOST_SHOWN) })}</p>`;
   const found = changes(...state.data);
   if (found === null) return html`<p class="empty">${t("diff.too_long")}</p>`;
   if (!found.length) return html`<p class="empty">${t("diff.same")}</p>`;
@@ -110,7 +109,7 @@ export function File({ id, query, session }) {
         rows=${versions.map(
           (version, n) => html`<tr key=${version.version}>
             <td>${count(version.version)}</td>
-            <td>${size(version.size)}</td>
+            <td>${bytes(version.size)}</td>
             <td><${Said} text=${version.content_type.split(";")[0]} /></td>
             <td><${AgentLink} id=${version.last_editor || version.editor} /></td>
             <td><${Ago} at=${version.updated_at || version.written_at} /></td>

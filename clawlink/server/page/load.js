@@ -1,14 +1,7 @@
 // The load of the last hour, the limits, and the counters since the relay started.
 import { html } from "./htm-preact.js";
-import { count, t, Table, Trouble, useData } from "./parts.js";
+import { bytes, count, t, Table, Trouble, useData } from "./parts.js";
 import { Plot } from "./plot.js";
-
-const UNITS = [[1024 ** 3, "GiB"], [1024 ** 2, "MiB"], [1024, "KiB"]];
-
-function bytes(number) {
-  const [size, unit] = UNITS.find(([least]) => number >= least) || [1, "B"];
-  return `${count(Math.round((10 * number) / size) / 10)} ${unit}`;
-}
 
 const amount = (number, unit) => (unit === "bytes" ? bytes(number) : `${count(number)} ${t(`unit.${unit.replaceAll(" ", "_")}`)}`);
 

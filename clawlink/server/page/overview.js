@@ -2,8 +2,11 @@
 import { html, useContext, useEffect, useState } from "./htm-preact.js";
 import { address, Ago, AgentLink, count, Live, nameOf, OPEN, painted, Said, t, Table } from "./parts.js";
 
-const Tile = ({ name, value, to, alarm }) =>
-  html`<a class=${`tile${alarm && value ? " alarm" : ""}`} href=${to}><b>${count(value)}</b><span>${name}</span></a>`;
+const Tile = ({ name, value, to, alarm, why = null }) =>
+  html`<a class=${`tile${alarm && value ? " alarm" : ""}`} href=${to} title=${why}><b>${count(value)}</b><span>${name}</span></a>`;
+
+// Numbers whose names alone do not say what they count.
+const EXPLAINED = ["unserved_pools", "unread_mailboxes", "unwoken_agents", "stuck_records"];
 
 // The plot comes after the numbers.
 let Plot = null;
@@ -52,7 +55,8 @@ export function Overview() {
     <section aria-label=${t("needs_you")}>
       <h2>${t("needs_you")}</h2>
       <div class="tiles">
-        ${waits.map(([name, to]) => html`<${Tile} name=${t(`needs.${name}`)} value=${needs[name]} to=${to} alarm />`)}
+        ${waits.map(([name, to]) => html`<${Tile} name=${t(`needs.${name}`)} value=${needs[name]} to=${to}
+          why=${EXPLAINED.includes(name) ? t(`needs.${name}.why`) : null} alarm />`)}
       </div>
       ${needs.unwoken.length > 0 &&
       html`<ul class="stops" id="unwoken" tabindex="0">

@@ -48,8 +48,11 @@ export async function choose(name) {
   document.cookie = `clawlink-language=${name}; Path=/; Max-Age=31536000; SameSite=Strict`;
 }
 
+// The text of a key. One of something may have a text of its own, as in "1 reader".
 export function t(key, values = {}) {
-  const text = texts[language][key] ?? en[key] ?? key;
+  const single = `${key}.one`;
+  const name = String(values.n) === "1" && single in en ? single : key;
+  const text = texts[language][name] ?? en[name] ?? name;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
@@ -66,6 +69,13 @@ function format(kind, options) {
 export function count(number) {
   const [whole, rest] = String(Math.round(1000 * number) / 1000).split(".");
   return whole.replace(/\B(?=(\d{3})+$)/g, ",") + (rest ? `.${rest}` : "");
+}
+
+const SIZES = [[1024 ** 3, "GiB"], [1024 ** 2, "MiB"], [1024, "KiB"]];
+
+export function bytes(number) {
+  const [size, unit] = SIZES.find(([least]) => number >= least) || [1, "B"];
+  return `${count(Math.round((10 * number) / size) / 10)} ${unit}`;
 }
 
 export const exact = (at) => format("DateTimeFormat", { dateStyle: "medium", timeStyle: "medium" }).format(at);
@@ -276,11 +286,15 @@ export function AgentLink({ id, name, row = null }) {
   return html`<a href=${one("agents", id)} title=${shown === id ? null : clean(id)} data-row=${row}><${Said} text=${shown} /></a>`;
 }
 
+// Messages and events without an agent come from the relay.
+export const Sender = ({ id, name }) => (id ? html`<${AgentLink} id=${id} name=${name} />` : t("the_relay"));
+
 export const TaskLink = ({ id, words }) =>
   html`<a href=${one("tasks", id)} data-row><${Said} text=${words || id} /></a>`;
 
-export function Progress({ value }) {
-  if (value === null || value === undefined) return null;
+// How far a task is. The last share of a task that has ended says nothing.
+export function Progress({ value, status }) {
+  if (value === null || value === undefined || ENDED.includes(status)) return null;
   return html`<span class="share"><progress max="100" value=${value} aria-label=${t("progress")}></progress> ${Math.round(value)} %</span>`;
 }
 
@@ -290,8 +304,12 @@ export function Trouble({ state }) {
   return state.data ? null : html`<p class="loading" role="status">${t("loading")}</p>`;
 }
 
+const FITS = 3; // columns of a table that a phone has room for
+
+// On a phone the rows of a wide table are cards. There the style sheet takes the name of each cell from the table.
 export function Table({ heads, rows, empty, label = heads.filter(Boolean).join(", ") }) {
   if (!rows.length) return html`<p class="empty">${empty}</p>`;
+  const names = Object.fromEntries(heads.map((head, n) => [`--head${n + 1}`, JSON.stringify(head)]));
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${label}>
     <table class=${heads.length > FITS ? "cards" : null} style=${names}>
       <thead>
@@ -301,7 +319,3 @@ export function Table({ heads, rows, empty, label = heads.filter(Boolean).join("
     </table>
   </div>`;
 }
-const FITS = 3; // columns of a table that a phone has room for
-
-// On a phone the rows of a wide table are cards. There the style sheet takes the name of each cell from the table.
-  const names = Object.fromEntries(heads.map((head, n) => [`--head${n + 1}`, JSON.stringify(head)]));

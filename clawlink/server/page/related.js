@@ -17,7 +17,7 @@ export const taskRow = (task) => html`
     ? html`<${AgentLink} id=${task.assignee} />`
     : html`<${Said} text=${[...task.capability, ...task.to_any_of.map((id) => nameOf(id))].join(", ")} />`}</td>
   <td>${(task.note || task.progress !== null) &&
-    html`<${Progress} value=${task.progress} />${" "}<${Said} text=${task.note} />`}</td>
+    html`<${Progress} value=${task.progress} status=${task.status} />${" "}<${Said} text=${task.note} />`}</td>
   <td>${count(task.attempts)}</td>
   <td><${Ago} at=${task.created_at} /></td>`;
 

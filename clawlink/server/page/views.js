@@ -4,7 +4,7 @@ import { RedriveAll, Rename, TaskActs } from "./acting.js";
 import { AgentMore, Family, TASK_HEADS, taskRow } from "./related.js";
 import { asked, Choice, go, List, Search } from "./lists.js";
 import {
-  address, Ago, AgentLink, ask, count, ENDED, Kind, learn, Live, one, OPEN, Progress, Said, State, t, Table, TaskLink, Trouble, useData,
+  address, Ago, AgentLink, ask, count, ENDED, Kind, learn, Live, one, OPEN, Progress, Said, Sender, State, t, Table, TaskLink, Trouble, useData,
 } from "./parts.js";
 
 function takeAgents({ agents }) {
@@ -91,9 +91,6 @@ export function Agent({ id, session }) {
         <button class="danger" onClick=${kick}>${t("kick")}</button></p>`}</div>`}</article>`;
 }
 
-// Messages without a sender come from the relay.
-const Sender = ({ id }) => (id ? html`<${AgentLink} id=${id} />` : t("the_relay"));
-
 const Messages = ({ rows, empty }) =>
   html`<${Table} empty=${empty} heads=${[t("message"), t("kind"), t("from"), t("attempts"), t("stored")]}
     rows=${rows.map(
@@ -115,6 +112,11 @@ const REASONS = ["lapsed", "given_back", "connection_ended", "taken_back", "unde
 
 export function DeadLetters({ query, session }) {
   const [trouble, complain] = useState(null);
+  const [any, know] = useState(true);
+  const take = ({ dead_letters }) => {
+    know(dead_letters.length > 0);
+    return dead_letters;
+  };
   const back = (letters) => {
     complain(null);
     const of = {};
@@ -127,10 +129,10 @@ export function DeadLetters({ query, session }) {
     <div class="filters">
       <${Choice} name=${t("reason")} value=${query.reason || ""} onChange=${(reason) => go("dead-letters", { reason })}
         options=${[["", t("all")], ...REASONS.map((name) => [name, t(`reason.${name}`)])]} />
-      ${!session.read_only && html`<${RedriveAll} key=${query.reason} reason=${query.reason} />`}
+      ${!session.read_only && html`<${RedriveAll} key=${query.reason} reason=${query.reason} any=${any} />`}
     </div>
     ${trouble && html`<${Trouble} state=${{ error: trouble }} />`}
-    <${List} path=${`admin/dead-letters${asked(query, ["reason"])}`} take=${(found) => found.dead_letters} id=${(letter) => `${letter.mailbox} ${letter.message_id}`}
+    <${List} path=${`admin/dead-letters${asked(query, ["reason"])}`} take=${take} id=${(letter) => `${letter.mailbox} ${letter.message_id}`}
       empty=${t("empty.dead_letters")}
       above=${(rows) => !session.read_only && rows.length > 1 && html`<p class="above"><button onClick=${() => back(rows)}>${t("put_these_back")}</button></p>`}
       heads=${[
@@ -202,7 +204,7 @@ export function Task({ id, session }) {
         <dt>${t("status")}</dt>
         <dd>
           <${State} name=${task.status} /> ${task.dead_letter && html`<span class="alarm">${t("is_dead_letter")}</span>`}
-          <${Progress} value=${task.progress} /> <${Said} text=${task.note} />
+          <${Progress} value=${task.progress} status=${task.status} /> <${Said} text=${task.note} />
         </dd>
         <dt>${t("requester")}</dt><dd><${AgentLink} id=${task.requester} /></dd>
         <dt>${t("assignee")}</dt><dd><${AgentLink} id=${task.assignee} name=${task.owner && task.owner.name} /></dd>
@@ -238,8 +240,8 @@ export function Task({ id, session }) {
         ${task.history.map(
           (event) => html`<li>
             <${Ago} at=${event.at} /> <${State} name=${event.status} />
-            ${event.by ? html`<${AgentLink} id=${event.by} />` : t("the_relay")}${" "}
-            <${Progress} value=${event.progress} /> <${Said} text=${event.note} />
+            <${Sender} id=${event.by} />${(event.note || event.progress !== null) && t("colon")}${" "}
+            <${Progress} value=${event.progress} status=${event.status} /> <${Said} text=${event.note} />
             ${event.content !== null && html`<${Said} text=${event.content} block />`}
           </li>`,
         )}

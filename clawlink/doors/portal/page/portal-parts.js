@@ -1,6 +1,6 @@
 // Parts that the views of a portal share.
 import { html, useRef, useState } from "./htm-preact.js";
-import { ask, clean, language, named, Said, t } from "./parts.js";
+import { ask, bytes as sized, clean, named, Said, t } from "./parts.js";
 
 // An act, and what came of it: `const [act, state] = useAct()`, then `act(() => ask(...), done)`.
 export function useAct() {
@@ -159,7 +159,7 @@ export function Pick({ files, label, most = Infinity }) {
   const [refused, refuse] = useState(null);
   const take = (list) => {
     const large = [...list].find((file) => file.size > most);
-    refuse(large ? t("portal.pick.large", { name: clean(large.name), most: sizeOf(most) }) : null);
+    refuse(large ? t("portal.pick.large", { name: clean(large.name), most: sized(most) }) : null);
     files.add([...list].filter((file) => file.size <= most));
   };
   const drop = (event) => {
@@ -197,16 +197,7 @@ export function Pick({ files, label, most = Infinity }) {
     ${refused && html`<p class="trouble" role="alert">${refused}</p>`}</div>`;
 }
 
-const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte"];
-
-export function sizeOf(bytes) {
-  const step = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), UNITS.length - 1);
-  if (!step) return `${bytes} B`;
-  const options = { style: "unit", unit: UNITS[step], maximumFractionDigits: 1 };
-  return new Intl.NumberFormat(language, options).format(bytes / 1000 ** step);
-}
-
-export const Size = ({ bytes }) => html`<span>${sizeOf(bytes)}</span>`;
+export const Size = ({ bytes }) => html`<span>${sized(bytes)}</span>`;
 
 // The name of a file, which leads to its contents if they are here.
 export const FileName = ({ file }) =>

@@ -174,7 +174,7 @@ def test_a_file_is_stopped_goes_on_and_is_refused_in_words(
             assert len(here(ann)) == 1, "it is the same file"
             watched.show(ann, "chat")
             page.set_input_files(".pick input", [tmp_path / "huge.bin", tmp_path / "report.txt"])
-            assert "huge.bin has more than 10.5 MB" in page.inner_text(".pick .trouble")
+            assert "huge.bin has more than 10 MiB" in page.inner_text(".pick .trouble")
             page.fill("textarea", "read it")
             page.click("form.write button:not([type])")
             page.wait_for_selector(".talk li:has-text('read it')")
