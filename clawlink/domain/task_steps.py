@@ -161,6 +161,7 @@ def respond(
     """Move the task as its owner reports. Only the first final answer counts.
 
     Without a deadline an open task is kept ``ttl`` seconds from its last report; a finished one is kept ``keep``.
+    The answer of an agent that has claimed the task acknowledges it, also after the lease has lapsed.
     Raises LeaseLost for an earlier owner, and for a receipt that is not that of the current claim. Raises NotAllowed
     for any other agent, and WrongState if the table has no such step.
     """
@@ -171,18 +172,32 @@ def respond(
     held = t.held_until
     if held is not None:
         held = None if final else max(held, now + t.lease)
+    delivered_at, acked_at = t.delivered_at, t.acked_at
+    if final:
+        delivered_at = delivered_at or _last_claim_at(t, by, now)
+        acked_at = acked_at or (None if delivered_at is None else now)
     return replace(
         _with_event(t, Event(now, _step(t, state), by, note, progress, None if final else content, key_hash)),
         version=t.version + 1,
         state=state,
         expires_at=now + keep if final else t.deadline_at or now + ttl,
         held_until=held,
+        delivered_at=delivered_at,
+        acked_at=acked_at,
         started_at=t.started_at or now,
         finished_at=now if final else None,
         progress=t.progress if progress is None else progress,
         note=t.note if note is None and not final else note,
         answer=response if final else None,
     )
+
+
+def of_answerer(t: Task, agent_id: str) -> Task:
+    """Return the task as that of an agent whose answer is in the requester's mailbox already.
+
+    Another agent may have claimed the task since. The facts of that claim are not those of the answer.
+    """
+    return t if t.assignee == agent_id else replace(t, assignee=agent_id, delivered_at=None, acked_at=None)
 
 
 def require_owner(t: Task, by: str, receipt: str | None) -> None:
@@ -239,6 +254,12 @@ def end(t: Task, state: TaskState, *, by: str | None, now: float, keep: float, n
         finished_at=now,
         note=note,
     )
+
+
+def _last_claim_at(t: Task, agent_id: str, now: float) -> float | None:
+    """Return the time of the agent's last claim, None without any. It is ``now`` if the history no longer has it."""
+    claims = (e.at for e in reversed(t.history) if e.status is DELIVERED and e.by == agent_id)
+    return next(claims, now if t.dropped_events and t.attempts else None)
 
 
 def _key_of(t: Task, agent_id: str | None) -> str | None:

@@ -22,7 +22,8 @@ class Held(msgspec.Struct, frozen=True, gc=False):
 class Facts(msgspec.Struct, frozen=True, gc=False):
     """Four facts about a task; none stands for another. None where the fact is not there.
 
-    The task is stored once. It is delivered and acknowledged under the present claim. It is answered by its assignee:
+    The task is stored once. It is delivered and acknowledged under the present claim, or under the claim that led to
+    its answer. It is answered by its assignee:
     an end by the requester or by the relay is no answer.
     """
 
@@ -36,6 +37,14 @@ def facts(task: Task) -> Facts:
     """Return the facts of a task."""
     answered = task.finished_at if task.answer is not None else None
     return Facts(task.created_at, task.delivered_at, task.acked_at, answered)
+
+
+def last_lease(task: Task) -> Held | None:
+    """Return the last lease of a task that no agent holds, and whose assignee has not answered it since.
+
+    The task waits again, or it has ended so. None if no agent ever held it, or one does.
+    """
+    return None if task.delivered_at is not None else next(reversed(leases(task)), None)
 
 
 def leases(task: Task) -> list[Held]:

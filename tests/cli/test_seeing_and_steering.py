@@ -95,6 +95,22 @@ def test_status_tells_stored_delivered_acked_and_answered_apart(
     assert call("status", id, "--json").ok().json["state"] == "acked"
 
 
+def test_status_of_a_task_that_waits_again_tells_its_last_claim_until_the_answer(
+    call: Run, relay: str, peer: Client, fresh: Fresh
+) -> None:
+    call("register", "--name", fresh("asker")).ok()
+    id = call("delegate", "--to", str(peer.agent_id), "--task", "x", "--json").ok().json["message_id"]
+    (held,) = peer.poll(lease=60)
+    peer.nack([held.receipt])
+    shown = facts(call("status", id).ok().out)
+    assert re.fullmatch(r"\S+ s ago \(.+\), queued again \S+ s ago \(.+\)", shown["delivered"]), shown
+    assert (shown["acked"], shown["answered"], shown["attempts"]) == ("-", "-", "1")
+    peer.respond(id, result="done")
+    shown = facts(call("status", id).ok().out)
+    assert shown["delivered"].endswith(", attempt 1")
+    assert "-" not in (shown["acked"], shown["answered"])
+
+
 def test_a_wake_stands_in_the_status_and_among_the_steps_of_a_task(
     call: Run, relay: str, peer: Client, fresh: Fresh
 ) -> None:

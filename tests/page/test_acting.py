@@ -177,6 +177,19 @@ def test_a_person_answers_a_question_and_cancels(acting: tuple[str, Watched]) ->
     assert [event["by"] for event in found["history"]][-2:] == ["operator", "operator"]
 
 
+def test_a_task_that_waits_again_shows_its_last_lease_until_the_answer(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    task = post(url, "/delegate", {"from_agent": "ann", "to_agent": "bob", "task": "t"})["message_id"]
+    assert "not yet" in watched.show(url, f"tasks/{task}")
+    receipt = get(url, "/poll/bob?lease=60&wait=10")["deliveries"][0]["receipt"]
+    post(url, "/nack", {"agent_id": "bob", "receipts": [receipt]})
+    watched.page.wait_for_selector(".fact.delivered_at.missing time + time")
+    assert "queued again" in watched.page.inner_text(".fact.delivered_at")
+    post(url, "/respond", {"from_agent": "bob", "message_id": task, "result": "done"})
+    watched.page.wait_for_selector(".fact.answered_at:not(.missing)")
+    assert watched.page.locator(".fact.missing").count() == 0
+
+
 def test_a_person_answers_by_keys_alone(acting: tuple[str, Watched]) -> None:
     url, watched = acting
     keys = watched.page.keyboard

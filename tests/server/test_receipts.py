@@ -21,6 +21,7 @@ from tests.server.asks import (
     respond,
     send,
     status_of,
+    task_of,
 )
 from tests.system.raw import Clock
 from tests.waiting import eventually
@@ -154,6 +155,48 @@ async def test_a_wait_for_a_broadcast_ends_once_all_have_it(pair: Running, until
         await ack(pair, agent_id, got.receipt)
     told = await asyncio.wait_for(asked, 15)
     assert told["counts"] == {"acked": 2}
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "rejected"])
+async def test_an_answer_after_a_lapsed_lease_proves_that_the_task_was_delivered(
+    pair: Running, clock: Clock, status: str
+) -> None:
+    id = await delegate(pair, "a", "b")
+    got = await claim_one(pair, "b")
+    delivered = (await status_of(pair, "a", id))["delivered_at"]
+    clock.skip(130)
+
+    async def taken_back() -> bool:
+        return bool((await status_of(pair, "a", id))["state"] == "stored")
+
+    await eventually(taken_back)
+    told = await status_of(pair, "a", id)
+    assert (told["delivered_at"], told["delivered_to"], told["last_delivered_at"]) == (None, None, delivered)
+    assert told["requeued_at"] > delivered
+    await respond(pair, "b", id, None, status="in_progress", progress=50)
+    told = await status_of(pair, "a", id)
+    assert (told["state"], told["last_delivered_at"], told["task_status"]) == ("stored", delivered, "in_progress")
+    await respond(pair, "b", id, status=status, receipt=got.receipt)
+    told = await status_of(pair, "a", id)
+    assert (told["state"], told["delivered_at"], told["delivered_to"]) == ("acked", delivered, "b")
+    assert told["acked_at"] == told["answered_at"] > delivered
+    assert (told["attempts"], told["last_delivered_at"], told["requeued_at"]) == (1, None, None)
+    task = await task_of(pair, "a", id)
+    assert [task[name] for name in ("delivered_at", "acked_at")] == [told["delivered_at"], told["acked_at"]]
+    seen = await ok(pair.get(f"/admin/tasks/{id}"))
+    assert [seen["facts"][f"{name}_at"] for name in ("delivered", "acknowledged", "answered")] == [
+        told[f"{name}_at"] for name in ("delivered", "acked", "answered")
+    ]
+
+
+async def test_an_answer_without_an_ack_acknowledges_the_task(pair: Running) -> None:
+    id = await delegate(pair, "a", "b")
+    got = await claim_one(pair, "b")
+    await respond(pair, "b", id)
+    told = await status_of(pair, "a", id)
+    assert (told["state"], told["acked_at"]) == ("acked", told["answered_at"])
+    assert (await ack(pair, "b", got.receipt))["count"] == 1
+    assert (await status_of(pair, "a", id))["acked_at"] == told["acked_at"]
 
 
 async def test_delivered_to_is_whoever_has_the_task_now(pair: Running, clock: Clock) -> None:

@@ -51,6 +51,8 @@ def _show_one(ctx: Context, status: MessageStatus) -> None:
     delivered = when(status.delivered_at, now)
     if status.delivered_to is not None:
         delivered += f" to {ctx.agents.named(status.delivered_to)}, attempt {status.attempts}"
+    elif status.last_delivered_at is not None and status.requeued_at is not None:
+        delivered = f"{when(status.last_delivered_at, now)}, queued again {when(status.requeued_at, now)}"
     ctx.out.stands(f"{kind} {cell(status.message_id)}", cell(status.task_status or status.state))
     ctx.out.facts(
         ("from", ctx.agents.named(status.from_agent)),

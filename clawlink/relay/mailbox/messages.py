@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import chain as chain_rules
 from clawlink.domain import delivery as delivery_rules
-from clawlink.domain import delivery_steps
+from clawlink.domain import delivery_steps, timeline
 from clawlink.domain import task as task_rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast
@@ -308,6 +308,7 @@ def _task_message(task: Task, d: Delivery | None, time: StoppableTime) -> Messag
         state = "delivered"
     else:
         state = "stored" if not ended else "expired" if task.state is TaskState.EXPIRED else "withdrawn"
+    last = timeline.last_lease(task)
     return MessageStatus(
         message_id=task.id,
         type="task_delegation",
@@ -324,6 +325,8 @@ def _task_message(task: Task, d: Delivery | None, time: StoppableTime) -> Messag
         task_status=task.state.value,
         delivered_to=task.assignee if task.delivered_at is not None else None,
         woken=shown(task.wakes, time),
+        last_delivered_at=None if last is None else time.iso(last.since),
+        requeued_at=None if last is None else time.iso_or_none(last.until),
     )
 
 

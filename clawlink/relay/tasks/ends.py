@@ -113,7 +113,7 @@ class TaskEnds:
         core = self._core
         first = await core.store.get(Delivery, end_id(task.id))
         moved = task_steps.respond(
-            replace(task, assignee=answered.from_agent, expires_at=math.inf),
+            replace(task_steps.of_answerer(task, answered.from_agent), expires_at=math.inf),
             by=answered.from_agent,
             receipt=None,
             state=TaskState(answered.status),

@@ -130,7 +130,7 @@ class TaskReports:
             if not says_the_same(decode(first.body), message):
                 await self._refuse_second(task, d, sender, ask, first, now)
             # It was put there while the task was the sender's, and counts although it may be another's by now.
-            moved = self._moved(replace(task, assignee=sender.id), sender, None, ask, body, now)
+            moved = self._moved(task_steps.of_answerer(task, sender.id), sender, None, ask, body, now)
         else:
             token = None if ask.receipt is None else split_receipt(ask.receipt)[0]
             moved = self._moved(task, sender, token, ask, body, now)

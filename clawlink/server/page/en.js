@@ -252,6 +252,7 @@ export default {
   progress: "Progress",
   put_back: "Put back",
   put_these_back: "Put these back",
+  queued_again: "queued again",
   read_only: "read only",
   readers: "{n} readers",
   "readers.one": "1 reader",

@@ -190,6 +190,14 @@ function Timeline({ found, now }) {
   </div>`;
 }
 
+/* A task that was taken back, and that no agent has claimed since, shows its last lease. */
+function Fact({ name, found }) {
+  if (found.facts[name]) return html`<${Ago} at=${found.facts[name]} />`;
+  const last = name === "delivered_at" && found.leases.at(-1);
+  if (last && last.until) return html`<${Ago} at=${last.since} />, ${t("queued_again")} <${Ago} at=${last.until} />`;
+  return t(found.task.finished_at ? "never" : "not_yet");
+}
+
 export function Task({ id, session }) {
   const { overview } = useContext(Live);
   const state = useData(`admin/tasks/${encodeURIComponent(id)}`);
@@ -220,7 +228,7 @@ export function Task({ id, session }) {
         ${FACTS.map(
           (name) => html`<div class=${`fact ${name}${found.facts[name] ? "" : " missing"}`}>
             <dt>${t(`fact.${name}`)}</dt>
-            <dd>${found.facts[name] ? html`<${Ago} at=${found.facts[name]} />` : t(task.finished_at ? "never" : "not_yet")}</dd>
+            <dd><${Fact} name=${name} found=${found} /></dd>
           </div>`,
         )}
       </dl>

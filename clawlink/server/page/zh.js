@@ -252,6 +252,7 @@ export default {
   progress: "进度",
   put_back: "恢复",
   put_these_back: "恢复列出的消息",
+  queued_again: "重新排队于",
   read_only: "只读",
   readers: "{n} 个读者",
   "readers.one": "1 个读者",
