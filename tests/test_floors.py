@@ -429,3 +429,27 @@ def test_the_page_names_files_that_exist() -> None:
     files += [f"/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "tests").rglob("*.py")]
     assert len(told) > 80
     assert [name for name in sorted(told) if not any(file.endswith(f"/{name}") for file in files)] == []
+
+
+def test_the_page_names_every_module() -> None:
+    """A module of a door is named with its door. A folder of verbs or of measurements is described as a whole."""
+    page = (ROOT / "references" / "architecture.md").read_text("utf-8")
+    whole = re.compile(r"cli/\w+/\w+\.py|doors/\w+/(cli|bench)/\w+\.py|bench/\w+_scenarios\.py|(.*/)?__\w+__\.py")
+    left_out: list[str] = []
+    for file in sorted((ROOT / PACKAGE).rglob("*.py")):
+        path = file.relative_to(ROOT / PACKAGE).as_posix()
+        door = re.match(r"doors/(\w+)/", path)
+        told = page if door is None else "".join(re.findall(rf"(?ms)^- `{door[1]}/.*?(?=^- |^\*\*)", page))
+        if not whole.fullmatch(path) and not re.search(rf"`([\w/]+/)?{file.name}`", told):
+            left_out.append(path)
+    assert left_out == []
+
+
+def test_the_page_names_members_that_classes_have() -> None:
+    page = (ROOT / "references" / "architecture.md").read_text("utf-8")
+    code = "".join(file.read_text("utf-8") for file in sorted((ROOT / PACKAGE).rglob("*.py")))
+    named = sorted(set(re.findall(r"`([A-Z]\w+)\.(\w+)`", page)))
+    assert len(named) > 5
+    for owner, member in named:
+        bodies = "".join(re.findall(rf"(?ms)^class {owner}\b.*?(?=^\S|\Z)", code))
+        assert re.search(rf"(?m)^    ((async )?def )?{member}\b|\bself\.{member} = ", bodies), f"{owner}.{member}"
