@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from clawlink.cli import running
-from clawlink.cli.doing import Done, as_result, failure
+from clawlink.cli.command_worker import Done, as_result, failure
 from clawlink.client.acp import content
 from clawlink.client.acp.lines import Ended, Lines
 from clawlink.client.acp.permission import Policy, Question

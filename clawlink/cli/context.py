@@ -170,7 +170,7 @@ class Context:
             ca=where.ca,
         )
         if me is not None:
-            from clawlink.cli.returning import Returning
+            from clawlink.cli.reregistration import Returning
 
             client._on_forgotten = Returning(self, where, me)
         self._clients.append(client)

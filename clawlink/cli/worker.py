@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clawlink import Link
+    from clawlink.cli.command_worker import Way
     from clawlink.cli.context import Context
-    from clawlink.cli.doing import Way
     from clawlink.client.link.pending import Pending
     from clawlink.client.link.task import Received, Task
     from clawlink.domain.message import KnowledgeBroadcast

@@ -18,7 +18,7 @@ import pytest
 
 from clawlink.cli import acp_worker
 from clawlink.cli.acp_worker import ByAcp
-from clawlink.cli.doing import Done
+from clawlink.cli.command_worker import Done
 from clawlink.cli.running import Commands
 from clawlink.client.acp import lines
 from clawlink.client.acp.permission import policy

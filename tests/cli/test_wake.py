@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from clawlink import service
-from clawlink.cli.agent import trying
+from clawlink.cli.agent import wake_try
 from clawlink.client.hooks import port, waiting
 from clawlink.client.hooks.sessions import Sessions
 from clawlink.client.hooks.waiting import Waiter
@@ -126,7 +126,7 @@ def test_a_try_prefers_the_session_that_its_relay_knows() -> None:
         return {"name": name, "ways": {"opencode server": way}, "unread": unread}
 
     gone, closed, known = agent("gone", None, None), agent("closed", "no screen", 0), agent("known", None, 0)
-    assert sorted([known, gone, closed], key=trying.hope) == [closed, gone, known]
+    assert sorted([known, gone, closed], key=wake_try.hope) == [closed, gone, known]
 
 
 def test_the_service_is_installed_shown_and_removed(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:

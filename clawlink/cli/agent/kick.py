@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from clawlink.cli.arguments import completed_by
 from clawlink.cli.exits import Exit
-from clawlink.cli.operating import add_admin_token, as_operator
+from clawlink.cli.operator_access import add_admin_token, as_operator
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context

@@ -76,7 +76,7 @@ def _registered(args: Namespace, ctx: Context) -> tuple[Registered, Saved, Path]
     import contextlib
     import socket
 
-    from clawlink.cli.returning import known_elsewhere, relay_id_of
+    from clawlink.cli.reregistration import known_elsewhere, relay_id_of
     from clawlink.cli.settings import registering
     from clawlink.client.identity import Saved
     from clawlink.client.proof import forget_moved

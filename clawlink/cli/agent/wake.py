@@ -44,9 +44,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
     folder = home(ctx.environ)
     if args.client:
-        from clawlink.cli.agent import trying
+        from clawlink.cli.agent import wake_try
 
-        return trying.run(ctx, folder, args.client)
+        return wake_try.run(ctx, folder, args.client)
     if args.install or args.uninstall:
         return _serve(args, ctx)
     return _show(ctx, folder) if args.status else _wake(ctx, folder)

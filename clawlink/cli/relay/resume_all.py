@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.operating import add_admin_token, as_operator
+from clawlink.cli.operator_access import add_admin_token, as_operator
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from clawlink import Link
+    from clawlink.cli.command_worker import Way
     from clawlink.cli.context import Context
-    from clawlink.cli.doing import Way
     from clawlink.cli.running import Commands
     from clawlink.client.acp.permission import Policy
 
@@ -113,7 +113,7 @@ def _policy(args: Namespace) -> Policy:
 
 def _way(args: Namespace, commands: Commands, link: Link, policy: Policy) -> Way:
     if args.acp is None:
-        from clawlink.cli.doing import ByCommand
+        from clawlink.cli.command_worker import ByCommand
 
         return ByCommand(commands, json_result=args.json_result)
     from clawlink.cli.acp_worker import ByAcp
@@ -146,7 +146,7 @@ def _command(args: Namespace) -> str | list[str]:
 def _link(args: Namespace, ctx: Context) -> tuple[Link, list[str]]:
     """Return the link of the working agent, and its subscriptions."""
     from clawlink import Link
-    from clawlink.cli.returning import known_elsewhere
+    from clawlink.cli.reregistration import known_elsewhere
     from clawlink.cli.settings import acting, registering
     from clawlink.domain.broadcast import EVERYTHING
 
