@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from _operator import _compare_digest
+from time import monotonic
 
 from clawlink.client.hooks import quick_json
 
@@ -34,6 +35,7 @@ FILE = "wake-port.json"
 MAX_LINE_BYTES = 64 * 1024
 _CODE_LENGTH = 64
 _BLOCK_BYTES = 64  # of SHA-256
+_LAST_PORT = 65535
 
 
 class Port:
@@ -53,7 +55,10 @@ def find(home: str) -> Port:
     try:
         with open(os.path.join(home, FILE), "rb") as file:
             said = quick_json.read(file.read(4096))
-        return Port(int(said["port"]), str(said["secret"]))
+        number = said["port"]
+        if type(number) is not int or not 0 < number <= _LAST_PORT:
+            raise ValueError
+        return Port(number, str(said["secret"]))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         raise NoPort("the program that wakes agents does not run; start it with: clawlink wake") from None
 
@@ -106,8 +111,12 @@ class Conversation:
 
     def next(self, timeout: float) -> Any:
         """Return the next answer. Raises TimeoutError, or NoPort at the end of the connection."""
-        self._peer.settimeout(timeout)
+        until = monotonic() + timeout
         while b"\n" not in self._data:
+            # A peer may send a byte at a time.
+            if (left := until - monotonic()) <= 0:
+                raise TimeoutError("the program that wakes agents does not answer in time")
+            self._peer.settimeout(left)
             piece = self._peer.recv(65536)
             self._data += piece
             if not piece or len(self._data) > MAX_LINE_BYTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import os
@@ -62,9 +63,13 @@ def stand_in(clawlink_home: Path) -> Iterator[StandIn]:
 
 
 def run(*words: str, **said: Any) -> tuple[int, bytes, bytes]:
+    return run_with(json.dumps(said).encode(), *words)
+
+
+def run_with(data: bytes, *words: str) -> tuple[int, bytes, bytes]:
     environ = {**os.environ, "CLAWLINK_RELAY": "http://127.0.0.1:9", "CLAWLINK_NO_MDNS": "yes"}
     command = [sys.executable, "-m", "clawlink", "hook", *words]
-    done = processes.run(command, input=json.dumps(said).encode(), env=environ, timeout=60)
+    done = processes.run(command, input=data, env=environ, timeout=60)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -96,6 +101,39 @@ def test_all_else_is_for_the_hook_itself(stand_in: StandIn, clawlink_home: Path)
     sessions.note(None)
     assert run("PostToolUse", session_id="s1") == (0, b"", b"")
     assert "refused" in str(sessions.noted())
+
+
+def test_no_input_and_no_port_file_fails_a_hook(stand_in: StandIn, clawlink_home: Path) -> None:
+    # Some Pythons raise another error of these while ``json`` is not loaded.
+    for data in (b'{"session_id": "s1', b'{"session_id": "\n"}', b"", b"[1,]", b"\xff", b"\xef\xbb\xbf{}", b"{} {}"):
+        assert run_with(data, "PostToolUse") == (0, b"", b""), data
+    whole = (clawlink_home / port.FILE).read_text()
+    for text in (
+        whole[:-9],
+        *(f'{{"port": {number}, "secret": "s"}}' for number in ("1e400", "-1", "99999999", "true")),
+    ):
+        (clawlink_home / port.FILE).write_text(text)
+        assert run("Stop", session_id="s1") == (0, b"", b""), text
+
+
+def test_a_program_that_answers_a_byte_at_a_time_holds_nobody() -> None:
+    told = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        peer, _ = listening.accept()
+        with peer, contextlib.suppress(OSError):
+            while not told.wait(0.01):
+                peer.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip, args=(listening,))
+        thread.start()
+        there = port.Port(listening.getsockname()[1], SECRET)
+        with port.Conversation(there, {"ask": "hook"}, 10.0) as asked, pytest.raises(TimeoutError):
+            asked.next(0.1)
+        told.set()
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_the_helper_loads_neither_a_client_nor_a_parser(stand_in: StandIn) -> None:
@@ -132,7 +170,7 @@ def test_json_is_read_and_written_as_the_standard_library_does() -> None:
         assert repr(quick_json.read(text.encode())) == repr(json.loads(text)), text
     bad = ("", " ", "{", '{"a": 1} x', "[1,]", "'a'", '"\n"', "nul", '{"a" 1}')
     for text in bad:
-        with pytest.raises(ValueError, match=r"JSON|Expecting|control"):
+        with pytest.raises(ValueError, match=r"JSON|Expecting|control|Extra"):
             quick_json.read(text.encode())
     with pytest.raises(RecursionError):
         quick_json.read(b"[" * 1_000_000)
