@@ -146,6 +146,12 @@ class Files:
         return Reply(file.body, content_type=file.content_type, headers=headers)
 
 
+def _language(request: Request) -> str | None:
+    """Return the language that a person chose. Any program of this host may have set the cookie to anything."""
+    chosen = request.cookies.get(LANGUAGE)
+    return chosen if chosen is not None and chosen.isascii() and chosen.isalpha() else None
+
+
 def _read(suffix: str, body: bytes, security: Mapping[str, str] = SECURITY) -> _File:
     if suffix == ".js":
         body = rebind(body.decode()).encode()
@@ -213,7 +219,7 @@ class PageRoutes:
             except (asyncio.TimeoutError, ClawLinkError, Failed):
                 pass  # the page asks for it, and shows what is wrong
             else:
-                begun = _Begun(self._view(request), overview, request.cookies.get(LANGUAGE))
+                begun = _Begun(self._view(request), overview, _language(request))
                 return self._files.begin(request, begun)
         return self._files.show(request, INDEX)
 

@@ -19,6 +19,7 @@ from clawlink.server import page_bundle
 from clawlink.server.page_bundle import BUNDLE, PARTS, bundle
 from tests.conftest import Serve
 from tests.server.asks import ok, refused
+from tests.system import raw
 
 FOLDER = Path(clawlink.server.__file__).parent / "page"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -152,6 +153,14 @@ def _without_style(policy: str) -> str:
 def _begun(page: str) -> Any:
     found = re.search(r'<script id="begun" type="application/json">(.*?)</script>', page, re.DOTALL)
     return None if found is None else json.loads(found[1])
+
+
+async def test_a_cookie_that_is_no_text_does_not_take_the_page_away(serve: Serve) -> None:
+    relay = await serve()
+    ask = raw.request("GET", "/", Accept="text/html").removesuffix(b"\r\n")
+    answer = await raw.exchange(relay.url, ask + b"Cookie: clawlink-language=\xff\r\n\r\n")
+    assert answer.status == 200
+    assert _begun(answer.body.decode())["language"] is None
 
 
 async def test_the_page_has_its_style_in_it_and_no_other_style_is_let_in(serve: Serve) -> None:
