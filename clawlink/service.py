@@ -22,8 +22,11 @@ SYSTEMD, LAUNCHD, WINDOWS = "systemd", "launchd", "windows"
 _RESTART_SECONDS = 5
 _COMMAND_SECONDS = 30.0
 _BY_HAND = "nothing was installed; start the program by hand, or by your own means"
-# All packages that ClawLink needs.
-_IMPORTS = "import clawlink.cli.main, clawlink.client.aio, clawlink.client.sync"
+# All packages that ClawLink needs, and the question whether it is this ClawLink: an older one may be installed beside.
+_IMPORTS = (
+    "import clawlink.cli.main, clawlink.client.aio, clawlink.client.sync, clawlink.private, os, sys; "
+    "sys.exit(not os.path.samefile(clawlink.private.__file__, sys.argv[1]))"
+)
 # The exit code of a command that SIGTERM has ended in order.
 _TERMINATED = 143
 
@@ -77,7 +80,7 @@ def own_command() -> tuple[str, ...]:
 def _flags(python: str) -> tuple[str, ...]:
     for flag in ("-I", *(["-P"] if sys.version_info >= (3, 11) else [])):
         try:
-            if _run((python, flag, "-c", _IMPORTS)).code == 0:
+            if _run((python, flag, "-c", _IMPORTS, private.__file__)).code == 0:
                 return (flag,)
         except OSError:
             break

@@ -221,6 +221,21 @@ def test_a_system_that_refuses_leaves_no_file(tmp_path: Path) -> None:
     assert service.kind_here() in ("systemd", "launchd", "windows")
 
 
+def test_our_own_command_runs_this_clawlink_and_no_older_one(tmp_path: Path) -> None:
+    venv.create(tmp_path / "old", symlinks=os.name == "posix")
+    (python,) = (tmp_path / "old").glob("*/python.exe" if os.name == "nt" else "bin/python")
+    (packages,) = (tmp_path / "old").glob("Lib/site-packages" if os.name == "nt" else "lib/*/site-packages")
+    for name in ("cli/main", "client/aio", "client/sync"):
+        file = packages / "clawlink" / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for path in (file, file.with_name("__init__.py"), packages / "clawlink" / "__init__.py"):
+            path.touch()
+    ask = "import json, clawlink.service; print(json.dumps(clawlink.service.own_command()))"
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    told = subprocess.run([str(python), "-c", ask], capture_output=True, env=environ, check=True, timeout=60)
+    assert "-I" not in json.loads(told.stdout)
+
+
 def test_our_own_command_runs_beside_files_that_are_called_as_modules_are(tmp_path: Path) -> None:
     for name in ("functools", "json", "clawlink"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(9)\n")
