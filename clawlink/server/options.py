@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, fields
+from ipaddress import ip_address
 from typing import Any
 
 from clawlink.config import DEFAULT_HOST, DEFAULT_PORT, PAGES, ServerConfig, from_environment, variable
@@ -121,9 +122,13 @@ def _name_of(field: Field[Any]) -> str:
     return flag.lstrip("-").replace("-", "_")
 
 
-def _without_brackets(host: str) -> str:
-    """Return an IPv6 address as the system takes it, also where it is typed as in an URL."""
-    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+def _plain(host: str) -> str:
+    """Return an address as the system takes it and in its shortest form, also where it is typed as in an URL."""
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return host
 
 
 class _Given:
@@ -207,7 +212,7 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
             )
         limits.setdefault("max_file_bytes", _SERVER_FILE_BYTES)
     config = ServerConfig(
-        host=_without_brackets(given.text("host") or DEFAULT_HOST),
+        host=_plain(given.text("host") or DEFAULT_HOST),
         port=given.converted("port", _port, DEFAULT_PORT),
         token=_secret("--token", given.text("token")),
         admin_token=_secret("--admin-token", given.text("admin_token")),

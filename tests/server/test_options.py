@@ -94,6 +94,11 @@ def test_on_loopback_no_token_is_made(host: str) -> None:
     assert config("--host", host, "--token", "t").token == "t"
 
 
+@each("host", ["::", "[::]", "::0", "0::0", "0:0:0:0:0:0:0:0"])
+def test_each_spelling_of_all_addresses_is_the_same(host: str) -> None:
+    assert config("--host", host, "--token", "t").host == "::"
+
+
 def test_a_new_token_is_made_where_one_is_kept() -> None:
     assert config("--host", "0.0.0.0", "--new-token").new_token
     wrong: list[list[str]] = [[], ["--host", "::", "--token", "t"], ["--host", "::", "--no-auth"]]
