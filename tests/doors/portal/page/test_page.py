@@ -341,3 +341,6 @@ def test_it_fits_a_phone_and_speaks_chinese(browser: Browser, monkeypatch: pytes
             assert [groups.nth(n).get_attribute("aria-label") for n in range(groups.count())] == ["您的", "中继"]
             assert page.locator("nav .group:first-child a[aria-current]").inner_text() == "联系人"
             assert page.locator("nav .group:last-child a").count() == 12
+            over = """(group) => group.querySelector("b").getBoundingClientRect().right
+                > group.querySelector("a").getBoundingClientRect().left"""
+            assert not groups.last.evaluate(over)
