@@ -62,7 +62,7 @@ export function Overview() {
       html`<ul class="stops" id="unwoken" tabindex="0">
         ${needs.unwoken.map(
           (found) => html`<li key=${found.agent_id}>
-            <${Ago} at=${found.at} /> ${t("unwoken")}: <${AgentLink} id=${found.agent_id} name=${found.name} />${" "}
+            <${Ago} at=${found.at} /> ${t("unwoken")}${t("colon")} <${AgentLink} id=${found.agent_id} name=${found.name} />${" "}
             (<${Said} text=${found.adapter} />${" "}<${Said} text=${found.note} />)
           </li>`,
         )}
@@ -71,7 +71,7 @@ export function Overview() {
       html`<ul class="stops" tabindex="0">
         ${needs.stops.map(
           (stop) => html`<li>
-            <${Ago} at=${stop.at} /> ${t(`stop.${stop.code}`)}: <${Said} text=${stop.agents.map((id) => nameOf(id)).join(" → ")} />
+            <${Ago} at=${stop.at} /> ${t(`stop.${stop.code}`)}${t("colon")} <${Said} text=${stop.agents.map((id) => nameOf(id)).join(" → ")} />
           </li>`,
         )}
       </ul>`}
