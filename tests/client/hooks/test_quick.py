@@ -170,7 +170,7 @@ def test_json_is_read_and_written_as_the_standard_library_does() -> None:
         assert repr(quick_json.read(text.encode())) == repr(json.loads(text)), text
     bad = ("", " ", "{", '{"a": 1} x', "[1,]", "'a'", '"\n"', "nul", '{"a" 1}')
     for text in bad:
-        with pytest.raises(ValueError, match=r"JSON|Expecting|control|Extra"):
+        with pytest.raises(json.JSONDecodeError):
             quick_json.read(text.encode())
     with pytest.raises(RecursionError):
         quick_json.read(b"[" * 1_000_000)
