@@ -353,7 +353,9 @@ class Dispatcher:
             if in_flight.run is not None:
                 in_flight.run.cancel()
         if left:
-            _log.warning("%d messages were not handled to their end, and are given back", len(left))
+            one = len(left) == 1
+            what = "1 message was" if one else f"{len(left)} messages were"
+            _log.warning("%s not handled to the end, and %s given back", what, "is" if one else "are")
         if self.transport is not None and self.transport.name == "poll":
             for in_flight in left:
                 await self._give_back(in_flight, 0.0)
