@@ -4,8 +4,6 @@ A broken environment is made again: its Python is gone, is of another version, o
 ``--floors`` each package that pyproject.toml names is installed in the lowest version that it allows.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json
@@ -18,12 +16,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+_OLDEST = (3, 10)
+_HERE = sys.version_info[:2]
+if _HERE < _OLDEST:  # Python 3.6 has to be able to read this file up to its end
+    oldest, here = (".".join(map(str, version)) for version in (_OLDEST, _HERE))
+    sys.exit(f"ClawLink needs Python {oldest} or newer, this is {here}: make run PYTHON=python3.12")
+
 ROOT = Path(__file__).resolve().parent.parent
 _PROBE = "import importlib.util, sys; print(*sys.version_info[:2] if importlib.util.find_spec('pip') else '-')"
 BIN = "Scripts" if os.name == "nt" else "bin"
 
 
-def broken(folder: Path, python: tuple[int, int]) -> str | None:
+def broken(folder: Path, python: "tuple[int, int]") -> "str | None":
     """Return why the environment in ``folder`` cannot be used, as the end of a sentence; else None."""
     try:
         activate = (folder / BIN / "activate").read_text("utf-8")
@@ -50,7 +54,7 @@ def broken(folder: Path, python: tuple[int, int]) -> str | None:
     return None
 
 
-def floors(project: str) -> list[str]:
+def floors(project: str) -> "list[str]":
     """Return the lowest version of each package that the text of pyproject.toml names, as pip's constraints."""
     named = re.findall(r'"([A-Za-z0-9-]+)>=([0-9.]+)', project.partition("[project]")[2])
     return [f"{name}=={version}" for name, version in named]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -168,6 +169,17 @@ def test_the_other_pythons_of_a_machine_are_found(tmp_path: Path) -> None:
         (3, 79): tmp_path / "pyenv/versions/3.79.1/bin/python3.79",
         (3, 80): tmp_path / "a/python3.80",
     }
+
+
+def test_an_older_python_is_told_which_one_is_needed() -> None:
+    path = ROOT / ".ci" / "environment.py"
+    ast.parse(path.read_text("utf-8"), feature_version=(3, 6))
+    assert "from __future__ import annotations" not in path.read_text("utf-8"), "Python 3.6 does not know it"
+    older = f"import runpy, sys; sys.version_info = (3, 9, 18); runpy.run_path({str(path)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", older], capture_output=True, text=True, check=False)
+    told = "ClawLink needs Python 3.10 or newer, this is 3.9: make run PYTHON=python3.12\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+    assert 'requires-python = ">=3.10"' in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
 def test_the_floors_are_those_of_the_project(setup: ModuleType) -> None:
