@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clawlink.cli.settings import Given, Where
     from clawlink.client.identity import Identities, Saved
     from clawlink.client.sync import Client
+    from clawlink.protocol.replies import Info
 
 DEFAULT_TIMEOUT = 10.0
 _CHUNK_BYTES = 1024 * 1024
@@ -70,18 +71,32 @@ class Context:
         """
         return time.time() + (self._ahead if self._clients else 0.0)
 
+    @property
+    def silence(self) -> float | None:
+        """The time in seconds after which a silent agent loses its task; None if the relay does not tell."""
+        told = self._told[0]
+        return None if told is None else told.limits.get("stale_after")
+
     @cached_property
     def _ahead(self) -> float:
         """How far the relay's time is ahead of the clock here; 0 if it does not tell."""
         from clawlink.cli.render import epoch
+
+        told, middle = self._told
+        there = None if told is None else epoch(told.server_time)
+        return 0.0 if there is None else there - middle
+
+    @cached_property
+    def _told(self) -> tuple[Info | None, float]:
+        """The facts of the relay, and the time here in the middle of the request; None without an answer."""
         from clawlink.errors import ClawLinkError
 
         began = time.time()
         try:
-            there = epoch(self._clients[-1].info().server_time)
+            told = self._clients[-1].info()
         except ClawLinkError:
-            return 0.0
-        return 0.0 if there is None else there - (began + time.time()) / 2
+            return None, began
+        return told, (began + time.time()) / 2
 
     @property
     def parent_task(self) -> str | None:

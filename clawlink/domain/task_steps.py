@@ -206,7 +206,9 @@ def require_owner(t: Task, by: str, receipt: str | None) -> None:
         # Other agents are not told where the task stands. A claim that was undone leaves nothing in the history.
         if any(event.by == by and event.status is DELIVERED for event in t.history):
             raise LeaseLost(
-                f"task {t.id} is no longer yours: its lease lapsed and it was taken back", current=t.state.value
+                f"task {t.id} is no longer yours: its lease lapsed and it was taken back; stop your work on it; "
+                "if no other agent has it, your next poll brings it again",
+                current=t.state.value,
             )
         raise not_yours(t)
     if receipt is not None and receipt != t.receipt:

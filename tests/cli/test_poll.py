@@ -63,7 +63,8 @@ def test_a_task_with_all_that_is_needed_to_answer_it(run: Run, me: str, sender: 
     assert lines[3].startswith("  age:       ")
     assert lines[5:7] == ["    │ do", "    │ this"]
     assert '    │   "format": "md"' in lines
-    assert f'  answer:  clawlink respond {task_id} "..."' in lines
+    assert f'  answer:   clawlink respond {task_id} "..."' in lines
+    assert f"  keep it:  clawlink respond {task_id} --progress N   within 2 min, again and again" in lines
     assert lines[-1] == "1 message."
     assert run("poll").ok().out == "No messages.\n"
 

@@ -232,17 +232,25 @@ def _print_one(ctx: Context, one: Claimed) -> None:
     from clawlink.cli.messages import next_command, show_message
     from clawlink.cli.render import duration, epoch
     from clawlink.cli.tasks import timeline
+    from clawlink.domain.message import TaskDelegation
     from clawlink.domain.terminal import cell
 
+    left = (epoch(one.lease_expires_at) or ctx.now) - ctx.now
     show_message(ctx, one.message, one.message_id, one.raw, attempt=one.attempt, reported=one.reported or ())
     if one.reported:
         ctx.out.line("  reported before:")
         timeline(ctx, one.reported, began=str(one.raw.get("queued_at")), me=ctx.me.agent_id)
-    todo = next_command(ctx, one.message, receipt=one.receipt if ctx.args.no_ack else None)
+    receipt = one.receipt if ctx.args.no_ack else None
+    todo = next_command(ctx, one.message, receipt=receipt)
     if todo is not None:
-        ctx.out.facts(todo)
+        keep = None
+        within = left if ctx.args.no_ack else ctx.silence
+        if isinstance(one.message, TaskDelegation) and within is not None:
+            claim = {} if receipt is None else {"receipt": receipt}
+            report = ctx.command("respond", one.message_id, **claim, progress="N")
+            keep = f"{report}   within {duration(within)}, again and again"
+        ctx.out.facts(todo, ("keep it", keep))
     if ctx.args.no_ack:
-        left = (epoch(one.lease_expires_at) or ctx.now) - ctx.now
         ctx.out.facts(
             ("receipt", cell(one.receipt)),
             ("held until", f"{cell(one.lease_expires_at)} (for {duration(left)}), then it comes again"),
