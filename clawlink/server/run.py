@@ -234,7 +234,7 @@ async def _listen_until_told(config: ServerConfig, app: App, port: int, kept: _K
             _log.warning(warning)
     if data is not None:
         _log.info(
-            "the data folder keeps everything except the counters of rate limits",
+            "the data folder keeps all records; references/operations.md lists what a stop loses",
             extra={"folder": str(data.path)},
         )
         for warning in data.warnings:
