@@ -29,7 +29,7 @@ from clawlink.client.files import file_endpoints
 from clawlink.client.operations import Operation
 from clawlink.client.proxy import Proxy, on_this_machine, proxy_for
 from clawlink.client.retry import Backoff
-from clawlink.config import DEFAULT_RELAY, MAX_TIMEOUT_SECONDS
+from clawlink.config import DEFAULT_PORT, DEFAULT_RELAY, MAX_TIMEOUT_SECONDS
 from clawlink.domain.access import KEY_HEADER
 from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable, Unavailable, UnknownAgent
 from clawlink.protocol import failure, paths
@@ -335,7 +335,9 @@ class BaseClient:
             return RelayUnreachable(
                 f"what listens at {self.relay} closed the connection without an answer; it may be restarting{hint}"
             )
-        serve = "with: clawlink serve" if self._on_loopback else "there with: clawlink serve --host 0.0.0.0"
+        port = urlsplit(self.relay).port  # an address with another port is refused before
+        serve = "clawlink serve" if port in (None, DEFAULT_PORT) else f"clawlink serve --port {port}"
+        serve = f"with: {serve}" if self._on_loopback else f"there with: {serve} --host 0.0.0.0"
         return RelayUnreachable(f"no relay answers at {self.relay}; is it running? start one {serve}")
 
     @property

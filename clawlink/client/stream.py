@@ -245,7 +245,10 @@ class Stream:
         said = last.extra if last.type is aiohttp.WSMsgType.CLOSE else None
         if code in _CLOSED:
             return _CLOSED[code](str(said or f"the relay ended the connection with code {code}"))
-        how = f"{said} (code {code})" if said else repr(self._socket.exception() or f"code {code}")
+        failed = self._socket.exception()
+        how = f"code {code}" if failed is None else str(failed) or type(failed).__name__
+        if said:
+            how = f"{said} (code {code})"
         return RelayUnreachable(f"the connection to {self._client.relay} ended: {how}")
 
     def _take(self, data: bytes) -> None:

@@ -116,7 +116,10 @@ def test_a_certificate_that_is_not_trusted_says_how_to_trust_it() -> None:
     ("relay", "serve"),
     [
         ("http://127.0.0.1:9077", "start one with: clawlink serve"),
+        ("http://127.0.0.1:9079", "start one with: clawlink serve --port 9079"),
         ("http://192.0.2.2:9077", "start one there with: clawlink serve --host 0.0.0.0"),
+        ("http://192.0.2.2:9079", "start one there with: clawlink serve --port 9079 --host 0.0.0.0"),
+        ("https://192.0.2.2", "start one there with: clawlink serve --host 0.0.0.0"),
     ],
 )
 def test_a_relay_is_started_on_the_machine_that_has_none(relay: str, serve: str) -> None:
