@@ -15,6 +15,7 @@ from clawlink.cli.exits import Exit, LocalFailure, exit_of
 from clawlink.errors import (
     ClawLinkError,
     FileLocked,
+    NameTaken,
     NotAllowed,
     RelayUnreachable,
     UnknownAgent,
@@ -137,7 +138,14 @@ def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLink
     """Return the next step for an error of the relay, where the command line knows more."""
     if isinstance(error, UnknownFile) and noun == "file":
         kept = "clawlink file history KEY" if error.field == "version" else "clawlink file list"
-        return UnknownFile(f"{error.message}; see which there are: {kept}", field=error.field)
+        what = error.message
+        if what == _NO_FILE and ctx is not None and "key" in ctx.args:
+            what = f"there is no file {ctx.args.key!r}"
+        return UnknownFile(f"{what}; see which there are: {kept}", field=error.field)
+    if isinstance(error, NameTaken) and (what := error.message.partition(_RESUMED)[0]) != error.message:
+        # The relay speaks of fields of a request. A name that is kept here is resumed without any of them.
+        then = "choose another name, or use the account that has its key"
+        return NameTaken(f"{what}; {then}", field=error.field, current=error.current)
     if isinstance(error, UnknownTask | UnknownMessage) and error.message.endswith(" at most"):
         # The relay says how long ended ones are kept, and knows no command.
         return type(error)(f"{error.message}; list your tasks with: clawlink task list", field=error.field)
@@ -148,6 +156,8 @@ def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLink
         return _with_flag(error, ctx)
     if isinstance(error, RelayUnreachable) and ctx is not None and ctx.nobody_nearby:
         return RelayUnreachable(f"{error.message}; nor does one announce itself on the local network")
+    if isinstance(error, UnknownAgent) and (what := error.message.removesuffix(_DISCOVER)) != error.message:
+        return UnknownAgent(f"{what}list the agents with: clawlink discover", field=error.field)
     me = None if ctx is None or not isinstance(error, UnknownAgent) else ctx.acting_as
     if ctx is None or me is None:
         return error
@@ -162,6 +172,10 @@ def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLink
     )
 
 
+# Sentences of the relay that are the same for each of its clients.
+_NO_FILE = "file not found"
+_RESUMED = "; register with its agent_id (and key)"
+_DISCOVER = "list the agents with discover"
 # The arguments that the relay calls by the header of a request.
 _ARGUMENTS = {"If-Match": "if_version", "If-None-Match": "if_version", "ClawLink-Force": "force"}
 

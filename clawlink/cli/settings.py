@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from clawlink.cli.exits import UsageError
 from clawlink.client.address import address as address
-from clawlink.client.identity import Identities, Saved, several
+from clawlink.client.identity import BY_RELAY, Identities, Saved, several
 from clawlink.config import DEFAULT_RELAY, from_environment
 from clawlink.domain.agent import fold
 
@@ -64,7 +64,7 @@ def visiting(given: Given, kept: Identities) -> Where:
         found = kept.matching(named=None, relay=given.relay)
     if len(found) == 1:
         return acting(found[0], given)
-    return _common(found, given)
+    return _common(found, given, BY_RELAY if len({saved.relay for saved in found}) > 1 else None)
 
 
 def registering(given: Given, name: str, kept: Identities) -> Where:

@@ -34,6 +34,8 @@ _ROOM_BYTES = 4096
 _KEY_BYTES = 32
 # A process waits this many seconds for another process of this account that registers the same name.
 _LOCK_SECONDS = 60.0
+_MOST_NAMED = 3
+BY_NAME, BY_RELAY = "--as NAME or CLAWLINK_AGENT", "--relay URL or CLAWLINK_RELAY"
 
 
 class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -292,14 +294,18 @@ def of_session(session: Session) -> Saved | None:
 
 def several(found: list[Saved], how: str | None = None) -> SeveralIdentities:
     """Return the error for several fitting identities, with the flag that tells them apart."""
-    listed = ", ".join(f"{saved.typed} (on {saved.relay})" for saved in found)
+    listed = ", ".join(f"{saved.typed} (on {saved.relay})" for saved in found[:_MOST_NAMED])
+    if len(found) > _MOST_NAMED:
+        listed += f" and {len(found) - _MOST_NAMED} more (see: clawlink whoami)"
+    return SeveralIdentities(f"several identities fit: {listed}; say which with {how or told_apart_by(found)}")
+
+
+def told_apart_by(found: list[Saved]) -> str:
+    """Return the flags that choose one of several identities."""
     names, relays = {fold(saved.name) for saved in found}, {saved.relay for saved in found}
-    by_name, by_relay = "--as NAME or CLAWLINK_AGENT", "--relay URL or CLAWLINK_RELAY"
-    if how is None:
-        how = by_relay if len(names) == 1 else by_name
-        if 1 < len(relays) < len(found) and len(names) > 1:
-            how = f"{by_name}, and {by_relay}"
-    return SeveralIdentities(f"several identities fit: {listed}; say which with {how}")
+    if len(names) == 1:
+        return BY_RELAY
+    return f"{BY_NAME}, and {BY_RELAY}" if 1 < len(relays) < len(found) else BY_NAME
 
 
 @contextlib.contextmanager

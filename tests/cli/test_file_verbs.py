@@ -138,6 +138,27 @@ def test_what_only_one_may_read_is_not_read_for_a_comparison(call: Run, me: str,
     assert peer.stat_blob(key).size == 1
 
 
+def test_a_file_that_is_not_there_is_named(call: Run, me: str) -> None:
+    for verb in ("get", "rm", "history"):
+        told = call("file", verb, "nope").failed(5).err
+        assert "there is no file 'nope'" in told
+        assert "see which there are: clawlink file list" in told
+
+
+def test_a_folder_is_read_into_a_folder(
+    call: Run, me: str, fresh: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("x")
+    key = fresh("site")
+    told = call("file", "put", key, str(tmp_path / "site")).ok().out
+    [read] = [line.partition("clawlink ")[2] for line in told.splitlines() if line.startswith("  read:")]
+    assert read == f"file get --key {key} --output {key}/"
+    monkeypatch.chdir(tmp_path)
+    call(*read.split()).ok()
+    assert (tmp_path / key / "index.html").read_text() == "x"
+
+
 def test_the_next_version_is_waited_for_and_told(relay: str, peer: Client, fresh: Fresh) -> None:
     key = fresh("watched")
     peer.put_file(key, "one")

@@ -92,7 +92,9 @@ def test_a_name_that_someone_else_holds_is_a_conflict(
     name = fresh("ada")
     call("register", "--name", name).ok()
     monkeypatch.setenv("CLAWLINK_HOME", str(tmp_path / "another account"))
-    assert "is held by agent" in call("register", "--name", name).failed(7).err
+    refused = call("register", "--name", name).failed(7).err
+    assert "is held by agent" in refused
+    assert refused.endswith(" s ago; choose another name, or use the account that has its key\n")
 
 
 def test_several_identities_are_told_apart_by_name(
@@ -123,12 +125,24 @@ def test_without_an_identity_the_remedy_is_named(call: Run, relay: str) -> None:
     assert "clawlink register --name NAME" in call("discover", "--as", "nobody").failed(5).err
 
 
+def test_at_most_three_of_several_identities_are_named(call: Run, own_relay: Callable[..., str]) -> None:
+    one, other = own_relay(), own_relay()
+    names = ("ada", "bob", "cid", "dan")
+    for name in names:
+        call("--relay", other if name == "bob" else one, "register", "--name", name).ok()
+    several = call("poll").failed(2).err
+    assert [name for name in names if f"{name} (on " in several] == ["ada", "bob", "cid"]
+    assert " and 1 more (see: clawlink whoami); say which with --as NAME" in several
+    assert "say which with --relay URL or CLAWLINK_RELAY" in call("discover").failed(2).err
+    call("--relay", one, "discover").ok()
+
+
 def test_whoami_lists_and_marks(run: Run, relay: str, fresh: Fresh) -> None:
     ada, bob = fresh("ada"), fresh("bob")
     run("register", "--name", ada, "--caps", "x").ok()
     run("register", "--name", bob).ok()
     told = run("whoami").ok().out
-    assert "None of them is used" in told
+    assert "None of them is used: say which with --as NAME or CLAWLINK_AGENT.\n" in told
     told = run("whoami", "--as", ada).ok().out
     [marked] = [line for line in told.splitlines() if line.startswith("*")]
     assert ada in marked

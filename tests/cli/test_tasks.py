@@ -95,6 +95,8 @@ def test_one_of_several_that_is_unknown_does_not_keep_the_others_from_theirs(cal
     assert told.code == 5
     assert "not delegated to nobody: no agent" in told.err
     assert claim(peer).message_id == re.findall(r"task: +(\w+)", told.out)[0]
+    alone = call("delegate", "nobody", "x").failed(5).err
+    assert alone.endswith("is registered here; list the agents with: clawlink discover\n")
     assert "no agent" in call("delegate", "--to", "nobody,none", "--task", "x").failed(5).err
 
 

@@ -53,11 +53,14 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _chosen(ctx: Context) -> tuple[Saved | None, str | None]:
-    from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities
+    from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities, told_apart_by
 
+    named, relay = ctx.given.named, ctx.given.relay
     try:
-        return ctx.identities.pick(named=ctx.given.named, relay=ctx.given.relay), None
-    except (NoIdentity, SeveralIdentities, IdentityUnreadable) as error:
+        return ctx.identities.pick(named=named, relay=relay), None
+    except SeveralIdentities:  # the table names them
+        return None, f"say which with {told_apart_by(ctx.identities.matching(named=named, relay=relay))}"
+    except (NoIdentity, IdentityUnreadable) as error:
         return None, error.message
 
 
@@ -104,7 +107,7 @@ def _show(
             for saved in kept
         ],
         whole="id",
-        least=("token", "agent key", "relay"),
+        least=("token", "agent key", "id"),
     )
     if chosen is None:
         ctx.out.line(f"None of them is used: {cell(problem or '')}.")

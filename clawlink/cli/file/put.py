@@ -69,6 +69,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.exits import UsageError
     from clawlink.cli.files import bar, readers_line, source, tell_broken_off, tell_left_out
     from clawlink.cli.render import size
+    from clawlink.client.files.safe_paths import safe_name
     from clawlink.domain.terminal import cell
 
     key = args.key
@@ -97,7 +98,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         ctx.out.json(done)
     else:
         ctx.out.line(f"Saved {cell(done.file_key)}, version {done.version}, {size(done.size)}.", style="bold")
-        ctx.out.facts(
-            ("readers", readers_line(ctx, None, done.readers)), ("read", ctx.command("file-get", key=done.file_key))
-        )
+        folder = {} if what is args.file or args.file == "-" else {"output": f"{safe_name(done.file_key)}/"}
+        read = ctx.command("file-get", key=done.file_key, **folder)
+        ctx.out.facts(("readers", readers_line(ctx, None, done.readers)), ("read", read))
     return Exit.DONE
