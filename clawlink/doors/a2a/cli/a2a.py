@@ -80,7 +80,7 @@ def _add(args: Namespace, ctx: Context) -> Exit:
     ctx.out.facts(
         ("credential", credential),
         ("client", "sends it as 'Authorization: Bearer ...'; it is shown this once"),
-        ("relay", f"clawlink serve --a2a --a2a-clients {cell(args.file)}   (a relay that runs reads it by itself)"),
+        ("relay", _read_by("--a2a-clients", args.file)),
     )
     return Exit.DONE
 
@@ -137,9 +137,20 @@ def _add_agent(args: Namespace, ctx: Context) -> Exit:
         ("called at", cell(remote.interface)),
         ("signed by", signed_by or "no key that was checked"),
         ("capabilities", cell(", ".join(remote.capabilities)) or None),
-        ("relay", f"clawlink serve --a2a --a2a-agents {cell(args.file)}   (a relay that runs reads it by itself)"),
+        ("relay", _read_by("--a2a-agents", args.file)),
     )
     return Exit.DONE
+
+
+def _read_by(flag: str, file: str) -> str:
+    """Return the command of the relay that reads the file, and when a running relay reads it."""
+    import os
+    import shlex
+
+    from clawlink.domain.terminal import cell
+
+    path = cell(shlex.quote(os.path.abspath(file)))
+    return f"clawlink serve --a2a {flag} {path}   (a relay that runs with this flag reads it again by itself)"
 
 
 def _fetched(url: str, credential: str | None, ctx: Context) -> bytes:

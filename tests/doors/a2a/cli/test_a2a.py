@@ -23,6 +23,7 @@ def test_clients_come_and_go(call: Run, tmp_path: Path) -> None:
     where = ("--file", str(file))
     done = call("a2a", "client", "add", "shop", *where).ok()
     (entry,) = json.loads(file.read_text())["clients"]
+    assert f"--a2a-clients {shlex.quote(str(file))}   (a relay that runs with this flag reads it again" in done.out
     assert entry["name"] == "shop"
     (credential,) = (word for word in done.out.split() if word.startswith("a2a_"))
     assert entry["sha256"] == hashlib.sha256(credential.encode()).hexdigest()
