@@ -44,6 +44,7 @@ def test_all_programs_are_connected_and_undone(call: Run, account: Path) -> None
     shown = call("connect", "all", "--dry-run").ok().out
     assert everything(account) == before
     assert "+" in shown
+    assert shown.endswith("\nNothing was written.\n")
     assert "no question can be asked" in call("connect", "all").failed(2).err
     assert everything(account) == before
     assert "Connected." in call("connect", "all", "--yes").ok().out

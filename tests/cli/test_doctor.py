@@ -135,6 +135,20 @@ def test_identities_on_several_relays_are_no_fault_and_each_relay_is_checked(cal
     assert (told.code, failed) == (3, ["connection"])
 
 
+def test_no_identity_is_a_note_where_a_program_is_connected(
+    call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAWLINK_RELAY", own_relay())
+    found = checks(call("doctor", "--json"))
+    assert (found.code, found.status("identity")) == (5, "FAIL")
+    call("connect", "claude", "--yes").ok()
+    found = checks(call("doctor", "--json"))
+    assert (found.code, found.failed, found.status("identity")) == (0, [], "note")
+    assert found.fix("identity").startswith("clawlink register --name NAME ")
+    found = checks(call("doctor", "--as", "nobody", "--json"))
+    assert (found.code, found.status("identity")) == (5, "FAIL")
+
+
 def test_an_agent_that_the_relay_has_forgotten(call: Run, own_relay: Relays) -> None:
     url = own_relay()
     call("--relay", url, "register", "--name", "ada").ok()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NAMES = ("claude", "codex", "gemini", "cursor", "opencode", "openclaw")
 _VERSION_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
-_NONE_FOUND = "No program is found. Install one, or name it to connect it before: clawlink connect claude"
+_NONE_FOUND = "No program is found here. Install one, or name one that you install later: clawlink connect claude"
 
 
 def add(parser: ArgumentParser) -> None:
@@ -68,6 +68,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
         ctx.out.json({"files": files, "copies": copies, "left": left})
     elif not changes and not left:
         ctx.out.line("Nothing to undo." if args.undo else "Connected already." if chosen else _NONE_FOUND)
+    elif args.dry_run:
+        ctx.out.line("Nothing was written.", style="bold")
     elif written:
         settled = [one for one in settled if not failed.keys() & set(one.files(place))]
         _told(
@@ -88,7 +90,14 @@ def _planned(
     """Return the changes, each file once, why others are left, and the programs whose settings can be written."""
     from clawlink.cli.learn.skill import packaged
     from clawlink.client.programs.json_text import Unmergeable
-    from clawlink.client.programs.programs import PROGRAMS, plan, plan_package, plan_skill, require_writable
+    from clawlink.client.programs.programs import (
+        PROGRAMS,
+        is_connected,
+        plan,
+        plan_package,
+        plan_skill,
+        require_writable,
+    )
 
     flags = ["--relay", ctx.given.relay] if args.relay is not None and ctx.given.relay is not None else []
     skill = packaged().read_bytes()
@@ -101,7 +110,7 @@ def _planned(
                 left[f"{program.title} has no settings of a project; leave --project out"] = None
             continue
         others = [one for one in PROGRAMS.values() if one not in chosen and one.skill(place) == program.skill(place)]
-        shared = args.undo and any(_is_connected(one, place) for one in others)
+        shared = args.undo and any(is_connected(one, place) for one in others)
         for planned in (
             partial(plan, program, place, flags=flags, undo=args.undo),
             partial(plan_package, program, place, flags=flags, undo=args.undo),
@@ -206,7 +215,7 @@ def _told(
 
 def _show(ctx: Context, user: Place) -> Exit:
     """Show the programs: whether they are here, where they are connected, and whether their sessions can be woken."""
-    from clawlink.client.programs.programs import PROGRAMS, is_found
+    from clawlink.client.programs.programs import PROGRAMS, is_connected, is_found
 
     watched = _watched(ctx)
     project = user._replace(root=Path.cwd(), project=True)
@@ -217,7 +226,7 @@ def _show(ctx: Context, user: Place) -> Exit:
             word
             for word, place in (("user", user), ("project", project))
             if not (place.project and (program.project_servers is None or place.root == user.root))
-            and _is_connected(program, place)
+            and is_connected(program, place)
         ]
         version = _version(program) or ("unknown" if found else "not found")
         wakeable, woken, why = _wakeable(program, watched, connected=bool(places), found=found)
@@ -278,16 +287,6 @@ def _has_skill(program: Program, place: Place) -> bool:
     import os
 
     return os.path.exists(program.skill(place))  # also where it may not be looked for
-
-
-def _is_connected(program: Program, place: Place) -> bool:
-    from clawlink.client.programs.json_text import Unmergeable
-    from clawlink.client.programs.programs import plan
-
-    try:
-        return bool(plan(program, place, undo=True))
-    except (Unmergeable, OSError):
-        return False
 
 
 def _version(program: Program) -> str | None:

@@ -146,6 +146,10 @@ def _choose(ctx: Context) -> tuple[list[Where], Check]:
         if isinstance(error, SeveralIdentities):
             # Several agents are no fault: each command takes the one that it is told.
             problem = problem._replace(status="note", exit=Exit.DONE)
+        elif isinstance(error, NoIdentity) and ctx.given.named is None and _connected(ctx):
+            detail = "none is kept here; each session of a connected program registers an agent of its own"
+            fix = f"{fix}   for an agent of your own commands"
+            problem = problem._replace(status="note", detail=detail, fix=fix, exit=Exit.DONE)
     try:
         return [visiting(ctx.given, ctx.identities)._replace(saved=None)], problem
     except SeveralIdentities:
@@ -153,6 +157,19 @@ def _choose(ctx: Context) -> tuple[list[Where], Check]:
         return list(dict.fromkeys(acting(saved, ctx.given)._replace(saved=None) for saved in found)), problem
     except (NoIdentity, IdentityUnreadable):
         return [Where(ctx.given.relay or DEFAULT_RELAY, ctx.given.token, ctx.given.ca, None)], problem
+
+
+def _connected(ctx: Context) -> bool:
+    """Return True if a coding agent of this account is connected."""
+    from clawlink.client.identity import NoHome, account_home
+    from clawlink.client.programs.places import Place
+    from clawlink.client.programs.programs import PROGRAMS, is_connected
+
+    try:
+        place = Place(account_home(), environ=ctx.environ)
+    except NoHome:
+        return False
+    return any(is_connected(program, place) for program in PROGRAMS.values())
 
 
 def _check_address(ctx: Context, where: Where) -> tuple[Where, Check]:

@@ -202,6 +202,14 @@ def plan(program: Program, place: Place, *, flags: Sequence[str] = (), undo: boo
     return [change for change in changes if change.before != change.after]
 
 
+def is_connected(program: Program, place: Place) -> bool:
+    """Return True if settings of the program have entries of ClawLink."""
+    try:
+        return bool(plan(program, place, undo=True))
+    except (Unmergeable, OSError):
+        return False
+
+
 def plan_skill(
     program: Program, place: Place, skill: bytes, *, undo: bool = False, shared: bool = False
 ) -> list[Change]:
