@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,6 +20,7 @@ _NEVER_SUGGESTED = frozenset({"--force", "--burn", "--replace", "--offline"})
 _EVERYWHERE = frozenset({"--relay", "--token", "--as", "--ca", "--timeout", "--json", "--help"})
 # Flags are alike from here on; less would take --task for --as.
 _ALIKE = 0.7
+_NARROWEST = 40
 # Stands for a value that is --, which argparse takes away. No argument can have this character.
 _DASHES = "\0--"
 _NUMBER = re.compile(r"-\d+|-\d*\.\d+")
@@ -55,7 +57,18 @@ class Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         if self.ending is not None:
             self.epilog = self.ending()
+        self.description = self.description and _filled("", self.description)
+        self.usage = self.usage and _filled("usage: ", self.usage)
         return super().format_help()
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help or the version. Raises OSError if that fails, which argparse ignores."""
+        from clawlink.client.files.whole import flush_all
+
+        stream = file or sys.stderr
+        if message and stream is not None:
+            stream.write(message)
+            flush_all(stream)
 
     def error(self, message: str) -> NoReturn:
         message = message.replace(repr(_DASHES)[1:-1], "--")
@@ -196,7 +209,8 @@ def _sorted(parser: Parser, words: Sequence[str], *, guess: bool) -> list[str]:
             flags += [f"{word}={rest[0]}"] if word.startswith("--") else [word, rest[0]]
             at += 1
         else:
-            parser.error(f"argument {'/'.join(action.option_strings)}: expected one argument{_join(word, rest, known)}")
+            flag = "/".join(action.option_strings)
+            parser.error(f"argument {flag}: expected one argument{_example(action)}{_join(word, rest, known)}")
     for word in plain[len(filled.words) :]:
         filled.words.append((word, frozenset(filled.flags)))
     if parser.slots:
@@ -262,6 +276,18 @@ def _marked(words: list[str]) -> list[str]:
     return flags + words[at : at + 1] + [_DASHES if word == "--" else word for word in words[at + 1 :]]
 
 
+def _filled(before: str, text: str) -> str:
+    """Wrap a text at words to the width of the terminal. ``before`` stands before its first line."""
+    import shutil
+    from textwrap import fill
+
+    columns = max(shutil.get_terminal_size().columns, _NARROWEST)
+    room = " " * len(before)
+    words = " ".join(text.split())
+    filled = fill(words, columns, initial_indent=room, subsequent_indent=room, break_on_hyphens=False)
+    return filled[len(before) :]
+
+
 def _place(flag: str) -> str:
     return f"{flag.strip('-').replace('-', '_')}_place"
 
@@ -298,6 +324,12 @@ def _join(flag: str, rest: Sequence[str], known: dict[str, argparse.Action]) -> 
     if not rest or rest[0] == "--" or rest[0].partition("=")[0] in known:
         return ""
     return _as_value(rest[0], [flag])
+
+
+def _example(action: argparse.Action) -> str:
+    """Return the example at the end of the flag's help, as a text to type."""
+    _, found, example = (action.help or "").rpartition(", as ")
+    return f", as {action.option_strings[-1]} {example}" if found and " " not in example else ""
 
 
 def _as_value(word: str, flags: Sequence[str]) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -219,16 +218,14 @@ def _top() -> Parser:
 
 
 def listed(named: Iterable[tuple[str, str]], names: int = _NAMES) -> list[str]:
-    """Return a line for each name and its help, wrapped at words on a terminal that is narrower.
+    """Return a line for each name and its help, wrapped at words.
 
     ``names`` is the width of the column of names, in characters.
     """
-    lines = [f"  {name:<{names}}{help}" for name, help in named]
-    if sys.stdout is None or not sys.stdout.isatty():
-        return lines
     import shutil
     from textwrap import wrap
 
+    lines = [f"  {name:<{names}}{help}" for name, help in named]
     columns = max(shutil.get_terminal_size().columns, names + _NAMES)
     indent = " " * (names + 2)
     return [piece for line in lines for piece in wrap(line, columns, subsequent_indent=indent)]

@@ -252,7 +252,10 @@ def test_a_reader_that_has_gone_is_no_reason_to_complain(args: list[str]) -> Non
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@each("args", [["completion", "bash"], ["skill", "--install", "claude"]])
+@each(
+    "args",
+    [["completion", "bash"], ["skill", "--install", "claude"], ["--help"], ["poll", "--help"], ["--version"]],
+)
 @each("unbuffered", ["", "1"])
 def test_output_that_cannot_be_written_is_a_failure(args: list[str], unbuffered: str) -> None:
     with open("/dev/full", "w") as full:

@@ -106,13 +106,23 @@ def test_clawlink_alone_shows_how_to_begin(call: Run) -> None:
 
 def test_help_lists_verbs_exit_codes_and_environment(call: Run) -> None:
     shown = call("--help").ok().out
+    in_one_line = " ".join(shown.split())
     for verb in verbs():
         assert f"\n  {verb.typed} " in shown
-        assert verb.help in shown
+        assert verb.help in in_one_line
     for code in Exit:
         assert f"\n  {code.value} " in shown
     for name in ("CLAWLINK_RELAY", "CLAWLINK_TOKEN", "CLAWLINK_AGENT", "CLAWLINK_CA", "CLAWLINK_HOME"):
         assert name in shown
+
+
+@each("columns", ["60", "80"])
+def test_help_fits_into_the_terminal(call: Run, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    texts = [call(*words, "--help").ok().out for words in ([], ["task"], ["portal"], ["bench"], ["poll"])]
+    for shown in (*texts, call("help").ok().out):
+        wide = [line for line in shown.partition("\nexamples:")[0].splitlines() if len(line) > int(columns)]
+        assert not wide
 
 
 @each(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from clawlink.cli.context import Context
 
 _BEGIN = ("register", "delegate", "poll", "wait")
+_NAMES = 20
 _EXAMPLES = ("register", "delegate", "poll")
 
 
@@ -34,20 +35,24 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _start() -> str:
+    from clawlink.cli.parser import listed
     from clawlink.cli.verbs import core
 
     begin = [core()[word] for word in _BEGIN]
     return "\n".join(
         [
-            "ClawLink is a relay for AI agents: register, find each other, delegate, answer, share.",
+            "ClawLink is a relay for AI agents:",
+            "register, find each other, delegate, answer, share.",
             "",
             "begin:",
-            *(f"  clawlink {verb.typed:<10} {verb.help}" for verb in begin),
+            *listed(((f"clawlink {verb.typed}", verb.help) for verb in begin), _NAMES),
             "",
             "examples:",
             *(f"  clawlink {core()[word].examples[0]}" for word in _EXAMPLES),
             "",
-            "No relay yet: clawlink serve     See it at work: clawlink demo",
-            "All commands: clawlink --help    One command:    clawlink COMMAND --help",
+            "No relay yet? clawlink serve",
+            "See it at work: clawlink demo",
+            "All commands: clawlink --help",
+            "One command: clawlink COMMAND --help",
         ]
     )

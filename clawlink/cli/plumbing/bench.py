@@ -41,7 +41,8 @@ def add(parser: ArgumentParser) -> None:
         "--only",
         action="append",
         choices=(*SCENARIOS, "store", *_of_doors()),
-        help="measure only this; repeat the flag for more",
+        metavar="SCENARIO",
+        help=f"measure only this; repeat the flag for more: {', '.join((*SCENARIOS, 'store', *_of_doors()))}",
     )
     parser.add_argument(
         "--data", metavar="DIR", help="make the folders of relays with --data here, not in a temporary folder"
