@@ -147,7 +147,6 @@ REFUSED = [
     ("send bob -hello", "if '-hello' is a value, join it to its flag: --content=-hello"),
     ("send -bob hello", "if '-bob' is a value, join it to its flag: --to=-bob or --content=-bob"),
     ("send bob --content -hello", "argument --content: expected one argument; if '-hello' is a value"),
-    ("serve --portal", "argument --portal: expected one argument, as --portal https://me.example; see"),
     ("send --to --content hi", "argument --to: expected one argument; see"),
     ("send bob --content --", "argument --content: expected one argument; see"),
     ("status -abc", "if '-abc' is a value, put two dashes before it: -- -abc; see"),

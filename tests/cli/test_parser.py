@@ -119,7 +119,7 @@ def test_help_lists_verbs_exit_codes_and_environment(call: Run) -> None:
 @each("columns", ["60", "80"])
 def test_help_fits_into_the_terminal(call: Run, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    texts = [call(*words, "--help").ok().out for words in ([], ["task"], ["portal"], ["bench"], ["poll"])]
+    texts = [call(*words, "--help").ok().out for words in ([], ["task"], ["bench"], ["poll"])]
     for shown in (*texts, call("help").ok().out):
         wide = [line for line in shown.partition("\nexamples:")[0].splitlines() if len(line) > int(columns)]
         assert not wide

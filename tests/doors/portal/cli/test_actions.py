@@ -61,9 +61,17 @@ def test_the_help_of_all_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
         assert max(map(len, told.partition("actions:")[2].splitlines())) <= columns, columns
 
 
-def test_the_help_of_all_lists_each_action(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_address_of_a_portal_that_is_missing_is_shown_by_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--portal"]) == 2
+    assert "--portal: expected one argument, as --portal https://me.example; see" in capsys.readouterr().err
+
+
+def test_the_help_of_all_lists_each_action(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["portal", "--help"]) == 0
-    told = re.sub(r"\n {4,}", " ", capsys.readouterr().out)  # without the breaks of the terminal
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    told = re.sub(r"\n {4,}", " ", shown)
     for name, action in ACTIONS.items():
         assert re.search(rf"^  {re.escape(f'{name} {action.usage}'.strip())} +{re.escape(action.help)}$", told, re.M)
     section = PAGE.partition("\n## Command line")[2].partition("\n## ")[0]
