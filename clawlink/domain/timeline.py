@@ -23,8 +23,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     """Four facts about a task; none stands for another. None where the fact is not there.
 
     The task is stored once. It is delivered and acknowledged under the present claim, or under the claim that led to
-    its answer. It is answered by its assignee:
-    an end by the requester or by the relay is no answer.
+    its answer. It is answered by its assignee: an end by the requester or by the relay is no answer.
     """
 
     stored_at: float
