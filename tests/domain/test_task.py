@@ -405,6 +405,7 @@ def test_one_that_held_it_before_has_lost_it_whatever_it_shows(receipt: str | No
     with pytest.raises(LeaseLost) as refused:
         report(t, COMPLETED, receipt=receipt, now=NOW + 50)
     assert refused.value.current == t.state.value
+    assert refused.value.message.endswith("; if no other agent has it, your next poll brings it again")
 
 
 @each("receipt", ["r1", "", "r3"])
