@@ -61,8 +61,7 @@ def test_the_first_view_names_an_agent_that_could_not_be_woken(browser: Browser)
             watched.page.wait_for_selector("#unwoken li")
             line = watched.page.inner_text("#unwoken li")
             assert "could not be woken: <b>Bob</b>" in line
-            assert "session" in line
-            assert "<i>its screen is closed</i>" in line
+            assert "(session: <i>its screen is closed</i>)" in line
 
 
 def test_a_read_only_session_shows_no_way_to_act(browser: Browser) -> None:

@@ -63,7 +63,7 @@ export function Overview() {
         ${needs.unwoken.map(
           (found) => html`<li key=${found.agent_id}>
             <${Ago} at=${found.at} /> ${t("unwoken")}${t("colon")} <${AgentLink} id=${found.agent_id} name=${found.name} />${" "}
-            (<${Said} text=${found.adapter} />${" "}<${Said} text=${found.note} />)
+            (<${Said} text=${found.adapter} />${found.note && `${t("colon")} `}<${Said} text=${found.note} />)
           </li>`,
         )}
       </ul>`}
