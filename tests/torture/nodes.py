@@ -29,7 +29,11 @@ class Lost(AssertionError):
 class Node:
     """A relay in a process of its own, the network before it, and the clock of its machine."""
 
-    def __init__(self, place: Path, number: int, flags: tuple[str, ...], env: dict[str, str]) -> None:
+    def __init__(
+        self, place: Path, number: int, flags: tuple[str, ...], env: dict[str, str], checkout: Path | None = None
+    ) -> None:
+        """``checkout`` is the folder of another version of ClawLink; None for this one."""
+        self.checkout = checkout
         self.network = Network()
         self.clock = place / f"clock{number}"
         self.clock.write_text("0")
@@ -52,7 +56,8 @@ class Node:
     def _start(self) -> bool:
         with self._said.open("ab") as said:
             command = [*self._command, "--port", str(self._port)]
-            self.process = Popen(command, stdout=subprocess.PIPE, stderr=said, env=self._env)
+            # With -m the folder in which Python starts comes before all installed packages.
+            self.process = Popen(command, stdout=subprocess.PIPE, stderr=said, env=self._env, cwd=self.checkout)
         assert self.process.stdout is not None
         found = re.search(rb"listening on http://127.0.0.1:(\d+)", self.process.stdout.readline())
         if found is None:  # the server of its store may be away

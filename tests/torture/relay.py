@@ -26,6 +26,9 @@ stores of the relays:
 - ``cluster``: a cluster with ``appendfsync everysec``, whose replicas may be behind.
 
 The last two may lose what was answered in the moments before a server lost something. That is counted.
+
+``--beside DIR`` names a checkout of another version of ClawLink. Then the relays of a server are of both versions:
+every second one begins as one of the other version, and a killed one may come back as one of it.
 """
 
 from __future__ import annotations
@@ -76,10 +79,11 @@ PREFIX = "torture"
 class Case:
     """A case: its processes, its dice, and the count of what was done."""
 
-    def __init__(self, seed: int, number: int, store: str, place: Path) -> None:
+    def __init__(self, seed: int, number: int, store: str, place: Path, beside: Path | None = None) -> None:
         self.dice = random.Random(f"{seed} {number}")
         self.store = store
         self.place = place
+        self.beside = None if store == DATA else beside
         self.done: Counter[str] = Counter()
         self.losses: list[tuple[float, float]] = []  # from when to when answered commits may be lost
         self.nodes: list[Node] = []
@@ -107,7 +111,7 @@ class Case:
             env, relays = {"CLAWLINK_STORE": self.cluster.url}, 3
         if self.store != DATA:
             flags = ("--store-prefix", PREFIX, *(("--store-replicas", "1") if self.store == CLUSTER_WAIT else ()))
-        self.nodes = [Node(self.place, n, flags, env) for n in range(relays)]
+        self.nodes = [Node(self.place, n, flags, env, self.beside if n % 2 else None) for n in range(relays)]
         for node in self.nodes:
             await node.start()
         relay = Relay([self.nodes[0].url])
@@ -198,6 +202,9 @@ class Case:
         node.end()
         if self.dice.random() < 0.3:
             await self.pause()
+        if self.beside is not None and self.dice.random() < 0.3:
+            node.checkout = None if node.checkout else self.beside
+            self.done["relays back in the other version"] += 1
         await node.start()
 
     async def _drain_relay(self) -> None:
@@ -348,9 +355,9 @@ def _registered(relay: Relay, name: str) -> None:
         raise Lost(f"{name} cannot register: {reply}")
 
 
-async def do(seed: int, number: int, store: str, place: Path, events: int) -> Counter[str]:
+async def do(seed: int, number: int, store: str, place: Path, events: int, beside: Path | None = None) -> Counter[str]:
     """Do a case; return what was done and counted. Raises Lost."""
-    case = Case(seed, number, store, place)
+    case = Case(seed, number, store, place, beside)
     try:
         await case.start()
         await case.storm(events)
@@ -360,7 +367,9 @@ async def do(seed: int, number: int, store: str, place: Path, events: int) -> Co
     return case.done + counts
 
 
-def run(seed: int, first: int, cases: int, until: float, stores: list[str], events: int) -> Counter[str]:
+def run(
+    seed: int, first: int, cases: int, until: float, stores: list[str], events: int, beside: Path | None = None
+) -> Counter[str]:
     """Do the cases, from the first one, until the last or that moment; return the sums. Raises Lost."""
     done: Counter[str] = Counter()
     for number in range(first, first + cases):
@@ -369,7 +378,7 @@ def run(seed: int, first: int, cases: int, until: float, stores: list[str], even
         store = stores[number % len(stores)]
         with tempfile.TemporaryDirectory(prefix="clawlink-torture-") as place:
             try:
-                done += asyncio.run(do(seed, number, store, Path(place), events))
+                done += asyncio.run(do(seed, number, store, Path(place), events, beside))
             except Exception as error:
                 kept = Path(tempfile.gettempdir()) / f"clawlink-torture-relay-{seed}-{number}"
                 shutil.rmtree(kept, ignore_errors=True)
@@ -391,10 +400,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--events", type=int, default=EVENTS, help="things that happen in a case")
     parser.add_argument("--on", default=f"{DATA},{ALWAYS}", help="stores, by turns, separated by commas")
+    parser.add_argument(
+        "--beside", type=Path, metavar="DIR", help="a checkout of another version, for half of the relays"
+    )
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)
     started = time.monotonic()
-    done = run(args.seed, args.first, args.cases, started + 60 * args.minutes, args.on.split(","), args.events)
+    until = started + 60 * args.minutes
+    beside = args.beside and args.beside.resolve(strict=True)
+    done = run(args.seed, args.first, args.cases, until, args.on.split(","), args.events, beside)
     account = {"seed": args.seed, "first": args.first, "next": args.first + done["cases"], "lost": 0}
     print(json.dumps({**account, **dict(sorted(done.items())), "seconds": round(time.monotonic() - started, 1)}))
 
