@@ -207,21 +207,20 @@ class Identities:
     def matching(self, *, named: str | None, relay: str | None) -> list[Saved]:
         """Return the identities of that name or agent id, on that relay, where given.
 
+        Of several relays over one store, any one that both addresses name counts if no address is the same as a whole.
         The identity of a session is found by its name or id alone.
         """
 
-        def fits(saved: Saved) -> bool:
-            is_named = named is None or fold(named) == fold(saved.name) or named == saved.agent_id
-            return is_named and (relay is None or address(relay) == address(saved.relay))
+        def is_named(saved: Saved) -> bool:
+            return named is None or fold(named) == fold(saved.name) or named == saved.agent_id
 
-        found = [saved for saved in self.all() if fits(saved)]
+        found = _at(relay, [saved for saved in self.all() if is_named(saved)])
         if found or named is None or self._folder is None:
             return found
         from clawlink.client.hooks.sessions import Sessions
 
-        return [
-            saved for session in Sessions(self._folder.parent).all() if (saved := of_session(session)) and fits(saved)
-        ]
+        sessions = map(of_session, Sessions(self._folder.parent).all())
+        return _at(relay, [saved for saved in sessions if saved is not None and is_named(saved)])
 
     def pick(self, *, named: str | None, relay: str | None) -> Saved:
         """Return the one identity that fits. Raises NoIdentity, or SeveralIdentities listing them."""
@@ -283,6 +282,17 @@ class Identities:
         """Name the file after agent and relay: readable, and never a path of its own, whatever the name is."""
         digest = hashlib.sha256(f"{fold(saved.name)}\n{saved.relay}".encode("utf-8", "surrogatepass")).hexdigest()
         return self.folder / f"{_readable(saved.name)}-{digest[:8]}.json"
+
+
+def _at(relay: str | None, kept: list[Saved]) -> list[Saved]:
+    """Return the identities of this relay; all of them without one."""
+    if relay is None:
+        return kept
+    place = address(relay)
+    if same := [saved for saved in kept if address(saved.relay) == place]:
+        return same
+    places = set(place.split(","))
+    return [saved for saved in kept if places.intersection(address(saved.relay).split(","))]
 
 
 def of_session(session: Session) -> Saved | None:

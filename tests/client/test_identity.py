@@ -141,6 +141,23 @@ def test_one_name_on_two_relays_needs_the_relay(identities: Identities) -> None:
     assert identities.pick(named=None, relay=RELAY) == ann()
 
 
+def test_an_identity_of_one_of_several_relays_is_found_by_all_of_them(identities: Identities) -> None:
+    other = ann(relay="http://192.168.1.5:9077", agent_id="a2")
+    for saved in (ann(), other):
+        identities.save(saved)
+    both, mesh = f"{RELAY},http://c.example:1", "http://c.example:1,http://192.168.1.5:9077/"
+    assert identities.pick(named="Ann", relay=both) == ann()
+    assert identities.pick(named="Ann", relay=mesh) == other
+    with pytest.raises(SeveralIdentities):
+        identities.pick(named="Ann", relay=f"{RELAY},{other.relay}")
+    with pytest.raises(NoIdentity):
+        identities.pick(named="Ann", relay="http://c.example:1,http://d.example:1")
+    identities.save(whole := ann(relay=both, agent_id="a3"))
+    assert identities.pick(named="Ann", relay=both) == whole
+    assert identities.pick(named="Ann", relay=RELAY) == ann()
+    assert identities.pick(named="Ann", relay="c.example:1") == whole
+
+
 def test_none_that_fits_says_how_to_get_one(identities: Identities) -> None:
     with pytest.raises(NoIdentity, match="clawlink register"):
         identities.pick(named=None, relay=None)
