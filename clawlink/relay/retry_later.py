@@ -8,6 +8,7 @@ from heapq import heappop, heappush
 
 from clawlink.domain.backoff import backoff
 from clawlink.relay.telemetry.stats import Stats
+from clawlink.store.base import Failed
 
 _log = logging.getLogger("clawlink.relay")
 _FIRST_PAUSE_SECONDS = 1.0
@@ -15,11 +16,15 @@ _LONGEST_PAUSE_SECONDS = 300.0
 
 
 class UpkeepFailures:
-    """The failures that are known. A step of upkeep that fails each round is one failure, not one a round."""
+    """The failures that are known. A step of upkeep that fails each round is one failure, not one a round.
+
+    A store that does not answer is one failure for all steps.
+    """
 
     def __init__(self, stats: Stats) -> None:
         self._stats = stats
         self._known: dict[str, set[type[Exception]]] = {}
+        self._reasons: dict[str, str] = {}  # by step, the store's last one
 
     def note(self, step: str, failure: Exception, *, id: str | None = None) -> None:
         """Count a failure of a step, and log it unless the step has failed in this way before."""
@@ -28,11 +33,19 @@ class UpkeepFailures:
         if type(failure) not in known:
             known.add(type(failure))
             facts = {"step": step} if id is None else {"step": step, "id": id}
-            _log.error("upkeep failed; it goes on, and tries this again", extra=facts, exc_info=failure)
+            words = "upkeep failed; it goes on, and tries this again"
+            if not isinstance(failure, Failed):
+                _log.error(words, extra=facts, exc_info=failure)
+                return
+            reason = str(failure)  # says all: the trace leads through this process, and not to the store
+            if reason not in self._reasons.values():
+                _log.error(words, extra={**facts, "reason": reason})
+            self._reasons[step] = reason
 
     def over(self, step: str) -> None:
         """Note that a step works again: its next failure is news."""
         self._known.pop(step, None)
+        self._reasons.pop(step, None)
 
 
 class RetryLater:

@@ -13,7 +13,7 @@ from clawlink.domain.record import SETTLED
 from clawlink.errors import UnknownMessage
 from clawlink.protocol import requests
 from clawlink.relay.ids import end_id
-from clawlink.store.base import Put
+from clawlink.store.base import Failed, Put
 from tests.relay.scene import Scene, receipt_of
 
 ROOM = 20_000
@@ -119,3 +119,24 @@ async def test_a_step_that_fails_stops_none_of_the_others(caplog: pytest.LogCapt
     with caplog.at_level(logging.ERROR):
         await scene.let_pass(1)
     assert complaints(caplog) == ["evict"]  # it had worked again in between
+
+
+async def test_a_store_that_does_not_answer_is_one_line_of_the_log_however_many_steps_fail(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene()
+
+    async def away() -> None:
+        raise Failed("the store is away")
+
+    async def there() -> None:
+        return None
+
+    for answers, lines in ((away, 1), (there, 1), (away, 2)):
+        for _ in range(3):
+            for name in ("evict", "pools", "mesh"):
+                await scene.relay.janitor.step(name, answers)
+        assert len(complaints(caplog)) == lines
+    assert {(record.exc_info, getattr(record, "reason", "")) for record in caplog.records} == {
+        (None, "the store is away")
+    }
