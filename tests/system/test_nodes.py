@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import count
 
 import msgspec
+import pytest
 
+from clawlink.domain.agent import Agent
 from clawlink.relay.timestamps import steady_clock
+from clawlink.store.base import Failed
 from clawlink.store.events import Event
 from clawlink.store.valkey.mesh import Mesh
+from clawlink.store.valkey.store import LAYOUT
 from clawlink.store.valkey.wire import Wire
 from tests.conftest import UNPACED, Running, Serve
 from tests.server.asks import NEWS, ok, poll, refused, send
 from tests.server.sockets import path_of
 from tests.system.raw import Clock
 from tests.torture.network import CUT, OPEN, Network
-from tests.valkey import Server
+from tests.valkey import Server, running
 from tests.waiting import eventually, until
 from tests.websockets import connected
 
@@ -79,6 +84,45 @@ async def test_the_lead_of_a_relay_that_was_killed_lapses(valkey: Server) -> Non
     assert not (await first.leads())[0]
     for mesh in (first, second):
         await mesh.close()
+
+
+async def test_a_server_that_lost_its_records_has_the_same_mesh_again(caplog: pytest.LogCaptureFixture) -> None:
+    with running("--appendonly", "no") as server:
+        first, second = await joined(server, "kept"), await joined(server, "kept")
+        server.stop()
+        server.start()
+
+        async def goes_on() -> bool:
+            with contextlib.suppress(Failed):
+                return bool(await second.leads())
+            return False
+
+        await eventually(goes_on)
+        assert "has lost the records of this mesh" in caplog.text
+        caplog.clear()
+        await first.leads()
+        third = await joined(server, "kept")
+        assert first.secret == second.secret == third.secret
+        assert "has lost" not in caplog.text
+        assert (first.store.broken, second.store.broken) == (None, None)
+        for mesh in (first, second, third):
+            await mesh.close()
+
+
+@pytest.mark.parametrize(("field", "value"), [("secret", "of-another-mesh"), ("layout", LAYOUT + 1)])
+async def test_a_relay_leaves_a_mesh_that_became_another(valkey: Server, field: str, value: object) -> None:
+    name = f"another{next(_names)}"
+    mesh = await joined(valkey, name)
+    await mesh.leads()
+    valkey.ask("HSET", f"{{{name}}}:meta", field, value)
+    with pytest.raises(Failed, match="another mesh or version"):
+        await mesh.leads()
+    assert mesh.store.broken is not None
+    assert mesh.secret.decode() not in mesh.store.broken
+    with pytest.raises(Failed, match="another mesh or version"):
+        await mesh.store.get(Agent, "mia")
+    assert mesh.away == mesh.store.broken
+    await mesh.close()
 
 
 async def test_messages_of_a_websocket_whose_relay_was_killed_are_due_at_another(serve: Serve, valkey: Server) -> None:

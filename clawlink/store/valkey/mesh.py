@@ -19,7 +19,7 @@ from clawlink.store.valkey.contents import SharedBlobs
 from clawlink.store.valkey.link import Link, LinkError, ReplyError
 from clawlink.store.valkey.primary import Place
 from clawlink.store.valkey.server import StoreError, loss
-from clawlink.store.valkey.store import ValkeyStore
+from clawlink.store.valkey.store import LAYOUT, ValkeyStore
 from clawlink.store.valkey.wire import Wire
 
 # A relay that looks after the records has the lead for this long after it said so last.
@@ -267,12 +267,23 @@ class Mesh:
     async def leads(self) -> tuple[bool, float]:
         """Ask for the lead in upkeep. Return True if this relay has it, and for how long no relay was there before.
 
-        Raises Failed.
+        A server that has lost all records gets layout and secret of the mesh again, so that all its relays stay one.
+        This relay leaves a mesh that has others by now. Raises Failed.
         """
-        leads, away = await self._wire.run(
-            scripts.LEAD, 1, self._base, self._id, _LEAD_SECONDS, _AWAY_SECONDS, again=False
-        )
+        words = (self._base, self._id, _LEAD_SECONDS, _AWAY_SECONDS, LAYOUT, self.secret)
+        leads, away, layout, secret, missing = await self._wire.run(scripts.LEAD, 1, *words, again=False)
+        if (int(layout), secret) != (LAYOUT, self.secret):
+            raise Failed(self._leave())
+        if missing:
+            _log.error("the server of the store has lost the records of this mesh; agents have to register again")
         return bool(leads), float(away)
+
+    def _leave(self) -> str:
+        """Use the store no more, and return the reason."""
+        why = f"{self._wire.primary.shown} has the keys of another mesh or version under {self._base} by now"
+        self.store.broken = why
+        self._wire.lost(why, for_good=True)
+        return why
 
     async def upkeep(self, *, leads: bool) -> None:
         """Do what is to be done now and then. Raises Failed, OSError."""

@@ -355,21 +355,27 @@ return 0
 """,
 )
 
-# ARGV: the relay, for how many seconds it leads, and how long a silence of all relays counts. Returns 1 if it leads,
-# and for how many seconds no relay was there. The relay that ends such a silence leads.
+# ARGV: the relay, for how many seconds it leads, how long a silence of all relays counts, and the layout and the secret
+# of the mesh as this relay has them. Returns 1 if it leads, for how many seconds no relay was there, the layout and the
+# secret as they are by now, and 1 if they were missing. The relay that ends such a silence leads.
 LEAD = _script(
     "allow-oom",
     """
 local base, lead = KEYS[1], KEYS[1] .. ':lead'
+local meta = base .. ':meta'
+local missing = redis.call('HSETNX', meta, 'layout', ARGV[4]) + redis.call('HSETNX', meta, 'secret', ARGV[5])
+local known = redis.call('HMGET', meta, 'layout', 'secret')
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
-local away = now - (redis.call('HGET', base .. ':meta', 'alive') or now)
-redis.call('HSET', base .. ':meta', 'alive', now)
+local away = now - (redis.call('HGET', meta, 'alive') or now)
+redis.call('HSET', meta, 'alive', now)
 if away < tonumber(ARGV[3]) then away = 0 end
 local holder = redis.call('GET', lead)
-if holder and holder ~= ARGV[1] and away == 0 then return {0, '0'} end
+if holder and holder ~= ARGV[1] and away == 0 then
+  return {0, '0', known[1], known[2], missing}
+end
 redis.call('SET', lead, ARGV[1], 'EX', ARGV[2])
-return {1, string.format('%.17g', away)}
+return {1, string.format('%.17g', away), known[1], known[2], missing}
 """,
 )
 

@@ -55,7 +55,7 @@ class ValkeyStore:
 
     index_lag = 0.0
     partitions_at_once = 32
-    broken: str | None = None  # a server that is away may come back
+    broken: str | None = None  # a server that is away may come back, but not a mesh that became another
 
     def __init__(self, wire: Wire, mesh: str = "clawlink") -> None:
         self._wire = wire

@@ -169,8 +169,12 @@ class Wire:
         self._drop(link)
 
     def _drop(self, link: Link) -> None:
-        self._links.discard(link)
-        self._spawn(link.close())
+        link.ended = lambda error: None
+        self._spawn(self._close(link))
+
+    async def _close(self, link: Link) -> None:
+        await link.close()
+        self._links.discard(link)  # until then ``close`` ends it: it may cancel this task before it begins
 
     def replicated(self, held: Sequence[tuple[_Command, Any]], replicas: int) -> None:
         """Answer commits, or fail them if too few ``replicas`` have them."""
@@ -211,15 +215,16 @@ class Wire:
         for link in idle:
             self._drop(link)
 
-    def lost(self, reason: str) -> None:
-        """Note that the server is away: commands fail at once until it answers again."""
+    def lost(self, reason: str, *, for_good: bool = False) -> None:
+        """Note that the server is away: commands fail at once until it answers again, or ``for_good``."""
         if self.away is None and not self._closed:
             self.away = reason
             _log.error("the store is away", extra={"reason": reason})
             waiting, self._waiting = self._waiting, []
             self.fail(waiting, Failed(f"the store is away: {reason}"))
             self.forget_idle()
-            self._spawn(self._probe())
+            if not for_good:
+                self._spawn(self._probe())
 
     async def _probe(self) -> None:
         while not self._closed:
