@@ -53,7 +53,7 @@ def derived(*cause: str) -> str:
 
     The parts are joined with their lengths, so that no two different causes run together.
     """
-    joined = "".join(f"{len(part)}:{part}" for part in cause)
+    joined = "".join([f"{len(part)}:{part}" for part in cause])
     return hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=_ID_HEX // 2).hexdigest()
 
 

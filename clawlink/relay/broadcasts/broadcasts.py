@@ -122,8 +122,7 @@ class Broadcasts:
             ends_at = now + max(core.limits.retention, ttl)
             record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, ends_at, sender_key=sender.key_hash)
             await core.memory.require(size_of(record) + size_of(knowledge), sender.origin)
-            self._admission.require_copies(sender)  # others of this sender may have come meanwhile
-            self._admission.count_copies(sender, len(recipients))
+            self._admission.require_copies(sender, len(recipients))  # others of this sender may have come meanwhile
             kept = (Put(knowledge),) if await self._make_place(knowledge) else ()
             await core.commit(record.partition_key, Put(record), *kept)
             core.stats.broadcasts += 1

@@ -30,8 +30,7 @@ class FileNotices:
             told = (await self._core.store.usage(Agent, HEARS_OF_FILES)).count
         else:
             told = len(file.access.parties)
-        self._admission.require_copies(editor)
-        self._admission.count_copies(editor, told)
+        self._admission.require_copies(editor, told)
 
     async def _hearers(self, file: SharedFile, but: str) -> AsyncIterator[list[Agent]]:
         """Give the agents that hear of a file, but one, some at a time."""

@@ -15,20 +15,6 @@ class Bucket(msgspec.Struct, frozen=True, gc=False):
     at: float
 
 
-def refilled(bucket: Bucket | None, now: float, rate: float, burst: float) -> float:
-    """Return the tokens that a bucket has now; a bucket that was never used is full."""
-    if bucket is None:
-        return burst
-    passed = now - bucket.at
-    tokens = bucket.tokens + passed * rate if passed > 0 else bucket.tokens
-    return tokens if tokens < burst else burst
-
-
-def wait_for_one(tokens: float, *, rate: float) -> float:
-    """Return the seconds until there is a token, 0 if there is one."""
-    return 0.0 if tokens >= 1 else (1 - tokens) / rate
-
-
 class Buckets:
     """A token bucket a key. A ``rate`` of 0 is no limit.
 
@@ -52,18 +38,22 @@ class Buckets:
 
     def wait_with(self, left: float) -> float:
         """Return the seconds until there is a token in a bucket that has these tokens, 0 if there is one."""
-        return wait_for_one(left, rate=self.rate)
+        return 0.0 if left >= 1 else (1 - left) / self.rate
 
     def take(self, key: Hashable, now: float, tokens: float = 1) -> None:
         """Take some tokens. The bucket goes into debt if it has fewer."""
         self.keep(key, now, self.left(key, now) - tokens)
 
     def left(self, key: Hashable, now: float) -> float:
-        """Return the tokens in a bucket; infinity without a limit."""
+        """Return the tokens in a bucket: infinity without a limit, and ``burst`` if it was never used."""
         if not self.rate:
             return math.inf
         bucket = self._newer.get(key) or self._older.get(key)
-        return refilled(bucket, now, self.rate, self.burst)
+        if bucket is None:
+            return self.burst
+        passed = now - bucket.at
+        tokens = bucket.tokens + passed * self.rate if passed > 0 else bucket.tokens
+        return tokens if tokens < self.burst else self.burst
 
     def keep(self, key: Hashable, now: float, left: float) -> None:
         """Note the tokens in a bucket, as ``left`` returned them, less those that were taken."""

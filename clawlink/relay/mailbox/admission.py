@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 
 from clawlink.domain import chain as chain_rules
@@ -31,13 +32,6 @@ class Pace:
         self.did = did
         self.agents = Buckets(rate, burst)
         self.addresses = Buckets(rate * times, burst * times)
-
-    def take(self, agent_id: str | None, address: str | None, now: float, tokens: float = 1) -> None:
-        """Take some tokens of an agent and of its address, each where that is known."""
-        if agent_id is not None:
-            self.agents.take(agent_id, now, tokens)
-        if address is not None:
-            self.addresses.take(address, now, tokens)
 
 
 class Admission:
@@ -73,41 +67,45 @@ class Admission:
             pairs.keep(pair, now, of_pair - 1)
         agents.keep(sender, now, left - 1)
 
-    def require_copies(self, sender: Agent) -> None:
-        """Refuse to make copies for an agent that has yet to wait for earlier ones. Raises RateLimited.
+    def require_copies(self, sender: Agent, copies: int = 0) -> None:
+        """Count copies of a message. Raises RateLimited if its sender has yet to wait for earlier ones.
 
-        A single broadcast or notice may make any number of copies. Count them with ``count_copies``.
+        A single broadcast or notice may make any number of copies. Its sender waits later until they are paid.
         """
-        self._require(self._copies, sender.id, sender.address)
-
-    def count_copies(self, sender: Agent, copies: int) -> None:
-        """Count copies that are made for an agent. It waits later until they are paid."""
-        if copies:
-            self._copies.take(sender.id, sender.address, self._core.steady(), copies)
+        self._require(self._copies, sender.id, sender.address, tokens=copies)
 
     def require_registration(self, agent_id: str | None, address: str | None) -> None:
         """Count a registration. Raises RateLimited if it comes too fast, and then counts nothing.
 
         Without an ``agent_id`` it counts for the address alone.
         """
-        self._require(self._registrations, agent_id, address)
-        self._registrations.take(agent_id, address, self._core.steady())
+        self._require(self._registrations, agent_id, address, tokens=1)
 
     def require_file_request(self, editor: Agent) -> None:
         """Count a write, a deletion or a lock of a file. Raises RateLimited as ``require_registration``."""
-        self._require(self._files, editor.id, editor.address)
-        self._files.take(editor.id, editor.address, self._core.steady())
+        self._require(self._files, editor.id, editor.address, tokens=1)
 
-    def _require(self, pace: Pace, agent_id: str | None, address: str | None) -> None:
+    def _require(self, pace: Pace, agent_id: str | None, address: str | None, *, tokens: int) -> None:
+        """Take tokens of an agent and of its address, each where that is known.
+
+        Raises RateLimited if one of the two has less than a token left, and then takes nothing.
+        """
         now = self._core.steady()
         agents = [] if agent_id is None else [agent_id]
-        for key, whose, limit in (
-            (agent_id, f"agent {agent_id}", pace.agents),
-            (address, "the agents of your address", pace.addresses),
-        ):
-            wait = 0.0 if key is None else limit.wait(key, now)
-            if wait:
-                self._limited(agents, f"{whose} {pace.did}", limit, wait)
+        of_agent = of_address = math.inf
+        if agent_id is not None:
+            of_agent = pace.agents.left(agent_id, now)
+            if of_agent < 1:
+                self._limited(agents, f"agent {agent_id} {pace.did}", pace.agents, pace.agents.wait_with(of_agent))
+        if address is not None:
+            of_address = pace.addresses.left(address, now)
+            if of_address < 1:
+                whose, wait = "the agents of your address", pace.addresses.wait_with(of_address)
+                self._limited(agents, f"{whose} {pace.did}", pace.addresses, wait)
+        if tokens and agent_id is not None:
+            pace.agents.keep(agent_id, now, of_agent - tokens)
+        if tokens and address is not None:
+            pace.addresses.keep(address, now, of_address - tokens)
 
     def _limited(self, agents: list[str], did: str, limit: Buckets, wait: float) -> None:
         self._core.stats.rate_limited += 1
