@@ -69,7 +69,10 @@ class Blobs(Protocol):
         """About how many bytes of memory they take: not those that lie on a disk."""
 
     def memory_for(self, size: int) -> int:
-        """Return about how many bytes of memory a content of this size would take."""
+        """Return about how many bytes of memory a content of this size would take.
+
+        A content that grows takes at most as much more memory as it has more bytes.
+        """
 
     def trim(self) -> None:
         """Give back memory that is only kept for what may come."""

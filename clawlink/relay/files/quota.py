@@ -83,9 +83,12 @@ class FileQuota:
 
     async def require_memory(self, size: int, more: int, writer: Origin) -> None:
         """Refuse ``more`` bytes of a content that has ``size`` if there is no memory. Raises StorageFull."""
+        memory = self._core.memory
+        if memory.has_plenty(more):  # bytes take no more memory than they are
+            return
         growth = self._blobs.memory_for(size + more) - self._blobs.memory_for(size)
-        if growth > 0 and not self._core.memory.has_plenty(growth):
-            await self._core.memory.require(growth, writer)
+        if growth > 0 and not memory.has_plenty(growth):
+            await memory.require(growth, writer)
 
     def close(self) -> None:
         """Forget everything."""
@@ -120,7 +123,7 @@ class FileQuota:
 
     def contended(self, more: int) -> bool:
         """Return True if the room is so full that each writer is held to its share."""
-        return self.used + more > self._calm.size
+        return self._blobs.used + more > self._calm.size
 
     async def require_room(self, buffer: UploadBuffer, more: int, replacing: int) -> None:
         """Refuse more of a content than there is room for, or than its writer may have. Raises StorageFull.
@@ -173,10 +176,10 @@ class FileQuota:
             of_agent -= replaced.weight * (replaced.counts_for == origin.agent)
         return Usage(0, max(of_address, 0)), Usage(0, max(of_agent, 0))
 
-    async def kept_by_share(self, writer: Origin, old: SharedFile | None, size: int) -> int:
+    async def kept_by_share(self, writer: Origin, old: SharedFile, size: int) -> int:
         """Return the number of versions that the writer's share has room for, beside a new one of ``size`` bytes."""
-        if old is None or not old.versions or not self.contended(0):
-            return 0 if old is None else len(old.versions)
+        if not old.versions or not self.contended(0):
+            return len(old.versions)
         held = await self._held_by(writer, but=None, replaced=old)
         limit = Limit(self._core.limits.max_files_bytes, max(self.used - old.weight - size, 0), size)
         kept = 0
@@ -259,28 +262,25 @@ class UploadBuffer:
         return self._draft.digest
 
     async def expect(self, size: int) -> None:
-        """Refuse a content at once that would be refused later. Raises TooLarge, StorageFull."""
-        self._quota.require_size(self.key, self.size + size, self._field)
-        await self._require_room(size)
+        """Refuse more bytes before they come. Raises TooLarge, StorageFull."""
+        came = self._draft.size
+        self._quota.require_size(self.key, came + size, self._field)
+        if self._quota.contended(size):
+            await self._require_room(size)
+        await self._quota.require_memory(came, size, self.origin)
 
     async def _require_room(self, size: int) -> None:
+        """Make room where there is little, or refuse. Raises StorageFull."""
         missing = size - self._quota.free
         if missing > 0:
             self._quota.reclaim(missing)
         if size > self._quota.free and self._replacing is None:
             self._replacing = await self._quota.replaces(self.key)
-        if self._quota.contended(size):
-            await self._quota.require_room(self, size, self._replacing or 0)
-        await self._quota.require_memory(self.size, size, self.origin)
+        await self._quota.require_room(self, size, self._replacing or 0)
 
     async def write(self, part: Block) -> None:
         """Take a part. Raises TooLarge, StorageFull."""
-        size = size_of(part)
-        self._quota.require_size(self.key, self.size + size, self._field)
-        if self._quota.contended(size):
-            await self._require_room(size)
-        else:
-            await self._quota.require_memory(self.size, size, self.origin)
+        await self.expect(size_of(part))
         await self._on_disk(self._draft.write(*((part,) if isinstance(part, bytes) else part)))
 
     async def write_all(self, parts: AsyncIterator[Block]) -> None:
@@ -334,7 +334,7 @@ class UploadBuffer:
 
     def rest(self) -> None:
         """Note that nothing comes for a while: unless it has gone over the ceiling, others may do so meanwhile."""
-        if not self._quota.over:
+        if self._replacing is not None and not self._quota.over:
             self._end_replacing()
 
     def discard(self) -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.shares import Origin
 from clawlink.domain.upload import UPLOADS, UnfinishedUpload
 from clawlink.errors import (
     BadRequest,
@@ -84,7 +85,7 @@ class Uploads:
 
         Also returns True if it is new. Raises TooLarge, StorageFull, VersionConflict, FileLocked, KeyReused.
         """
-        core = self._core
+        core, origin = self._core, owner.origin
         begun_by = (owner.id, str(owner.registered_at))
         id = core.ids.fresh() if key is None else derived("upload", *begun_by, key, str(core.secret))
         # Whether the last step took effect is not always known; with a key of its own it can be done again.
@@ -92,7 +93,7 @@ class Uploads:
             id,
             owner,
             msgspec.structs.replace(ask, idempotency_key=id),
-            self._quota.buffer(ask.key, _FIELD, owner.origin, name=id),
+            self._quota.buffer(ask.key, _FIELD, origin, name=id),
             length,
             metadata,
         )
@@ -103,10 +104,11 @@ class Uploads:
                 upload.take_readers(await self._files.require_writable(owner, ask))
                 if length is not None:
                     await upload.buffer.expect(length)
-                await core.memory.require(upload.footprint, owner.origin)
+                if not core.memory.has_plenty(upload.footprint):  # the records were counted a moment ago
+                    await core.memory.require(upload.footprint, origin)
                 known = self._known(upload)  # begun meanwhile
             if known is None:
-                await self._require_place(owner)
+                await self._require_place(owner, origin)
         except BaseException:
             upload.buffer.discard()
             raise
@@ -188,11 +190,11 @@ class Uploads:
             )
         return known
 
-    async def _require_place(self, owner: Agent) -> None:
+    async def _require_place(self, owner: Agent, origin: Origin) -> None:
         """Refuse one upload too many, of all or of one agent; those that are finished make room first."""
         limit = self._core.limits.max_agent_uploads
         under_way = [upload for upload in self._by_id.values() if upload.written is None]
-        own = sum(upload.owner == owner.id for upload in under_way)
+        own = sum([upload.owner == owner.id for upload in under_way])
         if own >= limit:
             raise StorageFull(
                 f"{limit} uploads of one agent may be under way, and yours are as many; finish or end one, "
@@ -209,11 +211,11 @@ class Uploads:
 
         async def held() -> Held:
             origins = [upload.buffer.origin for upload in under_way if upload.address == owner.address]
-            return Usage(len(origins), 0), Usage(origins.count(owner.origin), 0)
+            return Usage(len(origins), 0), Usage(origins.count(origin), 0)
 
         await self._core.shares.require(
             StorageFull,
-            owner.origin,
+            origin,
             held,
             count=Limit(limit, len(under_way), 1),
             holds="the relay has",
@@ -317,13 +319,15 @@ class Uploads:
             self._require_within(upload, size)
             await buffer.expect(size)
         if checksum is None:
-            noted = buffer.size
+            new = 0
             async for part in parts:
-                self._require_within(upload, size_of(part))
+                size = size_of(part)
+                self._require_within(upload, size)
                 await buffer.write(part)
-                if self._quota.keeps_uploads and buffer.size - noted >= _NOTED_EVERY_BYTES:
+                new += size
+                if new >= _NOTED_EVERY_BYTES:
                     await self._note(upload)
-                    noted = buffer.size
+                    new = 0
             return
         mark = buffer.mark()
         sum = new_hash(checksum.name)
@@ -345,12 +349,13 @@ class Uploads:
             raise
 
     def _require_within(self, upload: Upload, size: int) -> None:
-        if upload.length is not None and upload.offset + size > upload.length:
+        length = upload.offset + size
+        if upload.length is not None and length > upload.length:
             raise TooLarge(
-                f"the upload has {upload.length} bytes, and with this part it would have {upload.offset + size}",
+                f"the upload has {upload.length} bytes, and with this part it would have {length}",
                 field="Upload-Length",
                 limit=upload.length,
-                actual=upload.offset + size,
+                actual=length,
             )
 
     async def _write(self, upload: Upload, owner: Agent) -> None:

@@ -13,6 +13,7 @@ from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected,
 from clawlink.domain.limits import EVERYONE
 from clawlink.domain.readers import Party, party
 from clawlink.domain.record import text_bytes
+from clawlink.domain.shares import Origin
 from clawlink.domain.task import FINAL
 from clawlink.errors import (
     BadRequest,
@@ -37,7 +38,11 @@ from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import SLICE, Turns
+from clawlink.store import base
 from clawlink.store.base import Drop, Put
+
+# Where files, locks and files deleted lately are listed.
+_PLACES = [(SharedFile, key) for key in (PRESENT, RESTRICTED, ABSENT)]
 
 
 class Files:
@@ -85,17 +90,17 @@ class Files:
             return ask  # a repeat: it is answered as the first was
         self._admission.require_file_request(editor)
         self._admission.require_copies(editor)
-        now = core.clock()
+        now, origin = core.clock(), editor.origin
         old = await core.store.get(SharedFile, ask.key)
         file_access.require_admitted(ask.key, old, editor)
         ask = await self._resolved(ask)
         access = file_access.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
         await self._require_unlocked(ask.key, old, editor, now, force=ask.force)
         rules.require_revision(ask.key, old, ask.if_version, now)
-        if old is None:
-            await self._require_place(editor)
+        read = await self._require_place(origin) if old is None else None
         more = 0 if access is None else access.footprint
-        await core.memory.require(NEW_RECORD_BYTES + text_bytes(ask.key) + _texts(ask) + more, editor.origin)
+        size = NEW_RECORD_BYTES + text_bytes(ask.key) + text_bytes(ask.file_type) + text_bytes(ask.content_type) + more
+        await core.memory.require(size, origin, read=read)
         return ask
 
     async def _require_unlocked(
@@ -130,20 +135,20 @@ class Files:
             )
         return tuple([party(await self._agents.resolve(one, field="readers")) for one in named])
 
-    async def _require_place(self, agent: Agent) -> None:
-        """Refuse a file too many, of all or of an agent's share. Raises StorageFull."""
-        places = [(SharedFile, key) for key in (PRESENT, RESTRICTED, ABSENT)]
-        there = (await self._core.store.admission((), places)).indexes
-        shares, origin = self._core.shares, agent.origin
+    async def _require_place(self, origin: Origin) -> base.Admission:
+        """Refuse a file too many, of all or of an agent's share. Raises StorageFull. Return what the store said."""
+        read = await self._core.store.admission((), _PLACES)
+        shares = self._core.shares
         await shares.require(
             StorageFull,
             origin,
-            lambda: shares.under(origin, *places),
-            count=Limit(self._core.limits.max_files, sum(usage.count for usage in there), 1),
+            lambda: shares.under(origin, *_PLACES),
+            count=Limit(self._core.limits.max_files, sum([usage.count for usage in read.indexes]), 1),
             holds="the relay has",
             what="files, locks and files deleted lately",
             then="delete some and wait a while, or start the relay with a higher --max-files",
         )
+        return read
 
     async def keep(self, buffer: UploadBuffer, ask: Write) -> Content:
         """Make the incoming bytes a content with one hold.
@@ -202,7 +207,11 @@ class Files:
         access = file_access.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
         await self._require_unlocked(ask.key, old, editor, now, force=ask.force)
         if old is None:  # a content may take its time, and others come first meanwhile
-            await self._require_place(editor)
+            await self._require_place(editor.origin)
+        kept = 0
+        if old is not None:
+            by_share = await self._quota.kept_by_share(editor.origin, old, content.size)
+            kept = min(self._quota.kept(old.versions, core.limits.file_versions - 1), by_share)
         new = rules.put(
             ask.key,
             old,
@@ -213,11 +222,7 @@ class Files:
             editor_key=editor.key_hash,
             address=editor.address,
             now=now,
-            keep=1
-            + min(
-                self._quota.kept(() if old is None else old.versions, core.limits.file_versions - 1),
-                await self._quota.kept_by_share(editor.origin, old, content.size),
-            ),
+            keep=1 + kept,
             if_version=ask.if_version,
             ttl=ask.ttl,
             burn=ask.burn,
@@ -278,8 +283,10 @@ class Files:
 
     def _release_gone(self, old: SharedFile | None, new: SharedFile) -> None:
         """Release the contents of versions that are no longer kept."""
+        if old is None:
+            return
         kept = {version.revision for version in new.versions}
-        for version in () if old is None else old.versions:
+        for version in old.versions:
             if version.revision not in kept:
                 self._quota.release(version.content)
 
@@ -301,7 +308,7 @@ class Files:
         file_access.require_admitted(ask.file_key, old, holder)
         await self._require_unlocked(ask.file_key, old, holder, now, force=ask.force)
         if old is None:
-            await self._require_place(holder)
+            await self._require_place(holder.origin)
         until = now + ask.seconds
         new = rules.take_lock(
             ask.file_key,
@@ -387,10 +394,6 @@ class Files:
             left = rules.delete(key, file, now=now, keep=core.limits.retention)
         await core.commit(left.partition_key, Put(left))
         self._release_gone(file, left)
-
-
-def _texts(ask: Write) -> int:
-    return text_bytes(ask.file_type) + text_bytes(ask.content_type)
 
 
 def _write_id(editor: Agent, ask: Write) -> str:

@@ -153,10 +153,11 @@ class FairShares:
     def _contended(self, count: Limit | None, bytes: Limit | None, records: int) -> bool:
         if self.percent < 100 and max(records, 0 if count is None else count.used) >= _ASKED_FROM_COUNT:
             return True
-        return any(x is not None and self._near(x) for x in (count, bytes))
+        return (count is not None and self._near(count)) or (bytes is not None and self._near(bytes))
 
     def _near(self, limit: Limit) -> bool:
-        return limit.used + limit.size > min(limit.limit * self._asked_from, self._most(limit))
+        near = limit.limit * self._asked_from  # of a limit that newcomers may pass, this is less than the most
+        return limit.used + limit.size > (near if limit.most is None else min(near, limit.most))
 
 
 def less(all: Held, part: Held) -> Held:
