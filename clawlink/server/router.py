@@ -51,12 +51,15 @@ class Router:
         self._guesses = Guesses()
         self._routes = list(routes)
         self._fixed: dict[tuple[str, str], tuple[Endpoint, Handler]] = {}
-        self._patterns: dict[str, list[tuple[Endpoint, Handler]]] = {}
+        # Paths with parameters, by method and first segment. A first segment that is a parameter stands as "".
+        self._patterns: dict[tuple[str, str], list[tuple[Endpoint, Handler]]] = {}
         for endpoint, serve in self._routes:
             if not endpoint.pattern.groups and endpoint.method != hdrs.METH_OPTIONS:  # that may be a preflight
                 self._fixed[endpoint.method, endpoint.path] = endpoint, serve
             else:
-                self._patterns.setdefault(endpoint.method, []).append((endpoint, serve))
+                first = _first_segment(endpoint.path)
+                key = endpoint.method, "" if "{" in first else first
+                self._patterns.setdefault(key, []).append((endpoint, serve))
         # A line a request would cost more than the request, so there is none but at debug level.
         self._logs = _log.isEnabledFor(logging.DEBUG)
 
@@ -119,11 +122,12 @@ class Router:
             return fixed
         if method == hdrs.METH_OPTIONS and cors.is_preflight(request):
             return PREFLIGHT, self._preflight
-        for endpoint, serve in self._patterns.get(method, ()):
-            found = endpoint.pattern.fullmatch(path)
-            if found is not None:
-                request.parameters = found.groupdict()
-                return endpoint, serve
+        for first in (_first_segment(path), ""):
+            for endpoint, serve in self._patterns.get((method, first), ()):
+                found = endpoint.pattern.fullmatch(path)
+                if found is not None:
+                    request.parameters = found.groupdict()
+                    return endpoint, serve
         if method == hdrs.METH_HEAD:
             endpoint_or_none, serve = self._find(request, hdrs.METH_GET)
             if endpoint_or_none is not None and _takes_head(endpoint_or_none):
@@ -147,6 +151,10 @@ class Router:
             shown = ", ".join(allowed)
             raise MethodNotAllowed(f"this address does not take {request.method}, only {shown}", current=shown)
         raise UnknownRoute("this relay has no such address; GET / lists those it has")
+
+
+def _first_segment(path: str) -> str:
+    return path[1:].partition("/")[0]
 
 
 def _in_our_words(failure: Exception) -> Exception:

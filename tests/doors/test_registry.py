@@ -62,6 +62,27 @@ class Open(OpenDoor):
 
 DOOR = Failing()
 """
+WIDE = """
+from clawlink.doors.registry import Door, OpenDoor
+from clawlink.protocol.paths import Endpoint
+from clawlink.server.request import parameter
+from clawlink.server.response import reply
+
+class Wide(Door):
+    name = "wide"
+
+    def open(self, opening):
+        return Open()
+
+class Open(OpenDoor):
+    def routes(self):
+        return [(Endpoint("wide", "GET", "/{name}/wide", "Its name.", None), answer)]
+
+async def answer(relay, request):
+    return reply({"name": parameter(request, "name")})
+
+DOOR = Wide()
+"""
 PLAIN = """
 from dataclasses import dataclass
 from clawlink.doors.registry import Door
@@ -168,3 +189,13 @@ async def test_a_door_whose_upkeep_info_or_end_fails_is_in_nobodys_way(
     await relay.register("Ann", agent_id="a")
     await relay.app.stop()
     assert "it does not end" in caplog.text
+
+
+async def test_a_path_may_begin_with_a_parameter_and_hides_no_other(
+    offer: Offer, found_anew: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    found_anew.syspath_prepend(offer("wide", "wide_door:DOOR", WIDE))
+    relay = await serve()
+    assert await relay.get("/one/wide") == (200, {"name": "one"})
+    assert (await relay.get("/blobs/wide"))[1]["code"] == "unknown_file"
+    assert (await relay.get("/one/narrow"))[1]["code"] == "unknown_route"
