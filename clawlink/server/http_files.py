@@ -108,11 +108,12 @@ def number(given: str | None, name: str, *, least: int = 0, field: str | None = 
     """Read an optional whole number. A number beyond all limits stays unchanged. Raises BadRequest."""
     if given is None:
         return None
-    if not (given.isascii() and given.isdecimal()) or _position(given) < least:
+    found = _position(given) if given.isascii() and given.isdecimal() else -1
+    if found < least:
         raise BadRequest(
             f"{name} takes a whole number of at least {least}, not {given[:32]!r}", field=field or name, limit=least
         )
-    return _position(given)
+    return found
 
 
 @contextmanager

@@ -156,7 +156,7 @@ def require_unpacked(request: Request) -> None:
     """Refuse a compressed body: the relay unpacks nothing. Raises UnsupportedMediaType."""
     for name, plain in ((hdrs.CONTENT_ENCODING, "identity"), (hdrs.TRANSFER_ENCODING, "chunked")):
         given = ",".join(request.headers.getall(name, ()))
-        if any(coding.strip().lower() not in ("", plain) for coding in given.split(",")):
+        if given and any(coding.strip().lower() not in ("", plain) for coding in given.split(",")):
             raise UnsupportedMediaType(
                 f"this relay takes no compressed bodies: send the bytes as they are, without {name}: {given[:64]}",
                 field=str(name),

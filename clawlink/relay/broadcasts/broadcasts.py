@@ -63,7 +63,7 @@ async def audience(core: Core, keys: Iterable[str], but: str) -> AsyncIterator[l
             agents = [agent for agent in found if agent is not None and agent.id not in given]
             given.update(agent.id for agent in agents)
             yield agents
-            await turns.next(_AGENTS_AT_ONCE)
+            await turns.next(len(page.records))
             after = page.after
             if after is None:
                 break

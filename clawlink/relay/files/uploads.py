@@ -280,11 +280,13 @@ class Uploads:
                 await self._take_length(upload, length)
                 if upload.written is None and upload.content is None:
                     await self._take(upload, parts, size, checksum)
-                    if not upload.complete:
+                    if self._quota.keeps_uploads and not upload.complete:
                         await self._note(upload)
                 else:
+                    came = offset
                     async for part in parts:
-                        self._require_within(upload, size_of(part))
+                        came += size_of(part)
+                        _require_within(upload, came)
             except Refused:
                 if upload.offset == offset:  # neither its bytes nor its length count
                     upload.length = length_before
@@ -315,48 +317,39 @@ class Uploads:
         self, upload: Upload, parts: AsyncIterator[Block], size: int | None, checksum: Checksum | None
     ) -> None:
         buffer = upload.buffer
+        came = buffer.size
         if size is not None:
-            self._require_within(upload, size)
+            _require_within(upload, came + size)
             await buffer.expect(size)
         if checksum is None:
-            new = 0
+            noted = came
             async for part in parts:
-                size = size_of(part)
-                self._require_within(upload, size)
+                came += size_of(part)
+                _require_within(upload, came)
                 await buffer.write(part)
-                new += size
-                if new >= _NOTED_EVERY_BYTES:
+                if self._quota.keeps_uploads and came - noted >= _NOTED_EVERY_BYTES:
                     await self._note(upload)
-                    new = 0
+                    noted = came
             return
         mark = buffer.mark()
         sum = new_hash(checksum.name)
         try:
             async for part in parts:
-                self._require_within(upload, size_of(part))
+                came += size_of(part)
+                _require_within(upload, came)
                 for piece in (part,) if isinstance(part, bytes) else part:
                     sum.update(piece)
                 await buffer.write(part)
             if sum.digest() != checksum.digest:
-                came = base64.b64encode(sum.digest()).decode()
+                found = base64.b64encode(sum.digest()).decode()
                 raise ChecksumMismatch(
-                    f"the part's {checksum.name} is {came}, not what Upload-Checksum says; send it again",
+                    f"the part's {checksum.name} is {found}, not what Upload-Checksum says; send it again",
                     field="Upload-Checksum",
-                    current=came,
+                    current=found,
                 )
         except BaseException:
             buffer.back_to(mark)
             raise
-
-    def _require_within(self, upload: Upload, size: int) -> None:
-        length = upload.offset + size
-        if upload.length is not None and length > upload.length:
-            raise TooLarge(
-                f"the upload has {upload.length} bytes, and with this part it would have {length}",
-                field="Upload-Length",
-                limit=upload.length,
-                actual=length,
-            )
 
     async def _write(self, upload: Upload, owner: Agent) -> None:
         """Make the file. If that is refused, the content stays, and an empty part tries again."""
@@ -418,3 +411,14 @@ class Uploads:
         for upload in list(self._by_id.values()):
             if upload.noted is None:
                 self._forget(upload)
+
+
+def _require_within(upload: Upload, came: int) -> None:
+    """Refuse a part with which this many bytes would have come, if that is more than there are. Raises TooLarge."""
+    if upload.length is not None and came > upload.length:
+        raise TooLarge(
+            f"the upload has {upload.length} bytes, and with this part it would have {came}",
+            field="Upload-Length",
+            limit=upload.length,
+            actual=came,
+        )

@@ -15,6 +15,8 @@ from clawlink.errors import (
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+_DOTS = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|\Z)")
+
 
 def require_key(key: str) -> None:
     """Refuse keys that an address cannot carry, or that would lead out of a folder when used as a file's name."""
@@ -24,7 +26,7 @@ def require_key(key: str) -> None:
         )
     if _CONTROL.search(key):
         raise BadRequest("a file key may not contain control characters", field="file_key")
-    if any(part in (".", "..") for part in re.split(r"[/\\]", key)):
+    if _DOTS.search(key):
         raise BadRequest("a file key may not have '.' or '..' between slashes", field="file_key")
 
 

@@ -62,10 +62,6 @@ def _speaks_tus(serve: Serve) -> Serve:
     return served
 
 
-def _headers(status: int, headers: Mapping[str, str]) -> Reply:
-    return Reply(b"", status, "", headers)
-
-
 def _with(answer: Reply, headers: Mapping[str, str]) -> Reply:
     return Reply(answer.body, answer.status, answer.content_type, {**(answer.headers or {}), **headers})
 
@@ -73,8 +69,10 @@ def _with(answer: Reply, headers: Mapping[str, str]) -> Reply:
 @routes.serves(file_paths.UPLOAD_OPTIONS)
 async def upload_options(relay: Relay, request: Request) -> Reply:
     """Tell the version, the extensions and the limits of tus here."""
-    return _headers(
+    return Reply(
+        b"",
         204,
+        "",
         {
             **_RESUMABLE,
             "Tus-Version": VERSION,
@@ -113,7 +111,7 @@ async def create_upload(relay: Relay, request: Request) -> Reply:
                 await relay.uploads.end(upload)
             raise
     location = file_paths.UPLOAD_OFFSET.url(upload_id=upload.id)
-    return _headers(201, {hdrs.LOCATION: location, **_progress(upload)})
+    return Reply(b"", 201, "", {hdrs.LOCATION: location, **_progress(upload)})
 
 
 @routes.serves(file_paths.UPLOAD_OFFSET)
@@ -130,7 +128,7 @@ async def upload_offset(relay: Relay, request: Request) -> Reply:
     headers |= {"Upload-Defer-Length": "1"} if upload.length is None else {"Upload-Length": str(upload.length)}
     if upload.metadata:
         headers["Upload-Metadata"] = upload.metadata
-    return _headers(200, headers)
+    return Reply(b"", 200, "", headers)
 
 
 @routes.serves(file_paths.UPLOAD_PART)
@@ -146,7 +144,7 @@ async def upload_part(relay: Relay, request: Request) -> Reply:
         raise BadRequest("give the offset of the part: the header Upload-Offset", field="Upload-Offset")
     length = http_files.number(request.headers.get("Upload-Length"), "Upload-Length")
     await _append(relay, request, upload, owner, offset, length, _checksum(request.headers))
-    return _headers(204, _progress(upload))
+    return Reply(b"", 204, "", _progress(upload))
 
 
 def _require_part(request: Request) -> None:
@@ -176,7 +174,7 @@ async def end_upload(relay: Relay, request: Request) -> Reply:
     upload = relay.uploads.get(parameter(request, "upload_id"))
     upload.require_owner(await asking(relay, request, None, otherwise=upload.owner))
     await relay.uploads.end(upload)
-    return _headers(204, {})
+    return Reply(b"", 204, "", {})
 
 
 _METHODS: dict[str, Serve] = {"PATCH": upload_part, "HEAD": upload_offset, "DELETE": end_upload}
