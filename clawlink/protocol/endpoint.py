@@ -52,6 +52,11 @@ class Endpoint:
     quiet: bool = False  # is no sign of life of the acting agent
     registers: bool = False  # without keys of ClawLink 1.1, registers an unknown agent by the way
 
+    @property
+    def shared(self) -> bool:
+        """Return True if pages that ask at nearly the same time may get one answer: see ``SharedAnswers``."""
+        return self.admin and self.method == "GET" and bool(self.use)
+
     @cached_property
     def plain(self) -> bool:
         """Return True if token, Origin and Host are all that a request must show."""

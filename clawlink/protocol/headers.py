@@ -58,6 +58,7 @@ KEY = Header(
     "Makes the request repeatable.",
     {"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_LENGTH},
 )
+SHARED = Header("Cache-Control", "max-age=1: an answer that was made for another reader a second ago will do.")
 LAST_EVENT_ID = Header("Last-Event-ID", "The last event that was read.")
 
 PUT_BLOB = (

@@ -25,7 +25,7 @@ from clawlink.server.auth import Guard
 from clawlink.server.ceiling import ceiling_of, open_files
 from clawlink.server.connection import Server
 from clawlink.server.flow import UnreadReplies
-from clawlink.server.json_endpoint import json_routes
+from clawlink.server.json_endpoint import SharedAnswers, json_routes
 from clawlink.server.live import Live
 from clawlink.server.page_files import Files, PageRoutes
 from clawlink.server.page_sessions import PageSessions
@@ -103,7 +103,8 @@ class App:
         self.push = WebsocketEndpoint(self.relay, self._websockets)
         self._tickets = Tickets(time.monotonic)
         self.events = EventStreams(self._tickets)
-        self._live = Live()
+        self._shared = SharedAnswers()
+        self._live = Live(self._shared.forget)
         self._sessions = None if config.page == OFF else Sessions(steady_clock())
         self._cookie_name = f"clawlink-{self.relay.id[:8]}"
         self._pages = None if self._sessions is None else self._page_sessions(self._sessions)
@@ -154,7 +155,13 @@ class App:
             cookie_name=self._cookie_name,
         )
         served = (route for routes in ALL for route in routes.serving.items())
-        routes = [*json_routes(self.relay), *served, *self.push.routes, *self.events.routes, *self._live.routes]
+        routes = [
+            *json_routes(self.relay, self._shared),
+            *served,
+            *self.push.routes,
+            *self.events.routes,
+            *self._live.routes,
+        ]
         page = None
         if self._pages is not None:
             folders = {name: door.page for name, door in self.doors.items() if door.page is not None}

@@ -6,9 +6,13 @@ endpoint that does more.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from operator import attrgetter
 from typing import Any
+
+from aiohttp import hdrs
 
 from clawlink.domain.agent import Agent
 from clawlink.errors import UnknownAgent
@@ -32,12 +36,68 @@ from clawlink.server.response import Reply, reply, tell_by_the_way
 
 UseCase = Callable[..., Awaitable[Any]]
 
+_MAX_AGE = re.compile(r"max-age=(\d{1,9})", re.ASCII)
+_SHARED_SECONDS = 5
+_SHARED_AT_ONCE = 16
+_SHARED_BYTES = 256 * 1024
 
-def json_routes(relay: Relay) -> Iterator[tuple[Endpoint, Handler]]:
+
+class SharedAnswers:
+    """Answers of the operator's views, each made once for all pages that ask for it at nearly the same time.
+
+    A reader takes one if its ``Cache-Control`` says so with ``max-age``. None is older than the last overview that went
+    out as an event: a page that reads on because of an event sees all that the event tells.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, _Shared] = {}
+
+    def forget(self) -> None:
+        """Drop the answers that were made so far."""
+        self._made.clear()
+
+    async def answer(self, request: Request, make: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Return an answer of the age that the reader takes, or make one."""
+        said = _MAX_AGE.fullmatch(request.headers.get(hdrs.CACHE_CONTROL, ""))
+        if said is None:
+            return await make()
+        if request.path_qs not in self._made and len(self._made) >= _SHARED_AT_ONCE:
+            del self._made[next(iter(self._made))]
+        shared = self._made.setdefault(request.path_qs, _Shared())
+        async with shared.making:
+            now = asyncio.get_running_loop().time()
+            if shared.answer is None or shared.at + min(int(said[1]), _SHARED_SECONDS) <= now:
+                answer = await make()
+                if answer.size > _SHARED_BYTES:
+                    return answer
+                shared.answer, shared.at = answer, now
+            return shared.answer
+
+
+class _Shared:
+    """The last answer to a request, and when its making began."""
+
+    def __init__(self) -> None:
+        self.making = asyncio.Lock()
+        self.answer: Reply | None = None
+        self.at = 0.0
+
+
+def json_routes(relay: Relay, shared: SharedAnswers) -> Iterator[tuple[Endpoint, Handler]]:
     """Give each endpoint that names its use case, with its handler."""
     for endpoint in ENDPOINTS:
         if endpoint.use:
-            yield endpoint, _handler(endpoint, attrgetter(endpoint.use)(relay))
+            serve = _handler(endpoint, attrgetter(endpoint.use)(relay))
+            yield endpoint, _sharing(serve, shared) if endpoint.shared else serve
+
+
+def _sharing(serve: Handler, shared: SharedAnswers) -> Handler:
+    """Let pages share the answers of a handler, which depend on nothing but the address."""
+
+    async def serve_shared(relay: Relay, request: Request) -> Any:
+        return await shared.answer(request, lambda: serve(relay, request))  # type: ignore[arg-type,return-value]
+
+    return serve_shared
 
 
 def _handler(endpoint: Endpoint, use: UseCase) -> Handler:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from msgspec.structs import replace
 
 from clawlink.errors import ClawLinkError, RelayFull
@@ -20,23 +20,27 @@ from clawlink.server.request import Handler, Request, hung_up
 
 MAX_STREAMS = 100
 _STEP_SECONDS = 1.0
-# Streams look at nearly the same time, so that one overview serves all, but not in one turn of the event loop.
-_PLACES = 50
-_APART_SECONDS = 0.004
-_COMMENT_STEPS = 15
+# All streams get the same bytes, a few of them in one turn of the event loop. Pages that read on then come apart, too.
+_AT_ONCE = 5
+_APART_SECONDS = 0.02
+_COMMENT_SECONDS = 15.0
 # A reader that has not taken the written bytes by then does not read.
 _STUCK_SECONDS = 28.0
 _RETRY_SECONDS = 1.0
 _HEADERS = {hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
+_COMMENT = b":\n\n"
 _encoder = msgspec.json.Encoder()
 
 
 class Live:
-    """The event streams of the operator's pages and programs."""
+    """The event streams of the operator's pages and programs. One task looks for all of them."""
 
-    def __init__(self) -> None:
-        self._open = 0
+    def __init__(self, on_news: Callable[[], object]) -> None:
+        """``on_news`` is called before each new overview goes out, and after the last stream."""
+        self._on_news = on_news
+        self._streams: dict[_Stream, None] = {}
         self._encoded: tuple[Overview, bytes, bytes] | None = None
+        self._rounds: asyncio.Task[None] | None = None
 
     @property
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
@@ -45,62 +49,108 @@ class Live:
 
     async def _serve(self, relay: Relay, request: Request) -> web.StreamResponse:
         relay.require_working()
-        if self._open >= MAX_STREAMS:
+        if len(self._streams) >= MAX_STREAMS:
             raise RelayFull(
-                f"{self._open} event streams of the operator are open, and there may be {MAX_STREAMS}; close a page",
+                f"{len(self._streams)} event streams of the operator are open, and there may be {MAX_STREAMS}; "
+                "close a page",
                 limit=MAX_STREAMS,
-                actual=self._open + 1,
+                actual=len(self._streams) + 1,
                 retry_after=_RETRY_SECONDS,
             )
-        self._open += 1
+        stream = _Stream(request, now=asyncio.get_running_loop().time())
+        self._streams[stream] = None
         try:
             request.stay()
             response = web.StreamResponse(headers=_HEADERS)
             await response.prepare(request)
             with contextlib.suppress(ConnectionError):
-                await self._send(relay, request, response)
+                await response.write(b"retry: 1000\n\n")
+                with contextlib.suppress(ClawLinkError):  # a store that does not answer may do so later
+                    stream.send(*await self._event(relay))
+                if self._rounds is None:
+                    self._rounds = asyncio.create_task(self._go_round(relay))
+                await stream.ended
                 await response.write_eof()
         finally:
-            self._open -= 1
+            del self._streams[stream]
+            if not self._streams:
+                self._on_news()
+                if self._rounds is not None:
+                    self._rounds.cancel()
+                    self._rounds = None
         return response
 
-    async def _send(self, relay: Relay, request: Request, response: web.StreamResponse) -> None:
-        """Send each overview that differs from the last one, until the relay drains or the right ends."""
-        await _write(request, response, b"retry: 1000\n\n")
-        sent = b""
-        quiet = 0
-        place = self._open % _PLACES
-        while not (relay.draining or hung_up(request)) and request.may_go_on():
-            with contextlib.suppress(ClawLinkError):  # a store that does not answer may do so later
-                event, facts = self._event(await relay.overviews.overview(OverviewQuery()))
-                if facts != sent:
-                    sent, quiet = facts, 0
-                    await _write(request, response, event)
-            quiet += 1
-            if quiet % _COMMENT_STEPS == 0:
-                await _write(request, response, b":\n\n")
-            await asyncio.sleep(_until_next(asyncio.get_running_loop().time(), place))
+    async def _go_round(self, relay: Relay) -> None:
+        """Send each new overview to all streams, until the last of them ends."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await asyncio.sleep(_STEP_SECONDS - loop.time() % _STEP_SECONDS)
+                event = facts = b""
+                with contextlib.suppress(ClawLinkError):
+                    event, facts = await self._event(relay)
+                for n, stream in enumerate(tuple(self._streams), 1):
+                    stream.look(event, facts, loop.time(), draining=relay.draining)
+                    if n % _AT_ONCE == 0:
+                        await asyncio.sleep(_APART_SECONDS)
+        finally:
+            for stream in self._streams:  # else they would be open, and silent for ever
+                stream.end()
 
-    def _event(self, overview: Overview) -> tuple[bytes, bytes]:
-        """Return an overview as an event, and the facts that make it a new one. Encode it once for all streams."""
+    async def _event(self, relay: Relay) -> tuple[bytes, bytes]:
+        """Return the overview as an event, and the facts that make it a new one. Encode it once for all streams."""
+        overview = await relay.overviews.overview(OverviewQuery())
         if self._encoded is None or self._encoded[0] is not overview:
             event = b"id: %d\nevent: overview\ndata: %b\n\n" % (overview.revision, _encoder.encode(overview))
             facts = _encoder.encode(replace(overview, server_time="", traffic=[]))
+            self._on_news()
             self._encoded = overview, event, facts
         return self._encoded[1], self._encoded[2]
 
 
-def _until_next(now: float, place: int) -> float:
-    """Return the seconds until a stream looks again, by its place among the streams: from 0.5 to 1.5."""
-    wait = _STEP_SECONDS - now % _STEP_SECONDS + place * _APART_SECONDS
-    return wait if wait >= _STEP_SECONDS / 2 else wait + _STEP_SECONDS
+class _Stream:
+    """A response, as far as the rounds concern it. It is written to directly, and never waited for."""
 
+    def __init__(self, request: Request, *, now: float) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._request = request
+        self._in_chunks = request.version >= HttpVersion11
+        self._facts = b""
+        self._sent_at = now
+        self._taken_at = now
 
-async def _write(request: Request, response: web.StreamResponse, data: bytes) -> None:
-    try:
-        await asyncio.wait_for(response.write(data), _STUCK_SECONDS)
-    except asyncio.TimeoutError:
-        transport: Any = request.transport
-        if transport is not None:
-            transport.abort()
-        raise ConnectionResetError("the client does not read") from None
+    def look(self, event: bytes, facts: bytes, now: float, *, draining: bool) -> None:
+        """Send an overview unless its facts went out already, or a comment. End the stream if its time is over.
+
+        A peer that has not taken the last one yet gets none now, and the newest later.
+        """
+        transport: Any = self._request.transport
+        if draining or hung_up(self._request) or not self._request.may_go_on():
+            self.end()
+        elif transport.get_write_buffer_size():
+            if now >= self._taken_at + _STUCK_SECONDS:
+                transport.abort()
+                self.end()
+        else:
+            self._taken_at = now
+            if event and facts != self._facts:
+                self.send(event, facts)
+                self._sent_at = now
+            elif now >= self._sent_at + _COMMENT_SECONDS:
+                self._write(_COMMENT)
+                self._sent_at = now
+
+    def send(self, event: bytes, facts: bytes) -> None:
+        """Send an overview."""
+        self._write(event)
+        self._facts = facts
+
+    def end(self) -> None:
+        """Let the handler end the response."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _write(self, data: bytes) -> None:
+        transport: Any = self._request.transport
+        if not hung_up(self._request):
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._in_chunks else data)

@@ -11,7 +11,7 @@ import msgspec
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.message import KnowledgeBroadcast, Message
 from clawlink.protocol.endpoint import Endpoint
-from clawlink.protocol.headers import OFFSET_TYPE, Header
+from clawlink.protocol.headers import OFFSET_TYPE, SHARED, Header
 from clawlink.protocol.mailbox_replies import DeadLetters, Polled, PolledAndAcked
 from clawlink.protocol.paths import ENDPOINTS
 from clawlink.protocol.replies import Failure, KnowledgeList
@@ -92,7 +92,7 @@ def _operation(endpoint: Endpoint, schema: dict[str, Any], components: dict[str,
                 "schema": {"type": "string"},
             }
         )
-    parameters += map(_header, endpoint.headers)
+    parameters += map(_header, (*endpoint.headers, *((SHARED,) if endpoint.shared else ())))
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "summary": endpoint.summary,

@@ -172,7 +172,7 @@ async def _page(session: aiohttp.ClientSession, url: str, view: str, updates: li
             now = time.monotonic()
             if line.startswith(b"data") and now >= next_at:
                 next_at = now + 2.5
-                async with session.get(url + view) as answer:
+                async with session.get(url + view, headers={"Cache-Control": "max-age=1"}) as answer:
                     await answer.read()
 
 
@@ -198,7 +198,7 @@ async def _send(session: aiohttp.ClientSession, url: str, rate: int, seconds: fl
 async def _show_cost(made: Apart, pages: int, rate: int, seconds: float = 15) -> None:
     """Compare the relay's processor time for a message, without pages and with them."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        views = ("/admin/agents?limit=60", "/admin/tasks?limit=60", "/admin/talks?limit=1000", "/admin/load")
+        views = ("/admin/agents?limit=60", "/admin/tasks?limit=60", "/admin/talks?limit=300", "/admin/load")
         updates, open_pages = [0], []
         for count in (0, pages):
             open_pages = [

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
 from clawlink.protocol.paths import ENDPOINTS
-from clawlink.server import live
+from clawlink.server import json_endpoint, live
 from tests.conftest import Running, Serve
 from tests.server.asks import ok, refused
 
@@ -97,3 +98,55 @@ async def test_there_are_only_so_many_streams(serve: Serve, monkeypatch: Any) ->
         await event(response.content)
         refusal = await refused(relay.get("/admin/events"), 429, "relay_full")
         assert refusal["limit"] == 1
+
+
+async def test_streams_over_http_1_0_have_no_chunks(serve: Serve) -> None:
+    relay = await serve()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(relay.url.rpartition(":")[2]))
+    writer.write(b"GET /admin/events HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+    assert b"chunked" not in (await reader.readuntil(b"\r\n\r\n")).lower()
+    assert (await event(reader))[1]["agents_online"] == 0
+    await relay.register("Ann", agent_id="a")
+    assert (await event(reader))[1]["agents_online"] == 1
+    writer.close()
+
+
+async def test_all_streams_get_the_same_news(serve: Serve) -> None:
+    relay = await serve()
+    async with contextlib.AsyncExitStack() as stack:
+        streams = [
+            (await stack.enter_async_context(relay.session.get(relay.url + "/admin/events"))).content for _ in range(12)
+        ]
+        for stream in streams:
+            await event(stream)
+        await relay.register("Ann", agent_id="a")
+        assert [(await event(stream))[1]["agents_online"] for stream in streams] == [1] * 12
+
+
+async def test_a_reader_may_share_an_answer_until_an_event_tells_of_more(serve: Serve, monkeypatch: Any) -> None:
+    monkeypatch.setattr(json_endpoint, "_SHARED_SECONDS", 10**9)
+    relay = await serve()
+    shares = {"Cache-Control": "max-age=999999999"}
+
+    async def agents(headers: dict[str, str]) -> int:
+        return int((await ok(relay.get("/admin/agents", headers=headers)))["count"])
+
+    assert await agents(shares) == 0
+    await relay.register("Ann", agent_id="a")
+    assert [await agents(h) for h in (shares, {}, {"Cache-Control": "no-cache"})] == [0, 1, 1]
+    assert await agents({"Cache-Control": "max-age=0"}) == 1
+    async with relay.session.get(relay.url + "/admin/events") as response:
+        _, first = await event(response.content)
+        await agents(shares)
+        await relay.register("Bob", agent_id="b")
+        while first["agents_online"] < 2:
+            _, first = await event(response.content)
+        assert await agents(shares) == 2
+
+
+async def test_an_answer_is_shared_by_those_alone_that_may_look(serve: Serve) -> None:
+    relay = await serve(token="t", admin_token="boss")
+    shares = {"Cache-Control": "max-age=5"}
+    await ok(relay.get("/admin/overview", headers={"Authorization": "Bearer boss", **shares}))
+    await refused(relay.get("/admin/overview", headers=shares), 401, "not_authenticated")
+    await refused(relay.get("/admin/overview", headers={"Authorization": "Bearer t", **shares}), 403, "not_allowed")

@@ -4,6 +4,7 @@ import { asked, go, More, Search } from "./lists.js";
 import { address, Ago, AgentLink, count, one, Said, Sender, State, t, Table, Trouble, useData } from "./parts.js";
 
 const SHOWN = 16; // agents in the matrix
+const MOST_PAIRS = 300; // of which it is made
 
 // The lines of a talk. Texts of agents are only ever text.
 export function Lines({ lines }) {
@@ -56,7 +57,7 @@ function Matrix({ pairs }) {
 }
 
 export function Conversations({ query }) {
-  const pairs = useData(`admin/talks${asked({ agent: query.agent, limit: 1000 }, ["agent", "limit"])}`);
+  const pairs = useData(`admin/talks${asked({ agent: query.agent, limit: MOST_PAIRS }, ["agent", "limit"])}`);
   const set = (change) => go("conversations", { ...query, limit: null, ...change });
   const found = pairs.data && pairs.data.talks.filter((pair) => !query.with || [pair.from_agent, pair.to_agent].includes(query.with));
   return html`<article><h1>${t("conversations")}</h1>

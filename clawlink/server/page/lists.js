@@ -59,11 +59,11 @@ function useRows(path, take, atTop) {
     if (now.current.path === next.path) set((now.current = next));
   };
   if (now.current.path !== path) now.current = fresh();
-  const read = async (after) => {
+  const read = async (after, again = false) => {
     const limit = after === null ? FIRST : NEXT;
     const query = new URLSearchParams({ limit, ...(after !== null && { after }) });
     keep({ ...now.current, path, busy: true });
-    await ask(`${path}${path.includes("?") ? "&" : "?"}${query}`).then(
+    await ask(`${path}${path.includes("?") ? "&" : "?"}${query}`, undefined, "GET", again).then(
       (found) => {
         const before = after === null ? [] : now.current.rows;
         keep({ path, rows: before.concat(take(found)), next: found.next ?? null, error: null, busy: false, whole: true });
@@ -71,8 +71,8 @@ function useRows(path, take, atTop) {
       (error) => keep({ ...now.current, path, error, busy: false }),
     );
   };
-  usePaced(async () => {
-    if (!now.current.whole || atTop.current) await read(null);
+  usePaced(async (again) => {
+    if (!now.current.whole || atTop.current) await read(null, again);
   }, path);
   const more = () => {
     const { busy, next, error } = now.current;

@@ -104,9 +104,17 @@ export function named(code, words) {
   return language !== "en" && `error.${code}` in en ? `${t(`error.${code}`)}（${words}）` : words;
 }
 
-export async function ask(path, body, method = "POST") {
+// A page that reads again takes an answer that the relay made for another page, unless the page itself has just acted. Such
+// an answer is never older than the event that made the page read.
+const SHARED = "max-age=1";
+const ACTED_MS = 5000;
+let acted = -ACTED_MS;
+
+export async function ask(path, body, method = "POST", again = false) {
   const options = { credentials: "same-origin", headers: {} };
+  if (again && performance.now() > acted + ACTED_MS) options.headers["Cache-Control"] = SHARED;
   if (body !== undefined) {
+    acted = performance.now();
     options.method = method;
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
@@ -167,7 +175,8 @@ export const Live = createContext({ overview: null, open: false });
 const PACE_MS = 2500;
 const PART = 20;
 
-// Call ``read`` at once for another ``key``, and again, at that pace, whenever something in the relay has changed.
+// Call ``read`` at once for another ``key``, and again, at that pace, whenever something in the relay has changed. It is told
+// whether it reads again.
 export function usePaced(read, key) {
   const { overview } = useContext(Live);
   const revision = overview ? `${overview.started_at} ${overview.revision}` : "";
@@ -175,19 +184,19 @@ export function usePaced(read, key) {
   its.current.read = read;
   useEffect(() => {
     const here = its.current;
-    const run = async () => {
+    const run = async (again) => {
       here.timer = null;
       here.at = performance.now();
-      await here.read();
+      await here.read(again);
       here.took = performance.now() - here.at;
     };
     if (here.key !== key) {
       clearTimeout(here.timer);
       here.key = key;
-      run();
+      run(false);
     } else if (here.timer === null) {
       const next = here.at + Math.max(PACE_MS, PART * here.took);
-      here.timer = setTimeout(run, Math.max(0, next - performance.now()));
+      here.timer = setTimeout(run, Math.max(0, next - performance.now()), true);
     }
   }, [key, revision]);
   useEffect(() => () => clearTimeout(its.current.timer), []);
@@ -198,9 +207,9 @@ export function useData(path) {
   const [state, set] = useState({ path: null, data: null, error: null });
   const wanted = useRef(path);
   wanted.current = path;
-  usePaced(async () => {
+  usePaced(async (again) => {
     const keep = (next) => wanted.current === path && set(next);
-    await ask(path).then(
+    await ask(path, undefined, "GET", again).then(
       (data) => keep({ path, data, error: null }),
       (error) => keep((old) => ({ path, data: old.path === path ? old.data : null, error })),
     );
