@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "./htm-preact.js";
 import { Unlock } from "./acting.js";
 import { changes } from "./diff.js";
-import { asked, go, List, Search } from "./lists.js";
+import { asked, go, List, NAMED, Search } from "./lists.js";
 import { address, Ago, AgentLink, bytes, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
 
 const MOST_SHOWN = 256 * 1024; // bytes of a version that the page shows as text
@@ -13,7 +13,7 @@ const content = (key, version) => `admin/file-content/${encodeURIComponent(key)}
 const Lock = ({ lock, brief = false }) => html`${brief ? null : t("locked")} <${AgentLink} id=${lock.holder} /> ${t("locked.until")} <${Ago} at=${lock.until} />${" "}
   <${Said} text=${lock.note} />`;
 
-export const FILE_HEADS = () => [[t("file"), 18], [t("version"), 5], [t("size"), 6], [t("editor"), 9], [t("written"), 8], [t("for"), 8], [t("lock"), 26]];
+export const FILE_HEADS = () => [[t("file"), 18], [t("version"), 5, NAMED], [t("size"), 6], [t("editor"), 9], [t("written"), 8], [t("for"), 8, NAMED], [t("lock"), 26, NAMED]];
 
 export const fileRow = (file) => html`
   <td><a href=${one("files", file.file_key)} data-row><${Said} text=${file.file_key} /></a></td>

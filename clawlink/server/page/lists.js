@@ -2,7 +2,9 @@
 import { html, Component, useEffect, useRef, useState } from "./htm-preact.js";
 import { address, ask, count, language, t, Trouble, usePaced } from "./parts.js";
 
-const ROW = 38; // pixels, as in style.css
+// The height of a row in pixels, as in style.css: on a phone a row is a card.
+const phone = matchMedia("(max-width: 40rem)");
+const tall = () => (phone.matches ? 98 : 38);
 const SPARE = 6; // rows drawn above and below those in sight
 const FIRST = 60;
 const NEXT = 300;
@@ -99,23 +101,41 @@ addEventListener("resize", () => {
   height = innerHeight;
 });
 
+// What a phone shows of a column: the cell alone, its name too, or nothing.
+export const NAMED = "named";
+export const LEFT_OUT = "left out";
+
+const onPhone = (heads) =>
+  Object.fromEntries(
+    heads.flatMap(([name, , shown], n) => [
+      ...(shown === NAMED ? [[`--head${n + 1}`, JSON.stringify(name)]] : []),
+      ...(shown === LEFT_OUT ? [[`--show${n + 1}`, "none"]] : []),
+    ]),
+  );
+
 // A list of any length: the rows in sight are drawn, and more are read near the end. ``heads`` are names and widths of
-// columns, ``row`` gives the cells of a row, and ``id`` the key of it.
+// columns, and what a phone shows of them. ``row`` gives the cells of a row, and ``id`` the key of it.
 export function List({ path, take, heads, row, id, empty, above = null }) {
   const place = useRef(null);
   const atTop = useRef(true);
   const [first, look] = useState(0);
+  const [size, turn] = useState(tall());
   const [state, more] = useRows(path, take, atTop);
   const { rows, error } = state;
   useEffect(() => look(0), [path]);
   useEffect(() => {
+    const turned = () => turn(tall());
+    phone.addEventListener("change", turned);
+    return () => phone.removeEventListener("change", turned);
+  }, []);
+  useEffect(() => {
     const moved = () => {
       if (!place.current) return;
       const above = Math.max(0, -place.current.getBoundingClientRect().top);
-      const at = Math.floor(above / ROW);
+      const at = Math.floor(above / size);
       atTop.current = at < FIRST / 2;
       look((old) => (Math.abs(old - at) >= SPARE / 3 || at < SPARE ? at : old));
-      if ((rows.length - at) * ROW < 3 * height) more();
+      if ((rows.length - at) * size < 3 * height) more();
     };
     const soon = requestAnimationFrame(moved); // not now: new rows are not laid out yet
     addEventListener("scroll", moved, { passive: true });
@@ -125,24 +145,24 @@ export function List({ path, take, heads, row, id, empty, above = null }) {
       removeEventListener("scroll", moved);
       removeEventListener("resize", moved);
     };
-  }, [path, rows.length, state.next]);
+  }, [path, rows.length, state.next, size]);
   if (!state.whole) return html`<${Trouble} state=${{ data: null, error }} />`;
   const begin = Math.max(0, first - SPARE);
-  const shown = Math.ceil(height / ROW) + 2 * SPARE;
-  const gap = (tall) => tall > 0 && html`<tr aria-hidden="true" class="gap"><td colspan=${heads.length} style=${{ height: `${tall}px` }}></td></tr>`;
+  const shown = Math.ceil(height / size) + 2 * SPARE;
+  const gap = (n) => n > 0 && html`<tr aria-hidden="true" class="gap"><td colspan=${heads.length} style=${{ height: `${n * size}px` }}></td></tr>`;
   return html`<div><${Trouble} state=${{ data: rows, error }} />
     ${above && above(rows)}
     ${rows.length === 0 && state.next === null
       ? html`<p class="empty">${empty}</p>`
       : html`<div class="scroll" tabindex="0" role="region" aria-label=${heads.map(([name]) => name).filter(Boolean).join(", ")}>
-    <table class="rows" aria-rowcount=${state.next === null ? rows.length + 1 : -1}>
+    <table class="rows" style=${onPhone(heads)} aria-rowcount=${state.next === null ? rows.length + 1 : -1}>
       <thead><tr>${heads.map(([name, width]) => html`<th scope="col" style=${{ width: `${width}rem` }}>${name}</th>`)}</tr></thead>
       <tbody ref=${place}>
-        ${gap(begin * ROW)}
+        ${gap(begin)}
         ${rows.slice(begin, begin + shown).map(
           (one, n) => html`<${Row} key=${id(one)} one=${one} at=${begin + n + 2} row=${row} inLanguage=${language} />`,
         )}
-        ${gap((rows.length - begin - shown) * ROW)}
+        ${gap(rows.length - begin - shown)}
       </tbody>
     </table>
   </div>`}

@@ -2,11 +2,12 @@
 import { html, useEffect, useState } from "./htm-preact.js";
 import { Lines } from "./conversations.js";
 import { FILE_HEADS, fileRow } from "./files.js";
-import { asked } from "./lists.js";
+import { asked, LEFT_OUT, NAMED } from "./lists.js";
 import { address, Ago, AgentLink, ask, count, nameOf, one, Progress, Said, State, t, Table, TaskLink, Trouble, useData } from "./parts.js";
 
 export const TASK_HEADS = () => [
-  [t("task"), 20], [t("status"), 8], [t("requester"), 9], [t("assignee"), 9], [t("progress"), 14], [t("attempts"), 6], [t("stored"), 8],
+  [t("task"), 20], [t("status"), 8], [t("requester"), 9, NAMED], [t("assignee"), 9, NAMED], [t("progress"), 14], [t("attempts"), 6, LEFT_OUT],
+  [t("stored"), 8],
 ];
 
 export const taskRow = (task) => html`

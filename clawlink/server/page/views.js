@@ -2,7 +2,7 @@
 import { html, useContext, useState } from "./htm-preact.js";
 import { RedriveAll, Rename, TaskActs } from "./acting.js";
 import { AgentMore, Family, TASK_HEADS, taskRow } from "./related.js";
-import { asked, Choice, go, List, Search } from "./lists.js";
+import { asked, Choice, go, LEFT_OUT, List, NAMED, Search } from "./lists.js";
 import {
   address, Ago, AgentLink, ask, count, ENDED, Kind, learn, Live, one, OPEN, Progress, Said, Sender, State, t, Table, TaskLink, Trouble, useData,
 } from "./parts.js";
@@ -23,7 +23,7 @@ export function Agents({ query }) {
     <${List} path=${`admin/agents${asked(query, ["status", "text"])}`} take=${takeAgents}
       id=${(agent) => agent.agent_id} empty=${t("empty.agents")}
       heads=${[
-        [t("agent"), 13], [t("presence"), 6], [t("last_seen"), 8], [t("messages"), 7], [t("open_tasks"), 8],
+        [t("agent"), 13], [t("presence"), 6], [t("last_seen"), 8], [t("messages"), 7, NAMED], [t("open_tasks"), 8, NAMED],
         [t("works_on"), 24], [t("capabilities"), 12],
       ]}
       row=${(agent) => html`
@@ -136,7 +136,8 @@ export function DeadLetters({ query, session }) {
       empty=${t("empty.dead_letters")}
       above=${(rows) => !session.read_only && rows.length > 1 && html`<p class="above"><button onClick=${() => back(rows)}>${t("put_these_back")}</button></p>`}
       heads=${[
-        [t("message"), 16], [t("mailbox"), 8], [t("kind"), 9], [t("from"), 8], [t("reason"), 14], [t("attempts"), 6], [t("dead"), 8],
+        [t("message"), 16], [t("mailbox"), 8, NAMED], [t("kind"), 9], [t("from"), 8, NAMED], [t("reason"), 14], [t("attempts"), 6, LEFT_OUT],
+        [t("dead"), 8],
         ...(session.read_only ? [] : [[t("act"), 8]]),
       ]}
       row=${(letter) => html`
@@ -300,7 +301,7 @@ export function Audit() {
     <p>${t("audit.why")}</p>
     <${List} path="admin/audit" take=${(found) => found.entries} empty=${t("empty.audit")}
       id=${(entry) => `${entry.at} ${entry.act} ${entry.target}`}
-      heads=${[[t("when"), 8], [t("act"), 13], [t("target"), 20], [t("from"), 9], [t("right"), 12]]}
+      heads=${[[t("when"), 8], [t("act"), 13], [t("target"), 20], [t("from"), 9, NAMED], [t("right"), 12]]}
       row=${(entry) => html`
         <td><${Ago} at=${entry.at} /></td>
         <td>${t(`act.${entry.act}`)}</td>
