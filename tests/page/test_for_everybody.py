@@ -87,10 +87,42 @@ def test_a_phone_has_all_of_a_table_in_sight_or_shows_that_there_is_more(browser
             assert watched.page.evaluate(hidden) == 0, view
         watched.show(filled.url, "conversations")
         assert watched.page.evaluate(named) == '"To"'
-        for view in ("tasks?status=open", "files", "dead-letters", "agents"):
-            watched.show(filled.url, view)
-            for box in watched.page.query_selector_all("div.scroll"):
-                assert "gradient" in box.evaluate("(box) => getComputedStyle(box).backgroundImage"), view
+        watched.show(filled.url, "conversations")
+        for box in watched.page.query_selector_all("div.scroll"):
+            assert "gradient" in box.evaluate("(box) => getComputedStyle(box).backgroundImage")
+
+
+def test_a_phone_shows_a_long_list_as_cards_of_one_height(browser: Browser, filled: Filled) -> None:
+    outside = """[...document.querySelectorAll("main table.rows td:not(:empty)")].filter((td) => {
+        const row = td.parentElement.getBoundingClientRect(), cell = td.getBoundingClientRect();
+        const seen = cell.height > 0 && !td.parentElement.matches(".gap");
+        return seen && (cell.left < row.left || cell.right > row.right + 1 || cell.top >= row.bottom);
+    }).map((td) => td.textContent)"""
+    heights = "[...new Set([...document.querySelectorAll('main table.rows tbody tr')].map((tr) => tr.offsetHeight))]"
+    wide = "[...document.querySelectorAll('main .scroll')].filter((box) => box.scrollWidth > box.clientWidth).length"
+    for language in ("en-US", "zh-CN"):
+        with opened(browser, filled.url, viewport={"width": 360, "height": 740}, locale=language) as watched:
+            for view in ("agents", "tasks?status=open", "files"):
+                watched.show(filled.url, view)
+                assert watched.page.evaluate(heights) == [98], (language, view)
+                assert watched.page.evaluate(wide) == 0, (language, view)
+                assert watched.page.evaluate(outside) == [], (language, view)
+            watched.page.set_viewport_size({"width": 1280, "height": 800})
+            watched.page.wait_for_function(f"{heights}.join() === '38'")
+
+
+def test_hints_and_exact_times_need_no_pointer(browser: Browser, filled: Filled) -> None:
+    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "locale": "en-US"}
+    with opened(browser, filled.url, **phone) as watched:
+        watched.show(filled.url, "overview")
+        assert "Mailboxes with messages whose agents" in watched.page.inner_text("main")
+        watched.show(filled.url, "agents/a")
+        time = watched.page.locator("dl.facts time").first
+        assert "ago" in time.inner_text()
+        time.tap()
+        watched.page.wait_for_function("/20\\d\\d.*:/.test(document.querySelector('dl.facts time').innerText)")
+        time.tap()
+        watched.page.wait_for_function("/ago/.test(document.querySelector('dl.facts time').innerText)")
 
 
 def test_no_head_of_a_list_runs_into_the_next_one(browser: Browser, filled: Filled) -> None:

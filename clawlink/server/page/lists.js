@@ -101,13 +101,15 @@ addEventListener("resize", () => {
   height = innerHeight;
 });
 
-// What a phone shows of a column: the cell alone, its name too, or nothing.
+// What a phone shows of a column: the cell alone, its name too, or nothing. There a narrow column has half a line at most.
 export const NAMED = "named";
 export const LEFT_OUT = "left out";
+const WIDE = 12;
 
 const onPhone = (heads) =>
   Object.fromEntries(
-    heads.flatMap(([name, , shown], n) => [
+    heads.flatMap(([name, width, shown], n) => [
+      ...(width >= WIDE ? [[`--most${n + 1}`, "100%"]] : []),
       ...(shown === NAMED ? [[`--head${n + 1}`, JSON.stringify(name)]] : []),
       ...(shown === LEFT_OUT ? [[`--show${n + 1}`, "none"]] : []),
     ]),

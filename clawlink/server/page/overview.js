@@ -3,7 +3,8 @@ import { html, useContext, useEffect, useState } from "./htm-preact.js";
 import { address, Ago, AgentLink, count, Live, nameOf, OPEN, painted, Said, t, Table } from "./parts.js";
 
 const Tile = ({ name, value, to, alarm, why = null }) =>
-  html`<a class=${`tile${alarm && value ? " alarm" : ""}`} href=${to} title=${why}><b>${count(value)}</b><span>${name}</span></a>`;
+  html`<a class=${`tile${alarm && value ? " alarm" : ""}`} href=${to} title=${why}><b>${count(value)}</b><span>${name}</span>
+    ${why && html`<small>${why}</small>`}</a>`;
 
 // Numbers whose names alone do not say what they count.
 const EXPLAINED = ["unserved_pools", "unread_mailboxes", "unwoken_agents", "stuck_records"];

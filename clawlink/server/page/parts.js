@@ -267,8 +267,9 @@ const UNITS = [
   [Infinity, "day", 86400],
 ];
 
-// How long ago a time is, or how far ahead. The exact time stands there once a pointer comes.
+// How long ago a time is, or how far ahead. A pointer over it has the exact time beside it, a tap or a click in its place.
 export function Ago({ at }) {
+  const [whole, turn] = useState(false);
   if (!at) return html`<span class="none">–</span>`;
   const seconds = Math.round((Date.parse(at) - Date.now()) / 1000);
   const [, unit, size] = UNITS.find(([most]) => Math.abs(seconds) < most);
@@ -277,7 +278,8 @@ export function Ago({ at }) {
   const tell = (event) => {
     event.currentTarget.title = exact(new Date(at));
   };
-  return html`<time dateTime=${at} onPointerEnter=${tell}>${seconds > 0 ? t(`in.${words}`, { n }) : t(`ago.${words}`, { n })}</time>`;
+  const shown = whole ? exact(new Date(at)) : t(`${seconds > 0 ? "in" : "ago"}.${words}`, { n });
+  return html`<time dateTime=${at} onPointerEnter=${tell} onClick=${() => turn(!whole)}>${shown}</time>`;
 }
 
 export const State = ({ name }) => html`<span class=${`state ${name}`}>${t(`state.${name}`)}</span>`;
