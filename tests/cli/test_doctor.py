@@ -71,6 +71,26 @@ def test_all_is_well(run: Run, call: Run, me: str) -> None:
     assert checks(call("doctor", "--json")).failed == []
 
 
+def test_of_several_relays_each_is_checked_and_one_that_is_away_is_a_warning(call: Run, relay: str, me: str) -> None:
+    away = "http://127.0.0.1:1"
+    told = call("--relay", f"{away},{relay}", "doctor", "--json")
+    found = checks(told)
+    assert (found.code, found.failed) == (0, [])
+    connections = [check for check in told.json["checks"] if check["name"] == "connection"]
+    assert [check["status"] for check in connections] == ["warn", "ok"]
+    assert connections[0]["fix"] == "clawlink serve --port 1"
+    assert connections[1]["detail"].startswith(relay)
+    assert found.status("agent") == "ok"
+    none = checks(call("--relay", f"{away},http://127.0.0.1:2", "doctor", "--json"))
+    assert (none.code, none.failed) == (3, ["connection", "identity"])
+
+
+def test_several_relays_that_share_no_store_are_a_fault(call: Run, relay: str, own_relay: Relays) -> None:
+    found = checks(call("--relay", f"{relay},{own_relay()}", "doctor", "--json"))
+    assert found.status("store") == "FAIL"
+    assert "CLAWLINK_STORE" in found.fix("store")
+
+
 def test_nothing_listens(call: Run) -> None:
     found = checks(call("--relay", "http://127.0.0.1:1", "doctor", "--json"))
     assert (found.code, found.failed) == (3, ["connection", "identity"])

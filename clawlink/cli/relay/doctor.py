@@ -74,12 +74,20 @@ def _checks(ctx: Context) -> Iterator[Check]:
         yield address
         if address.status != "ok":
             continue
-        connection = _check_connection(where, ctx.timeout)
-        yield connection
-        if connection.status == "ok":
-            for check in _check_relay(ctx, where, client):
+        relays = [where._replace(relay=relay) for relay in where.relay.split(",")]
+        connections = [_check_connection(relay, ctx.timeout) for relay in relays]
+        some_answer = any(connection.status == "ok" for connection in connections)
+        for relay, connection in zip(relays, connections, strict=True):
+            if connection.status != "ok":  # commands go on at another relay
+                yield connection._replace(status="warn", exit=Exit.DONE) if some_answer else connection
+                continue
+            detail = connection.detail if len(relays) == 1 else f"{relay.relay} {connection.detail}"
+            yield connection._replace(detail=detail)
+            for check in _check_relay(ctx, relay, client if len(relays) == 1 else ctx.connect(relay)):
                 relay_answers = relay_answers or (check.name == "token" and check.status == "ok")
                 yield check
+        if len(relays) > 1:
+            yield from _check_mesh(ctx, relays)
     yield identity
     if relay_answers and where.saved is not None:
         yield _check_agent(ctx, client)
@@ -256,6 +264,19 @@ def _check_relay(ctx: Context, where: Where, client: Client) -> Iterator[Check]:
         yield Check("proxy", "warn", "the relay is behind a proxy it was not told of: no limit by address holds", fix)
     yield _check_version(info)
     yield _check_clock(info, middle)
+
+
+def _check_mesh(ctx: Context, relays: list[Where]) -> Iterator[Check]:
+    """Look whether several relays have one store: all that answer are one relay to agents then."""
+    from clawlink.errors import ClawLinkError
+
+    ids: dict[str, str] = {}
+    for relay in relays:
+        with contextlib.suppress(ClawLinkError):
+            ids.setdefault(ctx.connect(relay).health().relay_id, relay.relay)
+    if len(ids) > 1:
+        fix = "clawlink serve   at each of them, with the same CLAWLINK_STORE and --store-prefix"
+        yield Check("store", "FAIL", f"{' and '.join(ids.values())} do not share a store", fix, Exit.FAILED)
 
 
 def _fix_of(error: ClawLinkError, where: Where) -> str:
