@@ -181,9 +181,10 @@ async def open_mesh(config: ServerConfig, url: str) -> Mesh:
     """Join the mesh of a configuration. Raises ClawLinkError, StoreError."""
     try:
         from clawlink.store.valkey.mesh import Mesh
-    except ImportError:
+    except ImportError as error:
+        missing = f" ({error})" if error.name not in ("redis", "hiredis") else ""
         raise ClawLinkError(
-            f"--store needs the package redis; in a checkout of ClawLink: {extra_command('redis')}"
+            f"--store needs the package redis{missing}; in a checkout of ClawLink: {extra_command('redis')}"
         ) from None
     return await Mesh.open(
         url,

@@ -151,6 +151,8 @@ async def test_a_server_behind_tls_is_trusted_by_its_authority_alone(valkey: Ser
         mesh = await Mesh.open(f"rediss://{address}?ssl_ca_certs={CERT}", prefix="tls", steady=steady_clock())
         assert (await mesh.leads())[0]
         await mesh.close()
+        with pytest.raises(StoreError, match=r"cannot read /nowhere/ca\.pem, the ssl_ca_certs of the address"):
+            await Mesh.open(f"rediss://{address}?ssl_ca_certs=/nowhere/ca.pem", steady=steady_clock())
         for url in (f"rediss://{address}", f"redis://{address}"):
             with pytest.raises(StoreError, match="cannot be used"):
                 await Mesh.open(url, steady=steady_clock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 from collections import Counter
 from typing import Any
@@ -17,6 +18,8 @@ from clawlink.store.valkey.link import LinkError
 
 ANSWER_SECONDS = 3.0
 _CONNECT_SECONDS = 2.0
+# Options of an address that name files. The errors of TLS do not say which file they mean.
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 Place = tuple[Any, ...]
 """A host and a port; nothing for a socket of this machine."""
@@ -82,6 +85,10 @@ class Primary:
 
     async def find(self) -> None:
         """Look for the server that takes the writes. Raises NoPrimary."""
+        for option in _FILES:
+            path = self._options.get(option)
+            if path and not os.access(path, os.R_OK):
+                raise NoPrimary(f"this account cannot read {path}, the {option} of the address")
         asked = list(dict.fromkeys((self.place, *self._given, *self._nodes)))
         said = await asyncio.gather(*(self._ask(place) for place in asked))
         masters = Counter(one.master for one in said if one.master is not None)
