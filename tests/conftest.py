@@ -251,8 +251,8 @@ async def serve(store_kind: str, request: pytest.FixtureRequest) -> AsyncIterato
         joined = mesh if isinstance(mesh, Mesh) else None
         if joined is None and (mesh is not None or (store_kind == "valkey" and store is None)):
             server: valkey.Server = request.getfixturevalue("valkey")
-            blobs = config.blobs or str(request.getfixturevalue("tmp_path"))
             prefix = mesh if isinstance(mesh, str) else next(_MESHES)
+            blobs = config.blobs or str(request.getfixturevalue("tmp_path") / f"blobs-{prefix}")
             joined = await Mesh.open(server.url, prefix=prefix, blobs=blobs, steady=steady_clock())
             meshes.append(joined)
         own = None if data or joined else store or make_store(store_kind)

@@ -321,8 +321,36 @@ async def test_contents_that_no_file_names_go_and_others_stay(
 
 
 def files_below(folder: Path) -> int:
-    """Return how many files there are."""
-    return len([path for path in folder.rglob("*") if path.is_file()])
+    """Return how many contents there are."""
+    return len([path for path in folder.rglob("*") if path.is_file() and path.name != "mesh"])
+
+
+async def test_a_folder_that_is_not_that_of_the_mesh_is_refused(valkey: Server, tmp_path: Path) -> None:
+    async def open_with(prefix: str, folder: Path | None) -> Mesh:
+        return await Mesh.open(
+            valkey.url, prefix=prefix, blobs=None if folder is None else str(folder), steady=steady_clock()
+        )
+
+    async def why(prefix: str, folder: Path) -> str:
+        with pytest.raises(StoreError) as refused:
+            await open_with(prefix, folder)
+        return refused.value.message
+
+    shared, empty = tmp_path / "shared", tmp_path / "not-mounted"
+    opened = [await open_with("folder", None), await open_with("folder", shared), await open_with("folder", shared)]
+    assert [mesh.warnings for mesh in opened] == [[], [], []]
+    opened.append(await open_with("folder", None))
+    assert "other relays of this mesh have --blobs" in opened[-1].warnings[0]
+    said = await why("folder", empty)
+    assert f"{empty / 'mesh'} is missing" in said
+    assert "contents of another mesh" in await why("another", shared)
+    (empty / "mesh").write_text(said.split()[-4] + "\n")  # as it says
+    opened.append(await open_with("folder", empty))
+    file = tmp_path / "file"
+    file.touch()
+    assert "cannot be used" in await why("third", file)
+    for mesh in opened:
+        await mesh.close()
 
 
 async def test_clients_of_a_relay_that_ends_go_on_at_the_other(serve: Serve, tmp_path: Path) -> None:

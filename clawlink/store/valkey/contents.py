@@ -22,6 +22,7 @@ from clawlink.store.base import Failed, Full
 from clawlink.store.blobs import LocalBlobs
 from clawlink.store.contents import Reader
 from clawlink.store.valkey.scripts import FORGET_CONTENT, KEEP_CONTENT
+from clawlink.store.valkey.server import StoreError
 from clawlink.store.valkey.store import ValkeyStore
 from clawlink.store.valkey.wire import Wire
 
@@ -36,6 +37,9 @@ _PIECE_BYTES = 1024 * 1024
 _WAIT_SECONDS = 0.05
 _TRIES = 200
 _PAGE = 500
+# The file by which relays know that they have the same folder.
+_MARK = "mesh"
+_NO_FOLDER = "other relays of this mesh have --blobs; this one can neither read nor take files over 1 MiB without it"
 
 
 class SharedBlobs:
@@ -91,6 +95,35 @@ class SharedBlobs:
 
     def close(self) -> None:
         self._drafts.close()
+
+    # -- the folder --------------------------------------------------------------------------------------------------
+
+    async def join(self, mark: str) -> str | None:
+        """Compare the folder's mark with that of the mesh. The first relay with a folder writes it.
+
+        Return a sentence if only other relays have a folder. Raises StoreError, Failed.
+        """
+        meta = f"{self._store.base}:meta"
+        first = await self._wire.call("HGET", meta, "folder") is None
+        if self.folder is None:
+            return None if first else _NO_FOLDER
+        path = self.folder / _MARK
+        try:
+            found = await asyncio.to_thread(_marked, path, mark if first else None)
+        except OSError as error:
+            raise StoreError(f"--blobs {self.folder} cannot be used: {error.filename}: {error.strerror}") from None
+        if found is None:
+            raise StoreError(
+                f"--blobs {self.folder} is not the folder of this mesh, for {path} is missing; mount the folder that "
+                f"the other relays have, or, if it is lost, write {mark} into that file"
+            )
+        if found != mark:
+            raise StoreError(
+                f"--blobs {self.folder} has contents of another mesh, for {path} is not {mark}; give each mesh a "
+                "folder of its own, or write that into the file if no other mesh has the folder any more"
+            )
+        await self._wire.call("HSET", meta, "folder", 1)
+        return None
 
     # -- where they lie ----------------------------------------------------------------------------------------------
 
@@ -254,6 +287,17 @@ class SharedReader:
         """Let go of its file."""
         if self._file is not None:
             self._file.close()
+
+
+def _marked(path: Path, mark: str | None) -> str | None:
+    """Return the mark of a folder to which this process can write; None if there is none, and none to be written."""
+    private.make_folder(path.parent)
+    with private.Replacement(path.parent, b"") as new, contextlib.suppress(FileNotFoundError):
+        if mark is not None and not path.exists():
+            new.fill(mark.encode("ascii"))
+            new.put(path)
+        return path.read_text("ascii", "replace").strip()
+    return None
 
 
 def _read_at(file: Any, start: int, size: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -134,6 +135,8 @@ class Mesh:
         await self._wire.call("HSETNX", meta, "secret", secrets.token_urlsafe(_SECRET_BYTES))
         self.secret = await self._wire.call("HGET", meta, "secret")
         await self.clock.follow(self._wire)
+        if (missing := await self.blobs.join(hashlib.sha256(b"folder\0" + self.secret).hexdigest()[:32])) is not None:
+            self.warnings.append(missing)
         await self.blobs.count()
         if (lost := loss(self._wire.primary.facts, await self._snapshots())) is not None:
             self.warnings.append(lost)

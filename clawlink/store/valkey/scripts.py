@@ -17,7 +17,8 @@ going:SHA-256     there while a relay removes that content from the folder
 reading:FILE      the relay that hands out a file which only one may read
 lead              the relay that looks after the records
 lease:NAME        the token of the relay that has this lease
-meta              hash: layout, secret, when a relay was there last (alive), the last token of each lease (lease:NAME)
+meta              hash: layout, secret, when a relay was there last (alive), the last token of each lease (lease:NAME),
+                  and 1 if relays have a folder for contents (folder)
 """
 
 from __future__ import annotations
