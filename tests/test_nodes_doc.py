@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from clawlink.config import ServerConfig
 from clawlink.relay.timestamps import steady_clock
 from clawlink.server import options
 from clawlink.store.valkey.mesh import Mesh
+from clawlink.store.valkey.server import StoreError
 from tests import valkey
 from tests.operations import replaced
 
@@ -44,17 +46,18 @@ def configured(command: str, blobs: Path, **environment: str) -> ServerConfig:
 
 
 async def test_two_relays_to_try_with_share_a_server_that_loses_nothing(tmp_path: Path) -> None:
-    server, variables, relays, *agents = block("bash").splitlines()
+    server, variables, relays, ready, *agents = block("bash").splitlines()
     environment = dict(word.split("=") for word in shlex.split(variables)[1:])
     configs = [configured(one, tmp_path, **environment) for one in relays.split("&")[:-1]]
     assert {config.store for config in configs} == {environment["CLAWLINK_STORE"]}
     ports = {config.port for config in configs}
     assert len(ports) == 2
+    assert set(re.findall(r"http://127\.0\.0\.1:(\d+)/readyz", ready)) == set(map(str, ports))
     commands = [shlex.split(command)[1:] for line in agents for command in line.split(" && ")]
     told = [parse(words)[1] for words in commands]
     assert {int(args.relay.rpartition(":")[2]) for args in told if args.relay} == ports
     assert [words[0] for words in commands if "--relay" not in words] == ["send", "poll"]
-    program, *flags = shlex.split(server.removesuffix(' --dir "$(mktemp -d)" &'))
+    program, *flags = shlex.split(server.removesuffix(' --dir "$(mktemp -d)" >/dev/null &'))
     assert program == "valkey-server"
     at = flags.index("--port")
     assert environment["CLAWLINK_STORE"].endswith(f":{flags[at + 1]}")
@@ -64,6 +67,28 @@ async def test_two_relays_to_try_with_share_a_server_that_loses_nothing(tmp_path
         mesh = await Mesh.open(running.url, steady=steady_clock())
         assert mesh.warnings == []
         await mesh.close()
+
+
+@pytest.mark.skipif(valkey.program() is None, reason="there is no valkey-server here")
+async def test_the_server_of_three_nodes_asks_for_its_password_and_loses_nothing(tmp_path: Path) -> None:
+    """The server of the tests may have no TLS: ``tests/store/test_primary.py`` has a server behind TLS."""
+    settings = dict(line.split(" ", 1) for line in block("conf").splitlines())
+    (address,) = re.findall(r"rediss://[^\"]+", TEXT)
+    url, options = address.split("?")
+    assert url.endswith(f"@{settings.pop('bind')}:{settings['tls-port']}")
+    assert options.startswith("ssl_ca_certs=")
+    assert (settings.pop("port"), settings.pop("dir"), settings.pop("save")) == ("0", "/var/lib/valkey", '""')
+    flags = [word for name, value in settings.items() if not name.startswith("tls-") for word in (f"--{name}", value)]
+    flags.remove("--requirepass")
+    flags.remove(settings["requirepass"])
+    with valkey.running(*flags) as server:
+        server.ask("CONFIG", "SET", "requirepass", settings["requirepass"])
+        reached = server.url.replace("redis://", "redis://:PASSWORD@")
+        mesh = await Mesh.open(reached, steady=steady_clock())
+        assert mesh.warnings == []
+        await mesh.close()
+        with pytest.raises(StoreError, match="invalid username-password pair"):
+            await Mesh.open(reached.replace("PASSWORD", "another"), steady=steady_clock())
 
 
 def test_the_unit_starts_a_node_of_a_mesh(tmp_path: Path) -> None:
@@ -97,6 +122,9 @@ async def test_the_compose_file_runs_three_relays_over_a_server_that_loses_nothi
         assert str(subnet) == compose["networks"]["default"]["ipam"]["config"][0]["subnet"]
         assert relay["build"]["dockerfile_inline"].startswith("FROM python:3.")
         assert set(relay["depends_on"]) <= set(services)
+        (place,) = (network["ipv4_address"] for network in relay["networks"].values())
+        assert ip_address(place) in ip_network(subnet)
+        assert f"{place}:9077" in TEXT
     assert set(services["nginx"]["depends_on"]) == set(relays)
     named = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())}
     assert set(compose["volumes"]) == {name for name in named if not name.startswith((".", "/"))}
