@@ -61,7 +61,8 @@ class TalkLine(Struct, frozen=True, gc=False):
     """A line of a talk.
 
     ``kind`` is ``task``, ``report`` on a task, ``answer`` to it, or ``message``. ``status`` is that of the task then,
-    or of the message: ``pending``, ``acked``, ``expired`` or ``dead``. ``to_agent`` is null for a task of a pool.
+    or of the message: ``pending``, ``acked``, ``expired`` or ``dead``. ``to_agent`` is null for a task of a pool that
+    no agent has claimed: ``capability`` and ``to_any_of`` say for which agents it is.
     ``text`` has the first 4,000 characters, and ``cut`` tells that there are more.
     """
 
@@ -74,6 +75,8 @@ class TalkLine(Struct, frozen=True, gc=False):
     text: str | None
     cut: bool
     attachments: int
+    capability: list[str] = []
+    to_any_of: list[str] = []
 
 
 class Talk(Struct, frozen=True):

@@ -202,6 +202,22 @@ def test_help_and_pages_say_that_the_command_line_of_a_browser_shows_the_link(ca
         assert re.search(r"other accounts of (?:this|the|the same) machine may read", words, re.IGNORECASE), where
 
 
+def test_the_audit_has_agents_by_their_names(call: Run, own_relay: Relays) -> None:
+    url = own_relay("--token", "t", "--admin-token", "a")
+    right = {"Authorization": "Bearer a"}
+    for id, name in (("a1", "Ann"), ("b1", "Bob")):
+        requests.post(url + "/register", json={"agent_id": id, "name": name}, headers=right, timeout=10)
+    for path, body in (
+        ("/admin/delegate", {"to_agent": "b1", "task": "x"}),
+        ("/admin/rename", {"agent": "a1", "name": "Anna"}),
+        ("/admin/redrive", {"agent": "a1"}),
+    ):
+        assert requests.post(url + path, json=body, headers=right, timeout=10).ok, path
+    told = call("--relay", url, "audit", "--admin-token", "a").ok().out
+    for words in (" for Bob ", " Ann to Anna ", " Anna "):
+        assert words in told, words
+
+
 def test_open_prints_a_link_that_works_once_and_ends_all_sessions(call: Run, own_relay: Relays) -> None:
     url = own_relay("--token", "t", "--admin-token", "a")
     link = call("--relay", url, "open", "--print", "--read-only", "--admin-token", "a").ok().out.splitlines()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,8 @@ def test_a_phone_has_all_of_a_table_in_sight_or_shows_that_there_is_more(browser
 
 
 def test_a_phone_shows_a_long_list_as_cards_of_one_height(browser: Browser, filled: Filled) -> None:
+    from playwright.sync_api import expect
+
     outside = """[...document.querySelectorAll("main table.rows td:not(:empty)")].filter((td) => {
         const row = td.parentElement.getBoundingClientRect(), cell = td.getBoundingClientRect();
         const seen = cell.height > 0 && !td.parentElement.matches(".gap");
@@ -108,10 +111,12 @@ def test_a_phone_shows_a_long_list_as_cards_of_one_height(browser: Browser, fill
                 assert watched.page.evaluate(wide) == 0, (language, view)
                 assert watched.page.evaluate(outside) == [], (language, view)
             watched.page.set_viewport_size({"width": 1280, "height": 800})
-            watched.page.wait_for_function(f"{heights}.join() === '38'")
+            expect(watched.page.locator("table.rows tbody tr").first).to_have_css("height", "38px")
 
 
 def test_hints_and_exact_times_need_no_pointer(browser: Browser, filled: Filled) -> None:
+    from playwright.sync_api import expect
+
     phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "locale": "en-US"}
     with opened(browser, filled.url, **phone) as watched:
         watched.show(filled.url, "overview")
@@ -120,9 +125,9 @@ def test_hints_and_exact_times_need_no_pointer(browser: Browser, filled: Filled)
         time = watched.page.locator("dl.facts time").first
         assert "ago" in time.inner_text()
         time.tap()
-        watched.page.wait_for_function("/20\\d\\d.*:/.test(document.querySelector('dl.facts time').innerText)")
+        expect(time).to_have_text(re.compile(r"20\d\d.*:"))
         time.tap()
-        watched.page.wait_for_function("/ago/.test(document.querySelector('dl.facts time').innerText)")
+        expect(time).to_have_text(re.compile("ago"))
 
 
 def test_no_head_of_a_list_runs_into_the_next_one(browser: Browser, filled: Filled) -> None:

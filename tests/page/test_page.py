@@ -345,3 +345,32 @@ def test_a_person_is_led_on(browser: Browser) -> None:
         page.wait_for_selector(".filters p button:enabled")
         watched.show(url, "dead-letters?reason=lapsed")
         page.wait_for_selector(".filters p button:disabled")
+
+
+def test_a_filter_that_a_link_opened_has_the_name_and_keeps_the_id(browser: Browser) -> None:
+    from playwright.sync_api import expect
+
+    with relay_in_thread(ServerConfig(port=0)) as url:
+        for id, name in (("a1", "Ann"), ("b1", "Bob"), ("b2", "Bob")):
+            post(url, "/register", {"agent_id": id, "name": name})
+        post(url, "/delegate", {"from_agent": "a1", "capability": ["build", "fast"], "task": "build it"})
+        with opened(browser, url) as watched:
+            page = watched.page
+            watched.show(url, "tasks?requester=a1&assignee=b2")
+            expect(page.locator("input").nth(0)).to_have_value("Ann")
+            expect(page.locator("input").nth(1)).to_have_value("Bob")
+            page.press("input >> nth=1", "Enter")
+            assert page.evaluate("location.hash").endswith("assignee=b2")
+            assert "build, fast" in watched.show(url, "tasks?requester=a1")
+            assert "Ann → build, fast" in " ".join(watched.show(url, "conversations?agent=a1").split())
+            expect(page.locator("input").first).to_have_value("Ann")
+        assert watched.faults == []
+
+
+def test_one_of_a_unit_is_one(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url:
+        post(url, "/register", {"agent_id": "a1", "name": "Ann"})
+        with opened(browser, url, locale="en-US") as watched:
+            shown = watched.show(url, "load")
+            assert "1 agent\t" in shown
+            assert "1 agents" not in shown

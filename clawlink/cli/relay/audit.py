@@ -33,9 +33,23 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.render import ago
     from clawlink.domain.terminal import cell
 
-    rows = [(ago(e.at, ctx.now), _act(e), cell(e.target), cell(e.address or "-"), cell(e.by)) for e in found.entries]
+    rows = [
+        (ago(e.at, ctx.now), _act(e), cell(_target(e, found.names)), cell(e.address or "-"), cell(e.by))
+        for e in found.entries
+    ]
     ctx.out.table(("when", "act", "target", "from", "right"), rows, least=("right", "from"))
     return Exit.DONE
+
+
+def _target(entry: AuditEntry, names: dict[str, str]) -> str:
+    """Return on what an act was, with agents by their names."""
+    facts = entry.facts
+    if entry.act == "rename_agent" and facts.get("before"):
+        return f"{facts['before']} to {facts['name']}"
+    recipient = facts.get("recipient")
+    if isinstance(recipient, dict):
+        return f"{entry.target} for {recipient.get('name') or names.get(recipient['agent_id'], recipient['agent_id'])}"
+    return names.get(entry.target, entry.target)
 
 
 def _act(entry: AuditEntry) -> str:

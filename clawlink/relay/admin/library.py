@@ -115,7 +115,7 @@ class LibraryViews:
             if len(files) >= ask.limit or looked_at >= _LOOKED_AT:
                 break
         next_at = f"{source}.{after or ''}" if source < len(_SOURCES) else None
-        names = await self._agents.names(id for info in files for id in _agents_of(info))
+        names = await self._agents.names((agent, *(id for info in files for id in _agents_of(info))))
         return AllFiles(files, len(files), next_at, names)
 
     async def file(self, file_key: str, ask: FileQuery) -> OneFile:

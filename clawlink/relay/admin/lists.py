@@ -198,6 +198,7 @@ class AdminLists:
         at, after = place_in(len(sources), ask.after)
         found: list[TaskRow] = []
         looked_at = 0
+        named = (ask.requester, ask.assignee)
         while at < len(sources):
             kind, key, state = sources[at]
             page = await store.page(kind, key, after, min(ask.limit - len(found), SLICE), newest=True)
@@ -212,23 +213,24 @@ class AdminLists:
             if len(found) >= ask.limit or looked_at >= _LOOKED_AT:
                 break
         next_at = f"{at}.{after or ''}" if at < len(sources) else None
-        return AllTasks(found, len(found), next_at, await self.names_in(found))
+        return AllTasks(found, len(found), next_at, await self.names_in(found, named))
 
-    async def names_in(self, rows: Iterable[TaskRow]) -> dict[str, str]:
-        """Return the names of the agents of tasks, by their ids."""
-        return await self._agents.names(id for row in rows for id in (row.requester, row.assignee, *row.to_any_of))
+    async def names_in(self, rows: Iterable[TaskRow], named: Iterable[str | None] = ()) -> dict[str, str]:
+        """Return the names of the agents of tasks, and of others that were ``named``, by their ids."""
+        ids = [id for row in rows for id in (row.requester, row.assignee, *row.to_any_of)]
+        return await self._agents.names((*named, *ids))
 
     def row_of(self, task: Task) -> TaskRow:
         """Return a task as lists show it."""
         head, time = _head.decode(task.body), self._core.time
-        capability = [] if head.capability is UNSET else head.capability
+        capability, to_any_of = pool_of(head.capability, head.to_any_of)
         return TaskRow(
             task_id=task.id,
             status=task.state.value,
             requester=task.requester,
             assignee=task.assignee,
-            capability=[capability] if isinstance(capability, str) else capability,
-            to_any_of=[] if head.to_any_of is UNSET else head.to_any_of,
+            capability=capability,
+            to_any_of=to_any_of,
             priority=head.priority,
             attempts=task.attempts,
             progress=task.progress,
@@ -285,6 +287,12 @@ def _without_contents(view: TaskView) -> TaskView:
         result_attachments=[],
         woken=[replace(wake, note=None) for wake in view.woken],
     )
+
+
+def pool_of(capability: str | list[str] | UnsetType, to_any_of: list[str] | UnsetType) -> tuple[list[str], list[str]]:
+    """Return the capabilities and the agents that a delegation names as its pool. Both are empty for one agent."""
+    capabilities = [] if capability is UNSET else [capability] if isinstance(capability, str) else capability
+    return capabilities, [] if to_any_of is UNSET else to_any_of
 
 
 def _has(task: Task, assignee: str | None) -> bool:

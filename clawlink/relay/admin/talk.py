@@ -27,7 +27,7 @@ from clawlink.protocol.admin_views import (
     TalkQuery,
     TalksQuery,
 )
-from clawlink.relay.admin.lists import AdminLists
+from clawlink.relay.admin.lists import AdminLists, pool_of
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.tasks.reads import require_task
@@ -40,6 +40,7 @@ _SHOWN = 4000
 # A request looks at this many records of an index, and unread messages of a mailbox.
 _LOOKED_AT = 2000
 _MESSAGE = "message"
+_NO_POOL: tuple[list[str], list[str]] = ([], [])
 
 
 class _Said(Struct, gc=False):
@@ -50,6 +51,8 @@ class _Said(Struct, gc=False):
     content: Raw | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
     attachments: list[Raw] | UnsetType = UNSET
+    capability: str | list[str] | UnsetType = UNSET
+    to_any_of: list[str] | UnsetType = UNSET
 
 
 class _Chain(Struct, gc=False):
@@ -112,14 +115,15 @@ class TalkViews:
     async def pairs(self, ask: TalksQuery) -> TalkPairs:
         """Count the messages of the pairs that talk most."""
         talks = self._core.talks
-        found = await talks.most(ask.limit, None if ask.agent is None else await self._agents.id_of(ask.agent))
+        agent = None if ask.agent is None else await self._agents.id_of(ask.agent)
+        found = await talks.most(ask.limit, agent)
         return TalkPairs(
             [TalkPair(pair.sender, pair.to, pair.messages, self._core.time.iso(pair.last_at)) for pair in found],
             len(found),
             len(talks),
             talks.dropped,
             iso(talks.since),
-            await self._agents.names(id for pair in found for id in (pair.sender, pair.to)),
+            await self._agents.names((agent, *(id for pair in found for id in (pair.sender, pair.to)))),
         )
 
     # -- a talk ------------------------------------------------------------------------------------------------------
@@ -145,7 +149,8 @@ class TalkViews:
         lines = sorted(found, key=lambda one: one[:2], reverse=True)
         after = lines[ask.limit - 1][0].text if len(lines) > ask.limit else None
         shown_lines = [line for _, _, line in lines[: ask.limit]]
-        names = await self._agents.names(id for line in shown_lines for id in (line.from_agent, line.to_agent))
+        ids = (id for line in shown_lines for id in (line.from_agent, line.to_agent, *line.to_any_of))
+        names = await self._agents.names((ask.agent, ask.other, *ids))
         return Talk(shown_lines, len(shown_lines), look.complete, after, names)
 
     async def _records(self, ask: TalkQuery, look: _Look) -> AsyncIterator[Task | Delivery]:
@@ -219,10 +224,11 @@ class TalkViews:
         said = _said.decode(task.body)
         files = 0 if said.attachments is UNSET else len(said.attachments)
         status = task.state.value
-        yield (
-            task.created_at,
-            self._line(task.created_at, "task", task.id, task.requester, task.assignee, status, said.task, files),
+        pool = pool_of(said.capability, said.to_any_of) if task.assignee is None else _NO_POOL
+        line = self._line(
+            task.created_at, "task", task.id, task.requester, task.assignee, status, said.task, files, pool
         )
+        yield task.created_at, line
         answer = None if task.answer is None else _said.decode(task.answer)
         for event in task.history:
             to = task.requester if event.by != task.requester else task.assignee
@@ -234,14 +240,24 @@ class TalkViews:
             elif event.status in FINAL or raw is not UNSET or event.note is not None:
                 note = UNSET if event.note is None else msgspec.json.encode(event.note)
                 said_now = note if raw is UNSET else raw
-                line = self._line(event.at, "report", task.id, event.by, to, event.status.value, said_now, 0)
+                line = self._line(event.at, "report", task.id, event.by, to, event.status.value, said_now, 0, pool)
                 yield event.at, line
 
     def _line(
-        self, at: float, kind: str, id: str, sender: str | None, to: str | None, status: str, raw: Any, files: int
+        self,
+        at: float,
+        kind: str,
+        id: str,
+        sender: str | None,
+        to: str | None,
+        status: str,
+        raw: Any,
+        files: int,
+        pool: tuple[list[str], list[str]] = _NO_POOL,
     ) -> TalkLine:
         text, cut = NOTHING if raw is UNSET or not self._contents else shown(raw)
-        return TalkLine(self._core.time.iso(at), kind, id, sender, to, status, text, cut, files)
+        whose = _NO_POOL if to is not None else pool
+        return TalkLine(self._core.time.iso(at), kind, id, sender, to, status, text, cut, files, *whose)
 
     # -- a tree ------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 // Who talks to whom, and what they say.
 import { html } from "./htm-preact.js";
-import { asked, go, More, Search } from "./lists.js";
-import { address, Ago, AgentLink, count, one, Said, Sender, State, t, Table, Trouble, useData } from "./parts.js";
+import { AgentSearch, asked, go, More } from "./lists.js";
+import { address, Ago, AgentLink, count, one, Recipient, Said, Sender, State, t, Table, Trouble, useData } from "./parts.js";
 
 const SHOWN = 16; // agents in the matrix
 const MOST_PAIRS = 300; // of which it is made
@@ -13,7 +13,7 @@ export function Lines({ lines }) {
     ${lines.map(
       (line) => html`<li key=${`${line.message_id} ${line.at} ${line.kind}`} class=${line.kind}>
         <div class="head">
-          <${Sender} id=${line.from_agent} /> → <${AgentLink} id=${line.to_agent} />
+          <${Sender} id=${line.from_agent} /> → <${Recipient} task=${line} id=${line.to_agent} />
           <span class="kind">${line.kind === "message" ? t("kind.message") : html`<a href=${one("tasks", line.message_id)} data-row>${t(`kind.${line.kind}`)}</a>`}</span>
           <${State} name=${line.status} /> <${Ago} at=${line.at} />
           ${line.attachments > 0 && html`<span class="none">${t("attached", { n: count(line.attachments) })}</span>`}
@@ -62,8 +62,8 @@ export function Conversations({ query }) {
   const found = pairs.data && pairs.data.talks.filter((pair) => !query.with || [pair.from_agent, pair.to_agent].includes(query.with));
   return html`<article><h1>${t("conversations")}</h1>
     <div class="filters">
-      <${Search} name=${t("agent")} value=${query.agent || ""} onChange=${(agent) => set({ agent })} />
-      ${query.agent && html`<${Search} name=${t("talks_with")} value=${query.with || ""} onChange=${(other) => set({ with: other })} />`}
+      <${AgentSearch} name=${t("agent")} id=${query.agent || ""} onChange=${(agent) => set({ agent })} />
+      ${query.agent && html`<${AgentSearch} name=${t("talks_with")} id=${query.with || ""} onChange=${(other) => set({ with: other })} />`}
     </div>
     <${Trouble} state=${pairs} />
     ${query.agent && html`<${Thread} query=${query} />`}

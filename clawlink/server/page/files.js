@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "./htm-preact.js";
 import { Unlock } from "./acting.js";
 import { changes } from "./diff.js";
-import { asked, go, List, NAMED, Search } from "./lists.js";
+import { AgentSearch, asked, go, List, NAMED, Search } from "./lists.js";
 import { address, Ago, AgentLink, bytes, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
 
 const MOST_SHOWN = 256 * 1024; // bytes of a version that the page shows as text
@@ -28,7 +28,7 @@ export function Files({ query }) {
   return html`<article><h1>${t("files")}</h1>
     <div class="filters">
       <${Search} name=${t("search.files")} value=${query.text || ""} onChange=${(text) => go("files", { ...query, text })} />
-      <${Search} name=${t("agent")} value=${query.agent || ""} onChange=${(agent) => go("files", { ...query, agent })} />
+      <${AgentSearch} name=${t("agent")} id=${query.agent || ""} onChange=${(agent) => go("files", { ...query, agent })} />
     </div>
     <${List} path=${`admin/files${asked(query, ["text", "agent"])}`} take=${(found) => found.files}
       id=${(file) => file.file_key} empty=${t("empty.files")} heads=${FILE_HEADS()} row=${fileRow} /></article>`;

@@ -1,6 +1,6 @@
 // What lists have in common: filters that stand in the address, and rows that are read and drawn as needed.
 import { html, Component, useEffect, useRef, useState } from "./htm-preact.js";
-import { address, ask, count, language, t, Trouble, usePaced } from "./parts.js";
+import { address, ask, count, language, t, Trouble, useName, usePaced } from "./parts.js";
 
 // The height of a row in pixels, as in style.css: on a phone a row is a card.
 const phone = matchMedia("(max-width: 40rem)");
@@ -32,6 +32,12 @@ export function Search({ name, value, onChange }) {
     <label>${name} <input type="search" data-search value=${text} onInput=${(event) => set(event.target.value)} /></label>
     <button>${t("show")}</button>
   </form>`;
+}
+
+// A filter by an agent, by the name of the agent whose id stands in the address.
+export function AgentSearch({ name, id, onChange }) {
+  const shown = useName(id);
+  return html`<${Search} name=${name} value=${shown} onChange=${(text) => onChange(text === shown ? id : text)} />`;
 }
 
 const MOST = 1000;

@@ -3,7 +3,7 @@ import { html } from "./htm-preact.js";
 import { bytes, count, t, Table, Trouble, useData } from "./parts.js";
 import { Plot } from "./plot.js";
 
-const amount = (number, unit) => (unit === "bytes" ? bytes(number) : `${count(number)} ${t(`unit.${unit.replaceAll(" ", "_")}`)}`);
+const amount = (number, unit) => (unit === "bytes" ? bytes(number) : `${count(number)} ${t(`unit.${unit.replaceAll(" ", "_")}`, { n: count(number) })}`);
 
 // What GET /metrics tells, in plots of a few lines each: their counters by the minute, and their gauges.
 const CHARTS = [

@@ -136,6 +136,7 @@ export async function ask(path, body, method = "POST", again = false) {
 // The names of agents by their ids, as the relay told them with its answers, and by their names how many have each.
 const NAMES = new Map();
 const HOLDERS = new Map();
+const TOLD = new Map(); // those that show a name that may not be known yet, by the id
 const MOST_NAMES = 20000;
 
 function hold(name, n) {
@@ -157,8 +158,23 @@ export function learn(answer) {
     }
     NAMES.set(id, name);
     hold(name, 1);
+    for (const tell of TOLD.get(id) || []) tell(name);
   }
   return answer;
+}
+
+// The name of an agent, also once it is learnt.
+export function useName(id) {
+  const [, learnt] = useState(null);
+  useEffect(() => {
+    const those = TOLD.get(id) || new Set();
+    TOLD.set(id, those.add(learnt));
+    return () => {
+      those.delete(learnt);
+      if (!those.size) TOLD.delete(id);
+    };
+  }, [id]);
+  return nameOf(id);
 }
 
 // The name of an agent, with its id where several agents have the name. An agent that has left has its id alone.
@@ -278,7 +294,7 @@ export function Ago({ at }) {
   const tell = (event) => {
     event.currentTarget.title = exact(new Date(at));
   };
-  const shown = whole ? exact(new Date(at)) : t(`${seconds > 0 ? "in" : "ago"}.${words}`, { n });
+  const shown = whole ? exact(new Date(at)) : seconds > 0 ? t(`in.${words}`, { n }) : t(`ago.${words}`, { n });
   return html`<time dateTime=${at} onPointerEnter=${tell} onClick=${() => turn(!whole)}>${shown}</time>`;
 }
 
@@ -295,6 +311,12 @@ export function AgentLink({ id, name, row = null }) {
   if (!id) return html`<span class="none">${t("nobody")}</span>`;
   const shown = nameOf(id, name);
   return html`<a href=${one("agents", id)} title=${shown === id ? null : clean(id)} data-row=${row}><${Said} text=${shown} /></a>`;
+}
+
+// The agent of a task, or the pool that it waits in.
+export function Recipient({ task, id }) {
+  const pool = [...task.capability, ...task.to_any_of.map((one) => nameOf(one))];
+  return id || !pool.length ? html`<${AgentLink} id=${id} />` : html`<${Said} text=${pool.join(", ")} />`;
 }
 
 // Messages and events without an agent come from the relay.

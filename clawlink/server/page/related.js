@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "./htm-preact.js";
 import { Lines } from "./conversations.js";
 import { FILE_HEADS, fileRow } from "./files.js";
 import { asked, LEFT_OUT, NAMED } from "./lists.js";
-import { address, Ago, AgentLink, ask, count, nameOf, one, Progress, Said, State, t, Table, TaskLink, Trouble, useData } from "./parts.js";
+import { address, Ago, AgentLink, ask, count, one, Progress, Recipient, Said, State, t, Table, TaskLink, Trouble, useData } from "./parts.js";
 
 export const TASK_HEADS = () => [
   [t("task"), 20], [t("status"), 8], [t("requester"), 9, NAMED], [t("assignee"), 9, NAMED], [t("progress"), 14], [t("attempts"), 6, LEFT_OUT],
@@ -14,9 +14,7 @@ export const taskRow = (task) => html`
   <td><${TaskLink} id=${task.task_id} words=${task.words} /></td>
   <td><${State} name=${task.status} /></td>
   <td><${AgentLink} id=${task.requester} /></td>
-  <td>${task.assignee
-    ? html`<${AgentLink} id=${task.assignee} />`
-    : html`<${Said} text=${[...task.capability, ...task.to_any_of.map((id) => nameOf(id))].join(", ")} />`}</td>
+  <td><${Recipient} task=${task} id=${task.assignee} /></td>
   <td>${(task.note || task.progress !== null) &&
     html`<${Progress} value=${task.progress} status=${task.status} />${" "}<${Said} text=${task.note} />`}</td>
   <td>${count(task.attempts)}</td>

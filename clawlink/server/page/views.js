@@ -2,7 +2,7 @@
 import { html, useContext, useState } from "./htm-preact.js";
 import { RedriveAll, Rename, TaskActs } from "./acting.js";
 import { AgentMore, Family, TASK_HEADS, taskRow } from "./related.js";
-import { asked, Choice, go, LEFT_OUT, List, NAMED, Search } from "./lists.js";
+import { AgentSearch, asked, Choice, go, LEFT_OUT, List, NAMED, Search } from "./lists.js";
 import {
   address, Ago, AgentLink, ask, count, ENDED, Kind, learn, Live, one, OPEN, Progress, Said, Sender, State, t, Table, TaskLink, Trouble, useData,
 } from "./parts.js";
@@ -160,8 +160,8 @@ export function Tasks({ query }) {
     <div class="filters">
       <${Choice} name=${t("status")} value=${query.status || "open"} onChange=${(status) => set({ status })}
         options=${names.map((name) => [name, t(`state.${name}`)])} />
-      <${Search} name=${t("requester")} value=${query.requester || ""} onChange=${(requester) => set({ requester })} />
-      <${Search} name=${t("assignee")} value=${query.assignee || ""} onChange=${(assignee) => set({ assignee })} />
+      <${AgentSearch} name=${t("requester")} id=${query.requester || ""} onChange=${(requester) => set({ requester })} />
+      <${AgentSearch} name=${t("assignee")} id=${query.assignee || ""} onChange=${(assignee) => set({ assignee })} />
     </div>
     <${List} path=${`admin/tasks${asked(query, ["status", "requester", "assignee"])}`} take=${(found) => found.tasks}
       id=${(task) => task.task_id} empty=${t("empty.tasks")} heads=${TASK_HEADS()} row=${taskRow} /></article>`;

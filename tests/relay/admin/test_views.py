@@ -42,6 +42,33 @@ def withheld(scene: Scene) -> Relay:
     return Relay(scene.store, LocalSignals(), Limits(), clock=lambda: scene.now, contents=False)
 
 
+async def test_a_talk_names_the_pool_of_a_task_until_an_agent_claims_it() -> None:
+    scene, _ = await busy()
+    talk = scene.relay.talk_views
+    await scene.register("b1", "b2", capabilities=["build", "fast"])
+    await scene.delegate(capability=["build", "fast"], task="secret build")
+    (line, *_) = (await talk.talk(views.TalkQuery("req"))).lines
+    assert (line.to_agent, line.capability, line.to_any_of) == (None, ["build", "fast"], [])
+    await scene.claim("b1")
+    (line, *_) = (await talk.talk(views.TalkQuery("req"))).lines
+    assert (line.to_agent, line.capability) == ("b1", [])
+    scene.now += 1
+    await scene.delegate(to_any_of=["b1", "b2"], task="secret choice")
+    found = await talk.talk(views.TalkQuery("req"))
+    assert (found.lines[0].to_agent, found.lines[0].to_any_of) == (None, ["b1", "b2"])
+    assert {"b1", "b2"} <= found.names.keys()
+
+
+async def test_lists_name_the_agents_that_they_were_asked_for() -> None:
+    scene, _ = await busy()
+    await scene.register("idle")
+    relay = scene.relay
+    assert (await relay.admin_lists.tasks(admin.AllTasksQuery(assignee="idle"))).names == {"idle": "idle"}
+    assert (await relay.talk_views.pairs(views.TalksQuery(agent="idle"))).names == {"idle": "idle"}
+    assert (await relay.talk_views.talk(views.TalkQuery("idle"))).names == {"idle": "idle"}
+    assert (await relay.library_views.files(views.AllFilesQuery(agent="idle"))).names == {"idle": "idle"}
+
+
 async def test_a_talk_reads_as_a_thread_page_by_page() -> None:
     scene, id = await busy()
     talk = scene.relay.talk_views

@@ -152,7 +152,7 @@ export default {
   "portal.sent": "发出",
   "portal.settings": "门户",
   "portal.shared_key": "共享密钥",
-  "portal.since": "时间",
+  "portal.since": "起始时间",
   "portal.size": "大小",
   "portal.state": "状态",
   "portal.state.acknowledged": "已确认",
