@@ -16,12 +16,12 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Knowledge
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.file import Content, SharedFile, Version
+from clawlink.domain.file_write import Write
 from clawlink.domain.limits import Limits
 from clawlink.domain.pool import pool_for
 from clawlink.domain.record import Record
 from clawlink.domain.shares import Origin
 from clawlink.protocol import requests
-from clawlink.relay.files.write_terms import Write
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox.long_poll import Taken
 from clawlink.relay.relay import Relay

@@ -13,7 +13,7 @@ import msgspec
 from clawlink.domain import shares
 from clawlink.domain.agent import Agent, is_same
 from clawlink.domain.readers import Access
-from clawlink.domain.record import SETTLED, text_bytes
+from clawlink.domain.record import text_bytes
 from clawlink.domain.shares import Origin
 from clawlink.errors import FileLocked, UnknownFile, VersionConflict
 
@@ -28,7 +28,6 @@ _RECORD_BYTES = 110
 _VERSION_BYTES = 258
 _SCOPE_BYTES = 64
 _LOCK_BYTES = 86
-_WRITE_BYTES = 190
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
@@ -190,39 +189,6 @@ class Expected(msgspec.Struct, frozen=True, gc=False):
     def fits(self, revision: int) -> bool:
         """Return True if the write may happen at this version."""
         return (self.among is None or revision in self.among) and revision not in self.but
-
-
-class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The result of a write with an idempotency key, so that a repeat answers the same. Its partition is the file's."""
-
-    id: str
-    version: int
-    file_key: str
-    revision: int
-    content: Content
-    ends_at: float
-    readers: tuple[str, ...] | None = None  # as the write named them
-    read_by: tuple[str, ...] | None = None  # the ids of the readers that the file had then; None if it was for everyone
-
-    @property
-    def partition_key(self) -> str:
-        return "file:" + self.file_key
-
-    @property
-    def index_keys(self) -> tuple[str, ...]:
-        return (SETTLED,)
-
-    @property
-    def weight(self) -> int:
-        return 0
-
-    @property
-    def footprint(self) -> int:
-        return (
-            _WRITE_BYTES
-            + text_bytes(self.file_key)
-            + sum(map(text_bytes, (*(self.readers or ()), *(self.read_by or ()))))
-        )
 
 
 def present(file: SharedFile | None, now: float) -> SharedFile | None:

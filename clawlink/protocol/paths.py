@@ -261,7 +261,7 @@ REDRIVE_FOR = Endpoint(
     admin.PutBack,
     body=admin.RedriveFor,
     admin=True,
-    use="admin_acts.redrive",
+    use="operator.redrive",
     audited="agent_id",
 )
 MAKE_LINK = Endpoint(

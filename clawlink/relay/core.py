@@ -320,3 +320,29 @@ def retrying(
         raise StoreUnavailable("the records of this request change too fast; try again", retry_after=1)
 
     return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, T]]", run)
+
+
+# A store that has not answered by then does not answer.
+_HEALTH_SECONDS = 2.0
+_HEALTH_RETRY_SECONDS = 1.0
+
+
+class Readiness:
+    """Asks the store for its health. All who ask at one moment share the answer."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._asked: asyncio.Task[str | None] | None = None
+
+    async def require(self) -> None:
+        """Return if the relay takes work and its store reads and commits. Raises Draining, StoreUnavailable."""
+        self._core.require_working()
+        if self._asked is None or self._asked.done():
+            self._asked = self._core.begin(self._core.store.health())
+        done, _ = await asyncio.wait({self._asked}, timeout=_HEALTH_SECONDS)
+        why = self._asked.result() if done else f"it has not answered within {_HEALTH_SECONDS:g} s"
+        if why is not None:
+            raise StoreUnavailable(
+                f"the store of this relay reads or writes nothing at this moment ({why}); try again",
+                retry_after=_HEALTH_RETRY_SECONDS,
+            )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from clawlink.domain.limits import MAX_REPLY_BYTES
-from clawlink.store.base import Page, R, Store
-from clawlink.store.places import no_place
+from clawlink.store.base import Page, R, Store, no_place
 
 
 async def page_within(

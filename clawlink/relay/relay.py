@@ -14,7 +14,6 @@ from clawlink.domain.standstill import STANDSTILL
 from clawlink.protocol import proof
 from clawlink.protocol.replies import Challenged, Health, Info
 from clawlink.protocol.requests import Challenge
-from clawlink.relay.admin.acts import AdminActs
 from clawlink.relay.admin.audit import Audit, forget
 from clawlink.relay.admin.library import LibraryViews
 from clawlink.relay.admin.lists import AdminLists
@@ -27,7 +26,7 @@ from clawlink.relay.admin.talk import TalkViews
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.agents.deregistration import Deregistration
 from clawlink.relay.broadcasts.broadcasts import Broadcasts
-from clawlink.relay.core import Core
+from clawlink.relay.core import Core, Readiness
 from clawlink.relay.files.json_files import JsonFiles
 from clawlink.relay.files.quota import FileQuota
 from clawlink.relay.files.read import FileReads
@@ -44,7 +43,6 @@ from clawlink.relay.mailbox.messages import Messages
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.mailbox.receipts import Receipts
 from clawlink.relay.mailbox.unread import UnreadMail
-from clawlink.relay.readiness import Readiness
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.report import TaskReports
@@ -134,7 +132,6 @@ class Relay:
             started_at=self._started_at,
             stuck=lambda: self.janitor.stuck,
         )
-        self.admin_acts = AdminActs(self.agents, self.mailbox)
         self.operator = Operator(
             core,
             self.agents,

@@ -32,8 +32,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
+from clawlink.domain.agent import NameHold
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.record import Record
+from clawlink.errors import BadRequest
 
 R = TypeVar("R", bound=Record)
 S = TypeVar("S", bound=Record)
@@ -298,3 +300,44 @@ async def together(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
             second.close()
         raise
     return found, await second
+
+
+# SQLite sorts by whole numbers up to this one, so no page ends at a larger one.
+_MOST_NUMBER = 2**63 - 1
+_MOST_DIGITS = len(str(_MOST_NUMBER))
+
+
+def number_of(after: str | None) -> int | None:
+    """Return the number that a page begins behind; None for the beginning.
+
+    Anything but digits means the beginning. Raises BadRequest for a number that no page ends at.
+    """
+    if after is None or not (after.isascii() and after.isdigit()):
+        return None
+    digits = after.lstrip("0") or "0"
+    if len(digits) > _MOST_DIGITS or int(digits) > _MOST_NUMBER:
+        raise no_place(after, limit=_MOST_NUMBER)
+    return int(digits)
+
+
+def no_place(after: str, *, limit: float | None = None) -> BadRequest:
+    """Return the refusal of an ``after`` that no reply of the list gave. ``limit`` is the largest number in it."""
+    return BadRequest(
+        f"after takes the next of the reply before, not {after[:64]!r}; leave after out to begin the list again",
+        field="after",
+        limit=limit,
+    )
+
+
+# No name has this form.
+_PROBE = " ready"
+
+
+async def probe(store: Store) -> str | None:
+    """Return the reason why the store reads or commits nothing at this moment; None if it does both."""
+    try:
+        await store.get(NameHold, _PROBE)
+        await store.commit(_PROBE, Absent(NameHold, _PROBE))
+    except Failed as failed:
+        return str(failed)
+    return None

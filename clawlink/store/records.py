@@ -14,11 +14,11 @@ from clawlink.domain.agent import Agent, NameHold
 from clawlink.domain.audit import Act
 from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.file import FileWrite, SharedFile
+from clawlink.domain.file import SharedFile
+from clawlink.domain.file_write import FileWrite, UnfinishedUpload
 from clawlink.domain.pool import Pool
 from clawlink.domain.standstill import Standstill
 from clawlink.domain.task import Task
-from clawlink.domain.upload import UnfinishedUpload
 
 K = TypeVar("K", bound=type[Any])
 

@@ -8,9 +8,8 @@ from itertools import islice
 from typing import Any
 
 from clawlink.domain.record import text_bytes
-from clawlink.store.base import Page, Usage
+from clawlink.store.base import Page, Usage, number_of
 from clawlink.store.ids import PIECE, Ids, SortedIds
-from clawlink.store.places import number_of
 
 NOTHING = Usage(0, 0)
 

@@ -9,7 +9,8 @@ import pytest
 
 from clawlink.domain import file as rules
 from clawlink.domain import file_access
-from clawlink.domain.file import ABSENT, PRESENT, Content, FileWrite, Lock, SharedFile
+from clawlink.domain.file import ABSENT, PRESENT, Content, Lock, SharedFile
+from clawlink.domain.file_write import FileWrite
 from clawlink.domain.record import SETTLED
 from clawlink.errors import FileLocked, NotAllowed, UnknownFile, VersionConflict
 from tests.domain.agents import agent

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
+from clawlink.domain.file_write import Write
 from clawlink.domain.limits import PRESENCE_AUDIENCE
 from clawlink.errors import StoreUnavailable
 from clawlink.protocol import requests
 from clawlink.relay.core import TRIES, pause_after
-from clawlink.relay.files.write_terms import Write
 from clawlink.relay.time_slices import SLICE
 from clawlink.store.base import Batch, Conflict, Failed, Put
 from clawlink.store.memory import MemoryStore

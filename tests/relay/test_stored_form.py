@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from clawlink.domain.file_write import UnfinishedUpload, Write
 from clawlink.domain.message import Priority
-from clawlink.domain.upload import UnfinishedUpload
 from clawlink.protocol.operating import StopAll
-from clawlink.relay.files.write_terms import Write
 from clawlink.store import records
 from tests.relay.broadcasts.test_broadcasts import heard, once
 from tests.relay.scene import Scene

@@ -12,10 +12,10 @@ from clawlink.domain import delivery_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Knowledge
 from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.file_write import Write
 from clawlink.domain.pool import pool_for
 from clawlink.protocol import requests
 from clawlink.relay import time_slices
-from clawlink.relay.files.write_terms import Write
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene, receipt_of

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
+from clawlink.domain.file_write import Write
 from clawlink.protocol import requests
-from clawlink.relay.files.write_terms import Write
 from tests.relay.scene import Scene, receipt_of
 from tests.virtual_time import pass_time
 

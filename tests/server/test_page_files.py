@@ -15,8 +15,8 @@ import pytest
 import clawlink.server
 from clawlink.domain.message import Message
 from clawlink.errors import ClawLinkError
-from clawlink.server import page_bundle
-from clawlink.server.page_bundle import BUNDLE, PARTS, bundle
+from clawlink.server import page_files
+from clawlink.server.page_files import BUNDLE, PARTS, bundle
 from tests.conftest import Serve
 from tests.server.asks import ok, refused
 from tests.system import raw
@@ -278,7 +278,7 @@ def test_a_joined_script_keeps_its_names_apart_and_its_order() -> None:
     declared = [
         name
         for part in PARTS
-        if part != page_bundle.VENDORED
+        if part != page_files.VENDORED
         for name in re.findall(r"^(?:export )?(?:(?:async )?function|const|let|class) (\w+)", sources[part], re.M)
     ]
     assert sorted(declared) == sorted(set(declared))
@@ -286,7 +286,7 @@ def test_a_joined_script_keeps_its_names_apart_and_its_order() -> None:
     with pytest.raises(ClawLinkError, match="does not come before it"):
         bundle(sources | {first: f'import {{ x }} from "./{second}";\n'})
     with pytest.raises(ClawLinkError, match="does not end with its exports"):
-        bundle(sources | {page_bundle.VENDORED: "var e;"})
+        bundle(sources | {page_files.VENDORED: "var e;"})
 
 
 def test_no_script_puts_text_into_markup() -> None:

@@ -207,7 +207,7 @@ class Standing(FaultyStore):
 async def test_readyz_is_503_while_the_store_fails_or_stands_still(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clawlink.relay.readiness._PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("clawlink.relay.core._HEALTH_SECONDS", 0.05)
     store = Standing(MemoryStore(), Random(1))
     relay = await serve(store=store, token="t")
 

@@ -38,8 +38,22 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from clawlink.domain.delivery import Delivery
-from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Store, Usage
-from clawlink.store.probe import probe
+from clawlink.store.base import (
+    Absent,
+    Admission,
+    Batch,
+    Conflict,
+    Drop,
+    Failed,
+    Index,
+    Page,
+    Put,
+    R,
+    S,
+    Store,
+    Usage,
+    probe,
+)
 
 A = TypeVar("A")
 

@@ -18,7 +18,8 @@ from clawlink.domain import task as task_rules
 from clawlink.domain.agent import Agent, Presence
 from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.file import Content, FileWrite, Lock, SharedFile, Version
+from clawlink.domain.file import Content, Lock, SharedFile, Version
+from clawlink.domain.file_write import FileWrite
 from clawlink.domain.pool import Pool
 from clawlink.domain.readers import Access, Party
 from clawlink.domain.record import Record

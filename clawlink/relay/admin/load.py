@@ -17,7 +17,7 @@ from clawlink.domain.task import Task
 from clawlink.protocol.admin_views import LimitUse, Load, LoadMinute, LoadQuery
 from clawlink.relay.core import Core
 from clawlink.relay.files.quota import FileQuota
-from clawlink.relay.telemetry import load as telemetry
+from clawlink.relay.telemetry import traffic as telemetry
 from clawlink.relay.time_slices import Turns
 from clawlink.relay.timestamps import iso
 

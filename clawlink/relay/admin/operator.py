@@ -1,4 +1,4 @@
-"""Acts of the operator as an agent: a person that delegates, asks, answers and steers through the agents' use cases."""
+"""Acts of the operator: a person that delegates, asks, answers and steers through the agents' use cases."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from clawlink.domain import file as file_rules
 from clawlink.domain.agent import OPERATOR, Agent, fold, look_alike
 from clawlink.domain.delivery import ALL_DEAD, Delivery, copy_id, message_id
 from clawlink.domain.file import SharedFile
+from clawlink.domain.limits import MAX_LIST_LENGTH
 from clawlink.errors import LeaseLost, NameTaken, UnknownFile
-from clawlink.protocol import file_replies, file_requests, operating, replies, requests
+from clawlink.protocol import admin, file_replies, file_requests, operating, replies, requests
 from clawlink.protocol.operating import as_operator
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.broadcasts.broadcasts import Broadcasts
@@ -121,6 +122,12 @@ class Operator:
         return await self._responses.respond(await self.agent(), said)
 
     # -- dead letters and locks --------------------------------------------------------------------------------------
+
+    async def redrive(self, ask: admin.RedriveFor) -> admin.PutBack:
+        """Put dead letters of an agent back, the named ones or the oldest. Raises UnknownAgent, AmbiguousName."""
+        agent = await self._agents.resolve(ask.agent, field="agent")
+        back = await self._mailbox.redrive(agent.id, ask.message_ids, MAX_LIST_LENGTH)
+        return admin.PutBack(agent.id, back, len(back))
 
     async def redrive_all(self, ask: operating.RedriveAll) -> operating.RedrivenAll:
         """Put dead letters of all mailboxes back, the newest first: those of a reason, or all."""

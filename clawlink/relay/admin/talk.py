@@ -33,7 +33,7 @@ from clawlink.relay.core import Core
 from clawlink.relay.tasks.reads import require_task
 from clawlink.relay.time_slices import SLICE, Turns
 from clawlink.relay.timestamps import iso
-from clawlink.store.places import no_place
+from clawlink.store.base import no_place
 
 _STATES = (*OPEN, *(state for state in TaskState if state in FINAL))
 _SHOWN = 4000

@@ -1,8 +1,9 @@
-"""Broadcasts: one message, a copy in every subscriber's mailbox, and the history for agents that join later."""
+"""Broadcasts: a copy in every subscriber's mailbox, how far these came, and the history for agents that join later."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from datetime import timezone
@@ -22,7 +23,7 @@ from clawlink.domain.broadcast import (
     pattern_keys,
 )
 from clawlink.domain.chain import Chain
-from clawlink.domain.delivery import Delivery, Sender, copy_id
+from clawlink.domain.delivery import Delivery, Sender, State, copy_id
 from clawlink.domain.iso_time import read_iso
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.message import KnowledgeBroadcast, decode, encode, of_person, says_the_same
@@ -37,7 +38,7 @@ from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.pages import page_within
 from clawlink.relay.time_slices import Turns, parts
-from clawlink.store.base import Conflict, Drop, Put
+from clawlink.store.base import Conflict, Drop, Put, Store
 
 _PAGE = 100
 # A page of agents takes a fraction of a millisecond. A store may look through those before it to find its start.
@@ -255,3 +256,45 @@ def _time(text: str) -> float:
             "since takes a time as 2026-05-13T06:51:00+00:00, or seconds since the epoch", field="since"
         ) from None
     return (at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)).timestamp()
+
+
+class CopyCounts:
+    """The copies of a broadcast by how far they came. To follow one change costs one read, not one a recipient."""
+
+    def __init__(self, store: Store, broadcast: Broadcast) -> None:
+        self._store = store
+        self._copies = {copy_id(broadcast.id, agent_id): "" for agent_id in broadcast.recipients}
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many copies there are by how far they came."""
+        return {state: count for state, count in self._counts.items() if count}
+
+    async def count(self) -> None:
+        """Read all copies, with turns for other requests."""
+        turns = Turns()
+        for id in self._copies:
+            await turns.next()
+            await self._look(id)
+
+    async def follow(self, changed: Iterable[str]) -> None:
+        """Read changed copies again, by their ids. Other ids are skipped."""
+        turns = Turns()
+        for id in self._copies.keys() & set(changed):
+            await turns.next()
+            await self._look(id)
+
+    async def _look(self, id: str) -> None:
+        copy = await self._store.get(Delivery, id)
+        state = "unknown" if copy is None else furthest(copy)
+        self._counts[self._copies[id]] -= bool(self._copies[id])
+        self._counts[state] += 1
+        self._copies[id] = state
+
+
+def furthest(d: Delivery) -> str:
+    """Return the furthest fact about a delivery."""
+    if d.state is State.PENDING:
+        return "stored" if d.delivered_at is None else "delivered"
+    return str(d.state.value)

@@ -7,11 +7,11 @@ import binascii
 from collections.abc import AsyncIterator
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.file_write import Write
 from clawlink.errors import BadRequest
 from clawlink.protocol.file_replies import FileDeleted, FilePut
 from clawlink.protocol.file_requests import DeleteFileQuery, PutFile
 from clawlink.relay.files.write import Files
-from clawlink.relay.files.write_terms import Write
 
 
 class JsonFiles:

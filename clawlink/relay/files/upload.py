@@ -9,14 +9,13 @@ import msgspec
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.file import Content, Version
+from clawlink.domain.file_write import UnfinishedUpload, Write
 from clawlink.domain.readers import party
 from clawlink.domain.record import text_bytes
-from clawlink.domain.upload import UnfinishedUpload
 from clawlink.errors import (
     NotAllowed,
 )
 from clawlink.relay.files.quota import UploadBuffer
-from clawlink.relay.files.write_terms import Write
 
 CHECKSUMS = ("sha1", "sha256")
 # The bytes that an upload takes beside its texts and contents, measured.

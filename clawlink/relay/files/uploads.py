@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.file_write import UPLOADS, UnfinishedUpload, Write
 from clawlink.domain.shares import Origin
-from clawlink.domain.upload import UPLOADS, UnfinishedUpload
 from clawlink.errors import (
     BadRequest,
     ChecksumMismatch,
@@ -30,7 +30,6 @@ from clawlink.relay.core import Core
 from clawlink.relay.files.quota import SILENT_UPLOAD_SECONDS, Block, FileQuota, new_hash, size_of
 from clawlink.relay.files.upload import Checksum, Upload
 from clawlink.relay.files.write import Files
-from clawlink.relay.files.write_terms import Write
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.shares import Held, Limit
 from clawlink.store.base import Conflict, Drop, Failed, Put, Usage

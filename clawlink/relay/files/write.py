@@ -9,7 +9,8 @@ import msgspec
 from clawlink.domain import file as rules
 from clawlink.domain import file_access
 from clawlink.domain.agent import Agent
-from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, FileWrite, SharedFile, Version
+from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, SharedFile, Version
+from clawlink.domain.file_write import FileWrite, Write, Written, require_key
 from clawlink.domain.limits import EVERYONE
 from clawlink.domain.readers import Party, party
 from clawlink.domain.record import text_bytes
@@ -30,7 +31,6 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.files.notices import FileNotices
 from clawlink.relay.files.quota import Block, FileQuota, UploadBuffer
 from clawlink.relay.files.views import lock_info, readers_of
-from clawlink.relay.files.write_terms import Write, Written, require_key
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.memory import NEW_RECORD_BYTES, size_of
 from clawlink.relay.limits.shares import Limit

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from clawlink.domain.broadcast import Broadcast
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.file import FileWrite
+from clawlink.domain.file_write import FileWrite
 from clawlink.domain.limits import NEW_WORK_SHARE, Limits
 from clawlink.domain.record import SETTLED, Record, text_bytes
 from clawlink.domain.shares import Level, Origin, Share, Used, unasked, used_up

@@ -24,7 +24,7 @@ from clawlink.protocol.mailbox_replies import DeadLetter, DeadLetters, MessageSt
 from clawlink.protocol.replies import FoundId, FoundIds, Sent
 from clawlink.relay import wait_loop
 from clawlink.relay.agents.agents import Agents
-from clawlink.relay.broadcasts.copy_counts import CopyCounts, furthest
+from clawlink.relay.broadcasts.broadcasts import CopyCounts, furthest
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.files.grants import Grants
 from clawlink.relay.ids import derived, derived_anew

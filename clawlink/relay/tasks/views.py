@@ -25,7 +25,7 @@ from clawlink.relay.pages import page_within
 from clawlink.relay.tasks.lifecycle import delegation_of, pool_of
 from clawlink.relay.tasks.reads import require_task
 from clawlink.relay.timestamps import StoppableTime
-from clawlink.store.places import number_of
+from clawlink.store.base import number_of
 
 _ENDED = tuple(state for state in TaskState if state in FINAL)
 _PAGE = 100

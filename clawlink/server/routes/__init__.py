@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from clawlink.server.routes import admin, agents, blobs, files, messages, uploads
+from clawlink.server.routes import admin, agents, blobs, messages, uploads
 
-ALL = tuple(module.routes for module in (agents, messages, files, blobs, uploads, admin))
+ALL = tuple(module.routes for module in (agents, messages, blobs, uploads, admin))

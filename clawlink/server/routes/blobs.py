@@ -1,4 +1,4 @@
-"""Routes for shared files, byte for byte, and for their locks."""
+"""Routes for shared files: byte for byte, and in one JSON object, as ClawLink 1.0.x reads them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from urllib.parse import unquote
 from aiohttp import hdrs, web
 
 from clawlink.domain.file import SharedFile, Version
+from clawlink.domain.file_write import Write
 from clawlink.domain.limits import MAX_FILE_TTL_SECONDS, MAX_NAME_LENGTH
 from clawlink.errors import BadRequest, UnknownFile, VersionConflict
-from clawlink.protocol import admin_paths, admin_views, file_paths, file_replies, file_requests
+from clawlink.protocol import admin_paths, admin_views, file_paths, file_replies, file_requests, requests
 from clawlink.relay.files.read import Opened
-from clawlink.relay.files.write_terms import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import http_files
 from clawlink.server.auth import require_no_page
@@ -29,7 +29,7 @@ from clawlink.server.request import (
     read_query,
     when_lost,
 )
-from clawlink.server.response import Reply, reply
+from clawlink.server.response import JSON, Reply, reply, write
 
 routes = Routes()
 
@@ -255,3 +255,22 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
         with http_files.named_by_headers():
             gone = await relay.files.delete(editor, key, http_files.expected(request.headers), force=force)
     return reply(file_replies.FileDeleted("deleted", key, gone.revision))
+
+
+@routes.serves(file_paths.GET_FILE)
+async def get_file(relay: Relay, request: Request) -> Reply | web.StreamResponse:
+    """Read a file."""
+    ask = read_query(request, requests.Asker)
+    file, _, looker = await found(relay, request, parameter(request, "file_key"), ask.agent_id)
+    relay.file_reads.require_small(file)
+    reader = reader_of(request, looker, burns=file.burn)
+    if request.method == hdrs.METH_HEAD:  # that file is there; its content is neither encoded nor read
+        return web.StreamResponse(headers={hdrs.CONTENT_TYPE: JSON})
+    async with opened(relay, request, file, file.newest, reader) as content:
+        first, *more = await relay.file_reads.as_json(file, content)
+        answer = Reply(first, more=more)
+        if content.reading is None:
+            return answer
+        response = await write(request, answer)
+        await http_files.arrive(request, content)
+    return response

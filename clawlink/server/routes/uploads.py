@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import hdrs
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.file_write import Write
 from clawlink.errors import BadRequest, ClawLinkError, MethodNotAllowed, UnsupportedMediaType, VersionConflict
 from clawlink.protocol import file_paths
 from clawlink.protocol.headers import OFFSET_TYPE
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.files.upload import CHECKSUMS, Checksum, Upload
-from clawlink.relay.files.write_terms import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import http_files
 from clawlink.server.request import Request, Routes, asking, key_in_header, origin_of, parameter

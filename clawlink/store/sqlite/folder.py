@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 
 from clawlink import private
 from clawlink.domain.file import Content, SharedFile
+from clawlink.domain.file_write import UnfinishedUpload
 from clawlink.domain.limits import MIB
-from clawlink.domain.upload import UnfinishedUpload
 from clawlink.store.sqlite.backup import require_finished
 from clawlink.store.sqlite.contents import CONTENTS, INCOMING, FolderBlobs
 from clawlink.store.sqlite.database import NAME, DataFolderError

@@ -18,10 +18,23 @@ from typing import Any
 
 from clawlink.domain.delivery import PENDING, Delivery, by_dead
 from clawlink.store import records
-from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
+from clawlink.store.base import (
+    Absent,
+    Admission,
+    Batch,
+    Conflict,
+    Drop,
+    Failed,
+    Index,
+    Page,
+    Put,
+    R,
+    S,
+    Usage,
+    number_of,
+    probe,
+)
 from clawlink.store.claims import Claims
-from clawlink.store.places import number_of
-from clawlink.store.probe import probe
 from clawlink.store.sqlite import mailboxes, queries
 from clawlink.store.sqlite.counts import Counts, Place
 from clawlink.store.sqlite.database import DataFolderError, connect, migrate, open_writer, said

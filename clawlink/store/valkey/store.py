@@ -29,11 +29,11 @@ from clawlink.store.base import (
     R,
     S,
     Usage,
+    number_of,
+    probe,
     together,
 )
 from clawlink.store.claims import Claims
-from clawlink.store.places import number_of
-from clawlink.store.probe import probe
 from clawlink.store.valkey import scripts
 from clawlink.store.valkey.facts import ends_of, facts_of
 from clawlink.store.valkey.server import StoreError, require_fit

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
+from clawlink.domain.file_write import Write
 from clawlink.domain.message import FileUpdated, KnowledgeBroadcast
 from clawlink.errors import KeyReused, RateLimited
-from clawlink.relay.files.write_terms import Write
 from clawlink.relay.limits.token_buckets import Buckets
 from clawlink.store.base import Batch, Conflict, Failed
 from clawlink.store.memory import MemoryStore

@@ -7,10 +7,10 @@ from typing import Any
 
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import SharedFile
+from clawlink.domain.file_write import Write
 from clawlink.domain.record import SETTLED
 from clawlink.errors import StorageFull
 from clawlink.protocol import file_requests
-from clawlink.relay.files.write_terms import Write
 from tests.relay.scene import Scene
 from tests.tables import each
 

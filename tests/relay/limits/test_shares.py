@@ -13,12 +13,12 @@ import pytest
 
 from clawlink.domain import shares as rules
 from clawlink.domain.file import PRESENT, SharedFile
+from clawlink.domain.file_write import Write
 from clawlink.domain.message import TaskResponse, TaskUpdate
 from clawlink.domain.shares import Origin
 from clawlink.errors import KeyReused, MailboxFull, Refused, RelayFull, StorageFull
 from clawlink.protocol import file_requests, requests
 from clawlink.relay.files.quota import UploadBuffer
-from clawlink.relay.files.write_terms import Write
 from clawlink.relay.limits.shares import FairShares, Limit
 from clawlink.store.base import Usage
 from clawlink.store.memory import MemoryStore

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from aiohttp import hdrs, web
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.file_write import Write
 from clawlink.domain.limits import MAX_ATTACHMENTS
 from clawlink.domain.message import Attachment
 from clawlink.doors.a2a.rules import asking, states, tasks
@@ -20,7 +21,6 @@ from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.shapes import Message
 from clawlink.errors import ClawLinkError, NotAllowed, UnknownFile
 from clawlink.protocol.replies import TaskView
-from clawlink.relay.files.write_terms import Write
 from clawlink.relay.relay import Relay
 from clawlink.server.http_files import headers_of, span_of
 from clawlink.server.http_files import send as send_span

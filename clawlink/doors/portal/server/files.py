@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Sender
 from clawlink.domain.file import Version
+from clawlink.domain.file_write import Write
 from clawlink.doors.portal import transfers
 from clawlink.doors.portal.records import AGENT, Contact, mailbox_of
 from clawlink.doors.portal.rules import cutting, words
@@ -28,7 +29,6 @@ from clawlink.errors import BadRequest, KeyReused, RateLimited, StorageFull, Too
 from clawlink.relay.core import retrying
 from clawlink.relay.files.quota import Block, size_of
 from clawlink.relay.files.read import Opened
-from clawlink.relay.files.write_terms import Write
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Put
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 from aiohttp import BodyPartReader, hdrs, web
 
+from clawlink.domain.file_write import Write
 from clawlink.doors.portal.server.members import Members
 from clawlink.errors import BadRequest, TooLarge
-from clawlink.relay.files.write_terms import Write
 from clawlink.relay.relay import Relay
 from clawlink.server.http_files import headers_of, send, span_of
 from clawlink.server.request import Request, require_unpacked

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from clawlink.domain.file_write import Write
 from clawlink.doors.portal.records import Contact
 from clawlink.doors.portal.rules import cutting, moving
 from clawlink.doors.portal.rules.moving import Left, Report
@@ -17,7 +18,6 @@ from clawlink.doors.portal.server.files import Offer, Pieces
 from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.doors.portal.transfers import FileState
 from clawlink.errors import BadRequest, ClawLinkError, UnknownFile
-from clawlink.relay.files.write_terms import Write
 from clawlink.relay.ids import derived
 
 _READ_BYTES = 256 * 1024
