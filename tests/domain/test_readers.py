@@ -155,6 +155,7 @@ def test_the_holder_of_a_task_is_the_agent_that_claimed_it_and_no_later_one_of_i
     for one, agent_, expected in (
         (task, agent("bob"), True),
         (task, agent("ann"), False),
+        (task, agent("bob", since=20.0), True),
         (task, agent("bob", since=21.0), False),
         (replace(task, assignee=None, delivered_at=None), agent("bob"), False),
         (None, agent("bob"), False),
