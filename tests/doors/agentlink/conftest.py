@@ -153,7 +153,7 @@ async def hang_up(relay: Running, client: OldClient) -> None:
     door = door_of(relay)
 
     async def gone() -> bool:
-        return not (door.lines.of(client.instance_id) or door._leaving)
+        return not (door.routing.of(client.instance_id) or door._leaving)
 
     await eventually(gone)
 

@@ -22,8 +22,8 @@ from clawlink.doors.agentlink.client import engine, sent
 from clawlink.doors.agentlink.client.message import seal
 from clawlink.doors.agentlink.server import (
     connection,
-    copies,
     door,
+    fan_out,
     instances,
     members,
     nonces,
@@ -65,7 +65,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert told["connections of one instance"] == str(door.MAX_CONNECTIONS)
     assert told["agents of one instance"] == "1000" == str(members.MAX_AGENTS)
     held = "messages held for an old client's agent, read by connections that may be its"
-    assert told[held] == str(copies.MAX_HELD)
+    assert told[held] == str(fan_out.MAX_HELD)
     assert told["agents of an old client made by writing to them"] == str(members.MAX_WRITTEN_TO)
     assert LIMITS["messages of one connection whose receipt is followed"] == f"{receipts.MAX_FOLLOWED:,}, the newest"
     assert told["instances that registered themselves"] == str(instances.MAX_SELF_REGISTERED)

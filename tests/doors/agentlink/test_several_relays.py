@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clawlink.doors.agentlink import Settings
-from clawlink.doors.agentlink.server import connection, seats, service
+from clawlink.doors.agentlink.server import connection, ownership, service
 from clawlink.doors.agentlink.server.nonces import UsedFrames
 from clawlink.doors.agentlink.server.records import UsedFrame
 from clawlink.errors import RelayUnreachable
@@ -251,18 +251,18 @@ async def test_an_instance_goes_to_another_relay_that_knows_its_agents(
 async def test_a_relay_that_lost_an_instance_sends_its_old_clients_away(
     serve_link: ServeLink, join: Joined, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seats, "_RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(ownership, "_RENEW_SECONDS", 0.01)
     one, two = await pair(serve_link)
     a, c = await join(one, "a"), await sign_in(one, "c", "carol")
     peers = one.app.relay.core.peers
     assert peers is not None
-    await peers.let_go(seats.place("a"))  # as if it had not reached the store for a while
+    await peers.let_go(ownership.place("a"))  # as if it had not reached the store for a while
     there = two.app.relay.core.peers
     assert there is not None
-    assert await there.hold(seats.place("a"))
+    assert await there.hold(ownership.place("a"))
     assert await a.closed() == 1001
     assert (await queued(c, "c/carol", "those of the new form stay"))["type"] == "queued"
-    assert door_of(one).lines.count("a") == 0
+    assert door_of(one).routing.count("a") == 0
 
 
 async def test_what_was_under_way_at_a_relay_that_ends_comes_at_the_other(
@@ -313,7 +313,7 @@ async def test_a_link_that_knows_several_relays_goes_on_at_the_next(
     d = await sign_in(two, "d", "dan")
     await queued(d, "c/carol", "before")
     await until(lambda: got == ["before"])
-    assert door_of(one).lines.count("c") == 1
+    assert door_of(one).routing.count("c") == 1
     await end(one)
     sent = await asyncio.wait_for(link.send("d/dan", "from the other relay"), 20)
     assert (await d.next("message"))["message"] == "from the other relay"

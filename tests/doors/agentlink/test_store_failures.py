@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from clawlink.doors.agentlink.server import copies, door, receipts, service
+from clawlink.doors.agentlink.server import door, fan_out, receipts, service
 from clawlink.store.memory import MemoryStore
 from tests.doors.agentlink.conftest import DialNew, Joined, ServeLink, Sign, door_of
 from tests.server.test_store_failures import Unplugged
@@ -25,7 +25,7 @@ async def test_a_broken_connection_of_the_store_is_not_taken_for_a_peer_that_hun
 ) -> None:
     for module in (service, receipts):
         monkeypatch.setattr(module, "_RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(copies, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(fan_out, "_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(door, "EXTEND_SECONDS", 0.01)
     store = Unplugged(MemoryStore(), Random(1))
     relay = await serve_link(store=store)

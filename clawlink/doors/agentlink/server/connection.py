@@ -14,11 +14,11 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, TaskState
 from clawlink.domain.terminal import cell
 from clawlink.doors.agentlink.server.checks import Checks, Envelopes
-from clawlink.doors.agentlink.server.copies import Copies, Writer
+from clawlink.doors.agentlink.server.fan_out import FanOut, Writer
 from clawlink.doors.agentlink.server.instances import Instance, Instances
 from clawlink.doors.agentlink.server.members import Members
+from clawlink.doors.agentlink.server.ownership import Ownership
 from clawlink.doors.agentlink.server.receipts import Receipts
-from clawlink.doors.agentlink.server.seats import Seats
 from clawlink.doors.agentlink.server.sending import Sending
 from clawlink.doors.agentlink.server.service import Service
 from clawlink.doors.agentlink.server.socket import Gone, Socket
@@ -51,17 +51,17 @@ class Hub(Protocol):
     instances: Instances
     members: Members
     envelopes: Envelopes
-    seats: Seats
+    ownership: Ownership
     sending: Sending
-    holders: dict[str, Copies]
+    holders: dict[str, FanOut]
 
     def require_room(self, instance: Instance) -> None: ...
 
-    def joined(self, instance: Instance, line: Connection) -> None: ...
+    def joined(self, instance: Instance, connection: Connection) -> None: ...
 
-    async def spoke(self, instance: Instance, line: Connection, agent: Agent) -> None: ...
+    async def spoke(self, instance: Instance, connection: Connection, agent: Agent) -> None: ...
 
-    async def left(self, line: Connection) -> None: ...
+    async def left(self, connection: Connection) -> None: ...
 
 
 class Connection:
@@ -156,11 +156,11 @@ class Connection:
             error = LeaseLost("nothing is held under these receipts: each message was settled, or handed out again")
             await self._socket.send(frames.failure(error, receipts=left))
 
-    def _held_by(self, receipts: Iterable[str]) -> dict[Service | Copies, list[str]]:
+    def _held_by(self, receipts: Iterable[str]) -> dict[Service | FanOut, list[str]]:
         """Return the known holders of these messages on this connection."""
         if self._service is not None:
             return {self._service: list(receipts)}
-        found: dict[Service | Copies, list[str]] = {}
+        found: dict[Service | FanOut, list[str]] = {}
         for one in receipts:
             holder = self._door.holders.get(one)
             if holder is not None and holder.reads(self):
@@ -239,7 +239,7 @@ async def _registered(door: Hub, socket: Socket) -> Connection | None:
         door.require_room(instance)
         await door.instances.came(instance)
         if agent is None:
-            await door.seats.take(instance.id)
+            await door.ownership.take(instance.id)
     except Gone:
         raise
     except Exception as failure:
@@ -268,7 +268,7 @@ async def _registered(door: Hub, socket: Socket) -> Connection | None:
         door.joined(instance, connection)
     finally:
         if agent is None:
-            door.seats.stop_joining(instance.id)
+            door.ownership.stop_joining(instance.id)
     return connection
 
 

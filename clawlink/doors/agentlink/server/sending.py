@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from clawlink.domain.agent import Agent, Presence
 from clawlink.doors.agentlink.server.checks import Checks, Envelopes, Proof
 from clawlink.doors.agentlink.server.instances import Instance
-from clawlink.doors.agentlink.server.lines import Lines
 from clawlink.doors.agentlink.server.members import Members
+from clawlink.doors.agentlink.server.routing import Routing
 from clawlink.doors.agentlink.wire.frames import Send
 from clawlink.errors import KeyReused, WrongState
 from clawlink.protocol import requests
@@ -29,12 +29,19 @@ class Sending:
     """Where the messages of instances become messages of the relay."""
 
     def __init__(
-        self, relay: Relay, checks: Checks, members: Members, lines: Lines[Any], envelopes: Envelopes, *, no_store: bool
+        self,
+        relay: Relay,
+        checks: Checks,
+        members: Members,
+        routing: Routing[Any],
+        envelopes: Envelopes,
+        *,
+        no_store: bool,
     ) -> None:
         self._relay = relay
         self._checks = checks
         self._members = members
-        self._lines = lines
+        self._routing = routing
         self._envelopes = envelopes
         self._no_store = no_store
 
@@ -74,7 +81,7 @@ class Sending:
     def _there(self, to: Agent) -> bool:
         """Return True if a connection now reads this agent's messages."""
         if self._members.is_ours(to):
-            return self._lines.connected(to.id)
+            return self._routing.connected(to.id)
         return self._relay.agents.presence(to) is Presence.ONLINE
 
     def _require_there(self, to: Agent) -> None:

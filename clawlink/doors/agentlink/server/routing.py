@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 
-class Line(Protocol):
+class Peer(Protocol):
     """A connection, as far as it matters here."""
 
     number: int
@@ -24,8 +24,8 @@ class Line(Protocol):
         """The addresses that it has sent from."""
 
 
-L = TypeVar("L", bound=Line)
-L_co = TypeVar("L_co", bound=Line, covariant=True)
+L = TypeVar("L", bound=Peer)
+L_co = TypeVar("L_co", bound=Peer, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Readers(Generic[L_co]):
     Strangers are one list for all agents of an instance, which changes as they come and go.
     """
 
-    lines: Sequence[L_co]
+    connections: Sequence[L_co]
     settles: bool
     certain: bool = False
 
 
-class Lines(Generic[L]):
+class Routing(Generic[L]):
     """The connections of all instances.
 
     A connection of the new form names its agent. An old connection is known by the messages that it sends. Until then
@@ -74,7 +74,7 @@ class Lines(Generic[L]):
 
     def any_old(self, instance_id: str) -> bool:
         """Return True if an instance has connections of the old form."""
-        return any(line.agent is None for line in self._of.get(instance_id, ()))
+        return any(connection.agent is None for connection in self._of.get(instance_id, ()))
 
     def know(self, address: str, *, named: bool, heard: bool) -> None:
         """Note that an agent has named itself, or has sent over an old connection, here or at another relay."""
@@ -83,43 +83,43 @@ class Lines(Generic[L]):
         if heard:
             self._heard.add(address)
 
-    def add(self, instance_id: str, line: L) -> None:
+    def add(self, instance_id: str, connection: L) -> None:
         """Note a new connection."""
-        line.number = self.latest = next(self._numbers)
-        self._of.setdefault(instance_id, {})[line] = None
-        if line.agent is not None:
-            self._named.add(line.agent)
-            self._connected[line.agent] += 1
+        connection.number = self.latest = next(self._numbers)
+        self._of.setdefault(instance_id, {})[connection] = None
+        if connection.agent is not None:
+            self._named.add(connection.agent)
+            self._connected[connection.agent] += 1
         else:
-            self._strangers.setdefault(instance_id, []).append(line)
+            self._strangers.setdefault(instance_id, []).append(connection)
 
-    def spoke(self, instance_id: str, line: L, address: str) -> bool:
+    def spoke(self, instance_id: str, connection: L, address: str) -> bool:
         """Note that a connection has sent from an address; return True the first time."""
-        if address in line.spoken_for:
+        if address in connection.spoken_for:
             return False
-        if line.agent is None:
+        if connection.agent is None:
             self._heard.add(address)
-            self._speakers.setdefault(address, []).append(line)
-            if not line.spoken_for:
-                self._strangers[instance_id].remove(line)
-        line.spoken_for.add(address)
+            self._speakers.setdefault(address, []).append(connection)
+            if not connection.spoken_for:
+                self._strangers[instance_id].remove(connection)
+        connection.spoken_for.add(address)
         return True
 
-    def remove(self, instance_id: str, line: L) -> None:
+    def remove(self, instance_id: str, connection: L) -> None:
         """Note that a connection has ended. No other is touched."""
-        if self._of.get(instance_id, {}).pop(line, False) is False:
+        if self._of.get(instance_id, {}).pop(connection, False) is False:
             return
         if not self._of[instance_id]:
             del self._of[instance_id]
-        if line.agent is not None:
-            self._connected[line.agent] -= 1
-            if not self._connected[line.agent]:
-                del self._connected[line.agent]
+        if connection.agent is not None:
+            self._connected[connection.agent] -= 1
+            if not self._connected[connection.agent]:
+                del self._connected[connection.agent]
             return
-        if not line.spoken_for:
-            self._strangers[instance_id].remove(line)
-        for address in line.spoken_for:
-            self._speakers[address].remove(line)
+        if not connection.spoken_for:
+            self._strangers[instance_id].remove(connection)
+        for address in connection.spoken_for:
+            self._speakers[address].remove(connection)
             if not self._speakers[address]:
                 del self._speakers[address]
 
@@ -130,7 +130,7 @@ class Lines(Generic[L]):
         """
         speakers = self._speakers.get(address)
         if speakers is not None:
-            return Readers((max(speakers, key=lambda line: line.number),), settles=True, certain=True)
+            return Readers((max(speakers, key=lambda connection: connection.number),), settles=True, certain=True)
         if address in self._named:
             return Readers((), settles=False)
         return Readers(self.strangers(address.partition("/")[0]), settles=address not in self._heard)
@@ -138,4 +138,4 @@ class Lines(Generic[L]):
     def connected(self, address: str) -> bool:
         """Return True if a connection reads the agent's messages."""
         readers = self.readers(address)
-        return self._connected[address] > 0 or (bool(readers.lines) and readers.settles)
+        return self._connected[address] > 0 or (bool(readers.connections) and readers.settles)

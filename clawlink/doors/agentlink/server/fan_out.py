@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.doors.agentlink.server.checks import Envelopes
-from clawlink.doors.agentlink.server.lines import Line, Readers
+from clawlink.doors.agentlink.server.routing import Peer, Readers
 from clawlink.doors.agentlink.server.service import CREDIT, LEASE_SECONDS, Written
 from clawlink.doors.agentlink.server.socket import Gone, Socket
 from clawlink.doors.agentlink.server.text import message_frame
@@ -31,7 +31,7 @@ MAX_HELD = 1000
 _PAUSE_SECONDS = 1.0
 
 
-class OldLine(Line, Protocol):
+class OldPeer(Peer, Protocol):
     """An old connection, as far as it matters here."""
 
     ended: bool
@@ -47,21 +47,21 @@ class _Copy:
 
     __slots__ = ("batch", "delivery", "given", "missed", "owner", "read", "receipt")
 
-    def __init__(self, owner: Copies, delivery: Delivery, batch: int) -> None:
+    def __init__(self, owner: FanOut, delivery: Delivery, batch: int) -> None:
         self.owner = owner
         self.delivery = delivery
         self.receipt = receipt(str(delivery.receipt), delivery.id)
         self.batch = batch
-        self.given: set[OldLine] = set()
-        self.read: set[OldLine] = set()
+        self.given: set[OldPeer] = set()
+        self.read: set[OldPeer] = set()
         self.missed = 0
 
 
 class Writer:
     """Writes to an old connection, for all agents that it may be, and keeps account of its reads."""
 
-    def __init__(self, line: OldLine) -> None:
-        self._line = line
+    def __init__(self, connection: OldPeer) -> None:
+        self._connection = connection
         self._waiting: list[_Copy] = []
         self._more = asyncio.Event()
         self._pings: dict[int, list[_Copy]] = {}
@@ -70,8 +70,8 @@ class Writer:
     def put(self, copies: Iterable[_Copy]) -> None:
         """Write these messages, in order, after those that wait already; none that it was given before."""
         for copy in copies:
-            if self._line not in copy.given:
-                copy.given.add(self._line)
+            if self._connection not in copy.given:
+                copy.given.add(self._connection)
                 self._waiting.append(copy)
         if self._waiting and self._task is None:
             self._task = asyncio.create_task(self._run())
@@ -85,23 +85,23 @@ class Writer:
                 batch, self._waiting = self._waiting, []
                 written = []
                 for copy in batch:
-                    frame = copy.owner.frame(copy, self._line)
+                    frame = copy.owner.frame(copy, self._connection)
                     if frame is None:
-                        copy.given.discard(self._line)
+                        copy.given.discard(self._connection)
                     else:
-                        await self._line.socket.send(frame)
+                        await self._connection.socket.send(frame)
                         written.append(copy)
                 if written:
-                    self._pings[await self._line.socket.ping()] = written
+                    self._pings[await self._connection.socket.ping()] = written
 
     async def has_read(self, number: int) -> None:
         """Note that the peer has read all that went before this ping."""
-        read: dict[Copies, list[_Copy]] = {}
+        read: dict[FanOut, list[_Copy]] = {}
         for ping in [ping for ping in self._pings if ping <= number]:
             for copy in self._pings.pop(ping):
                 read.setdefault(copy.owner, []).append(copy)
         for owner, copies in read.items():
-            await owner.was_read(self._line, copies)
+            await owner.was_read(self._connection, copies)
 
     @property
     def idle(self) -> bool:
@@ -115,7 +115,7 @@ class Writer:
             await asyncio.wait([self._task])
 
 
-class Copies:
+class FanOut:
     """Claims an agent's messages, and writes them to each connection that ``aim`` names.
 
     ``latest`` returns the number of the latest connection. ``holders`` has the holder of each message by receipt, for
@@ -128,7 +128,7 @@ class Copies:
         agent: Agent,
         envelopes: Envelopes,
         latest: Callable[[], int],
-        holders: dict[str, Copies],
+        holders: dict[str, FanOut],
         sure: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._relay = relay
@@ -138,7 +138,7 @@ class Copies:
         self._holders = holders
         self._sure = sure
         self._consumer: Consumer = relay.consumer(agent, lease=LEASE_SECONDS, credit=CREDIT)
-        self._readers: Readers[OldLine] = Readers((), settles=False)
+        self._readers: Readers[OldPeer] = Readers((), settles=False)
         self._held: dict[str, _Copy] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -151,50 +151,50 @@ class Copies:
         """The agent."""
         return self._agent.id
 
-    def reads(self, line: OldLine) -> bool:
+    def reads(self, connection: OldPeer) -> bool:
         """Return True if this connection reads for the agent."""
-        return line in self._readers.lines
+        return connection in self._readers.connections
 
     @property
     def knows_its_reader(self) -> bool:
         """Return True unless strangers read for the agent."""
         return self._readers.certain
 
-    def aim(self, readers: Readers[OldLine]) -> None:
+    def aim(self, readers: Readers[OldPeer]) -> None:
         """Let these connections read from now on, messages under way too."""
         before, self._readers = self._readers, readers
-        if before.lines is not readers.lines:
-            for line in before.lines:
-                if line not in readers.lines:
-                    self._miss(line)
-        self._give(readers.lines)
+        if before.connections is not readers.connections:
+            for connection in before.connections:
+                if connection not in readers.connections:
+                    self._miss(connection)
+        self._give(readers.connections)
         if readers.certain:
             for copy in self._held.values():
                 copy.missed = 0
         self._judge_soon()
 
-    def came(self, line: OldLine) -> None:
+    def came(self, connection: OldPeer) -> None:
         """Note that a stranger has come, where strangers read."""
-        self._give([line])
+        self._give([connection])
 
-    def went(self, line: OldLine) -> None:
+    def went(self, connection: OldPeer) -> None:
         """Note that a stranger is none any more, or has ended, where strangers read."""
-        self._miss(line)
+        self._miss(connection)
         self._judge_soon()
 
-    def _give(self, lines: Iterable[OldLine]) -> None:
+    def _give(self, connections: Iterable[OldPeer]) -> None:
         if self._held:
-            for line in lines:
-                line.writer.put(copy for copy in self._held.values() if line not in copy.read)
+            for connection in connections:
+                connection.writer.put(copy for copy in self._held.values() if connection not in copy.read)
 
-    def _miss(self, line: OldLine) -> None:
+    def _miss(self, connection: OldPeer) -> None:
         """Note the unread messages of an ended connection.
 
         A connection that turned out to be another agent has missed nothing.
         """
-        if line.ended:
+        if connection.ended:
             for copy in self._held.values():
-                if line not in copy.read:
+                if connection not in copy.read:
                     copy.missed = self._latest()
 
     def _judge_soon(self) -> None:
@@ -223,37 +223,37 @@ class Copies:
             copy = _Copy(self, delivery, self._consumer.batch)
             self._held[copy.receipt] = copy
             self._holders[copy.receipt] = self
-        self._give(self._readers.lines)
+        self._give(self._readers.connections)
         await written.settle_rest(self._relay, self._consumer)
 
     async def _touch(self) -> None:
         if self._readers.settles:  # else it is not known whether the agent is there
             await self._relay.agents.touch(self._agent.id)
 
-    def frame(self, copy: _Copy, line: OldLine) -> str | None:
+    def frame(self, copy: _Copy, connection: OldPeer) -> str | None:
         """Return the frame that brings a message; None if it is settled, or not for this connection any more."""
-        if copy.receipt not in self._held or not self.reads(line):
+        if copy.receipt not in self._held or not self.reads(connection):
             return None
         return message_frame(copy.delivery, self._agent.id, self._envelopes)
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
-    async def was_read(self, line: OldLine, copies: list[_Copy]) -> None:
+    async def was_read(self, connection: OldPeer, copies: list[_Copy]) -> None:
         """Note that a connection has read these. A later connection makes up for an earlier one that missed them."""
         if self._closed:
             return
-        reads = self.reads(line)
+        reads = self.reads(connection)
         for copy in copies:
-            copy.read.add(line)
-            if reads and line.number > copy.missed:
+            copy.read.add(connection)
+            if reads and connection.number > copy.missed:
                 copy.missed = 0
             self._consumer.has_read(copy.batch)
         await self._judge()
 
     async def _judge(self) -> None:
         """Settle the messages that each connection has read, if that proves that the agent has them."""
-        lines = self._readers.lines
-        read = [copy for copy in self._held.values() if lines and copy.read.issuperset(lines)]
+        connections = self._readers.connections
+        read = [copy for copy in self._held.values() if connections and copy.read.issuperset(connections)]
         proven = _receipts([copy for copy in read if self._readers.settles and not copy.missed])
         if proven:
             with contextlib.suppress(Failed, StoreUnavailable):  # the next pong tries again

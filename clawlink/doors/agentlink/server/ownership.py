@@ -20,7 +20,7 @@ HELD_SECONDS = 30
 _RENEW_SECONDS = 5.0
 
 
-class _Seat:
+class _Owned:
     """An instance that is here: the number of its connections that join, and what follows its agents."""
 
     def __init__(self, following: Following) -> None:
@@ -28,7 +28,7 @@ class _Seat:
         self.following = following
 
 
-class Seats:
+class Ownership:
     """The instances whose old connections come to this relay. A relay alone has all of them.
 
     ``used`` tells whether an instance has such connections; ``lost`` is called with an instance that another relay has
@@ -42,7 +42,7 @@ class Seats:
         self._members = members
         self._used = used
         self._lost = lost
-        self._seats: dict[str, _Seat] = {}
+        self._owned: dict[str, _Owned] = {}
         self._lock = asyncio.Lock()
         self._renewed = -_RENEW_SECONDS
 
@@ -59,33 +59,33 @@ class Seats:
                     field="instance_id",
                     current="elsewhere",
                 )
-            seat = self._seats.get(instance_id)
-            if seat is None:
-                seat = self._seats[instance_id] = _Seat(self._follow(instance_id))
-            seat.joining += 1
+            owned = self._owned.get(instance_id)
+            if owned is None:
+                owned = self._owned[instance_id] = _Owned(self._follow(instance_id))
+            owned.joining += 1
         try:
-            await seat.following.loaded()
+            await owned.following.loaded()
         except BaseException:
             self.stop_joining(instance_id)
-            if not seat.joining and self._seats.get(instance_id) is seat:
-                del self._seats[instance_id]
-                seat.following.close()
+            if not owned.joining and self._owned.get(instance_id) is owned:
+                del self._owned[instance_id]
+                owned.following.close()
             raise
 
     def stop_joining(self, instance_id: str) -> None:
         """Note that a connection joins no more: it is there, or it has failed."""
-        seat = self._seats.get(instance_id)
-        if seat is not None:
-            seat.joining -= 1
+        owned = self._owned.get(instance_id)
+        if owned is not None:
+            owned.joining -= 1
 
     async def leave(self, instance_id: str) -> None:
         """Let another relay have an instance that has no old connections here any more."""
         async with self._lock:
-            seat = self._seats.get(instance_id)
-            if seat is None or seat.joining or self._used(instance_id):
+            owned = self._owned.get(instance_id)
+            if owned is None or owned.joining or self._used(instance_id):
                 return
-            del self._seats[instance_id]
-            seat.following.close()
+            del self._owned[instance_id]
+            owned.following.close()
             if self._core.peers is not None:
                 await self._core.peers.let_go(place(instance_id))
 
@@ -102,15 +102,15 @@ class Seats:
         if now - self._renewed < _RENEW_SECONDS:
             return
         self._renewed = now
-        for instance_id in list(self._seats):
+        for instance_id in list(self._owned):
             await self.leave(instance_id)
-            if instance_id in self._seats:
+            if instance_id in self._owned:
                 await self.holds(instance_id)
 
     def close(self) -> None:
         """Follow no agents any more; what is held lapses."""
-        for seat in self._seats.values():
-            seat.following.close()
+        for owned in self._owned.values():
+            owned.following.close()
 
     async def _hold(self, instance_id: str) -> bool:
         peers = self._core.peers
