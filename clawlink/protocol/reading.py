@@ -165,7 +165,9 @@ def is_shallow(text: bytes, levels: int) -> bool:
     Each step passes over the text once, so the time grows with its length and with nothing else. Text that is not JSON
     may count as shallow; a reader refuses it before it reaches the deeper brackets.
     """
-    if text.count(b"[") + text.count(b"{") <= levels:
+    # ``replace`` looks for a byte several times as fast as ``count``.
+    few = levels + 1
+    if 2 * len(text) - len(text.replace(b"[", b"", few)) - len(text.replace(b"{", b"", few)) <= levels:
         return True
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
