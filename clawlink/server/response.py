@@ -117,16 +117,27 @@ WRITTEN: web.StreamResponse = _Written(stays=True)
 _LAST = _Written(stays=False)
 
 
-def is_plain(request: Asked, answer: Reply) -> bool:
-    """Return True for a small reply after which the connection stays: ``send`` does all that ``write`` would do."""
-    return (
-        answer.handover is None
-        and not answer.more
-        and len(answer.body) <= _LARGE_BYTES
-        and request.keep_alive
-        and request.method != hdrs.METH_HEAD
-        and not request.protocol.ended  # type: ignore[attr-defined]
-    )
+def send_plain(request: Asked, answer: Reply) -> bool | None:
+    """Write a small reply with no headers but the usual ones, after which the connection stays, as most replies are.
+
+    Return True if a part of it is not on its way yet. Return None for any other reply: ``write`` does all of them.
+    """
+    body = answer.body
+    if (
+        answer.handover is not None
+        or answer.headers is not None
+        or answer.more
+        or len(body) > _LARGE_BYTES
+        or answer.status == 204
+        or request.headers_too is not None
+        or request.version is not HttpVersion11
+        or not request.keep_alive
+        or request.method == hdrs.METH_HEAD
+        or request.protocol.ended  # type: ignore[attr-defined]
+    ):
+        return None
+    head = _head(answer.status, answer.content_type)
+    return _transmit(request, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
 
 
 async def write(request: Asked, answer: Reply) -> web.StreamResponse:
@@ -140,13 +151,13 @@ async def write(request: Asked, answer: Reply) -> web.StreamResponse:
         response = await _hand_over(request, answer, answer.handover)
     elif _is_large(answer) or request.method == hdrs.METH_HEAD:
         response = await _write_large(request, answer)
-    elif send(request, answer):
+    elif _send(request, answer):
         await _drain(request)
     return await _ended(request, response)
 
 
 async def write_rest(request: Asked) -> web.StreamResponse:
-    """Wait until the peer takes what ``send`` wrote, and return the response for aiohttp."""
+    """Wait until the peer takes what ``send_plain`` wrote, and return the response for aiohttp."""
     await _drain(request)
     return await _ended(request, WRITTEN)
 
@@ -218,26 +229,29 @@ def _watched(request: Asked) -> Iterator[None]:
         watch.stop()
 
 
-def send(request: Asked, answer: Reply) -> bool:
+def _send(request: Asked, answer: Reply) -> bool:
     """Write a small reply. Return True if a part of it is not on its way yet."""
+    body = b"".join((answer.body, *answer.more)) if answer.more else answer.body
+    return _transmit(request, _head_of(request, answer, len(body)) + body)
+
+
+def _transmit(request: Asked, data: bytes) -> bool:
     transport: Any = request.protocol.transport
     if has_gone(transport):
         raise ConnectionResetError("the client has gone")
-    body = b"".join((answer.body, *answer.more)) if answer.more else answer.body
-    data = _head_of(request, answer, len(body)) + body
     request.writer.output_size += len(data)
     transport.write(data)
     return bool(transport.get_write_buffer_size())
 
 
 def _send_watched(request: Asked, answer: Reply, handover: Handover) -> bool:
-    """Write a small reply with messages as ``send`` does, and see where that matters whether it is read."""
+    """Write a small reply with messages as ``_send`` does, and see where that matters whether it is read."""
     connection: Any = request.protocol
     _require_there(request)
     watched = handover.until_read or connection.ended
     if watched:
         connection.hand_over(handover)
-    left = send(request, answer)
+    left = _send(request, answer)
     if left and not watched:  # else all is written, and that is enough to know
         connection.hand_over(handover)
         watched = True
@@ -250,8 +264,6 @@ def _head_of(request: Asked, answer: Reply, size: int) -> bytes:
     status = answer.status
     head = _head(status, answer.content_type)
     stays = request.keep_alive
-    if stays and answer.headers is None and request.headers_too is None and request.version is HttpVersion11:
-        return b"%bContent-Length: %d\r\n\r\n" % (head, size) if status != 204 else head + b"\r\n"
     more = _lines(answer.headers) if answer.headers else b""
     if request.headers_too is not None:
         more += _lines(request.headers_too)

@@ -24,7 +24,7 @@ from clawlink.server import cors
 from clawlink.server.auth import Guard
 from clawlink.server.page_files import wants_page
 from clawlink.server.request import Handler, Request, forget_failure, hung_up, origin_of
-from clawlink.server.response import WRITTEN, Reply, is_plain, reply_failure, send, write, write_rest
+from clawlink.server.response import WRITTEN, Reply, reply_failure, send_plain, write, write_rest
 
 _log = logging.getLogger("clawlink.request")
 _NOWHERE = "none"
@@ -78,10 +78,10 @@ class Router:
             answer = await serve(self._relay, request)
             if not isinstance(answer, Reply):
                 response = answer
-            elif is_plain(request, answer):
-                response = await write_rest(request) if send(request, answer) else WRITTEN
-            else:
+            elif (left := send_plain(request, answer)) is None:
                 response = await write(request, answer)
+            else:
+                response = await write_rest(request) if left else WRITTEN
         except asyncio.CancelledError:
             forget_failure(request)
             raise
