@@ -20,15 +20,17 @@ SORTED_PIECE = 1024
 class Ids:
     """Ids and their numbers. Numbers only grow, so a page goes on after an id that is gone."""
 
-    __slots__ = ("_before", "last")
+    __slots__ = ("_before", "earlier", "last")
 
     def __init__(self) -> None:
         self.last: dict[str, int] = {}
         """The newest ids. A table with room in them adds an id here itself."""
+        self.earlier = 0
+        """The number of all other ids."""
         self._before: list[dict[str, int]] | None = None  # full ones, oldest first
 
     def __len__(self) -> int:
-        return len(self.last) if self._before is None else sum(map(len, self._before)) + len(self.last)
+        return self.earlier + len(self.last)
 
     def __bool__(self) -> bool:
         return bool(self.last) or self._before is not None
@@ -47,6 +49,7 @@ class Ids:
             if self._before is None:
                 self._before = []
             self._before.append(self.last)
+            self.earlier += PIECE
             self.last = {}
         self.last[id] = number
 
@@ -57,6 +60,7 @@ class Ids:
         before = self._before or []
         for place, piece in enumerate(before):
             if piece.pop(id, None) is not None:
+                self.earlier -= 1
                 if not piece:
                     del before[place]
                     self._before = before or None

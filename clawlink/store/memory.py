@@ -138,7 +138,7 @@ class MemoryStore:
         found: list[Usage] = []
         for kind, key in indexes:
             index = self._kinds[kind].indexes.get(key)
-            found.append(NOTHING if index is None else Usage(len(index), index.bytes))
+            found.append(NOTHING if index is None else Usage(index.earlier + len(index.last), index.bytes))
         return Admission(held, found, Usage(self._held_count, self._held_bytes), self._memory)
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
@@ -298,13 +298,12 @@ class MemoryStore:
         return results
 
     def _commit(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> None:
-        if len(changes) == 1:
-            only = changes[0]
-            if type(only) is Put and only.record.version == 1:  # as most commits are
-                record: Any = only.record
-                kind = self._kinds[type(record)]
-                if record.id not in kind.records and record.partition_key == partition_key:
-                    self._add(kind, record.id, record)
+        if len(changes) == 1 and type(only := changes[0]) is Put:
+            record: Any = only.record
+            if record.version == 1 and record.partition_key == partition_key:  # as most commits are
+                id, table = record.id, self._kinds[type(record)]
+                if id not in table.records:
+                    self._add(table, id, record)
                     return
         accepted: list[tuple[Table, str, Any, Any]] = []
         for change in changes:
@@ -344,9 +343,11 @@ class MemoryStore:
     def _add(self, table: Table, id: str, new: Any) -> None:
         """Add a record that is not there."""
         size = new.footprint
-        origin = getattr(new, "origin", None)
         more = size + table.add(id, new)
-        self._memory += more if origin is None else more + self._origins.change(origin, 1, size)
+        origin = getattr(new, "origin", None)
+        if origin is not None:
+            more += self._origins.change(origin, 1, size)
+        self._memory += more
         if table is self._deliveries:
             if new.state is PENDING:
                 self._enter(new.mailbox, new)
