@@ -105,7 +105,11 @@ class StoppableTime:
         return self._still is not None
 
     def __call__(self) -> float:
-        return self.steady() - self._lag if self._still is None else self._still
+        return self.at(self.steady())
+
+    def at(self, steady: float) -> float:
+        """Return relay time at a moment of the steady clock since the last stop or its end."""
+        return steady - self._lag if self._still is None else self._still
 
     def arrival(self) -> float:
         """Return the time of a register: in a stop later than the facts of that stop."""

@@ -139,10 +139,11 @@ class AgentLookup:
         """Tell whether the agent is there."""
         return rules.presence(agent, self._core.clock(), self._core.limits)
 
-    def recipient(self, agent: Agent) -> RecipientInfo:
-        """Return the facts about a recipient that its sender is told."""
-        core = self._core
-        now, heard = core.clock(), agent.last_heartbeat
+    def recipient(self, agent: Agent, now: float | None = None) -> RecipientInfo:
+        """Return the facts about a recipient that its sender is told, at the time ``now`` if the caller knows it."""
+        core, heard = self._core, agent.last_heartbeat
+        if now is None:
+            now = core.clock()
         status = _ONLINE if rules.presence(agent, now, core.limits) is rules.ONLINE else _STALE
         age = int(now - heard) if now > heard else 0
         there = self.stand_ins.of(agent.id)

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 import msgspec
 
 
-class Bucket(msgspec.Struct, frozen=True, gc=False):
+class Bucket(msgspec.Struct, gc=False):
     """The tokens that were left at a time, in seconds since the epoch."""
 
     tokens: float
@@ -42,7 +42,35 @@ class Buckets:
 
     def take(self, key: Hashable, now: float, tokens: float = 1) -> None:
         """Take some tokens. The bucket goes into debt if it has fewer."""
-        self.keep(key, now, self.left(key, now) - tokens)
+        self.spend(self.filled(key, now), tokens)
+
+    def spend(self, bucket: Bucket, tokens: float) -> None:
+        """Take some tokens of a bucket that ``filled`` has just returned. It goes into debt if it has fewer."""
+        bucket.tokens -= tokens
+        if -bucket.tokens > self._deepest:
+            self._deepest = -bucket.tokens
+            self._until = self._since + self._fill_seconds
+
+    def filled(self, key: Hashable, now: float) -> Bucket:
+        """Return a bucket with the tokens that it has now, infinity without a limit, and keep it."""
+        bucket = self._newer.get(key)
+        if bucket is None or now >= self._until:
+            return self._kept(key, now)
+        passed = now - bucket.at
+        if passed > 0:
+            tokens = bucket.tokens + passed * self.rate
+            bucket.tokens = tokens if tokens < self.burst else self.burst
+            bucket.at = now
+        return bucket
+
+    def _kept(self, key: Hashable, now: float) -> Bucket:
+        bucket = Bucket(self.left(key, now), now)
+        if self.rate:
+            if now >= self._until:
+                self._older, self._newer, self._since = self._newer, {}, now
+                self._until = now + self._fill_seconds
+            self._newer[key] = bucket
+        return bucket
 
     def left(self, key: Hashable, now: float) -> float:
         """Return the tokens in a bucket: infinity without a limit, and ``burst`` if it was never used."""
@@ -54,18 +82,6 @@ class Buckets:
         passed = now - bucket.at
         tokens = bucket.tokens + passed * self.rate if passed > 0 else bucket.tokens
         return tokens if tokens < self.burst else self.burst
-
-    def keep(self, key: Hashable, now: float, left: float) -> None:
-        """Note the tokens in a bucket, as ``left`` returned them, less those that were taken."""
-        if not self.rate:
-            return
-        if -left > self._deepest:
-            self._deepest = -left
-            self._until = self._since + self._fill_seconds
-        if now >= self._until:
-            self._older, self._newer, self._since = self._newer, {}, now
-            self._until = now + self._fill_seconds
-        self._newer[key] = Bucket(left, now)
 
     @property
     def _fill_seconds(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 
 from clawlink.domain import chain as chain_rules
@@ -15,7 +14,7 @@ from clawlink.domain.task import is_party
 from clawlink.errors import LoopStopped, NotAllowed, RateLimited, UnknownTask
 from clawlink.protocol.replies import Stop
 from clawlink.relay.core import Core
-from clawlink.relay.limits.token_buckets import Buckets
+from clawlink.relay.limits.token_buckets import Bucket, Buckets
 from clawlink.relay.tasks.reads import read_task
 
 _log = logging.getLogger("clawlink.relay")
@@ -47,25 +46,26 @@ class Admission:
         self._files = Pace("wrote or locked files", limits.rate_files, limits.burst_files, limits.rate_address)
         self.stops: deque[Stop] = deque(maxlen=_REMEMBERED)
 
-    def require_pace(self, sender: str, to: str | None, *, answers: bool = False) -> None:
-        """Count a piece of new work. Raises RateLimited if it comes too fast, and then counts nothing. Raises Stopped.
+    def require_pace(self, sender: str, to: str | None, *, answers: bool = False) -> float:
+        """Count a piece of new work, and return the time at which it came.
 
+        Raises RateLimited if it comes too fast, and then counts nothing. Raises Stopped.
         ``to`` is None for work that does not go to a single other agent. Work that ``answers`` goes on during a stop.
         """
         if not answers:
             self._core.require_running()
         agents, pairs = self._agents, self._pairs
         now = self._core.steady()
-        left = agents.left(sender, now)
-        if left < 1:
-            self._limited([sender], f"{sender} sends new work to all others", agents, agents.wait_with(left))
+        bucket = agents.filled(sender, now)
+        if bucket.tokens < 1:
+            self._limited([sender], f"{sender} sends new work to all others", agents, bucket)
         if to is not None:
-            pair = (sender, to)
-            of_pair = pairs.left(pair, now)
-            if of_pair < 1:
-                self._limited([sender, to], f"{sender} sends new work to {to}", pairs, pairs.wait_with(of_pair))
-            pairs.keep(pair, now, of_pair - 1)
-        agents.keep(sender, now, left - 1)
+            of_pair = pairs.filled((sender, to), now)
+            if of_pair.tokens < 1:
+                self._limited([sender, to], f"{sender} sends new work to {to}", pairs, of_pair)
+            of_pair.tokens -= 1
+        bucket.tokens -= 1
+        return self._core.time.at(now)  # without a second look at the clock
 
     def require_copies(self, sender: Agent, copies: int = 0) -> None:
         """Count copies of a message. Raises RateLimited if its sender has yet to wait for earlier ones.
@@ -92,22 +92,22 @@ class Admission:
         """
         now = self._core.steady()
         agents = [] if agent_id is None else [agent_id]
-        of_agent = of_address = math.inf
-        if agent_id is not None:
-            of_agent = pace.agents.left(agent_id, now)
-            if of_agent < 1:
-                self._limited(agents, f"agent {agent_id} {pace.did}", pace.agents, pace.agents.wait_with(of_agent))
-        if address is not None:
-            of_address = pace.addresses.left(address, now)
-            if of_address < 1:
-                whose, wait = "the agents of your address", pace.addresses.wait_with(of_address)
-                self._limited(agents, f"{whose} {pace.did}", pace.addresses, wait)
-        if tokens and agent_id is not None:
-            pace.agents.keep(agent_id, now, of_agent - tokens)
-        if tokens and address is not None:
-            pace.addresses.keep(address, now, of_address - tokens)
+        spent: list[tuple[Buckets, Bucket]] = []
+        # The address comes first: names of no other use to it then leave no buckets behind.
+        for key, whose, limit in (
+            (address, "the agents of your address", pace.addresses),
+            (agent_id, f"agent {agent_id}", pace.agents),
+        ):
+            if key is not None:
+                bucket = limit.filled(key, now)
+                if bucket.tokens < 1:
+                    self._limited(agents, f"{whose} {pace.did}", limit, bucket)
+                spent.append((limit, bucket))
+        for limit, bucket in spent:
+            limit.spend(bucket, tokens)
 
-    def _limited(self, agents: list[str], did: str, limit: Buckets, wait: float) -> None:
+    def _limited(self, agents: list[str], did: str, limit: Buckets, bucket: Bucket) -> None:
+        wait = limit.wait_with(bucket.tokens)
         self._core.stats.rate_limited += 1
         self._note("rate_limited", agents)
         raise RateLimited(

@@ -105,8 +105,7 @@ class Messages:
             if ask.parent_task is None and ask.in_reply_to is None
             else await self._admission.chain(sender, to.id, parent_task=ask.parent_task, in_reply_to=ask.in_reply_to)
         )
-        self._admission.require_pace(sender.id, to.id)
-        now = core.clock()
+        now = self._admission.require_pace(sender.id, to.id)
         body = encode(_plain(id, sender, ask, to.id, chain, core.time.iso(now)))
         new = self._mailbox.new(
             id,
@@ -125,7 +124,7 @@ class Messages:
             return await self._repeat(stored, sender, ask)
         if ask.in_reply_to is not None:
             await self.mark_answered(ask.in_reply_to, by=sender, to=to.id)
-        return Sent("sent", route, id, self._agents.recipient(to))
+        return Sent("sent", route, id, self._agents.recipient(to, now))
 
     async def _repeat(self, first: Delivery, sender: Agent, ask: requests.Send) -> Sent:
         """Give the first answer again, and finish an unfinished first request. Raises KeyReused for another request."""

@@ -92,10 +92,9 @@ class Responses:
         return await self._tasks.respond(sender, replace(ask, message_id=task_id, to_agent=to.id))
 
     async def _pass_on(self, id: str, sender: Agent, ask: requests.Respond, to: Agent) -> ResponseSent:
-        self._admission.require_pace(sender.id, to.id, answers=True)
+        now = self._admission.require_pace(sender.id, to.id, answers=True)
         message = replace(self._response(id, sender, ask, to.id), passed_on=True)
         body = encode(message)
-        now = self._core.clock()
         new = self._mailbox.new(id, to.id, sender=delivery_rules.by(sender), body=body, now=now)
         await self._mailbox.require_room(new)
         if ask.attachments:

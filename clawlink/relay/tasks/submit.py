@@ -93,8 +93,7 @@ class TaskSubmission:
             if ask.parent_task is None
             else await self._admission.chain(sender, to.id, parent_task=ask.parent_task)
         )
-        self._admission.require_pace(sender.id, to.id)
-        now = core.clock()
+        now = self._admission.require_pace(sender.id, to.id)
         message = _delegation(id, sender, ask, to.id, chain, core.time, now)
         route = core.sockets.route(to.id)
         stored = await self._store(message, sender, to, ask, now, own=own, read=None if found is None else read)
@@ -105,7 +104,7 @@ class TaskSubmission:
         core.stats.tasks_delegated += 1
         if core.activity_log.takes():
             self._note(message, to_name=to.name, to_agent=to.id)
-        return Delegated("delegated", route, id, self._agents.recipient(to))
+        return Delegated("delegated", route, id, self._agents.recipient(to, now))
 
     def _note(self, message: TaskDelegation, **facts: object) -> None:
         self._core.activity_log.write(
@@ -126,8 +125,7 @@ class TaskSubmission:
         agents = [await self._agents.resolve(named, field="to_any_of") for named in ask.to_any_of or ()]
         members = [agent.id for agent in agents]
         chain = await self._admission.chain(sender, None, parent_task=ask.parent_task)
-        self._admission.require_pace(sender.id, None)
-        now = self._core.clock()
+        now = self._admission.require_pace(sender.id, None)
         message = _delegation(id, sender, ask, None, chain, self._core.time, now, members=members)
         pool = pool_for(capabilities_of(message), members, {agent.id: agent.key_hash for agent in agents})
         if members:  # one text for the mailboxes of all tasks of the pool

@@ -15,7 +15,7 @@ NOW = 1_000.0
 def with_tokens(tokens: float, *, rate: float, burst: float) -> Buckets:
     """Return buckets of which one, ``a``, has these tokens now."""
     buckets = Buckets(rate, burst)
-    buckets.keep("a", NOW, tokens)
+    buckets.take("a", NOW, burst - tokens)
     return buckets
 
 
