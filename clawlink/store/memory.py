@@ -18,7 +18,7 @@ from typing import Any
 from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead
 from clawlink.domain.task import Task
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
-from clawlink.store.tables import NOTHING, Shares, Table
+from clawlink.store.tables import NOTHING, Origins, Shares, Table
 
 _sort_key = attrgetter("sort_key")
 # A mailbox's heap keeps entries of leases that were settled before they lapsed; past this many it is cleaned.
@@ -66,9 +66,8 @@ class MemoryStore:
         self._mailboxes: dict[str, _Mailbox] = {}
         self._held_count = 0
         self._held_bytes = 0
-        self._held_shares: Shares | None = None
         self._memory = 0
-        self._origins = Shares()  # the memory that records take, by their origins
+        self._origins = Origins()
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -143,14 +142,12 @@ class MemoryStore:
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
         if mailbox is None:
-            if self._held_shares is None:
-                self._held_shares = self._shares_of(*self._mailboxes)
-            return self._held_shares.of(address, agent)
+            return self._origins.held_of(address, agent)
         box = self._mailboxes.get(mailbox)
         if box is None:
             return NOTHING, NOTHING
         if box.shares is None:
-            box.shares = self._shares_of(mailbox)
+            box.shares = self._shares_of(mailbox, box)
         return box.shares.of(address, agent)
 
     async def memory_from(self, address: str | None, agent: str) -> tuple[int, int]:
@@ -205,14 +202,12 @@ class MemoryStore:
                 found[filed.id] = filed
         return list(found.values())
 
-    def _shares_of(self, *mailboxes: str) -> Shares:
-        """Count where the messages of mailboxes come from."""
+    def _shares_of(self, mailbox: str, box: _Mailbox) -> Shares:
+        """Count where the messages of a mailbox come from."""
         shares = Shares()
-        for mailbox in mailboxes:
-            box = self._mailboxes[mailbox]
-            dead = self._deliveries.indexes.get(by_dead(mailbox), ())
-            for d in (*self._pending(mailbox, box, box.count), *map(self._deliveries.records.__getitem__, dead)):
-                self._memory += shares.change(d.origin, 1, len(d.body))
+        dead = self._deliveries.indexes.get(by_dead(mailbox), ())
+        for d in (*self._pending(mailbox, box, box.count), *map(self._deliveries.records.__getitem__, dead)):
+            self._memory += shares.change(d.origin, 1, len(d.body))
         return shares
 
     async def next_due_at(self, mailbox: str) -> float | None:
@@ -328,31 +323,38 @@ class MemoryStore:
             if old is None:
                 self._add(kind, id, new)
                 continue
-            if new is None:
-                size = old.footprint
-                more = kind.remove(id, old) - size + self._count(old, -1, -size)
-            else:
-                size = new.footprint - old.footprint
-                more = size + kind.replace(id, old, new)
-                if size or type(new) not in _CONSTANT:
-                    more += self._move(old, new, size)
-            self._memory += more
             if kind is self._deliveries:
                 self._queue(partition_key, old, new)
+            if new is None:
+                size = old.footprint
+                self._memory += kind.remove(id, old) - size + self._count(old, -1, -size)
+                continue
+            size = new.footprint - old.footprint
+            more = size + kind.replace(id, old, new)
+            if size or type(new) not in _CONSTANT:
+                more += self._move(old, new, size)
+            self._memory += more
 
     def _add(self, table: Table, id: str, new: Any) -> None:
         """Add a record that is not there."""
         size = new.footprint
         more = size + table.add(id, new)
-        origin = getattr(new, "origin", None)
-        if origin is not None:
-            more += self._origins.change(origin, 1, size)
+        if table is not self._deliveries or (new.state is not PENDING and new.state is not DEAD):
+            self._memory += more + self._count(new, 1, size)
+            return
+        # As ``_queue`` does for a delivery that changes, with fewer questions.
+        mailbox, origin, held = new.mailbox, new.origin, len(new.body)
+        box = self._mailboxes.get(mailbox) or self._made(mailbox)
+        box.count += 1
+        box.bytes += held
+        self._held_count += 1
+        self._held_bytes += held
+        more += self._origins.enter(origin, size, held)
+        if box.shares is not None:
+            more += box.shares.change(origin, 1, held)
         self._memory += more
-        if table is self._deliveries:
-            if new.state is PENDING:
-                self._enter(new.mailbox, new)
-            else:
-                self._queue(new.mailbox, None, new)
+        if new.state is PENDING:
+            self._file(box, new)
 
     def _count(self, record: Any, count: int, size: int) -> int:
         """Count the memory of a record in or out for its origin. Return by how many bytes that makes memory grow."""
@@ -369,34 +371,16 @@ class MemoryStore:
             return self._origins.change(before, 0, larger)
         return self._count(old, -1, -old.footprint) + self._count(new, 1, new.footprint)
 
-    def _enter(self, mailbox: str, new: Delivery) -> None:
-        """Put a new delivery into its mailbox, as ``_queue`` does with fewer questions."""
-        box = self._mailboxes.get(mailbox) or self._made(mailbox)
-        size = len(new.body)
-        box.count += 1
-        box.bytes += size
-        self._held_count += 1
-        self._held_bytes += size
-        self._file(box, new)
-        if box.shares is not None or self._held_shares is not None:
-            self._share(box, new, 1, size)
-
     def _made(self, mailbox: str) -> _Mailbox:
         box = self._mailboxes[mailbox] = _Mailbox()
         self._memory += _MAILBOX_BYTES
         return box
 
-    def _share(self, box: _Mailbox, d: Delivery, count: int, size: int) -> None:
-        """Count a message in or out for its origin, where that is counted."""
-        for shares in (box.shares, self._held_shares):
-            if shares is not None:
-                self._memory += shares.change(d.origin, count, size)
-
-    def _queue(self, mailbox: str, old: Delivery | None, new: Delivery | None) -> None:
+    def _queue(self, mailbox: str, old: Delivery, new: Delivery | None) -> None:
         """Move a delivery within its mailbox, or in or out of it."""
         box = self._mailboxes.get(mailbox) or self._made(mailbox)
         count = size = 0
-        if old is not None and ((state := old.state) is PENDING or state is DEAD):
+        if (state := old.state) is PENDING or state is DEAD:
             count, size = -1, -len(old.body)
             if state is PENDING and box.ready:
                 _remove(box.ready, old)
@@ -409,9 +393,9 @@ class MemoryStore:
             box.bytes += size
             self._held_count += count
             self._held_bytes += size
-            if box.shares is not None or self._held_shares is not None:
-                d: Any = new if old is None else old
-                self._share(box, d, count, size)
+            self._origins.hold(old.origin, count, size)
+            if box.shares is not None:
+                self._memory += box.shares.change(old.origin, count, size)
         if not box.count:
             del self._mailboxes[mailbox]
             self._memory -= _MAILBOX_BYTES + _LATER_BYTES * (len(box.later) + len(box.older))

@@ -114,8 +114,7 @@ def counted(store: MemoryStore) -> int:
     for box in store._mailboxes.values():
         total += memory._MAILBOX_BYTES + memory._LATER_BYTES * len(box.later)
         total += 0 if box.shares is None else box.shares.memory
-    total += store._origins.memory
-    return total + (0 if store._held_shares is None else store._held_shares.memory)
+    return total + store._origins.memory
 
 
 class Listing:
