@@ -69,12 +69,12 @@ class Ids:
 
     def number(self, id: str) -> int:
         """Return the number of an id that is here."""
-        return next(piece[id] for piece in self._pieces() if id in piece)
+        return next(piece[id] for piece in self.pieces() if id in piece)
 
     def after(self, number: int, limit: int, *, newest: bool) -> list[str]:
         """Return up to ``limit`` ids with greater numbers, oldest first; or with smaller ones, ``newest`` first."""
         found: list[str] = []
-        pieces = self._pieces()
+        pieces = self.pieces()
         for piece in reversed(pieces) if newest else pieces:
             ends = next(reversed(piece.values()), None), next(iter(piece.values()), None)
             if ends[0] is None or ends[1] is None or (ends[1] >= number if newest else ends[0] <= number):
@@ -89,7 +89,8 @@ class Ids:
                 break
         return found
 
-    def _pieces(self) -> list[dict[str, int]]:
+    def pieces(self) -> list[dict[str, int]]:
+        """Return the ids in pieces, oldest first."""
         return [*(self._before or ()), self.last]
 
 

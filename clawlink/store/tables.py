@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Sequence
+import math
+import sys
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,8 +22,10 @@ PLACE_BYTES = 72
 INDEX_BYTES = 290
 SECOND_BYTES = 280
 SHARE_BYTES = 210
-# This many ids are sorted in half a millisecond.
-_SORTED_AT_ONCE = 512
+# This many ids are sorted in two milliseconds among a million others, and sooner among fewer.
+_SORTED_AT_ONCE = 256
+# The second of records that never end.
+_NEVER = sys.maxsize
 
 
 class _Share:
@@ -154,9 +158,9 @@ class Index(Ids):
 
 
 class Table:
-    """All records of one kind, their indexes, and the calendar: which of them end in which second.
+    """All records of one kind, their indexes, and the calendar: which of them end in which second, or never.
 
-    ``sorted_ids`` are the ids of all records, but for those that are ``unsorted`` yet. They are kept from the first
+    ``sorted_ids`` are the ids of all records, but for those that ``unsorted`` will give. They are kept from the first
     question on, for most relays are never asked. ``seconds`` are the seconds of the calendar, sorted. ``arrivals`` is
     the last number given to an id under a key. ``shared`` counts the indexes that know where their records come from.
     """
@@ -166,7 +170,7 @@ class Table:
     def __init__(self) -> None:
         self.records: dict[str, Any] = {}
         self.sorted_ids: SortedIds | None = None
-        self.unsorted: list[str] = []
+        self.unsorted: Iterator[list[str]] | None = None
         self.indexes: dict[str, Index] = {}
         self.calendar: dict[int, Ids] = {}
         self.seconds: list[int] = []
@@ -203,6 +207,8 @@ class Table:
         before, after = old.ends_at, new.ends_at
         if before != after and (before is None or after is None or int(before) != int(after)):
             grown += self._calendar_in(id, after) - self._calendar_out(id, before)
+            if self.unsorted is not None and self.sorted_ids is not None:
+                self.sorted_ids.add(id)  # it may have moved to a second that is sorted already
         return grown
 
     def add(self, id: str, new: Any) -> int:
@@ -236,15 +242,35 @@ class Table:
     def sort_some(self) -> SortedIds | None:
         """Return the sorted ids; None once a few more of them are sorted, and the others are left for the next call."""
         if self.sorted_ids is None:
-            self.sorted_ids = SortedIds()
-            self.unsorted = list(self.records)
-        elif not self.unsorted:
+            self.sorted_ids, self.unsorted = SortedIds(), self._parts()
+        if self.unsorted is None:
             return self.sorted_ids
-        for id in self.unsorted[-_SORTED_AT_ONCE:]:
+        part = next(self.unsorted, None)
+        if part is None:
+            self.unsorted = None
+            return self.sorted_ids
+        for id in part:
             if id in self.records:
                 self.sorted_ids.add(id)
-        del self.unsorted[-_SORTED_AT_ONCE:]
-        return None if self.unsorted else self.sorted_ids
+        return None
+
+    def _parts(self) -> Iterator[list[str]]:
+        """Give all ids in parts, by the calendar: it has each once, in pieces, so that nothing large is copied.
+
+        Records may come, go and change meanwhile.
+        """
+        part: list[str] = []
+        second: float = -math.inf
+        while (at := bisect_right(self.seconds, second)) < len(self.seconds):
+            second = self.seconds[at]
+            for piece in self.calendar[self.seconds[at]].pieces():
+                ids = list(piece)
+                for start in range(0, len(ids), _SORTED_AT_ONCE):
+                    part += ids[start : start + _SORTED_AT_ONCE]
+                    if len(part) >= _SORTED_AT_ONCE:
+                        yield part
+                        part = []
+        yield part
 
     def _index(self, id: str, keys: Sequence[str], weight: int) -> int:
         """Add an id to indexes. Return by how many bytes memory has grown."""
@@ -318,9 +344,7 @@ class Table:
 
     def _calendar_in(self, id: str, ends_at: float | None) -> int:
         """Add an id to the calendar. Return by how many bytes memory has grown."""
-        if ends_at is None:
-            return 0
-        second = int(ends_at)
+        second = _NEVER if ends_at is None else int(ends_at)
         ids = self.calendar.get(second)
         if ids is not None:
             last = ids.last
@@ -336,9 +360,7 @@ class Table:
 
     def _calendar_out(self, id: str, ends_at: float | None) -> int:
         """Remove an id from the calendar. Return by how many bytes memory has shrunk."""
-        if ends_at is None:
-            return 0
-        second = int(ends_at)
+        second = _NEVER if ends_at is None else int(ends_at)
         ids = self.calendar[second]
         if ids.last.pop(id, None) is None:
             ids.remove(id)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
+from collections.abc import Callable
 from random import Random
 
+from msgspec.structs import replace
+
+from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.store.base import Drop, Put
-from clawlink.store.ids import SORTED_PIECE, SortedIds
+from clawlink.store.ids import PIECE, SORTED_PIECE, SortedIds
 from clawlink.store.memory import MemoryStore
+from clawlink.store.tables import Table
+from tests.domain.agents import agent
 from tests.store.contract import delivery
+from tests.tables import each
 
 
 def test_they_are_those_of_a_sorted_list_whatever_comes_and_goes() -> None:
@@ -66,3 +74,46 @@ async def test_the_first_question_sorts_them_while_others_come_and_go() -> None:
     await store.commit("mia", Put(delivery("0abc7")))
     assert list(await store.ids("0abc", "0abcg", 9)) == ["0abc", "0abc7"]
     assert await store.get(Delivery, "0abc7") is not None
+
+
+def one_that_ends(number: int) -> Delivery:
+    return replace(delivery(f"{number:08x}"), expires_at=float(number % 7))
+
+
+def one_that_never_ends(number: int) -> Agent:
+    return agent(f"{number:08x}")
+
+
+@each("made", [one_that_ends, one_that_never_ends])
+def test_no_step_of_the_first_question_copies_many_ids(made: Callable[[int], Delivery | Agent]) -> None:
+    count = 20 * PIECE
+    table = Table()
+    for number in range(count):
+        record = made(number)
+        table.add(record.id, record)
+    steps, found = 0, None
+    tracemalloc.start()
+    try:
+        while found is None:
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            found = table.sort_some()
+            assert tracemalloc.get_traced_memory()[1] - before < count * 8 / 4, steps
+            steps += 1
+    finally:
+        tracemalloc.stop()
+    assert steps > count / SORTED_PIECE
+    assert found.between("", "g", count) == [f"{number:08x}" for number in range(count)]
+
+
+async def test_what_moves_to_another_second_while_ids_are_sorted_is_found() -> None:
+    store = MemoryStore()
+    known = [replace(delivery(f"{number:04x}"), expires_at=1000.0 + number) for number in range(2000)]
+    for d in known:
+        await store.commit(d.mailbox, Put(d))
+    asked = asyncio.ensure_future(store.ids("", "g", 10**6))
+    await asyncio.sleep(0)
+    for d in known[::-1]:  # to before the first
+        await store.commit(d.mailbox, Put(replace(d, version=2, expires_at=1.0)))
+    assert not asked.done()
+    assert list(await asked) == [d.id for d in known]
