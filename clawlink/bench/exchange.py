@@ -35,12 +35,13 @@ def receipts_in(polled: bytes, *, count: int) -> list[str]:
 
 
 class Exchange:
-    """Round after round of requests on one connection, until it is stopped or a request fails."""
+    """Round after round of requests on one connection, until a request fails, or one ends that is the ``last``."""
 
     def __init__(self, begin: Callable[[], Round]) -> None:
         self._begin = begin
         self._round = begin()
         self.running = True
+        self.last = False
         self.done = 0
         self.failed: str | None = None
 
@@ -57,6 +58,9 @@ class Exchange:
                 connection.send(self._round.send(body))
             except StopIteration:
                 self.done += 1
+                if self.last:
+                    self.running = False
+                    return
                 self._round = self._begin()
                 self.start(connection)
             except BenchFailed as error:
@@ -69,6 +73,7 @@ class Exchange:
 async def drive(relay: Relay, exchanges: Sequence[Exchange], seconds: float, *, spins: bool = True) -> float:
     """Run exchanges side by side, and return their rounds a second. Raises BenchFailed if one fails.
 
+    Each ends its round at the end: an agent that leaves with an open task leaves a pool, at which each poll then looks.
     The load ``spins`` where it has a core to itself.
     """
     running = True
@@ -87,9 +92,10 @@ async def drive(relay: Relay, exchanges: Sequence[Exchange], seconds: float, *, 
         one.start(connection)
     await measure(seconds, lambda: sum(one.done or one.failed is not None for one in exchanges))
     rate = sum(one.done for one in exchanges) / (time.perf_counter() - started)
-    running = False
     for _, one in opened:
-        one.running = False
+        one.last = True
+    await measure(0, lambda: not any(one.running for one in exchanges))
+    running = False
     for connection, one in opened:
         connection.transport.abort()
         await connection.closed
