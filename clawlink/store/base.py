@@ -194,9 +194,9 @@ class Store(Protocol):
         They are ids of records of all kinds, each id once.
         """
 
-    async def page(
+    def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
-    ) -> Page[R]:
+    ) -> Awaitable[Page[R]]:
         """Return up to ``limit`` records that carry index ``key``, as they came under it, or the ``newest`` first.
 
         ``after`` is what the page before returned, opaque to all but the store; anything else starts at the beginning.
@@ -289,6 +289,20 @@ class Store(Protocol):
         ``Conflict`` took effect. Behind a ``Failed`` nobody knows that, but those that took effect are the first ones.
         So it is after a crash too. Each partition comes once, and the commits may all be in one transaction.
         """
+
+
+async def each_of(reads: Sequence[Awaitable[T]]) -> list[T]:
+    """Await reads that were called. If one fails, those behind it are given up."""
+    found: list[T] = []
+    try:
+        for read in reads:
+            found.append(await read)
+    except BaseException:
+        for read in reads[len(found) + 1 :]:
+            if isinstance(read, Coroutine):
+                read.close()
+        raise
+    return found
 
 
 async def together(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:

@@ -286,3 +286,10 @@ async def test_each_step_of_a_task_asks_the_server_as_seldom_as_may_be(
         "claim of the answer": {"commits": 1, "reads": 3, "trips": 4},
         "ack of the answer": {"commits": 1, "reads": 1, "trips": 2},
     }
+    await scene.register("expert", capabilities=["python"])
+    await scene.delegate(capability="python")
+    await scene.take("worker")
+    sent.clear()
+    await scene.take("worker")
+    step("claim beside a pool of others")
+    assert steps["claim beside a pool of others"] == {"reads": 6, "trips": 4}

@@ -86,7 +86,6 @@ class LongPoll:
         self._lease = 0.0
         self._tick: Tick | None = None
         self._emptied = False  # the last read left nothing that was due
-        self._pooled = False  # there were pools at an earlier look
         self._full = False  # it left pools alone, since the agent has as much as it may have
         self._lent: Sequence[Pool] = ()  # the pools that it looked into
         self._next_own: float | None = None  # when the next message in its mailbox is due, if that is known
@@ -138,12 +137,11 @@ class LongPoll:
     async def _read(self) -> bool:
         """Lease what is due in the mailbox and the pools. Return True if that is at least one message."""
         id, claims = self._agent_id, self._claims
-        if not self._pooled:
+        if not self._pools.some:  # most relays have none: then the claim itself looks for them, in one trip
             self._full, self._lent = False, ()
             found = await self._read_own(unless=(Pool, POOLS))
             if self._next_own != -math.inf:
                 return found
-            self._pooled = True
         pools = await self._pools.of(id)
         self._full = bool(pools) and await claims.full(id)
         self._lent = lent = () if self._full else pools

@@ -17,7 +17,7 @@ from clawlink.relay.core import Core
 from clawlink.relay.limits.memory import size_of
 from clawlink.relay.limits.shares import Limit
 from clawlink.relay.time_slices import SLICE, Turns
-from clawlink.store.base import Conflict, Drop, Failed, Put
+from clawlink.store.base import Conflict, Drop, Failed, Put, each_of, together
 from clawlink.store.events import Event, Signal
 
 _FULL_RETRY_SECONDS = 30.0
@@ -143,23 +143,24 @@ class Pools:
         self._queues = _Queues()
         self._turn = 0
         self._counted: dict[str, tuple[float, float, int]] = {}  # when, for how long, how many
+        self.some = False
+        """There were pools at the last look."""
 
     async def any(self) -> bool:
         """Return True if there is a pool at all."""
-        return (await self._core.store.usage(Pool, POOLS)).count > 0
+        self.some = (await self._core.store.usage(Pool, POOLS)).count > 0
+        return self.some
 
     async def of(self, agent_id: str) -> Sequence[Pool]:
         """Return the pools that the agent may claim from, in no order."""
         store = self._core.store
-        if not await self.any():
-            return ()
-        agent = await store.get(Agent, agent_id)
-        if agent is None:
+        there, agent = await together(self.any(), store.get(Agent, agent_id))
+        if not there or agent is None:
             return ()
         found: dict[str, Pool] = {}
         skills = skills_of(agent)
-        for key in keys_of(agent):
-            for pool in (await store.page(Pool, key, limit=self._most)).records:
+        for page in await each_of([store.page(Pool, key, limit=self._most) for key in keys_of(agent)]):
+            for pool in page.records:
                 if eligible(pool, agent, skills) and not await self._owned(pool):
                     found[pool.id] = pool
         return list(found.values())

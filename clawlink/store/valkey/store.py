@@ -140,23 +140,26 @@ class ValkeyStore:
 
     # -- indexes -----------------------------------------------------------------------------------------------------
 
-    async def page(
+    def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
-    ) -> Page[R]:
+    ) -> Awaitable[Page[R]]:
         place = number_of(after)
         beyond = None if place is None else f"({min(place, _MOST_NUMBER)}"
         if 0 < limit <= _SLICE:
             start = beyond or ("+inf" if newest else "-inf")
             words = (self._kind(kind), key, start, "newest" if newest else "oldest", limit)
-            number, *data = await self._wire.run(scripts.PAGE, 1, self.base, *words)
-            return Page([_decoded(one) for one in data], None if number is None else str(int(number)))
+            return _page(self._wire.run(scripts.PAGE, 1, self.base, *words))
         index = f"{self.base}:i:{self._kind(kind)}:{key}"
         span: tuple[str, ...]
         if newest:
             span = ("ZRANGE", index, beyond or "+inf", "-inf", "BYSCORE", "REV")
         else:
             span = ("ZRANGE", index, beyond or "-inf", "+inf", "BYSCORE")
-        found = await self._wire.call(*span, "LIMIT", 0, limit + 1, "WITHSCORES")
+        numbered = self._wire.begin(*span, "LIMIT", 0, limit + 1, "WITHSCORES", again=True)
+        return self._long_page(kind, numbered, limit)
+
+    async def _long_page(self, kind: type[R], numbered: asyncio.Future[Any], limit: int) -> Page[R]:
+        found = await numbered
         ids, numbers = found[::2], found[1::2]
         listed = await self._load(kind, ids[:limit])
         return Page(listed, str(int(numbers[limit - 1])) if len(ids) > limit > 0 else None)
@@ -313,6 +316,11 @@ class ValkeyStore:
 async def _one(answer: asyncio.Future[Any]) -> Any:
     data = await answer
     return None if data is None else _decoded(data)
+
+
+async def _page(answer: asyncio.Future[Any]) -> Page[Any]:
+    number, *data = await answer
+    return Page([_decoded(one) for one in data], None if number is None else str(int(number)))
 
 
 async def _usage(answer: asyncio.Future[Any]) -> Usage:
