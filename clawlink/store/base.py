@@ -27,6 +27,7 @@ Numbers to sort by, as a delivery's ``sort_key``, are below 2**53, so that a dou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Container, Coroutine, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -132,6 +133,10 @@ class Admission(Struct, frozen=True, gc=False):
     indexes: Sequence[Usage]
     total: Usage
     memory: int
+
+
+SKIPPED = -math.inf
+"""The result of a claim that leaves all that is due, because the index ``unless`` has records."""
 
 
 class Store(Protocol):
@@ -247,7 +252,7 @@ class Store(Protocol):
         returns changes at this mailbox, or none. Raises Conflict as ``commit`` does, if others changed what was due.
 
         Return when the next delivery is due, as ``next_due_at`` does, if none was; otherwise None. If there are records
-        under the index ``unless``, leave all that is due, and return minus infinity.
+        under the index ``unless``, leave all that is due, and return ``SKIPPED``.
         """
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:

@@ -6,7 +6,6 @@ Every method runs without suspending, so nothing changes between a read and the 
 from __future__ import annotations
 
 import asyncio
-import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead
 from clawlink.domain.task import Task
-from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
+from clawlink.store.base import SKIPPED, Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
 from clawlink.store.tables import NOTHING, Origins, Shares, Table
 
 _sort_key = attrgetter("sort_key")
@@ -258,7 +257,7 @@ class MemoryStore:
         unless: Index | None = None,
     ) -> float | None:
         if unless is not None and self._usage(*unless).count:
-            return -math.inf
+            return SKIPPED
         if self._ripen(mailbox, now):
             await self._ripen_rest(mailbox, now)
         found = self._due(mailbox, limit)

@@ -30,7 +30,7 @@ from clawlink.domain.pool import POOLS, Pool, by_member, pool_for, waiting_for
 from clawlink.domain.record import SETTLED, Record
 from clawlink.domain.task import Task, TaskState, by_assignee, by_owner, by_requester
 from clawlink.errors import BadRequest
-from clawlink.store.base import Absent, Batch, Conflict, Drop, Put, R, Store, Usage
+from clawlink.store.base import SKIPPED, Absent, Batch, Conflict, Drop, Put, R, Store, Usage
 from tests.store.asking import load, memory, total
 
 NOW = 1_000_000.0
@@ -995,9 +995,9 @@ class IndexContract(Opened):
 
         d = delivery("d")
         await put(store, POOL)
-        assert await store.claim("mia", NOW, 3, never, unless=(Pool, POOLS)) == -math.inf  # the mailbox is empty
+        assert await store.claim("mia", NOW, 3, never, unless=(Pool, POOLS)) == SKIPPED  # the mailbox is empty
         await put(store, d)
-        assert await store.claim("mia", NOW, 3, never, unless=(Pool, POOLS)) == -math.inf
+        assert await store.claim("mia", NOW, 3, never, unless=(Pool, POOLS)) == SKIPPED
         assert await due(store, NOW) == ["d"]
         await drop(store, POOL)
         assert await store.claim("mia", NOW, 3, lambda found: [Put(lease(d))], unless=(Pool, POOLS)) is None

@@ -29,7 +29,6 @@ With all probabilities at 0, the default, it does nothing at all. Everything ran
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Container, Sequence
@@ -39,6 +38,7 @@ from typing import Any, TypeVar
 
 from clawlink.domain.delivery import Delivery
 from clawlink.store.base import (
+    SKIPPED,
     Absent,
     Admission,
     Batch,
@@ -176,7 +176,7 @@ class FaultyStore:
     ) -> float | None:
         async with self._claims.setdefault(mailbox, asyncio.Lock()):
             if unless is not None and (await self.usage(*unless)).count:
-                return -math.inf
+                return SKIPPED
             found = await self.due(mailbox, now, limit)
             if not found:
                 return await self.next_due_at(mailbox)

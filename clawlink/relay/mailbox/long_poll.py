@@ -16,7 +16,7 @@ from clawlink.domain.task import Event
 from clawlink.errors import UnknownAgent
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.pools import Pools, Waiter
-from clawlink.store.base import Index
+from clawlink.store.base import SKIPPED, Index
 from clawlink.store.events import Signal
 
 # Where an index may be late, what was signalled and is not there is looked for again after such parts of that time.
@@ -140,7 +140,7 @@ class LongPoll:
         if not self._pools.some:  # most relays have none: then the claim itself looks for them, in one trip
             self._full, self._lent = False, ()
             found = await self._read_own(unless=(Pool, POOLS))
-            if self._next_own != -math.inf:
+            if self._next_own != SKIPPED:
                 return found
         pools = await self._pools.of(id)
         self._full = bool(pools) and await claims.full(id)

@@ -19,6 +19,7 @@ from typing import Any
 from clawlink.domain.delivery import PENDING, Delivery, by_dead
 from clawlink.store import records
 from clawlink.store.base import (
+    SKIPPED,
     Absent,
     Admission,
     Batch,
@@ -342,7 +343,7 @@ class SqliteStore:
         unless: Index | None = None,
     ) -> float | None:
         if unless is not None and (await self.usage(*unless)).count:
-            return -math.inf
+            return SKIPPED
         pending = self._pending(mailbox)
         if pending is not None and not mailboxes.due(pending, now, 1):
             return mailboxes.next_due_at(pending)

@@ -209,7 +209,7 @@ class ValkeyStore:
     async def _due(
         self, mailbox: str, now: float, limit: int, unless: Index | None = None
     ) -> tuple[list[Delivery], float | None]:
-        """Return what is due; if nothing is, when the next will be, and minus infinity for ``unless`` of a claim."""
+        """Return what is due; if nothing is, when the next will be, and ``SKIPPED`` for ``unless`` of a claim."""
         if limit <= 0:
             return [], None
         scope = "" if unless is None else self._scope(*unless)
