@@ -193,7 +193,7 @@ class Expected(msgspec.Struct, frozen=True, gc=False):
 
 def present(file: SharedFile | None, now: float) -> SharedFile | None:
     """Return the file if it is there: written, not deleted, and its time to live not over."""
-    return None if file is None or file.deleted or (file.ends_at is not None and file.ends_at <= now) else file
+    return None if file is None or not file.versions or (file.ends_at is not None and file.ends_at <= now) else file
 
 
 def revision_of(file: SharedFile | None, now: float) -> int:

@@ -104,13 +104,11 @@ class FileReads:
     async def _known(self, key: str, asker: Agent | None) -> SharedFile | None:
         """Return a file, or its remains, if the asking agent may see it."""
         file = await self._core.store.get(SharedFile, key)
-        return file if file is None or await self._admits(file, asker) else None
+        return file if not file_access.hidden(file, asker) or await self._holds_task(file, asker) else None
 
-    async def _admits(self, file: SharedFile, asker: Agent | None) -> bool:
-        """Return True if the asker may see a file: as its owner or reader, or as the holder of a task with the file."""
-        if not file_access.hidden(file, asker):
-            return True
-        if asker is None or file.access is None:
+    async def _holds_task(self, file: SharedFile | None, asker: Agent | None) -> bool:
+        """Return True if the asker holds a task with the file, or has ended it."""
+        if asker is None or file is None or file.access is None:
             return False
         turns = Turns()
         for id in reversed(file.access.tasks):

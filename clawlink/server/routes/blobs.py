@@ -141,7 +141,7 @@ async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse
     if ask.versions is not None:
         return await _history(relay, request, key, ask)
     file, version, looker = await found(relay, request, key, ask.agent_id, ask.version)
-    reader = reader_of(request, looker, burns=file.burn)
+    reader = reader_of(request, looker) if file.burn else None
     headers = http_files.headers_of(file, version, relay.time)
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
@@ -225,15 +225,16 @@ def _has_it(request: Request, version: Version) -> bool:
     return none is not None and http_files.tags(none).weakly(version.revision)
 
 
-def reader_of(request: Request, looker: Looker, *, burns: bool) -> Hashable:
-    """Return the reader: the agent that the header names, or else this connection and the agent that the query names.
+def reader_of(request: Request, looker: Looker) -> Hashable:
+    """Return the reader of a file that burns: the agent that the header names, or else this connection.
 
-    Several peers may share the connection of a proxy: there a request without the header is a reader of its own.
-    For a file that burns, raises the reason why the request is not from the agent that its header names.
+    A connection counts with the agent that the query names. Several peers may share the connection of a proxy: there a
+    request without the header is a reader of its own. Raises the reason why the request is not from the agent that its
+    header names.
     """
     agent_id = None if looker.agent is None else looker.agent.id
     if request.headers.get("ClawLink-Agent"):
-        if burns and looker.refused is not None:
+        if looker.refused is not None:
             raise looker.refused
         if agent_id is not None:
             return agent_id
@@ -248,7 +249,7 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
     gone: SharedFile
     if ask.read:
         looker = await looking(relay, request, ask.agent_id)
-        gone = await relay.file_reads.confirm(key, reader_of(request, looker, burns=True))
+        gone = await relay.file_reads.confirm(key, reader_of(request, looker))
     else:
         editor = await asking(relay, request, ask.agent_id)
         force = ask.force or http_files.flag(request.headers.get("ClawLink-Force"), "ClawLink-Force")
@@ -263,7 +264,7 @@ async def get_file(relay: Relay, request: Request) -> Reply | web.StreamResponse
     ask = read_query(request, requests.Asker)
     file, _, looker = await found(relay, request, parameter(request, "file_key"), ask.agent_id)
     relay.file_reads.require_small(file)
-    reader = reader_of(request, looker, burns=file.burn)
+    reader = reader_of(request, looker) if file.burn else None
     if request.method == hdrs.METH_HEAD:  # that file is there; its content is neither encoded nor read
         return web.StreamResponse(headers={hdrs.CONTENT_TYPE: JSON})
     async with opened(relay, request, file, file.newest, reader) as content:
