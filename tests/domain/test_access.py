@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from clawlink.domain import access
 from clawlink.domain.agent import Agent
-from clawlink.errors import NotAllowed
+from clawlink.domain.limits import MAX_AGENT_KEY_LENGTH, MIN_AGENT_KEY_LENGTH
+from clawlink.errors import BadRequest, NotAllowed
 from tests.tables import each
 
 OPEN = Agent(
@@ -55,3 +56,15 @@ def test_a_relay_that_requires_keys_refuses_an_agent_without_one() -> None:
     with pytest.raises(NotAllowed) as refused:
         access.require_claim(False, True)
     assert refused.value.field == "claim"
+
+
+def test_a_key_may_be_as_short_and_as_long_as_the_limits_say() -> None:
+    for length in (MIN_AGENT_KEY_LENGTH, MAX_AGENT_KEY_LENGTH):
+        access.require_strong("k" * length)
+    for length, limit in (
+        (MIN_AGENT_KEY_LENGTH - 1, MIN_AGENT_KEY_LENGTH),
+        (MAX_AGENT_KEY_LENGTH + 1, MAX_AGENT_KEY_LENGTH),
+    ):
+        with pytest.raises(BadRequest) as refused:
+            access.require_strong("k" * length)
+        assert (refused.value.limit, refused.value.actual) == (limit, length)

@@ -25,6 +25,7 @@ def test_relay_time_counts_all_but_the_stops(seconds: list[int]) -> None:
             ran += length
             facts.append((relay_time(record, steady), steady))
             record = stopped(record, steady)
+            assert shown(record, facts[-1][0], steady + 5) == steady, "a fact of a stop is shown at its beginning"
         else:
             assert relay_time(record, steady) == before
             assert shown(record, until, steady) == steady + 60

@@ -11,6 +11,7 @@ import pytest
 from clawlink.domain.file_write import Write
 from clawlink.domain.message import FileUpdated, KnowledgeBroadcast
 from clawlink.errors import KeyReused, RateLimited
+from clawlink.protocol.requests import KnowledgeQuery
 from clawlink.relay.limits.token_buckets import Buckets
 from clawlink.store.base import Batch, Conflict, Failed
 from clawlink.store.memory import MemoryStore
@@ -37,6 +38,15 @@ async def test_a_repeat_is_answered_as_the_first_was_for_as_long_as_late_ones_he
         assert await heard(scene, "bob") == []
         with pytest.raises(KeyReused):
             await scene.broadcast("ann", "other news", idempotency_key="k")
+
+
+async def test_the_history_ends_at_the_instant_that_a_ttl_says() -> None:
+    scene = Scene()
+    await scene.register("ann", "bob")
+    await scene.broadcast("ann", "news", ttl=60)
+    for passed, count in ((59.5, 1), (0.5, 0)):
+        scene.now += passed  # without a look of the janitor
+        assert (await scene.relay.broadcasts.knowledge(KnowledgeQuery())).count == count, scene.now
 
 
 async def test_a_broadcast_is_not_forgotten_while_it_is_on_its_way() -> None:
