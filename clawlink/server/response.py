@@ -118,24 +118,27 @@ _LAST = _Written(stays=False)
 
 
 def send_plain(request: Asked, answer: Reply) -> bool | None:
-    """Write a small reply with no headers but the usual ones, after which the connection stays, as most replies are.
+    """Write a small reply after which the connection stays, as most replies are.
 
     Return True if a part of it is not on its way yet. Return None for any other reply: ``write`` does all of them.
     """
     body = answer.body
     if (
         answer.handover is not None
-        or answer.headers is not None
         or answer.more
         or len(body) > _LARGE_BYTES
-        or answer.status == 204
-        or request.headers_too is not None
-        or request.version is not HttpVersion11
         or not request.keep_alive
         or request.method == hdrs.METH_HEAD
         or request.protocol.ended  # type: ignore[attr-defined]
     ):
         return None
+    if (
+        answer.headers is not None
+        or request.headers_too is not None
+        or answer.status == 204
+        or request.version is not HttpVersion11
+    ):
+        return _transmit(request, _head_of(request, answer, len(body)) + body)
     head = _head(answer.status, answer.content_type)
     return _transmit(request, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
 
