@@ -164,6 +164,8 @@ def _text(stream: int, like: Any, *, mode: str) -> Any:
 
 def main() -> None:
     """Import the package, fork on request, and run the requested module or program in each fork."""
+    code: list[object] = []
+    atexit.register(_end, code)  # first, so that it runs after all others
     commands = [f"clawlink.cli.{module.name}" for module in pkgutil.iter_modules(clawlink.cli.__path__)]
     for name in (*_IMPORTS, *commands):
         if not name.endswith(".main"):  # that is run, not imported
@@ -171,14 +173,35 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     how, what, *arguments = _serve(socket.socket(fileno=int(sys.argv[1])))
-    if how == "-m":
-        sys.argv = [what, *arguments]
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = ["-c", *arguments]
-        sys.path[0] = ""
-        program = sys.modules["__main__"] = types.ModuleType("__main__")
-        exec(compile(what, "<string>", "exec"), program.__dict__)
+    try:
+        if how == "-m":
+            sys.argv = [what, *arguments]
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = ["-c", *arguments]
+            sys.path[0] = ""
+            program = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(what, "<string>", "exec"), program.__dict__)
+    except SystemExit as end:
+        code.append(0 if end.code is None else end.code)
+        raise
+    code.append(0)
+
+
+def _end(code: list[object]) -> None:
+    """End the process, but take no module apart: that would copy each page of memory that the fork shares.
+
+    Return where Python itself has to end it: Python prints the words, or tells of output that cannot be written.
+    """
+    if not code or not isinstance(code[0], int):
+        return
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except (OSError, ValueError):
+        return
+    os._exit(code[0] & 0xFF)
 
 
 if __name__ == "__main__":
