@@ -453,7 +453,12 @@ async def test_the_content_type_of_a_request_is_not_checked(old: OldClient, cont
     assert reply["agent"]["name"] == "Ann"
 
 
-@pytest.mark.parametrize(
+@pytest.fixture
+async def locked(serve: Serve) -> Running:
+    return await serve(token=TOKEN)
+
+
+@each(
     ("method", "path", "fields"),
     [
         ("GET", "/", None),
@@ -470,11 +475,11 @@ async def test_the_content_type_of_a_request_is_not_checked(old: OldClient, cont
         ("POST", "/files", {"file_key": "k", "content": "x", "agent_id": "a1"}),
     ],
 )
-@pytest.mark.parametrize("token", [None, "wrong", TOKEN + "x", ""])
+@each("token", [None, "wrong", TOKEN + "x", ""])
 async def test_without_the_right_token_everything_is_401(
-    serve: Serve, token: str | None, method: str, path: str, fields: dict[str, str] | None
+    locked: Running, token: str | None, method: str, path: str, fields: dict[str, str] | None
 ) -> None:
-    old = OldClient(await serve(token=TOKEN), token)
+    old = OldClient(locked, token)
     answer = await (old.get(path) if method == "GET" else old.post(path, fields))
     assert answer.status == 401
     assert isinstance(answer.json["error"], str)

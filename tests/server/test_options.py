@@ -24,7 +24,6 @@ FLAGS = {
         for f in LIMIT_FIELDS
     },
 }
-flags = pytest.mark.parametrize("flag", FLAGS)
 
 
 def config(*argv: str, **environ: str) -> ServerConfig:
@@ -45,7 +44,7 @@ def test_without_a_word_it_is_the_defaults() -> None:
     assert (config().host, config().port, config().token) == ("127.0.0.1", 9077, None)
 
 
-@flags
+@each("flag", FLAGS)
 def test_a_flag_goes_before_the_environment_and_that_before_the_default(flag: str) -> None:
     _, text, value = FLAGS[flag]
     default = value_of(config("--no-auth") if flag == "--host" else config(), flag)

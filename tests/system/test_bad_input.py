@@ -23,7 +23,7 @@ from tests.virtual_time import pass_time
 
 HOST = b"Host: 127.0.0.1\r\n"
 WITH_BODY = [e.path for e in ENDPOINTS if e.body is not None]
-bodies = pytest.mark.parametrize("path", WITH_BODY)
+bodies = each("path", WITH_BODY)
 
 
 @pytest.fixture

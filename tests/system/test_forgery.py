@@ -137,22 +137,16 @@ ACTING = [e for e in ENDPOINTS if e.acts]
 
 
 @pytest.mark.parametrize("endpoint", ACTING, ids=lambda e: e.name)
-@pytest.mark.parametrize("key", ["none", "wrong", "mallorys", "odd bytes"])
-async def test_acting_as_a_claimed_agent_without_its_key_is_403(stage: Stage, endpoint: Endpoint, key: str) -> None:
-    headers = {
-        "none": {},
-        "wrong": with_key("x" * 43),
-        "mallorys": stage.mallory,
-        "odd bytes": with_key("\udcff\udcfe"),
-    }[key]
-    if endpoint.socket:
-        headers = {**headers, "Upgrade": "websocket", "Connection": "Upgrade"}
+async def test_acting_as_a_claimed_agent_without_its_key_is_403(stage: Stage, endpoint: Endpoint) -> None:
     relay = stage.relay
-    asked = asks(stage)[endpoint.name].send(relay, endpoint.method, headers)
-    if endpoint.method == "HEAD":
-        assert (await asked) == (403, None)
-    else:
-        await refused(asked, 403, "not_allowed")
+    for headers in ({}, with_key("x" * 43), stage.mallory, with_key("\udcff\udcfe")):
+        if endpoint.socket:
+            headers = {**headers, "Upgrade": "websocket", "Connection": "Upgrade"}
+        asked = asks(stage)[endpoint.name].send(relay, endpoint.method, headers)
+        if endpoint.method == "HEAD":
+            assert (await asked) == (403, None), headers
+        else:
+            await refused(asked, 403, "not_allowed")
 
     (still_held,) = (await ack(relay, "alice", stage.receipt, headers=stage.alice))["results"]
     assert still_held["status"] == "acked"

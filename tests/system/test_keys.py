@@ -17,6 +17,7 @@ from tests.server import blobs
 from tests.server.asks import ok
 from tests.server.test_uploads import begun, metadata
 from tests.system.raw import exchange, request
+from tests.tables import each
 from tests.waiting import eventually
 
 TAKEN = {
@@ -136,7 +137,7 @@ def untouched(tmp_path: Path) -> None:
     assert (tmp_path / "secret").read_text() == "untouched"
 
 
-@pytest.mark.parametrize("key", TAKEN.values(), ids=TAKEN)
+@each("key", TAKEN.values(), ids=TAKEN)
 async def test_what_is_taken_comes_back_as_it_was(relay: Running, tmp_path: Path, key: str) -> None:
     data = f"this is {key}".encode()
     assert [status for status, _ in await ways(relay, key, data)] == [201, 200, 201]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from clawlink.client.files.folders import Packed, UnsafeArchive, unpack
 from clawlink.errors import ClawLinkError
 from tests.client.attacks import NAMES
+from tests.tables import each
 
 Facts = dict[str, object]
 Member = tuple[str, Facts]
@@ -121,9 +123,15 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     (outside / "etc").mkdir(parents=True)
     (outside / "etc" / "passwd").write_text("root")
     yield outside / "inside"
+    require_nothing_beside(outside / "inside")
+
+
+def require_nothing_beside(inside: Path) -> None:
+    """Fail if there is more around the folder than there was before."""
+    outside = inside.parent
     assert listed(outside / "etc") == {"passwd": b"root"}
     assert {path.name for path in outside.iterdir()} <= {"etc", "inside"}
-    assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == ["world"]
+    assert [path.name for path in outside.parent.iterdir() if path.name != "home"] == ["world"]
 
 
 SYMLINK: Facts = {"type": tarfile.SYMTYPE}
@@ -165,23 +173,26 @@ SETS: dict[str, tuple[Member, ...]] = {
 }
 
 
-@pytest.mark.parametrize("members", SETS.values(), ids=SETS)
+@each("members", SETS.values(), ids=SETS)
 def test_a_dangerous_tar_is_refused_whole(members: tuple[Member, ...], inside: Path) -> None:
     with pytest.raises(UnsafeArchive, match="nothing was extracted"):
         unpack(tar_of(*members), inside)
     assert not inside.exists()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "\ud800" not in name], ids=lambda name: ascii(name)[1:40])
-@pytest.mark.parametrize("kind", [{}, DIR, {**SYMLINK, "linkname": "x"}], ids=["file", "folder", "link"])
+@each("name", [name for name in NAMES if "\ud800" not in name], ids=ascii)
+@each("kind", [{}, DIR, {**SYMLINK, "linkname": "x"}], ids=["file", "folder", "link"])
 def test_no_name_of_a_member_escapes(name: str, kind: Facts, inside: Path) -> None:
     try:
         unpack(tar_of((name, kind)), inside)
     except (UnsafeArchive, OSError):
         assert not inside.exists()
+    require_nothing_beside(inside)
+    if inside.exists():
+        shutil.rmtree(inside)
 
 
-@pytest.mark.parametrize("target", [name for name in NAMES if "\ud800" not in name], ids=lambda name: ascii(name)[1:40])
+@each("target", [name for name in NAMES if "\ud800" not in name], ids=ascii)
 def test_no_target_of_a_link_escapes(target: str, inside: Path) -> None:
     try:
         unpack(tar_of(("d/link", {**SYMLINK, "linkname": target})), inside)
@@ -190,6 +201,8 @@ def test_no_target_of_a_link_escapes(target: str, inside: Path) -> None:
         return
     led = os.path.realpath(inside / "d" / "link")
     assert led == str(inside) or led.startswith(str(inside) + os.sep)
+    require_nothing_beside(inside)
+    shutil.rmtree(inside)
 
 
 def test_what_the_filter_of_python_refuses_is_refused(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,15 +39,16 @@ def test_there_are_many_attacks() -> None:
     assert len(set(NAMES)) >= 60
 
 
-@pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[1:40])
+@each("name", NAMES, ids=ascii)
 def test_no_name_is_more_than_a_name(name: str, tmp_path: Path) -> None:
     made = safe_name(name)
     require_plain(made)
     inside = tmp_path / "inside"
-    inside.mkdir()
+    inside.mkdir(exist_ok=True)
     (inside / made).write_bytes(b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["inside"]
     assert [path.name for path in inside.iterdir()] == [made]
+    (inside / made).unlink()
 
 
 @given(st.text(max_size=300))
@@ -87,8 +88,8 @@ def test_what_is_cut_keeps_its_suffix() -> None:
     assert safe_name("", "attachment") == "attachment"
 
 
-@pytest.mark.parametrize("windows", [False, True])
-@pytest.mark.parametrize("path", NAMES, ids=lambda name: ascii(name)[1:40])
+@each("windows", [False, True])
+@each("path", NAMES, ids=ascii)
 def test_a_path_stays_inside_or_is_refused(path: str, windows: bool, tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     try:
