@@ -1,4 +1,4 @@
-"""Tasks that were handed out too often: they come to an end that somebody hears of, and nobody has to ask for it."""
+"""Tasks that were handed out too often, or too late: they come to an end that the requester hears of by itself."""
 
 from __future__ import annotations
 
@@ -52,3 +52,13 @@ async def test_a_task_of_a_name_is_a_dead_letter_when_its_last_lease_lapses_alth
     ((status, note),) = await scene.updates()
     assert status == "queued"
     assert "dead letters" in note
+
+
+async def test_a_task_that_an_agent_holds_ends_at_the_instant_of_its_deadline(scene: Scene) -> None:
+    id = await scene.delegate(to_agent="b1", deadline=10)
+    await scene.relay.acks.ack("b1", await scene.claim("b1", lease=60))
+    await scene.let_pass(9.5)
+    assert await scene.status(id) == "delivered"
+    await scene.let_pass(0.5)
+    assert await scene.status(id) == "expired"
+    assert await scene.updates() == [("expired", "no agent finished it in time")]
