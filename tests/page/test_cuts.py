@@ -25,6 +25,9 @@ def test_it_comes_back_when_its_relay_was_restarted(browser: Browser) -> None:
         page.wait_for_selector(".live.on")
     page.wait_for_selector(".live.off")
     assert page.query_selector("text=Before") is not None  # what was known stays in sight
+    page.set_viewport_size({"width": 390, "height": 844})
+    words = "parseFloat(getComputedStyle(document.querySelector('.live.off')).fontSize)"
+    assert page.evaluate(words) > 10, "a phone says it in words, not by the color of a dot alone"
     with relay_in_thread(config) as url:
         post(url, "/register", {"agent_id": "b", "name": "After"})
         page.wait_for_selector(".live.on")
