@@ -11,7 +11,7 @@ import pytest
 
 from clawlink.config import ServerConfig
 from tests.browser.programs import AXE_SCRIPT
-from tests.page.watching import VIEWS, fill, opened
+from tests.page.watching import VIEWS, fill, opened, post
 from tests.system.threaded import relay_in_thread
 
 if TYPE_CHECKING:
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 LONG = bool(os.environ.get("CLAWLINK_TEST_PAGE"))
 _AXE = """async () => (await axe.run(document, { resultTypes: ["violations"] })).violations.map(
     (found) => [found.id, found.help, found.nodes.length, found.nodes[0].html.slice(0, 300)])"""
+
+
+# The boxes with a choice that have no room for its longest word.
+_CUT = """[...document.querySelectorAll("select")].filter((select) => {
+    const has = select.getBoundingClientRect().width;
+    const kept = select.style.cssText;
+    select.style.cssText = "width: max-content; max-width: none; min-width: 0";
+    const wants = select.getBoundingClientRect().width;
+    select.style.cssText = kept;
+    return has < wants - 1;
+}).map((select) => select.outerHTML)"""
 
 
 class Filled:
@@ -75,6 +86,7 @@ def test_no_view_is_wider_than_a_phone_in_any_language(browser: Browser, filled:
             for view in filled.views:
                 watched.show(filled.url, view)
                 assert watched.page.evaluate("document.documentElement.scrollWidth") <= 360, (language, view)
+                assert watched.page.evaluate(_CUT) == [], (language, view)
 
 
 def test_a_phone_has_all_of_a_table_in_sight_or_shows_that_there_is_more(browser: Browser, filled: Filled) -> None:
@@ -136,11 +148,13 @@ def test_no_head_of_a_list_runs_into_the_next_one(browser: Browser, filled: Fill
         text.selectNodeContents(th);
         return text.getBoundingClientRect().width > th.clientWidth - parseFloat(getComputedStyle(th).paddingRight) + 1;
     }).map((th) => th.textContent)"""
+    beyond = "[...document.querySelectorAll('main .scroll')].filter((box) => box.scrollWidth > box.clientWidth).length"
     for language in ("en-US", "zh-CN"):
         with opened(browser, filled.url, viewport={"width": 1280, "height": 800}, locale=language) as watched:
             for view in ("agents", "tasks?status=open", "files", "dead-letters", "audit"):
                 watched.show(filled.url, view)
                 assert watched.page.evaluate(cut) == [], (language, view)
+                assert watched.page.evaluate(beyond) == 0, (language, view)
 
 
 def test_the_first_screen_needs_no_scrolling(browser: Browser, filled: Filled) -> None:
@@ -190,3 +204,27 @@ def test_times_tell_the_exact_one_and_text_keeps_its_direction(browser: Browser,
         assert "20" in title
         assert ":" in title
         assert watched.page.evaluate("getComputedStyle(document.querySelector('bdi.said')).unicodeBidi") == "isolate"
+
+
+def test_amounts_are_told_as_a_person_says_them(browser: Browser, filled: Filled) -> None:
+    with opened(browser, filled.url, locale="en-US") as watched:
+        said = watched.show(filled.url, "load")
+        assert re.findall(r"(?<![\d.,])1 \w+s\b", said) == []
+        limits = dict(re.findall(r"^(--[\w-]+)\t([^\t\n]*)", said, re.MULTILINE))
+        assert (limits["--forget-claimed-after"], limits["--forget-after"]) == ("30 days", "1 day")
+        assert (limits["--lease"], limits["--retention"]) == ("1 min", "1 h")
+        shares = dict(re.findall(r"^(--[\w-]+)\t.*\t ?(.* %)$", said, re.MULTILINE))
+        assert shares["--max-agents"] == "< 1 %"
+
+
+def test_a_pointer_gets_all_of_a_text_that_is_cut(browser: Browser) -> None:
+    task = "Count all " + "sheep and goats " * 20
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        for id in ("a", "b"):
+            post(url, "/register", {"agent_id": id, "name": id})
+        post(url, "/delegate", {"from_agent": "a", "to_agent": "b", "task": task})
+        watched.show(url, "tasks")
+        cell = watched.page.locator("table.rows td").first
+        cell.hover()
+        assert (cell.get_attribute("title") or "").startswith("Count all sheep")
+        assert watched.page.locator("table.rows td").nth(1).get_attribute("title") in (None, "")

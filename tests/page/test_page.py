@@ -34,7 +34,7 @@ def test_a_link_opens_a_session_once_and_leaves_no_code_behind(browser: Browser)
             watched.agrees = True
             page.goto(url + "/#/agents/a")
             page.click("button.danger")
-            page.wait_for_selector("text=No agent.")
+            page.wait_for_selector("text=No agent has joined yet.")
             watched.show(url, "audit")
             assert page.inner_text("main").count("removed") == 1
             post(url, "/admin/logout", {"all": True}, **BOSS)
@@ -60,8 +60,8 @@ def test_the_first_view_names_an_agent_that_could_not_be_woken(browser: Browser)
             watched.page.goto(link)
             watched.page.wait_for_selector("#unwoken li")
             line = watched.page.inner_text("#unwoken li")
-            assert "could not be woken: <b>Bob</b>" in line
-            assert "(session: <i>its screen is closed</i>)" in line
+            assert "<b>Bob</b> could not be woken" in line
+            assert "session: <i>its screen is closed</i>" in line
 
 
 def test_a_read_only_session_shows_no_way_to_act(browser: Browser) -> None:
@@ -292,7 +292,7 @@ def test_what_the_relay_does_has_it_as_actor_and_an_ended_task_has_no_share(brow
             post(url, "/respond", {"from_agent": "b", "message_id": ended, **report})
         said = watched.show(url, f"tasks/{ended}")
         assert page.locator("dl.facts progress").count() == 0
-        assert "Bob: " in said
+        assert "50 % · half" in said
         assert page.locator(".history progress").count() == 1
         watched.show(url, "tasks?status=final")
         assert page.locator("main progress").count() == 0
@@ -328,8 +328,22 @@ def test_a_person_is_led_on(browser: Browser) -> None:
         page.wait_for_selector("h1:has-text('Overview')")
         assert "capability" in (page.get_attribute("a.tile:has-text('Pools without an agent')", "title") or "")
         said = watched.show(url, "conversations")
-        assert "start of the relay" in said
+        assert "Counted since the relay started" in said
         assert "Nothing since then." in said
+        for view, step in (
+            ("agents", "code:has-text('clawlink register')"),
+            ("files", "code:has-text('clawlink file put')"),
+            ("tasks", "a[href='#/write']"),
+            ("knowledge", "a[href='#/write?kind=broadcast']"),
+            ("agents?status=stale", "a[href='#/agents']:has-text('Clear the filters')"),
+            ("tasks?assignee=nobody", "a[href='#/tasks']:has-text('Clear the filters')"),
+            ("knowledge?tag=none", "a[href='#/knowledge']:has-text('Clear the filters')"),
+        ):
+            watched.show(url, view)
+            assert page.locator(f"main .empty {step}").count() == 1, view
+        for view, way in (("tasks/none", "tasks"), ("files/none", "files"), ("agents/none", "agents")):
+            watched.show(url, view)
+            assert page.locator(f".trouble + p a[href='#/{way}']").count() == 1, view
         watched.show(url, "write")
         page.fill("input[name=to]", "nobody")
         page.fill("textarea[name=text]", "t")
@@ -341,6 +355,8 @@ def test_a_person_is_led_on(browser: Browser) -> None:
         claimed = requests.get(url + "/poll/a?lease=60", timeout=10).json()
         post(url, "/nack", {"agent_id": "a", "receipts": [d["receipt"] for d in claimed["deliveries"]]})
         assert requests.get(url + "/poll/a?lease=60", timeout=10).json()["count"] == 0  # which buries it
+        watched.show(url, "overview")
+        page.wait_for_selector("a.tile.alarm:has-text('Dead letter'):not(:has-text('letters'))")
         watched.show(url, "dead-letters?reason=given_back")
         page.wait_for_selector(".filters p button:enabled")
         watched.show(url, "dead-letters?reason=lapsed")

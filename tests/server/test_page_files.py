@@ -124,6 +124,12 @@ def test_each_text_of_the_page_is_there_and_each_is_used() -> None:
     assert [key for key in said if key not in asked and not key.startswith((*begun, "key."))] == []
 
 
+def test_chinese_sets_numbers_apart_from_words_and_nothing_from_its_signs() -> None:
+    for key, text in texts("zh.js").items():
+        assert not re.search(r"[\u4e00-\u9fff]\{n\}|\{n\}[\u4e00-\u9fff]", text), key
+        assert not re.search(r"[：，。；（）] | [：，。；（）]", text), key
+
+
 async def test_all_that_the_metrics_say_is_plotted(serve: Serve) -> None:
     relay = await serve()
     async with relay.session.get(relay.url + "/metrics") as response:

@@ -62,7 +62,7 @@ function composed(kind, form) {
 export function Write({ query, session }) {
   const [kind, setKind] = useState(query.kind in PATHS ? query.kind : "task");
   const { act, busy, done, error } = useAct();
-  if (session.read_only) return html`<article><h1>${t("write")}</h1><p class="empty">${t("write.reads")}</p></article>`;
+  if (session.read_only) return html`<article><h1>${t("write")}</h1><p class="empty">${t("write.reads")}<code>clawlink open</code></p></article>`;
   const send = (event) => {
     event.preventDefault();
     const form = event.target;
@@ -117,8 +117,8 @@ function Letter({ letter, session, onDone }) {
       ${task && html`<a href=${one("tasks", task)} data-row>${t("task")}</a>`}</p>
     ${letter.message === null ? html`<p class="empty">${t("withheld")}</p>` : html`<${Said} text=${texts(message)} block />`}
     ${!session.read_only &&
-    html`<p>
-      ${!letter.task && html`<button disabled=${busy} onClick=${away}>${t("inbox.away")}</button>${" "}`}
+    html`<p class="buttons">
+      ${!letter.task && html`<button disabled=${busy} onClick=${away}>${t("inbox.away")}</button>`}
       ${letter.from_agent && letter.from_agent !== OPERATOR &&
       html`<a class="button" href=${address("write", { kind: "message", to: letter.from_agent })}>${t("inbox.reply")}</a>`}</p>`}
     <${Refusal} error=${error} />

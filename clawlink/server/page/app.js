@@ -57,7 +57,7 @@ function Login({ onSession, said }) {
     event.preventDefault();
     set(true);
     ask("admin/sessions", { admin_token: event.target.token.value }).then(onSession, (error) => {
-      complain(error);
+      complain(error.code === "not_authenticated" ? new Error(t("login.refused")) : error);
       set(false);
     });
   };
@@ -69,7 +69,7 @@ function Login({ onSession, said }) {
       <button disabled=${busy}>${t("login")}</button>
     </form>
     ${trouble && html`<p class="trouble" role="alert">${clean(trouble.message)}</p>`}
-    <p>${t("login.link")} <code>clawlink open</code></p>
+    <p>${t("login.link")}<code>clawlink open</code></p>
   </main>`;
 }
 
@@ -282,7 +282,7 @@ function App({ first }) {
       <a class="brand" href="#/overview">ClawLink</a>
       <span class=${`live ${live.open ? "on" : "off"}`} role="status">${t(live.open ? "live" : "not_live")}</span>
       ${session.read_only && html`<span class="note">${t("read_only")}</span>`}
-      ${!session.contents && html`<span class="note">${t("withheld.short")}</span>`}
+      ${!session.contents && html`<span class="note" title=${t("withheld")}>${t("withheld.short")}</span>`}
       <span class="space"></span>
       <label class="language"><span class="hidden">${t("language")}</span>
         <select onChange=${turn}>

@@ -1,7 +1,7 @@
 // Who talks to whom, and what they say.
 import { html } from "./htm-preact.js";
 import { AgentSearch, asked, go, More } from "./lists.js";
-import { address, Ago, AgentLink, count, one, Recipient, Said, Sender, State, t, Table, Trouble, useData } from "./parts.js";
+import { address, Ago, AgentLink, At, count, one, Recipient, Said, Sender, State, t, Table, Trouble, useData } from "./parts.js";
 
 const SHOWN = 16; // agents in the matrix
 const MOST_PAIRS = 300; // of which it is made
@@ -69,11 +69,10 @@ export function Conversations({ query }) {
     ${query.agent && html`<${Thread} query=${query} />`}
     ${found &&
     html`<div><h2>${t("who_talks")}</h2>
-      <p class="empty">${t("talks.since")} <${Ago} at=${pairs.data.since} />${" "}
+      <p class="empty"><${At} name="talks.since" at=${pairs.data.since} />${" "}
         ${pairs.data.dropped > 0 && t("talks.dropped", { n: count(pairs.data.dropped) })}</p>
       ${!query.agent && found.length > 1 && html`<${Matrix} pairs=${found} />`}
-      ${!query.agent && !found.length && html`<p class="empty">${t("talks.before")}</p>`}
-      <${Table} empty=${t("empty.pairs")} heads=${[t("from"), t("to"), t("messages"), t("last_one")]}
+      <${Table} empty=${query.agent ? t("empty.pairs") : `${t("empty.pairs")} ${t("talks.before")}`} heads=${[t("from"), t("to"), t("messages"), t("last_one")]}
         rows=${found.slice(0, 100).map(
           (pair) => html`<tr key=${`${pair.from_agent}\n${pair.to_agent}`}>
             <td><${AgentLink} id=${pair.from_agent} /></td>

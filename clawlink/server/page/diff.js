@@ -40,6 +40,8 @@ export function changes(old, now) {
     }
   }
   lines.push(...b.slice(b.length - tail).map((text) => ({ kind: "same", mark: " ", text })));
+  const last = lines.at(-1);
+  if (last.kind === "same" && last.text === "") lines.pop(); // what follows the end of the last line
   const near = new Set();
   lines.forEach((line, n) => {
     if (line.kind !== "same") for (let k = n - AROUND; k <= n + AROUND; k += 1) near.add(k);

@@ -2,18 +2,18 @@
 import { html, useEffect, useState } from "./htm-preact.js";
 import { Unlock } from "./acting.js";
 import { changes } from "./diff.js";
-import { AgentSearch, asked, go, List, NAMED, Search } from "./lists.js";
-import { address, Ago, AgentLink, bytes, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
+import { AgentSearch, asked, go, List, NAMED, NoRows, Search } from "./lists.js";
+import { address, Ago, AgentLink, At, bytes, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
 
 const MOST_SHOWN = 256 * 1024; // bytes of a version that the page shows as text
 const IMAGES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
 const content = (key, version) => `admin/file-content/${encodeURIComponent(key)}?version=${version}`;
 
-const Lock = ({ lock, brief = false }) => html`${brief ? null : t("locked")} <${AgentLink} id=${lock.holder} /> ${t("locked.until")} <${Ago} at=${lock.until} />${" "}
-  <${Said} text=${lock.note} />`;
+const Lock = ({ lock, brief = false }) => html`${brief ? null : t("locked")} <${AgentLink} id=${lock.holder} /> · <${At} name="locked.until" at=${lock.until} />${
+  lock.note && " · "}<${Said} text=${lock.note} />`;
 
-export const FILE_HEADS = () => [[t("file"), 18], [t("version"), 5, NAMED], [t("size"), 6], [t("editor"), 9], [t("written"), 8], [t("for"), 8, NAMED], [t("lock"), 26, NAMED]];
+export const FILE_HEADS = () => [[t("file"), 18], [t("version"), 5, NAMED], [t("size"), 6], [t("editor"), 9], [t("written"), 8], [t("for"), 8, NAMED], [t("lock"), 22, NAMED]];
 
 export const fileRow = (file) => html`
   <td><a href=${one("files", file.file_key)} data-row><${Said} text=${file.file_key} /></a></td>
@@ -31,7 +31,8 @@ export function Files({ query }) {
       <${AgentSearch} name=${t("agent")} id=${query.agent || ""} onChange=${(agent) => go("files", { ...query, agent })} />
     </div>
     <${List} path=${`admin/files${asked(query, ["text", "agent"])}`} take=${(found) => found.files}
-      id=${(file) => file.file_key} empty=${t("empty.files")} heads=${FILE_HEADS()} row=${fileRow} /></article>`;
+      id=${(file) => file.file_key} heads=${FILE_HEADS()}
+      empty=${html`<${NoRows} view="files" filters=${{ text: query.text, agent: query.agent }}>${t("empty.shared")}<code>clawlink file put</code><//>`} row=${fileRow} /></article>`;
 }
 
 // Read versions as text, ``null`` for one that is no text or too large.
@@ -95,7 +96,7 @@ export function File({ id, query, session }) {
   const old = shown && query.diff ? versions[at + 1] : null;
   const to = (version, more = {}) => address(`files/${encodeURIComponent(id)}`, { version, ...more });
   return html`<article><h1><${Said} text=${id} /></h1>
-    <${Trouble} state=${state} />
+    <${Trouble} state=${state} back=${html`<a href="#/files">${t("files")}</a>`} />
     ${file &&
     html`<div><dl class="facts">
         <dt>${t("for")}</dt>

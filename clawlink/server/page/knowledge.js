@@ -1,9 +1,10 @@
 // Broadcasts that the relay keeps, by topic, tag and author.
 import { html } from "./htm-preact.js";
-import { asked, go, More, Search } from "./lists.js";
+import { asked, go, More, NoRows, Search } from "./lists.js";
 import { address, Ago, AgentLink, count, Said, t, Trouble, useData } from "./parts.js";
 
-export function Knowledge({ query }) {
+export function Knowledge({ query, session }) {
+  const { topic, tag, author } = query;
   const state = useData(`admin/broadcasts${asked(query, ["topic", "tag", "author", "limit"])}`);
   const set = (change) => go("knowledge", { ...query, limit: null, ...change });
   const told = state.data ? state.data.broadcasts : [];
@@ -18,11 +19,12 @@ export function Knowledge({ query }) {
     <${Trouble} state=${state} />
     ${topics.size > 1 && html`<p class="chips" aria-label=${t("topics")}>
       ${[...topics].map(([topic, n]) => html`<a class="chip" href=${address("knowledge", { ...query, topic })}><${Said} text=${topic} /> ${count(n)}</a> `)}</p>`}
-    ${state.data && !told.length && html`<p class="empty">${t("empty.knowledge")}</p>`}
+    ${state.data && !told.length && html`<p class="empty"><${NoRows} view="knowledge" filters=${{ topic, tag, author }}>
+      ${t("empty.knowledge")} ${!session.read_only && html`<a href=${address("write", { kind: "broadcast" })}>${t("write.one")}</a>`}<//></p>`}
     <ol class="talk">
       ${told.map(
         (one) => html`<li key=${one.message_id}>
-          <div class="head"><${AgentLink} id=${one.from_agent} /> <a href=${address("knowledge", { topic: one.topic })} data-row><${Said} text=${one.topic} /></a>
+          <div class="head"><${AgentLink} id=${one.from_agent} /> → <a href=${address("knowledge", { topic: one.topic })} data-row><${Said} text=${one.topic} /></a>
             ${one.tags.map((tag) => html`<a class="chip" href=${address("knowledge", { tag })}><${Said} text=${tag} /></a> `)}
             <${Ago} at=${one.stored_at} /> <span class="none">${t("told", { n: count(one.recipients) })}</span></div>
           ${one.text !== null && html`<${Said} text=${one.cut ? `${one.text}…` : one.text} block />`}

@@ -21,7 +21,7 @@ export function Choice({ name, value, options, onChange }) {
   </label>`;
 }
 
-export function Search({ name, value, onChange }) {
+export function Search({ name, value, onChange, button = t("show") }) {
   const [text, set] = useState(value);
   useEffect(() => set(value), [value]);
   const enter = (event) => {
@@ -30,7 +30,7 @@ export function Search({ name, value, onChange }) {
   };
   return html`<form class="search" role="search" aria-label=${name} onSubmit=${enter}>
     <label>${name} <input type="search" data-search value=${text} onInput=${(event) => set(event.target.value)} /></label>
-    <button>${t("show")}</button>
+    <button>${button}</button>
   </form>`;
 }
 
@@ -38,6 +38,18 @@ export function Search({ name, value, onChange }) {
 export function AgentSearch({ name, id, onChange }) {
   const shown = useName(id);
   return html`<${Search} name=${name} value=${shown} onChange=${(text) => onChange(text === shown ? id : text)} />`;
+}
+
+// What a list without rows says: that the filters leave none, or the next step.
+export function NoRows({ view, filters, children }) {
+  if (!Object.values(filters).some(Boolean)) return html`${children}`;
+  return html`${t("empty.match")} <a href=${address(view)}>${t("filters.clear")}</a>`;
+}
+
+// The whole text of a cell that is cut, once a pointer comes.
+function tellAll(event) {
+  const cell = event.target.closest("td");
+  if (cell) cell.title = cell.scrollWidth > cell.clientWidth ? cell.innerText.trim() : "";
 }
 
 const MOST = 1000;
@@ -165,7 +177,7 @@ export function List({ path, take, heads, row, id, empty, above = null }) {
       : html`<div class="scroll" tabindex="0" role="region" aria-label=${heads.map(([name]) => name).filter(Boolean).join(", ")}>
     <table class="rows" style=${onPhone(heads)} aria-rowcount=${state.next === null ? rows.length + 1 : -1}>
       <thead><tr>${heads.map(([name, width]) => html`<th scope="col" style=${{ width: `${width}rem` }}>${name}</th>`)}</tr></thead>
-      <tbody ref=${place}>
+      <tbody ref=${place} onPointerOver=${tellAll}>
         ${gap(begin)}
         ${rows.slice(begin, begin + shown).map(
           (one, n) => html`<${Row} key=${id(one)} one=${one} at=${begin + n + 2} row=${row} inLanguage=${language} />`,

@@ -3,7 +3,17 @@ import { html } from "./htm-preact.js";
 import { bytes, count, t, Table, Trouble, useData } from "./parts.js";
 import { Plot } from "./plot.js";
 
-const amount = (number, unit) => (unit === "bytes" ? bytes(number) : `${count(number)} ${t(`unit.${unit.replaceAll(" ", "_")}`, { n: count(number) })}`);
+const LASTING = [[86400, "days"], [3600, "hours"], [60, "minutes"]];
+
+// An amount with its unit. Seconds come in the largest unit that has no rest.
+function amount(number, unit) {
+  if (unit === "bytes") return bytes(number);
+  const [size, name] = (unit === "seconds" && number && LASTING.find(([seconds]) => number % seconds === 0)) || [1, unit];
+  return t(`unit.${name.replaceAll(" ", "_")}`, { n: count(number / size) });
+}
+
+// A share that is not nothing is told as such.
+const percent = (share) => (share > 0 && share < 0.005 ? "< 1 %" : `${Math.round(100 * share)} %`);
 
 // What GET /metrics tells, in plots of a few lines each: their counters by the minute, and their gauges.
 const CHARTS = [
@@ -38,9 +48,9 @@ function Limit({ limit }) {
   return html`<tr>
     <td><code>${limit.flag}</code></td>
     <td>${amount(limit.limit, limit.unit)}</td>
-    <td>${limit.used === null ? "–" : amount(limit.used, limit.unit)}</td>
+    <td>${limit.used !== null && amount(limit.used, limit.unit)}</td>
     <td>${share !== null && html`<span class=${share >= 0.8 ? "alarm" : ""}><meter min="0" max="1" low="0.8" high="0.9" optimum="0" value=${share}
-      aria-label=${limit.flag}></meter> ${Math.round(100 * share)} %</span>`}</td>
+      aria-label=${limit.flag}></meter> ${percent(share)}</span>`}</td>
   </tr>`;
 }
 

@@ -2,8 +2,9 @@
 import { html, useContext, useEffect, useState } from "./htm-preact.js";
 import { address, Ago, AgentLink, count, Live, nameOf, OPEN, painted, Said, t, Table } from "./parts.js";
 
+// A name may have a form of its own for one thing.
 const Tile = ({ name, value, to, alarm, why = null }) =>
-  html`<a class=${`tile${alarm && value ? " alarm" : ""}`} href=${to} title=${why}><b>${count(value)}</b><span>${name}</span>
+  html`<a class=${`tile${alarm && value ? " alarm" : ""}`} href=${to} title=${why}><b>${count(value)}</b><span>${t(name, { n: value })}</span>
     ${why && html`<small>${why}</small>`}</a>`;
 
 // Numbers whose names alone do not say what they count.
@@ -56,15 +57,15 @@ export function Overview() {
     <section aria-label=${t("needs_you")}>
       <h2>${t("needs_you")}</h2>
       <div class="tiles">
-        ${waits.map(([name, to]) => html`<${Tile} name=${t(`needs.${name}`)} value=${needs[name]} to=${to}
+        ${waits.map(([name, to]) => html`<${Tile} name=${`needs.${name}`} value=${needs[name]} to=${to}
           why=${EXPLAINED.includes(name) ? t(`needs.${name}.why`) : null} alarm />`)}
       </div>
       ${needs.unwoken.length > 0 &&
       html`<ul class="stops" id="unwoken" tabindex="0">
         ${needs.unwoken.map(
           (found) => html`<li key=${found.agent_id}>
-            <${Ago} at=${found.at} /> ${t("unwoken")}${t("colon")} <${AgentLink} id=${found.agent_id} name=${found.name} />${" "}
-            (<${Said} text=${found.adapter} />${found.note && `${t("colon")} `}<${Said} text=${found.note} />)
+            <${Ago} at=${found.at} /> · <${AgentLink} id=${found.agent_id} name=${found.name} /> ${t("unwoken")} ·${" "}
+            <${Said} text=${found.adapter} />${found.note && t("colon")}<${Said} text=${found.note} />
           </li>`,
         )}
       </ul>`}
@@ -72,7 +73,7 @@ export function Overview() {
       html`<ul class="stops" tabindex="0">
         ${needs.stops.map(
           (stop) => html`<li>
-            <${Ago} at=${stop.at} /> ${t(`stop.${stop.code}`)}${t("colon")} <${Said} text=${stop.agents.map((id) => nameOf(id)).join(" → ")} />
+            <${Ago} at=${stop.at} /> · ${t(`stop.${stop.code}`)} · <${Said} text=${stop.agents.map((id) => nameOf(id)).join(" → ")} />
           </li>`,
         )}
       </ul>`}
@@ -81,14 +82,14 @@ export function Overview() {
       <section aria-label=${t("agents")}>
         <h2>${t("agents")}</h2>
         <div class="tiles">
-          <${Tile} name=${t("online")} value=${overview.agents_online} to=${address("agents", { status: "online" })} />
-          <${Tile} name=${t("stale")} value=${overview.agents_stale} to=${address("agents", { status: "stale" })} />
+          <${Tile} name="online" value=${overview.agents_online} to=${address("agents", { status: "online" })} />
+          <${Tile} name="stale" value=${overview.agents_stale} to=${address("agents", { status: "stale" })} />
         </div>
         <h2>${t("open_tasks")}</h2>
         <div class="tiles">
           ${OPEN.map(
             (state) =>
-              html`<${Tile} name=${t(`state.${state}`)} value=${overview.open_tasks[state]}
+              html`<${Tile} name=${`state.${state}`} value=${overview.open_tasks[state]}
                 to=${address("tasks", { status: state })} />`,
           )}
         </div>
@@ -112,7 +113,7 @@ export function Overview() {
     </section>
     <section id="pools" aria-label=${t("pools")}>
       <h2>${t("pools")}</h2>
-      <${Table} heads=${[t("for"), t("tasks"), t("online")]} empty=${t("empty.pools")}
+      <${Table} heads=${[t("for"), t("tasks"), t("pool.online")]} empty=${t("empty.pools")}
         rows=${overview.pools.map(
           (pool) => html`<tr>
             <td>

@@ -79,7 +79,7 @@ export function bytes(number) {
 }
 
 export const exact = (at) => format("DateTimeFormat", { dateStyle: "medium", timeStyle: "medium" }).format(at);
-export const clock = (at) => format("DateTimeFormat", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }).format(at);
+export const clock = (at, more = {}) => format("DateTimeFormat", { hour: "2-digit", minute: "2-digit", hourCycle: "h23", ...more }).format(at);
 
 // Settles when the first view is painted, or after a while in a tab that nobody sees. All that is not needed for that view
 // waits for it, and takes it no time.
@@ -126,7 +126,7 @@ export async function ask(path, body, method = "POST", again = false) {
   const answer = await response.json().catch(() => ({}));
   if (!response.ok) {
     const words = answer.error || (answer.detail && String(answer.detail)) || String(response.status);
-    throw Object.assign(new Error(named(answer.code, words)), { status: response.status });
+    throw Object.assign(new Error(named(answer.code, words)), { status: response.status, code: answer.code });
   }
   return learn(answer);
 }
@@ -294,8 +294,14 @@ export function Ago({ at }) {
   const tell = (event) => {
     event.currentTarget.title = exact(new Date(at));
   };
-  const shown = whole ? exact(new Date(at)) : seconds > 0 ? t(`in.${words}`, { n }) : t(`ago.${words}`, { n });
-  return html`<time dateTime=${at} onPointerEnter=${tell} onClick=${() => turn(!whole)}>${shown}</time>`;
+  const relative = seconds > 0 ? t(`in.${words}`, { n }) : t(`ago.${words}`, { n });
+  return html`<time dateTime=${at} onPointerEnter=${tell} onClick=${() => turn(!whole)}>${whole ? exact(new Date(at)) : relative}</time>`;
+}
+
+// A sentence with a time in it, where its text has "{at}".
+export function At({ name, at }) {
+  const [before, after] = t(name).split("{at}");
+  return html`${before}<${Ago} at=${at} />${after}`;
 }
 
 export const State = ({ name }) => html`<span class=${`state ${name}`}>${t(`state.${name}`)}</span>`;
@@ -331,9 +337,15 @@ export function Progress({ value, status }) {
   return html`<span class="share"><progress max="100" value=${value} aria-label=${t("progress")}></progress> ${Math.round(value)} %</span>`;
 }
 
-// The state of a request: what is wrong, or that it is under way.
-export function Trouble({ state }) {
-  if (state.error) return html`<p class="trouble" role="alert">${clean(state.error.message)}</p>`;
+// How far a task is, and what its assignee says about it.
+export function Report({ value, status, note }) {
+  const shown = value !== null && value !== undefined && !ENDED.includes(status);
+  return html`<${Progress} value=${value} status=${status} />${shown && note ? " · " : ""}<${Said} text=${note} />`;
+}
+
+// The state of a request: what is wrong, perhaps with a link to go on from there, or that it is under way.
+export function Trouble({ state, back = null }) {
+  if (state.error) return html`<p class="trouble" role="alert">${clean(state.error.message)}</p>${back && html`<p>${back}</p>`}`;
   return state.data ? null : html`<p class="loading" role="status">${t("loading")}</p>`;
 }
 

@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "./htm-preact.js";
 import { Lines } from "./conversations.js";
 import { FILE_HEADS, fileRow } from "./files.js";
 import { asked, LEFT_OUT, NAMED } from "./lists.js";
-import { address, Ago, AgentLink, ask, count, one, Progress, Recipient, Said, State, t, Table, TaskLink, Trouble, useData } from "./parts.js";
+import { address, Ago, AgentLink, ask, count, one, Recipient, Report, Said, State, t, Table, TaskLink, Trouble, useData } from "./parts.js";
 
 export const TASK_HEADS = () => [
   [t("task"), 20], [t("status"), 8], [t("requester"), 9, NAMED], [t("assignee"), 9, NAMED], [t("progress"), 14], [t("attempts"), 6, LEFT_OUT],
@@ -15,8 +15,7 @@ export const taskRow = (task) => html`
   <td><${State} name=${task.status} /></td>
   <td><${AgentLink} id=${task.requester} /></td>
   <td><${Recipient} task=${task} id=${task.assignee} /></td>
-  <td>${(task.note || task.progress !== null) &&
-    html`<${Progress} value=${task.progress} status=${task.status} />${" "}<${Said} text=${task.note} />`}</td>
+  <td>${(task.note || task.progress !== null) && html`<${Report} value=${task.progress} status=${task.status} note=${task.note} />`}</td>
   <td>${count(task.attempts)}</td>
   <td><${Ago} at=${task.created_at} /></td>`;
 

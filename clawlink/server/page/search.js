@@ -50,7 +50,7 @@ export function SearchAll({ query }) {
   }, []);
   const { hits, next, busy, error } = useHits(text, enough);
   return html`<article><h1>${t("search")}</h1>
-    <div class="filters" ref=${place}><${Search} name=${t("search.all")} value=${text} onChange=${(wanted) => go("search", { text: wanted })} /></div>
+    <div class="filters" ref=${place}><${Search} name=${t("search.all")} value=${text} onChange=${(wanted) => go("search", { text: wanted })} button=${t("search")} /></div>
     ${error && html`<${Trouble} state=${{ data: null, error }} />`}
     ${hits.length > 0 &&
     html`<${Table} empty="" heads=${[t("found"), t("kind"), t("status"), t("agents"), t("stored")]}
@@ -63,6 +63,6 @@ export function SearchAll({ query }) {
           <td><${Ago} at=${hit.at} /></td>
         </tr>`,
       )} />`}
-    <p class="empty" role="status">${!text ? t("search.why") : busy ? t("loading") : !hits.length && !error ? t("empty.search") : ""}</p>
+    <p class=${busy ? "loading" : "empty"} role="status">${!text ? t("search.why") : busy ? t("loading") : !hits.length && !error ? t("empty.search") : ""}</p>
     ${!busy && next !== null && html`<p><button onClick=${() => more(enough + ENOUGH)}>${t("more")}</button></p>`}</article>`;
 }

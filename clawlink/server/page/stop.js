@@ -23,7 +23,7 @@ export function StopBanner({ session }) {
     ask("admin/stop", { stopped: false }).catch(complain);
   };
   return html`<section class="stopped" role="alert" aria-label=${t("stopped")}>
-    <p><b>${t("stopped")}</b> <${Ago} at=${overview.stopped_at} /> · ${t("stopped.why")}</p>
+    <p><b>${t("stopped")}</b> · <${Ago} at=${overview.stopped_at} /> · ${t("stopped.why")}</p>
     <p>${t("stop_all.account")}</p>
     ${!session.read_only && html`<p><button onClick=${resume}>${t("resume_all")}</button></p>`}
     ${error && html`<p class="trouble">${clean(error.message)}</p>`}

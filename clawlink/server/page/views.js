@@ -2,9 +2,9 @@
 import { html, useContext, useState } from "./htm-preact.js";
 import { RedriveAll, Rename, TaskActs } from "./acting.js";
 import { AgentMore, Family, TASK_HEADS, taskRow } from "./related.js";
-import { AgentSearch, asked, Choice, go, LEFT_OUT, List, NAMED, Search } from "./lists.js";
+import { AgentSearch, asked, Choice, go, LEFT_OUT, List, NAMED, NoRows, Search } from "./lists.js";
 import {
-  address, Ago, AgentLink, ask, count, ENDED, Kind, learn, Live, one, OPEN, Progress, Said, Sender, State, t, Table, TaskLink, Trouble, useData,
+  address, Ago, AgentLink, ask, At, clock, count, ENDED, exact, Kind, learn, Live, one, OPEN, Progress, Report, Said, Sender, State, t, Table, TaskLink, Trouble, useData,
 } from "./parts.js";
 
 function takeAgents({ agents }) {
@@ -21,7 +21,9 @@ export function Agents({ query }) {
       <${Search} name=${t("search.agents")} value=${query.text || ""} onChange=${(text) => go("agents", { ...query, text })} />
     </div>
     <${List} path=${`admin/agents${asked(query, ["status", "text"])}`} take=${takeAgents}
-      id=${(agent) => agent.agent_id} empty=${t("empty.agents")}
+      id=${(agent) => agent.agent_id}
+      empty=${html`<${NoRows} view="agents" filters=${{ text: query.text, status: status !== "all" }}>
+        ${t("empty.agents")}<code>clawlink register NAME</code><//>`}
       heads=${[
         [t("agent"), 13], [t("presence"), 6], [t("last_seen"), 8], [t("messages"), 7, NAMED], [t("open_tasks"), 8, NAMED],
         [t("works_on"), 24], [t("capabilities"), 12],
@@ -51,12 +53,17 @@ export function Agent({ id, session }) {
     );
   };
   return html`<article><h1><${Said} text=${found ? found.agent.name : id} /></h1>
-    <${Trouble} state=${trouble ? { error: trouble } : state} />
+    <${Trouble} state=${trouble ? { error: trouble } : state} back=${!trouble && html`<a href="#/agents">${t("agents")}</a>`} />
     ${found &&
-    html`<div><dl class="facts">
+    html`<div>
+      ${!session.read_only &&
+      html`<p class="buttons"><a class="button" href=${address("write", { to: found.agent.agent_id })}>${t("write")}</a>
+        <${Rename} agent=${found.agent} onDone=${() => again(turn + 1)} />
+        <button class="danger" onClick=${kick}>${t("kick")}</button></p>`}
+      <dl class="facts">
         <dt>${t("presence")}</dt>
         <dd>
-          <span class=${`presence ${found.agent.status}`}>${t(found.agent.status)}</span> <${Ago} at=${found.agent.last_seen} />
+          <span class=${`presence ${found.agent.status}`}>${t(found.agent.status)}</span> · <${Ago} at=${found.agent.last_seen} />
         </dd>
         <dt>${t("id")}</dt><dd><${Said} text=${found.agent.agent_id} /></dd>
         <dt>${t("claimed")}</dt><dd>${t(found.agent.claimed ? "yes" : "no")}</dd>
@@ -64,7 +71,7 @@ export function Agent({ id, session }) {
         <dt>${t("machine")}</dt><dd><${Said} text=${found.agent.machine} /></dd>
         <dt>${t("description")}</dt><dd><${Said} text=${found.agent.description} /></dd>
         <dt>${t("capabilities")}</dt><dd><${Said} text=${found.agent.capabilities.join(", ")} /></dd>
-        <dt>${t("topics")}</dt><dd><${Said} text=${found.subscriptions.join(", ")} /></dd>
+        <dt>${t("topics")}</dt><dd>${found.subscriptions.includes("*") ? t("all") : html`<${Said} text=${found.subscriptions.join(", ")} />`}</dd>
         <dt>${t("messages")}</dt><dd>${count(found.agent.messages)}</dd>
         <dt>${t("needs.dead_letters")}</dt><dd>${count(found.dead_letters)}</dd>
         <dt>${t("open_tasks")}</dt>
@@ -84,11 +91,7 @@ export function Agent({ id, session }) {
       </dl>
       <h2>${t("next_messages")}</h2>
       <${Messages} rows=${found.next_messages} empty=${t("empty.messages")} />
-      <${AgentMore} id=${found.agent.agent_id} />
-      ${!session.read_only &&
-      html`<p><a class="button" href=${address("write", { to: found.agent.agent_id })}>${t("write")}</a>${" "}
-        <${Rename} agent=${found.agent} onDone=${() => again(turn + 1)} />${" "}
-        <button class="danger" onClick=${kick}>${t("kick")}</button></p>`}</div>`}</article>`;
+      <${AgentMore} id=${found.agent.agent_id} /></div>`}</article>`;
 }
 
 const Messages = ({ rows, empty }) =>
@@ -153,7 +156,7 @@ export function DeadLetters({ query, session }) {
         ${!session.read_only && html`<td><button onClick=${() => back([letter])}>${t("put_back")}</button></td>`}`} /></article>`;
 }
 
-export function Tasks({ query }) {
+export function Tasks({ query, session }) {
   const set = (change) => go("tasks", { ...query, ...change });
   const names = ["open", "final", ...OPEN, ...ENDED];
   return html`<article><h1>${t("tasks")}</h1>
@@ -164,16 +167,20 @@ export function Tasks({ query }) {
       <${AgentSearch} name=${t("assignee")} id=${query.assignee || ""} onChange=${(assignee) => set({ assignee })} />
     </div>
     <${List} path=${`admin/tasks${asked(query, ["status", "requester", "assignee"])}`} take=${(found) => found.tasks}
-      id=${(task) => task.task_id} empty=${t("empty.tasks")} heads=${TASK_HEADS()} row=${taskRow} /></article>`;
+      id=${(task) => task.task_id} heads=${TASK_HEADS()} row=${taskRow}
+      empty=${html`<${NoRows} view="tasks" filters=${{ ...query, status: (query.status || "open") !== "open" }}>
+        ${t("empty.open")} ${!session.read_only && html`<a href="#/write">${t("write.one")}</a>`}<//>`} /></article>`;
 }
 
 // -- a task -----------------------------------------------------------------------------------------------------------
 
+const HOUR_MS = 3600 * 1000;
 const FACTS = ["stored_at", "delivered_at", "acknowledged_at", "answered_at"];
 
 function Timeline({ found, now }) {
   const begin = Date.parse(found.facts.stored_at);
   const end = Math.max(Date.parse(found.task.finished_at || now), begin + 1000);
+  const moment = (time) => (end - begin < HOUR_MS ? clock(time, { second: "2-digit" }) : exact(time));
   const at = (time) => Math.min(100, Math.max(0, (100 * (Date.parse(time) - begin)) / (end - begin)));
   return html`<div class="timeline" role="img" aria-label=${t("timeline.leases", { n: found.leases.length })}>
     ${found.leases.map((lease) => {
@@ -188,6 +195,7 @@ function Timeline({ found, now }) {
         (name) => html`<div class=${`mark ${name}`} style=${{ left: `${at(found.facts[name])}%` }}></div>`,
       )}
     </div>
+    <div class="ends"><span>${moment(begin)}</span><span>${moment(end)}</span></div>
   </div>`;
 }
 
@@ -195,7 +203,7 @@ function Timeline({ found, now }) {
 function Fact({ name, found }) {
   if (found.facts[name]) return html`<${Ago} at=${found.facts[name]} />`;
   const last = name === "delivered_at" && found.leases.at(-1);
-  if (last && last.until) return html`<${Ago} at=${last.since} />, ${t("queued_again")} <${Ago} at=${last.until} />`;
+  if (last && last.until) return html`<${Ago} at=${last.since} /> · <${At} name="queued_again" at=${last.until} />`;
   return t(found.task.finished_at ? "never" : "not_yet");
 }
 
@@ -207,13 +215,13 @@ export function Task({ id, session }) {
   const now = overview ? overview.server_time : new Date().toISOString();
   return html`<article><h1>${t("task")} <small><${Said} text=${id} /></small></h1>
     ${found && found.contents && task.task !== null && html`<${Said} text=${task.task} block />`}
-    <${Trouble} state=${state} />
+    <${Trouble} state=${state} back=${html`<a href="#/tasks">${t("tasks")}</a>`} />
     ${found &&
     html`<div><dl class="facts">
         <dt>${t("status")}</dt>
         <dd>
           <${State} name=${task.status} /> ${task.dead_letter && html`<span class="alarm">${t("is_dead_letter")}</span>`}
-          <${Progress} value=${task.progress} status=${task.status} /> <${Said} text=${task.note} />
+          <${Report} value=${task.progress} status=${task.status} note=${task.note} />
         </dd>
         <dt>${t("requester")}</dt><dd><${AgentLink} id=${task.requester} /></dd>
         <dt>${t("assignee")}</dt><dd><${AgentLink} id=${task.assignee} name=${task.owner && task.owner.name} /></dd>
@@ -249,8 +257,8 @@ export function Task({ id, session }) {
         ${task.history.map(
           (event) => html`<li>
             <${Ago} at=${event.at} /> <${State} name=${event.status} />
-            <${Sender} id=${event.by} />${(event.note || event.progress !== null) && t("colon")}${" "}
-            <${Progress} value=${event.progress} status=${event.status} /> <${Said} text=${event.note} />
+            <${Sender} id=${event.by} />${(event.note || event.progress !== null) && " · "}
+            <${Report} value=${event.progress} status=${event.status} note=${event.note} />
             ${event.content !== null && html`<${Said} text=${event.content} block />`}
           </li>`,
         )}
