@@ -98,7 +98,7 @@ export function PortalFiles() {
       rows=${found.data.files.map(
         (file) => html`<tr key=${file.file_id}>
           <td><${FileName} file=${file} /></td>
-          <td>${t(`portal.${file.type}`)} <${Peer} at=${peerOf(file)} contact=${contactAt(peerOf(file))} /></td>
+          <td>${t(file.type === "received" ? "portal.from" : "portal.to")} <${Peer} at=${peerOf(file)} contact=${contactAt(peerOf(file))} /></td>
           <td><${Size} bytes=${file.size} /></td>
           <td>${t(`portal.file.${file.status}`)} ${file.detail && html`<${Said} text=${file.detail} />`}</td>
           <td><${Ago} at=${file.created_at} /></td>
@@ -141,7 +141,7 @@ export function Keys() {
     <${Trouble} state=${found} />
     ${found.data &&
     html`<${Table} empty=${t("portal.empty.keys")}
-      heads=${[t("portal.key.label"), t("portal.key"), t("portal.since"), t("portal.key.used"), t("portal.acts")]}
+      heads=${[t("portal.key.label"), t("portal.key"), t("portal.key.since"), t("portal.key.used"), t("portal.acts")]}
       rows=${found.data.api_keys.map(
         (key) => html`<tr key=${key.key_id}>
           <td><${Said} text=${key.agent_name} /></td>

@@ -141,7 +141,7 @@ export function useFiles(session) {
             change(one, { result: one.result });
           } catch (error) {
             change(one, { sent: null });
-            throw Object.assign(new Error(`${clean(one.file.name)}${t("colon")} ${error.message}`), { status: error.status });
+            throw Object.assign(new Error(`${clean(one.file.name)}${t("colon")}${error.message}`), { status: error.status });
           } finally {
             underWay -= 1;
           }

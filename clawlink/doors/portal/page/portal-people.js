@@ -66,8 +66,9 @@ export function Contacts({ query }) {
     </label></div>
     <${Trouble} state=${state} />
     ${state.data &&
-    html`<div><${Table} empty=${t("portal.empty.contacts")}
-        heads=${[t("portal.contact"), t("portal.address"), t("portal.unread"), t("portal.state"), t("portal.heard"), t("portal.since")]}
+    html`<div><${Table}
+        empty=${wanted ? html`${t("empty.match")} <a href="#/contacts">${t("filters.clear")}</a>` : t("portal.empty.contacts")}
+        heads=${[t("portal.contact"), t("portal.address"), t("portal.unread"), t("portal.state"), t("portal.heard"), t("portal.added")]}
         rows=${found.slice(0, MOST_ROWS).map(
           (contact) => html`<tr key=${contact.id}>
             <td><a href=${one("contacts", String(contact.id))} data-row><${Said} text=${nameOf(contact)} /></a></td>
@@ -100,7 +101,7 @@ export function Contact({ id, query, session }) {
   const contact = state.data && state.data.contacts.find((found) => String(found.id) === id);
   return html`<article><h1><${Said} text=${contact ? nameOf(contact) : id} /></h1>
     <${Trouble} state=${state} />
-    ${state.data && !contact && html`<p class="empty">${t("portal.no_contact")}</p>`}
+    ${state.data && !contact && html`<p class="empty">${t("portal.no_contact")} <a href="#/contacts">${t("portal.all_contacts")}</a></p>`}
     ${contact &&
     html`<div><${Facts} contact=${contact} seen=${seen[contact.id]} onChange=${() => set(again + 1)} />
       <${Write} contact=${contact} session=${session} onDone=${() => set(again + 1)} />
@@ -123,9 +124,9 @@ function Facts({ contact, seen, onChange }) {
   };
   return html`<div><dl class="facts">
       <dt>${t("portal.address")}</dt><dd><${Place} url=${contact.portal_url} /></dd>
-      <dt>${t("portal.state")}</dt><dd><${Reach} contact=${contact} seen=${seen} /> ${seen && html`<${Ago} at=${seen.heard_at} />`}</dd>
+      <dt>${t("portal.state")}</dt><dd><${Reach} contact=${contact} seen=${seen} />${seen && html` · <${Ago} at=${seen.heard_at} />`}</dd>
       <dt>${t("portal.unread")}</dt><dd>${count(contact.unread_count)}</dd>
-      <dt>${t("portal.since")}</dt><dd><${Ago} at=${contact.created_at} /></dd>
+      <dt>${t("portal.added")}</dt><dd><${Ago} at=${contact.created_at} /></dd>
       <dt>${t("portal.shared_key")}</dt>
       <dd>${shown ? html`<${Copy} text=${contact.SHARED_KEY} />` : html`<button onClick=${() => show(true)}>${t("show")}</button>`}</dd>
     </dl>
@@ -137,14 +138,14 @@ function Facts({ contact, seen, onChange }) {
         <button disabled=${state.busy}>${t("portal.save")}</button>
       </form>
     </details>
-    <p><a href=${address("portal-tasks", { contact: contact.id })}>${t("portal.tasks")}</a></p>
-    <p class="acts">
+    <p><a href=${address("portal-tasks", { contact: contact.id })}>${t("portal.tasks.with")}</a></p>
+    <p class="buttons">
       <button disabled=${state.busy} onClick=${set({ paused: !contact.paused })}
-        >${t(contact.paused ? "portal.resume" : "portal.pause")}</button>${" "}
+        >${t(contact.paused ? "portal.resume" : "portal.pause")}</button>
       <button disabled=${state.busy} onClick=${set({ blocked: !contact.blocked })}
-        >${t(contact.blocked ? "portal.unblock" : "portal.block")}</button>${" "}
+        >${t(contact.blocked ? "portal.unblock" : "portal.block")}</button>
       <button class="danger" disabled=${state.busy}
-        onClick=${() => remove(`api/contacts/${contact.id}`, "portal.remove.sure")}>${t("portal.remove")}</button>${" "}
+        onClick=${() => remove(`api/contacts/${contact.id}`, "portal.remove.sure")}>${t("portal.remove")}</button>
       <button class="danger" disabled=${state.busy}
         onClick=${() => remove(`api/portal/contacts/${contact.id}`, "portal.forget.sure")}>${t("portal.forget")}</button>
     </p>
@@ -210,7 +211,7 @@ function History({ contact, again, text }) {
   return html`<section><h2>${t("portal.history")}</h2>
     <form class="search" role="search" onSubmit=${search}>
       <label>${t("portal.search.history")} <input type="search" name="text" data-search key=${text} defaultValue=${text} /></label>
-      <button>${t("show")}</button>
+      <button>${t("portal.search")}</button>
     </form>
     <${Trouble} state=${state} />
     ${state.data && !found.length && html`<p class="empty">${t("portal.empty.history")}</p>`}
@@ -266,9 +267,9 @@ function Guest({ guest, onDone }) {
         : html`<label>${t("portal.address")} <input name="portal_url" type="url" placeholder=${offers.portal_url || "https://"} /></label>
             <label>${t("portal.shared_key")} <input name="key" autocomplete="off" /></label>`}
       <label>${t("portal.agent_name")} <input name="agent_name" maxlength="200" /></label>
-      <span class="acts">
-        <button disabled=${state.busy}>${t("portal.approve")}</button>${" "}
-        <button type="button" class="danger" disabled=${state.busy} onClick=${decide("deny")}>${t("portal.deny")}</button>${" "}
+      <span class="buttons">
+        <button disabled=${state.busy}>${t("portal.approve")}</button>
+        <button type="button" class="danger" disabled=${state.busy} onClick=${decide("deny")}>${t("portal.deny")}</button>
         ${!guest.is_read && html`<button type="button" disabled=${state.busy} onClick=${decide("read")}>${t("portal.read")}</button>`}
       </span>
     </form>`}

@@ -12,7 +12,7 @@ const go = (query) => {
 
 function Party({ task }) {
   const name = task.name || task.portal_url;
-  return html`${t(`portal.${task.type}`)} ${task.contact === null
+  return html`${t(task.type === "sent" ? "portal.to" : "portal.from")} ${task.contact === null
     ? html`<${Said} text=${name} />`
     : html`<a href=${one("contacts", String(task.contact))}><${Said} text=${name} /></a>`}`;
 }
@@ -94,7 +94,7 @@ export function PortalTask({ id, session }) {
   const done = () => set(again + 1);
   return html`<article><h1>${t("portal.task")}</h1>
     <${Trouble} state=${state} />
-    ${state.data && !task && html`<p class="empty">${t("portal.no_task")}</p>`}
+    ${state.data && !task && html`<p class="empty">${t("portal.no_task")} <a href="#/portal-tasks">${t("portal.all_tasks")}</a></p>`}
     ${task && html`<${Shown} task=${task} session=${session} onDone=${done} />`}</article>`;
 }
 
@@ -106,7 +106,7 @@ function Shown({ task, session, onDone }) {
   return html`<div><dl class="facts">
       <dt>${t("portal.contact")}</dt><dd><${Party} task=${task} /></dd>
       <dt>${t("portal.state")}</dt>
-      <dd><${State} name=${task.status} /> ${!task.final && html`<${Progress} value=${task.progress} />`} <${Ago} at=${task.since} /></dd>
+      <dd><${State} name=${task.status} /> ${!task.final && html`<${Progress} value=${task.progress} />`} · <${Ago} at=${task.since} /></dd>
       <dt>${t("portal.task.begun")}</dt><dd><${Ago} at=${task.created_at} /></dd>
       <dt>${t("portal.task.id")}</dt><dd><code><${Said} text=${task.task_id} /></code></dd>
       ${task.task_id_there && html`<dt>${t("portal.task.there")}</dt><dd><code><${Said} text=${task.task_id_there} /></code></dd>`}

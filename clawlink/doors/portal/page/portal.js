@@ -52,7 +52,7 @@ export function Login({ onSession, said, operator: Operator }) {
       <button disabled=${busy}>${t("login")}</button>
     </form>
     ${trouble && html`<p class="trouble" role="alert">${clean(trouble.message)}</p>`}
-    <p>${t("portal.login.lost")} <code>clawlink portal password --data DIR</code></p>
+    <p>${t("portal.login.lost")}<code>clawlink portal password --data DIR</code></p>
     <p><button onClick=${() => turn(true)}>${t("portal.login.operator")}</button></p>
   </main>`;
 }
