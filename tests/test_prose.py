@@ -26,13 +26,14 @@ _SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+|\n\s*\n|\n(?=\s*(?:[-*|>]|\d+\.) )"
 _RIDDLE = re.compile(
     rf"{_UNCLEAR.pattern}|\b(?:of late|(?:this|that|it|which) is none|is none of|foresaw)\b", re.IGNORECASE
 )
+_WHETHER = re.compile(r"whether\b", re.IGNORECASE)
 _MOST_WORDS = 25  # the rule is 20
 _MOST_COLUMNS = 100
 
 
 def texts(source: str) -> Iterator[tuple[int, str, bool]]:
     """Give line and text of each docstring (with True), and of each comment once, however many lines it has."""
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)):
         if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node)):
             yield getattr(node, "lineno", 1), text, True
         if isinstance(node, ast.Module | ast.ClassDef):  # a text behind a field or a constant is about it
@@ -49,15 +50,23 @@ def texts(source: str) -> Iterator[tuple[int, str, bool]]:
             last = token.start[0]
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Give a module with all of its statements. Expressions have no docstring, and are most of the tree."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            yield from _statements(child)
+
+
 def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def unclear_answers(source: str) -> Iterator[int]:
     """Give the lines of functions that return True or False, and whose docstring does not say when."""
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)) if _WHETHER.search(source) else ():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and isinstance(node.returns, ast.Name):
-            unclear = re.match(r"(?:Tell |Say )?whether\b", ast.get_docstring(node) or "", re.IGNORECASE)
+            unclear = re.match(rf"(?:Tell |Say )?{_WHETHER.pattern}", ast.get_docstring(node) or "", re.IGNORECASE)
             if node.returns.id == "bool" and unclear:
                 yield node.lineno
 
