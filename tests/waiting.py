@@ -10,7 +10,7 @@ from typing import Any
 from tests.virtual_time import VirtualLoop
 
 # A wait in vain fails after this. Nothing that is waited for takes as long, also on a busy machine.
-PATIENCE = 30.0
+PATIENCE = 120.0
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.01
 _LONGEST_VIRTUAL_PAUSE = 0.5

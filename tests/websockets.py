@@ -11,7 +11,7 @@ import aiohttp
 from tests.waiting import until
 
 # An awaited frame comes at once or not at all: this only keeps a failure from lasting for ever.
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 
 class Socket:

@@ -28,7 +28,7 @@ DialNew = Callable[..., Awaitable[SignedClient]]
 Sign = Callable[..., Awaitable[SignedClient]]
 Make = Callable[..., AgentLink]
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 OLD_A: Entry = {
     "instance_id": "a",

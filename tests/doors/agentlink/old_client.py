@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 def sign(secret: str, text: str) -> str:
