@@ -22,6 +22,10 @@ from clawlink.bench.socket_scenarios import latency
 
 _PACE = 500  # messages a second, from the one relay to the other where there are two
 _MEMORY, _ONE, _TWO, _HALVES = "in memory", "with --store", "with two relays", "with two relays, half of the load each"
+_APART = {
+    _TWO: "with a relay on each of two meshes",
+    _HALVES: "with a relay on each of two meshes, half of the load each",
+}
 
 
 class _Turn:
@@ -47,11 +51,14 @@ def lives(store: str, *, seconds: float, rounds: int, say: Callable[[str], None]
 
         one, two = shared(), shared()
         alone, single, pair = [started()], [started(*one)], [started(*two), started(*two)]
+        apart = [started(*shared()), started(*shared())]
         measured = {
             _MEMORY: (alone, CONNECTIONS),
             _ONE: (single, CONNECTIONS),
             _TWO: (pair, CONNECTIONS),
+            _APART[_TWO]: (apart, CONNECTIONS),
             _HALVES: (pair, CONNECTIONS // 2),
+            _APART[_HALVES]: (apart, CONNECTIONS // 2),
         }
         for turn in range(rounds):
             for name, (relays, connections) in measured.items():
@@ -67,6 +74,7 @@ def lives(store: str, *, seconds: float, rounds: int, say: Callable[[str], None]
     rows = [
         Row(f"tasks {name}", statistics.median(turn.rate for turn in turns), "a second")
         for name, turns in found.items()
+        if name not in _APART.values()
     ]
     rows += [
         Row("tasks with --store, of memory", _ratio(found, _ONE, _MEMORY, lambda turn: turn.rate), "ratio"),
@@ -81,6 +89,8 @@ def lives(store: str, *, seconds: float, rounds: int, say: Callable[[str], None]
     for name in (_TWO, _HALVES):
         ratio = _ratio(found, name, _ONE, lambda turn: turn.relays)
         rows.append(Row(f"relays' processor time of a task {name}, of one relay", ratio, "ratio"))
+        ratio = _ratio(found, name, _APART[name], lambda turn: turn.relays)
+        rows.append(Row(f"relays' processor time of a task {name}, of a mesh each", ratio, "ratio"))
     rows.append(Row("tasks with two relays, of one relay", _ratio(found, _TWO, _ONE, lambda turn: turn.rate), "ratio"))
     return rows + arrivals
 
@@ -97,17 +107,18 @@ async def _measured(store: str, relays: Sequence[Relay], turn: str, connections:
     """Drive tasks that begin and end at one relay each."""
     count = connections * len(relays)
     requesters, workers = (names_for(f"{role}-{turn}", count) for role in ("asker", "doer"))
-    await relays[0].register([*requesters, *workers])
-    lives = [
-        [life(relay, *pair) for pair in list(zip(requesters, workers, strict=True))[at :: len(relays)]]
-        for at, relay in enumerate(relays)
-    ]
+    pairs = list(zip(requesters, workers, strict=True))
+    shares = [(relay, pairs[at :: len(relays)]) for at, relay in enumerate(relays)]
+    for relay, own in shares:
+        await relay.register([name for pair in own for name in pair])
+    lives = [[life(relay, *pair) for pair in own] for relay, own in shares]
     before, served = _processor_seconds(relays), _server_seconds(store)
     found = await asyncio.gather(
         *(drive(relay, own, seconds, spins=False) for relay, own in zip(relays, lives, strict=True))
     )
     spent, serving = _processor_seconds(relays) - before, _server_seconds(store) - served
-    await relays[0].leave([*requesters, *workers])
+    for relay, own in shares:
+        await relay.leave([name for pair in own for name in pair])
     done = max(sum(one.done for own in lives for one in own), 1)
     return _Turn(sum(found), max(spent, 1e-9) / done, serving / done)
 

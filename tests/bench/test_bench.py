@@ -106,7 +106,8 @@ def test_relays_over_a_server_are_measured_beside_one_in_memory(monkeypatch: pyt
         rows = {row.what: row for row in store_scenarios.lives(server.url, seconds=0.2, rounds=1, say=_silent)}
     assert all(row.value > 0 for row in rows.values())
     of_one = rows["relays' processor time of a task with two relays, of one relay"]
-    assert of_one.unit == rows["tasks with --store, of memory"].unit == "ratio"
+    apart = rows["relays' processor time of a task with two relays, half of the load each, of a mesh each"]
+    assert apart.unit == of_one.unit == rows["tasks with --store, of memory"].unit == "ratio"
     assert rows["from one websocket to another at 500 a second, p99, from one relay to the other"].unit == "ms"
 
 
