@@ -62,3 +62,12 @@ async def test_a_task_that_an_agent_holds_ends_at_the_instant_of_its_deadline(sc
     await scene.let_pass(0.5)
     assert await scene.status(id) == "expired"
     assert await scene.updates() == [("expired", "no agent finished it in time")]
+
+
+async def test_a_silent_agent_loses_its_task_at_the_instant_that_it_counts_as_silent(scene: Scene) -> None:
+    id = await scene.delegate(to_agent="b1")
+    await scene.relay.acks.ack("b1", await scene.claim("b1", lease=5))
+    await scene.let_pass(29.5)
+    assert await scene.status(id) == "delivered"
+    await scene.let_pass(0.5)
+    assert await scene.status(id) == "queued"
