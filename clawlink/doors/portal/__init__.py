@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from clawlink.cli.verb import Verb
     from clawlink.config import ServerConfig
     from clawlink.domain.limits import Limits
-    from clawlink.doors.portal.rules.moving import Choice, Report
+    from clawlink.doors.portal.rules.moving_report import Choice, Report
 
 
 def with_room_for_files(limits: Limits) -> Limits:
@@ -104,7 +104,7 @@ class PortalDoor(Door):
         from clawlink.doors.portal.server import moving_in
 
         if data is None and not store:
-            return asyncio.run(moving_in.look(database, own_url))
+            return asyncio.run(moving_in.look(database, own_url, choice))
         return asyncio.run(moving_in.move_in(database, data, own_url, choice, os.environ))
 
     def set_password(self, data: Path | None, password: str | None) -> str:

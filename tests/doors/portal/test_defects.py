@@ -9,7 +9,7 @@ from typing import Any
 
 from clawlink.doors.portal.records import AGENT, GUESTS, WAITING, Guest
 from clawlink.doors.portal.server.poster import Poster
-from clawlink.doors.portal.wire.calls import CALLS
+from clawlink.doors.portal.wire.calls import CALLS, IMPORT_CALLS
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.doors.portal.wire.old_calls import OLD_CALLS
 from clawlink.store.base import Put
@@ -119,7 +119,7 @@ async def test_a_packed_body_is_never_unpacked(portals: Portals) -> None:
     portal = await portals()
     bomb = gzip.compress(b'{"content":"' + b"x" * 20_000_000 + b'"}')
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip", "Authorization": f"Bearer {OWNER}"}
-    takes_body = [call for call in (*CALLS, *FILE_CALLS, *OLD_CALLS) if call.body is not None]
+    takes_body = [call for call in (*CALLS, *FILE_CALLS, *OLD_CALLS, *IMPORT_CALLS) if call.body is not None]
     for call in takes_body:
         url = portal.url + re.sub(r"{\w+}", "1", call.path)
         async with portal.relay.session.request(call.method, url, data=bomb, headers=headers) as answer:

@@ -14,17 +14,28 @@ from clawlink.doors.portal.cli.actions import ACTIONS
 from clawlink.doors.portal.records import State
 from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.access import RIGHTS, Role
-from clawlink.doors.portal.server import book, contacts, file_routes, files, keys, outbox, photos, poster, socket
+from clawlink.doors.portal.server import (
+    arrivals,
+    book,
+    contacts,
+    file_routes,
+    files,
+    keys,
+    outbox,
+    photos,
+    poster,
+    socket,
+)
 from clawlink.doors.portal.settings import FILE_LIMITS, GIB, Settings
 from clawlink.doors.portal.transfers import FileState
-from clawlink.doors.portal.wire.calls import CALLS, CHAT_FILE, CHAT_UPLOAD
+from clawlink.doors.portal.wire.calls import CALLS, CHAT_FILE, CHAT_UPLOAD, IMPORT_CALLS
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.doors.portal.wire.old_calls import OLD_CALLS, PHOTO_CALLS
 from tests.cli.test_docs import require_described
 
 PAGE = (Path(__file__).parents[3] / "references" / "portal.md").read_text("utf-8")
 TEXT = " ".join(PAGE.split())
-ALL = (*CALLS, *FILE_CALLS, CHAT_UPLOAD, CHAT_FILE, *OLD_CALLS, *PHOTO_CALLS)
+ALL = (*CALLS, *FILE_CALLS, CHAT_UPLOAD, CHAT_FILE, *OLD_CALLS, *PHOTO_CALLS, *IMPORT_CALLS)
 _ROLES = {Role.OWNER: "owner", Role.AGENT: "agent", Role.CONTACT: "contact"}
 
 
@@ -67,6 +78,8 @@ def test_flags_limits_and_states_are_those_of_the_code() -> None:
         (contacts.MAX_CONTACTS, "| contacts | {:,} |"),
         (photos.MAX_PHOTOS, "| photos of the front page | {:,} |"),
         (photos.MAX_PHOTO_BYTES, "| a photo | {:,} bytes"),
+        (arrivals.MAX_DATABASE_BYTES, "| a database that is brought on the page | {:,} bytes"),
+        (arrivals.MAX_BESIDE, "| files beside it | {:,} |"),
         (keys.MAX_AGENT_KEYS, "| agent keys | {:,} |"),
         (socket.MAX_SOCKETS, "| sockets of agents | {:,} |"),
         (socket.MAX_SOCKETS, "up to {} sockets"),

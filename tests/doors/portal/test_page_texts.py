@@ -7,7 +7,7 @@ from pathlib import Path
 
 import clawlink.doors.portal
 from clawlink.doors.portal.server.asking import UNNOTED
-from clawlink.doors.portal.wire.calls import CALLS, CHAT_UPLOAD
+from clawlink.doors.portal.wire.calls import CALLS, CHAT_UPLOAD, IMPORT_CALLS
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.doors.portal.wire.old_calls import GONE, OLD_CALLS, PHOTO_CALLS
 from tests.doors.portal.conftest import OWNER, PASSWORD, Portals
@@ -40,7 +40,7 @@ def test_each_language_has_each_text_and_each_text_is_used() -> None:
 
 
 def test_each_act_of_the_owner_has_a_name_in_the_audit() -> None:
-    calls = (*CALLS, *FILE_CALLS, *OLD_CALLS, *PHOTO_CALLS, CHAT_UPLOAD)
+    calls = (*CALLS, *FILE_CALLS, *OLD_CALLS, *PHOTO_CALLS, CHAT_UPLOAD, *IMPORT_CALLS)
     silent = (*GONE, *UNNOTED)
     acts = {
         f"act.portal_{call.name}" for call in calls if call.session and call.method != "GET" and call.name not in silent

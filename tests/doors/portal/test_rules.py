@@ -126,7 +126,16 @@ def test_the_owners_words_decide_and_no_others_do() -> None:
 
 def test_every_route_has_its_rights_and_none_else() -> None:
     assert set(access.RIGHTS) == {
-        call.name for call in (*calls.CALLS, *FILE_CALLS, calls.CHAT_UPLOAD, calls.CHAT_FILE, *OLD_CALLS, *PHOTO_CALLS)
+        call.name
+        for call in (
+            *calls.CALLS,
+            *FILE_CALLS,
+            calls.CHAT_UPLOAD,
+            calls.CHAT_FILE,
+            *OLD_CALLS,
+            *PHOTO_CALLS,
+            *calls.IMPORT_CALLS,
+        )
     } | {calls.SOCKET.name}
     for route, role in product(access.RIGHTS, Role):
         if role in access.RIGHTS[route]:

@@ -10,7 +10,7 @@ from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
-    from clawlink.doors.portal.rules.moving import Report
+    from clawlink.doors.portal.rules.moving_report import Report
 
 _MOST_LINES = 40
 
@@ -20,7 +20,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.exits import UsageError
     from clawlink.doors.portal import DOOR
     from clawlink.doors.portal.client.portal import URL
-    from clawlink.doors.portal.rules.moving import Choice
+    from clawlink.doors.portal.rules.moving_report import Choice
 
     own = args.at or ctx.environ.get("PORTAL_URL") or ctx.environ.get(URL) or None
     if args.data is not None and args.store:
@@ -37,6 +37,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 def _tell(report: Report, args: Namespace, ctx: Context) -> None:
     from clawlink.domain.terminal import cell
+    from clawlink.doors.portal.rules.moving_report import MOST_LISTED
 
     dry = args.data is None and not args.store
     verb = "would come" if dry else "came"
@@ -44,13 +45,14 @@ def _tell(report: Report, args: Namespace, ctx: Context) -> None:
         there = f", {report.there[kind]} were here before" if report.there[kind] else ""
         ctx.out.line(f"{kind:>9}  {count} {verb}{there}")
     for note in report.notes[:_MOST_LINES]:
-        ctx.out.line(f"Note: {cell(note)}.")
+        ctx.out.line(f"Note: {cell(str(note))}.")
     if report.left:
         ctx.out.line("These stay in the old database:", style="bold")
-    for what, why in report.left[:_MOST_LINES]:
-        ctx.out.line(f"  {cell(what)}: {cell(why)}")
-    if len(report.left) > _MOST_LINES:
-        ctx.out.line(f"  and {len(report.left) - _MOST_LINES} more; --json shows all")
+    for left in report.left[:_MOST_LINES]:
+        ctx.out.line(f"  {cell(left.what)}: {cell(left.why)}")
+    more = len(report.left[_MOST_LINES:]) + report.more_left
+    if more:
+        ctx.out.line(f"  and {more} more; --json shows the first {MOST_LISTED}")
     if report.keys and args.owner_key is None:
         ctx.out.line("Keys that may be yours; choose with --owner-key and --agent-key:", style="bold")
         for key in report.keys:

@@ -1,6 +1,7 @@
 // The owner's chat with the agent, the keys, and the settings.
 import { html, useEffect, useRef, useState } from "./htm-preact.js";
 import { Ago, ask, clean, one, Said, t, Table, Trouble, useData } from "./parts.js";
+import { Moving } from "./portal-moving.js";
 import { Copy, Failed, field, FileName, nameOf, Pick, Size, useAct, useFiles } from "./portal-parts.js";
 
 // -- chat -------------------------------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ export function Keys() {
 
 // -- settings ---------------------------------------------------------------------------------------------------------
 
-export function Settings() {
+export function Settings({ session }) {
   const about = useData("api/portal/about");
   const [act, state] = useAct();
   const [leave, left] = useAct();
@@ -187,9 +188,7 @@ export function Settings() {
     <p><button class="danger" disabled=${left.busy}
       onClick=${() => leave(() => ask("api/portal/logout-all", {}), () => location.reload())}>${t("portal.everywhere.do")}</button></p>
     <${Failed} state=${left} />
-    <h2>${t("portal.moving")}</h2>
-    <p>${t("portal.moving.why")}</p>
-    <${Copy} text=${`clawlink portal import portal.db --at ${about.data ? about.data.url : "URL"} --data DIR`} />
+    <${Moving} session=${session} own=${about.data ? about.data.url : "URL"} />
     <h2>${t("portal.bridge")}</h2>
     <p>${t("portal.bridge.why")}</p>
     <${Copy} text="clawlink portal bridge --install" /></article>`;

@@ -36,7 +36,7 @@ export function useKey() {
 }
 
 // Send a body, and tell on the way how many bytes of it have left. ``fetch`` cannot tell.
-function put(method, path, body, session, told, signal) {
+export function put(method, path, body, session, told, signal) {
   return new Promise((done, fail) => {
     const request = new XMLHttpRequest();
     const end = (words, status) => fail(Object.assign(new Error(words), { status }));

@@ -89,9 +89,17 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
     "photo_list": _ALL,
     "photo": _ALL,
     "photo_remove": _OWNER,
+    "import_upload": _OWNER,
+    "import_beside": _OWNER,
+    "import_start": _OWNER,
+    "import_view": _OWNER,
+    "import_drop": _OWNER,
     "socket": _OURS,
 }
 """The roles that may use each route. A route that is not here does not exist."""
+
+PAGE_ONLY = frozenset({"import_upload", "import_beside", "import_start", "import_view", "import_drop"})
+"""The routes for a session of the owner's page alone: agents hold the owner key, and could bring keys of their own."""
 
 _WAYS = {
     NONE: "the key is missing or not known here",

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from clawlink.doors.portal.rules import consent
+from clawlink.doors.portal.rules.moving_report import Candidate, Left
 from clawlink.doors.portal.rules.urls import normalised, same
-from clawlink.doors.portal.rules.words import seconds, utc
+from clawlink.doors.portal.rules.words import seconds
 from clawlink.errors import BadRequest
 
 DEFAULT_PASSWORD = "19950302"  # noqa: S105 - everybody knows it
 MAX_NAME_LENGTH = 200
 MAX_TEXT_BYTES = 1024 * 1024
-SHOWN_KEY = 12
-KINDS = ("contacts", "keys", "password", "messages", "chat", "guests", "files", "photos")
+MOST_CANDIDATES = 100
 _MOST_NUMBER = 2**48
 _FUTURE_SECONDS = 24 * 3600.0
 _FIRST_RELEASE = seconds("2026-03-28T00:00:00+08:00")
 
 Row = Mapping[str, Any]
-
-
-class Left(NamedTuple):
-    """A row that stays behind, and the reason."""
-
-    what: str
-    why: str
 
 
 class Person(NamedTuple):
@@ -75,45 +69,24 @@ class Said(NamedTuple):
     created_at: float
 
 
-class Candidate(NamedTuple):
-    """A key that may be the owner's. Anybody could make one, so the owner chooses."""
+class Parcel(NamedTuple):
+    """A complete file of a contact. ``part_size`` is 0 where the database does not say it."""
 
-    key: str
-    name: str
-    created_at: float
+    id: str
+    contact: str
+    filename: str
+    size: int
+    part_size: int
+    md5: str
 
     @property
-    def shown(self) -> str:
-        """The first characters, by which the owner knows it again."""
-        return self.key[:SHOWN_KEY] + "..."
+    def key(self) -> str:
+        """The idempotency key under which the file comes."""
+        return "portal import " + self.id
 
-
-class Choice(NamedTuple):
-    """The keys that the owner takes over: one as the owner key, others as agent keys."""
-
-    owner: str | None = None
-    agents: Sequence[str] = ()
-
-
-class Report:
-    """The outcome: how many rows of each kind came, how many were here before, what stayed behind, and why."""
-
-    def __init__(self) -> None:
-        self.came = dict.fromkeys(KINDS, 0)
-        self.there = dict.fromkeys(KINDS, 0)
-        self.left: list[Left] = []
-        self.keys: list[Candidate] = []
-        self.notes: list[str] = []
-
-    def count(self, kind: str, *, came: bool = True) -> None:
-        """Count a row that came, or was here before."""
-        (self.came if came else self.there)[kind] += 1
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report without a whole key in it."""
-        shown = [{"key_id": one.shown, "agent_name": one.name, "created_at": utc(one.created_at)} for one in self.keys]
-        left = [one._asdict() for one in self.left]
-        return {"came": self.came, "there": self.there, "left": left, "keys": shown, "notes": self.notes}
+    def left(self, reason: str, detail: str = "") -> Left:
+        """Return that it stays behind."""
+        return Left("file", f"{shortened(self.filename)} ({shortened(self.id)})", reason, detail)
 
 
 class Clock:
@@ -138,39 +111,54 @@ class Clock:
         return at
 
 
-def people(rows: Iterable[Row], own_url: str, now: float) -> tuple[list[Person], list[Left]]:
-    """Return the contacts of all releases. Of two rows for one portal the later one comes."""
-    clock = Clock(now)
-    found: dict[str, Person] = {}
-    left: list[Left] = []
-    for row in rows:
-        number, address = _number(row.get("id")), text(row, "portal_url", "contact_portal")
-        what = f"contact {number} ({shortened(address)})"
+class People:
+    """The contacts of all releases. Of two rows for one portal the later one comes."""
+
+    def __init__(self, own_url: str, now: float, *, most: int) -> None:
+        self._own_url = own_url
+        self._clock = Clock(now)
+        self._most = most
+        self._found: dict[str, Person] = {}
+        self._by_key: dict[str, Person] = {}
+
+    @property
+    def found(self) -> list[Person]:
+        """The contacts, as many as a portal may have."""
+        return list(self._found.values())[: self._most]
+
+    def take(self, row: Row) -> Left | None:
+        """Take a row. Return what stays behind of it, or of an earlier row in its place."""
+        number, address = number_of(row.get("id")), text(row, "portal_url", "contact_portal")
+        what = f"{number} ({shortened(address)})"
         try:
             id = normalised(address)
         except BadRequest:
-            left.append(Left(what, "its address is not that of a portal"))
-            continue
-        if same(id, own_url):
-            left.append(Left(what, "it is this portal itself"))
-            continue
+            return Left("contact", what, "address")
+        if same(id, self._own_url):
+            return Left("contact", what, "itself")
         if "is_verified" in row and not _flag(row["is_verified"], default=True):
-            left.append(Left(what, "it was never verified; ask for it again, or approve its guest message"))
-            continue
+            return Left("contact", what, "unverified")
         key, send_key, fault = _keys_of(row)
         if key is None:
-            left.append(Left(what, fault))
-            continue
-        others = [other for other in found.values() if other.id != id and other.key == key]
-        if others:
-            left.append(Left(what, f"contact {others[0].number} has the same key, and each contact needs its own"))
-            continue
-        if id in found:
-            left.append(Left(f"contact {found[id].number} ({found[id].url})", f"contact {number} is the same portal"))
+            return Left("contact", what, "bad_key" if fault else "no_key", fault)
+        other = self._by_key.get(key)
+        if other is not None and other.id != id:
+            return Left("contact", what, "same_key", str(other.number))
+        before = self._found.get(id)
         display, agent, user = (_name(row, column) for column in ("display_name", "agent_name", "user_name"))
-        at = clock.read(row.get("created_at"))
-        found[id] = Person(number, id, address, key, send_key, display, agent, user, at)
-    return list(found.values()), left
+        at = self._clock.read(row.get("created_at"))
+        person = Person(number, id, address, key, send_key, display, agent, user, at)
+        if before is not None:
+            del self._by_key[before.key]
+        self._found[id] = self._by_key[key] = person
+        if before is None:
+            return None
+        return Left("contact", f"{before.number} ({before.url})", "same_portal", str(number))
+
+    def rest(self) -> Iterator[Left]:
+        """Give what stays behind of all rows together."""
+        if len(self._found) > self._most:
+            yield Left("contacts", str(len(self._found) - self._most), "most_contacts", str(self._most))
 
 
 def _keys_of(row: Row) -> tuple[str | None, str | None, str]:
@@ -184,7 +172,7 @@ def _keys_of(row: Row) -> tuple[str | None, str | None, str]:
     either = text(row, "api_key")
     inward, outward = inward or outward or either, outward or inward or either
     if not inward:
-        return None, None, "it has no key; an empty one would let in everybody"
+        return None, None, ""
     for key in (inward, outward):
         fault = consent.key_fault(key)
         if fault is not None:
@@ -192,16 +180,20 @@ def _keys_of(row: Row) -> tuple[str | None, str | None, str]:
     return inward, None if outward == inward else outward, ""
 
 
-def letters(rows: Iterable[Row], own_url: str, now: float) -> tuple[list[Letter], list[Left]]:
-    """Return the messages, in their order. Those between other portals, or larger than a reply, stay."""
-    clock = Clock(now)
-    found, left = [], []
-    for row in rows:
-        number = _number(row.get("id"))
+class Letters:
+    """The messages, in their order. Those between other portals, or larger than a reply, stay."""
+
+    def __init__(self, own_url: str, now: float) -> None:
+        self._own_url = own_url
+        self._clock = Clock(now)
+
+    def read(self, row: Row) -> Letter | Left:
+        """Return the message of a row."""
+        number = number_of(row.get("id"))
         sender, receiver = text(row, "from_portal"), text(row, "to_portal")
-        inbound = same(receiver, own_url) or not same(sender, own_url)
+        from_us, to_us = same(sender, self._own_url), same(receiver, self._own_url)
+        inbound = to_us or not from_us
         other = sender if inbound else receiver
-        what = f"message {number}"
         content = text(row, "content", strip=False)
         attached = text(row, "file_url")
         if attached and attached not in content:
@@ -209,96 +201,124 @@ def letters(rows: Iterable[Row], own_url: str, now: float) -> tuple[list[Letter]
         try:
             contact = normalised(other)
         except BadRequest:
-            left.append(Left(what, f"it names no portal that it came from or went to ({shortened(other)})"))
-            continue
-        if receiver and sender and not same(receiver, own_url) and not same(sender, own_url):
-            left.append(
-                Left(what, f"it is between {shortened(sender)} and {shortened(receiver)}, not with this portal")
-            )
-            continue
-        if len(content.encode("utf-8", "replace")) > MAX_TEXT_BYTES:
-            left.append(Left(what, f"its text is longer than {MAX_TEXT_BYTES} bytes; read it in the old database"))
-            continue
-        at = clock.read(row.get("created_at"))
+            return Left("message", str(number), "no_portal", shortened(other))
+        if receiver and sender and not to_us and not from_us:
+            return Left("message", str(number), "others", f"{shortened(sender)} and {shortened(receiver)}")
+        if _is_long(content, MAX_TEXT_BYTES):
+            return Left("message", str(number), "long", str(MAX_TEXT_BYTES))
+        at = self._clock.read(row.get("created_at"))
         kind = text(row, "message_type")[:64] or "text"
         delivered = _flag(row.get("is_delivered"), default=True)
-        found.append(Letter(number, inbound, contact, content, kind, delivered, at))
-    return found, left
+        return Letter(number, inbound, contact, content, kind, delivered, at)
 
 
-def visits(newest_first: Iterable[Row], now: float, *, most_waiting: int, most: int) -> tuple[list[Visit], list[Left]]:
-    """Return the guest messages, the oldest first.
+class Visits:
+    """The guest messages, which are read the newest first.
 
     Strangers wrote them, so there is a limit: all that wait up to ``most_waiting``, and ``most`` in all, the newest.
     """
-    found: list[Visit] = []
-    left: list[Left] = []
-    waiting = beyond = 0
-    clock = Clock(now)
-    for row in newest_first:
-        number, content = _number(row.get("id")), text(row, "content", strip=False)
+
+    def __init__(self, now: float, *, most_waiting: int, most: int) -> None:
+        self._clock = Clock(now)
+        self._most_waiting = most_waiting
+        self._most = most
+        self._waiting = self._beyond = 0
+        self._found: list[Visit] = []
+
+    @property
+    def found(self) -> list[Visit]:
+        """The guest messages that come, the oldest first."""
+        return self._found[::-1]
+
+    def take(self, row: Row) -> Left | None:
+        """Take a row. Return what stays behind of it."""
+        number, content = number_of(row.get("id")), text(row, "content", strip=False)
         status = text(row, "status").lower() or "pending"
         status = status if status in ("approved", "rejected") else "pending"
-        if len(content.encode("utf-8", "replace")) > MAX_TEXT_BYTES // 8:
-            left.append(Left(f"guest message {number}", f"it is longer than {MAX_TEXT_BYTES // 8} bytes"))
-            continue
-        if len(found) >= most or (status == "pending" and waiting >= most_waiting):
-            beyond += 1
-            continue
-        waiting += status == "pending"
+        if _is_long(content, MAX_TEXT_BYTES // 8):
+            return Left("guest", str(number), "long", str(MAX_TEXT_BYTES // 8))
+        if len(self._found) >= self._most or (status == "pending" and self._waiting >= self._most_waiting):
+            self._beyond += 1
+            return None
+        self._waiting += status == "pending"
         address = text(row, "ip_address")[:64] or None
-        at = clock.read(row.get("created_at"))
-        found.append(Visit(number, content, status, _flag(row.get("is_read"), default=False), address, at))
-    if beyond:
-        left.append(Left(f"{beyond} older guest messages", "there may be no more; read them in the old database"))
-    return found[::-1], left
+        at = self._clock.read(row.get("created_at"))
+        read = _flag(row.get("is_read"), default=False)
+        self._found.append(Visit(number, content, status, read, address, at))
+        return None
+
+    def rest(self) -> Iterator[Left]:
+        """Give what stays behind of all rows together."""
+        if self._beyond:
+            yield Left("guests", str(self._beyond), "more")
 
 
-def sayings(rows: Iterable[Row], now: float) -> tuple[list[Said], list[Left]]:
-    """Return the chat of owner and agent."""
-    clock = Clock(now)
-    found, left = [], []
-    for row in rows:
-        number, role, content = _number(row.get("id")), text(row, "role").lower(), text(row, "content", strip=False)
+class Sayings:
+    """The chat of owner and agent."""
+
+    def __init__(self, now: float) -> None:
+        self._clock = Clock(now)
+
+    def read(self, row: Row) -> Said | Left:
+        """Return the line of a row."""
+        number, role, content = number_of(row.get("id")), text(row, "role").lower(), text(row, "content", strip=False)
         if role not in ("owner", "agent"):
-            left.append(Left(f"chat line {number}", f"its role is {shortened(role)!r}, not owner or agent"))
-        elif len(content.encode("utf-8", "replace")) > MAX_TEXT_BYTES:
-            left.append(Left(f"chat line {number}", f"its text is longer than {MAX_TEXT_BYTES} bytes"))
-        else:
-            found.append(Said(number, role, content, clock.read(row.get("created_at"))))
-    return found, left
+            return Left("chat", str(number), "role", repr(shortened(role)))
+        if _is_long(content, MAX_TEXT_BYTES):
+            return Left("chat", str(number), "long", str(MAX_TEXT_BYTES))
+        return Said(number, role, content, self._clock.read(row.get("created_at")))
 
 
-def candidates(rows: Iterable[Row], own_url: str, now: float) -> tuple[list[Candidate], list[Left]]:
-    """Return the keys that may be the owner's: active ones of the portal itself. Nobody but the owner can tell them."""
-    clock = Clock(now)
-    found: dict[str, Candidate] = {}
-    reasons: dict[str, int] = {}
-    for row in rows:
+class Candidates:
+    """The keys that may be the owner's: active ones of the portal itself. Nobody but the owner can tell them."""
+
+    def __init__(self, own_url: str, now: float) -> None:
+        self._own_url = own_url
+        self._clock = Clock(now)
+        self._reasons: Counter[tuple[str, str]] = Counter()
+        self.found: dict[str, Candidate] = {}
+
+    def take(self, row: Row) -> None:
+        """Take a row."""
         key = text(row, "key_id", "api_key")
         fault = consent.key_fault(key)
         if key == consent.WELL_KNOWN_KEY:
-            why = "it is the same for everybody who ran the old set-up command"
-        elif not same(text(row, "portal_url"), own_url):
-            why = "it was made for another portal"
+            self._reasons["well_known", ""] += 1
+        elif not same(text(row, "portal_url"), self._own_url):
+            self._reasons["other_portal", ""] += 1
         elif not _flag(row.get("is_active"), default=True):
-            why = "it was revoked"
+            self._reasons["revoked", ""] += 1
         elif fault is not None:
-            why = fault
-        else:
+            self._reasons["bad_key", fault] += 1
+        elif key in self.found or len(self.found) < MOST_CANDIDATES:
             name = (text(row, "agent_name") or text(row, "description"))[:MAX_NAME_LENGTH]
-            found[key] = Candidate(key, name, clock.read(row.get("created_at")))
-            continue
-        reasons[why] = reasons.get(why, 0) + 1
-    return list(found.values()), [Left(f"{count} keys of api_keys", why) for why, count in reasons.items()]
+            self.found[key] = Candidate(key, name, self._clock.read(row.get("created_at")))
+        else:
+            self._reasons["more", ""] += 1
+
+    def rest(self) -> Iterator[Left]:
+        """Give what stays behind of all rows together."""
+        for (reason, detail), count in self._reasons.items():
+            yield Left("keys", str(count), reason, detail)
+
+
+def parcel(row: Row) -> Parcel | Left:
+    """Return the file of a row."""
+    id, name = text(row, "file_id"), text(row, "filename")
+    try:
+        contact = normalised(text(row, "from_portal"))
+    except BadRequest:
+        contact = ""
+    found = Parcel(id, contact, name or "file", _size(row.get("size")), _size(row.get("chunk_size")), text(row, "md5"))
+    return found if text(row, "status") == "completed" else found.left("incomplete")
 
 
 def chosen(named: str, of: Iterable[Candidate]) -> Candidate:
-    """Return the key that the owner names in full, or by its first characters. Raises BadRequest."""
+    """Return the key that the owner names in full, by its first characters or by its id. Raises BadRequest."""
     if named == consent.WELL_KNOWN_KEY:
         raise BadRequest("this key is the same for everybody who ran the old set-up command: have a new one made")
     wanted = named.removesuffix("...")
-    found = [one for one in of if wanted and one.key.startswith(wanted)]
+    found = [one for one in of if wanted and (one.key.startswith(wanted) or one.id == wanted)]
     if len(found) != 1:
         raise BadRequest(
             f"{len(found)} keys of the old portal begin with {shortened(named)!r}; name one of those that the command "
@@ -330,9 +350,17 @@ def _name(row: Row, column: str) -> str | None:
     return kept or None
 
 
-def _number(value: Any) -> int:
+def number_of(value: Any) -> int:
     """Return the id of a row; 0 for one that has to get a new number."""
     return value if isinstance(value, int) and 0 < value < _MOST_NUMBER else 0
+
+
+def _size(value: Any) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _is_long(content: str, most: int) -> bool:
+    return len(content) > most or len(content.encode("utf-8", "replace")) > most
 
 
 def _flag(value: Any, *, default: bool) -> bool:

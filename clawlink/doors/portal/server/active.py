@@ -17,6 +17,7 @@ from clawlink.domain import networks
 from clawlink.domain.agent import Agent
 from clawlink.doors.portal.records import AGENT, CONTACTS, Chat, Contact, mailbox_of
 from clawlink.doors.portal.server import socket
+from clawlink.doors.portal.server.arrivals import Arrivals
 from clawlink.doors.portal.server.asking import key_of, refuse_socket
 from clawlink.doors.portal.server.attachments import Attachments
 from clawlink.doors.portal.server.book import Book
@@ -34,7 +35,7 @@ from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.names import Names
 from clawlink.doors.portal.server.outbox import Outbox, release
 from clawlink.doors.portal.server.page_logins import PageLogins
-from clawlink.doors.portal.server.parts import Parts
+from clawlink.doors.portal.server.parts import Home, Parts
 from clawlink.doors.portal.server.photos import Photos
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.server.routes import Routes
@@ -103,6 +104,24 @@ class ActivePortal:
         )
         self.outbox = Outbox(relay, self.book, self.contacts, self.members, self._poster, self.errands)
         self.files = Files(relay, self.book, self.shelf, settings, self.file_outbox.wake)
+        self.arrivals = Arrivals(
+            self.home, most_waiting=settings.portal_guests, folder=folder, keys_ended=self._keys_ended
+        )
+
+    @property
+    def home(self) -> Home:
+        """The parts that take what an earlier portal had."""
+        return Home(
+            self.relay,
+            self.url,
+            self.book,
+            self.keys,
+            self.members,
+            self.contacts,
+            self.files,
+            self.shelf,
+            self.photos,
+        )
 
     @property
     def sockets(self) -> int:
@@ -142,6 +161,7 @@ class ActivePortal:
         """Look for work that agents of the relay left for contacts: the relay stores it without the portal."""
         now = self.relay.clock()
         await self.page_logins.upkeep()
+        await self.arrivals.upkeep()
         await self.task_files.sweep()
         for contact in list(islice(self._addressed, _AT_ONCE)):
             at = self._addressed.pop(contact)
@@ -182,6 +202,7 @@ class ActivePortal:
         Raises ClawLinkError if another agent has the id of the owner's.
         """
         await self.agent()
+        await self.arrivals.clear()
         await self.page_logins.restore()
         await self.book.start()
         await self.contacts.directory.load()
@@ -222,6 +243,7 @@ class ActivePortal:
             folder=self._folder,
             clock=self.relay.steady,
         ).all()
+        yield from self.arrivals.all()
         yield from Attachments(self.relay, self.keys, self.contacts, self.members).all()
         yield from self.photos.all()
         yield calls.SOCKET, self._serve_socket
@@ -245,6 +267,7 @@ class ActivePortal:
         """Close all sockets, and stop posting. What is under way waits in the store."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._poster.close)
+            stack.push_async_callback(self.arrivals.close)
             stack.push_async_callback(self.outbox.close)
             stack.push_async_callback(self.file_outbox.close)
             await asyncio.gather(*(line.goodbye() for line in list(self._lines)))

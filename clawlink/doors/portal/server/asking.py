@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.doors.portal.records import Contact
-from clawlink.doors.portal.rules.access import Role
+from clawlink.doors.portal.rules.access import PAGE_ONLY, Role
 from clawlink.doors.portal.rules.urls import same
 from clawlink.doors.portal.server.keys import PAGE, Caller, Keys
 from clawlink.doors.portal.wire import calls
@@ -37,7 +37,7 @@ KEY_IN_QUERY = frozenset({"file_status", "file_download"})
 KEY_IN_HEADER = frozenset({"photo_upload"})
 """The routes whose key old scripts write into a header of its own."""
 
-UNNOTED = frozenset({"file_part"})
+UNNOTED = frozenset({"file_part", "import_beside"})
 """The routes that the audit leaves out: the beginning of a file is the act."""
 
 Use = Callable[["Ask"], Awaitable[Any]]
@@ -195,6 +195,11 @@ def handler_of(keys: Keys, used: Used, call: Endpoint, use: Use) -> Handler:
                 if call.name in KEY_IN_HEADER:
                     elsewhere = request.headers.get("X-API-Key")
                 caller = await keys.require(call.name, key_of(request, body) or elsewhere)
+                if call.name in PAGE_ONLY and not request.owner:
+                    raise NotAllowed(
+                        "the owner's page alone may do this, and not a key: sign in there, or run 'clawlink portal "
+                        "import' while the portal is stopped"
+                    )
                 if caller.contact is not None and call.name != "key_confirm":
                     await used(caller.contact, caller.key)
             answer = await use(Ask(request, caller, body))

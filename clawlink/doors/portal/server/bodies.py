@@ -51,20 +51,8 @@ class PartOnDisk:
 
     async def take(self, pieces: AsyncIterator[bytes]) -> None:
         """Take the body as it comes. Raises TooLarge."""
-        block = bytearray()
-        async for piece in pieces:
-            block += piece
-            self.size += len(piece)
-            if self.size > self._limit:
-                raise TooLarge(
-                    f"the body of a part may have {self._limit} bytes here, and this one has more",
-                    limit=self._limit,
-                    actual=self.size,
-                )
-            if len(block) >= BLOCK_BYTES:
-                await _with_disk(self._file.write, block)
-                block = bytearray()
-        await _with_disk(self._file.write, block)
+        told = f"the body of a part may have {self._limit} bytes here, and this one has more"
+        self.size = await to_disk(self._file, pieces, self._limit, told)
 
     async def cut(self) -> Cut:
         """Read the fields, and decode the bytes in their place. Raises BadRequest."""
@@ -140,6 +128,21 @@ class PartOnDisk:
         if sum is not None:
             sum.update(piece)
         return piece
+
+
+async def to_disk(file: IO[bytes], pieces: AsyncIterator[bytes], limit: int, told: str) -> int:
+    """Write a body as it comes, and return its size. ``told`` is the sentence for a larger one. Raises TooLarge."""
+    block, size = bytearray(), 0
+    async for piece in pieces:
+        block += piece
+        size += len(piece)
+        if size > limit:
+            raise TooLarge(told, limit=limit, actual=size)
+        if len(block) >= BLOCK_BYTES:
+            await _with_disk(file.write, block)
+            block = bytearray()
+    await _with_disk(file.write, block)
+    return size
 
 
 async def _with_disk(work: Callable[..., T], *given: Any) -> T:

@@ -69,6 +69,8 @@ class Files:
         self._wake = wake
         self._sums: dict[str, tuple[int, Any]] = {}
         """By file, the MD5 of its first bytes, and how many they are."""
+        self.known: set[str] = set()
+        """The files of which the agent has heard before they came: nobody tells it of them."""
 
     async def start(self) -> None:
         """Finish the files of which all parts had come when the relay was here last."""
@@ -345,7 +347,7 @@ class Files:
             settled = replace(settled, sha256=sha256)
         if fault:
             await core.commit(AGENT, Put(replace(settled, state=FileState.FAILED)))
-        elif transfer.inbound and transfer.task is not None:  # its task tells of it
+        elif transfer.inbound and (transfer.task is not None or id in self.known):  # its task tells of it
             await core.commit(AGENT, Put(replace(settled, state=FileState.COMPLETED)))
         elif transfer.task is not None:
             await core.commit(AGENT, Put(replace(settled, state=FileState.ATTACHED)))

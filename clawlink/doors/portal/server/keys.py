@@ -100,6 +100,7 @@ class Keys:
             await self._core.commit(new.partition_key, Put(replace(new, version=before.version + 1)))
         return told
 
+    @retrying
     async def adopt(self, key: str | None, password: str | None) -> bool:
         """Take over the owner key of an earlier portal, and its password if none is set here.
 

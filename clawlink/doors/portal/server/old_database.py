@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from clawlink.errors import BadRequest
 
+T = TypeVar("T")
 Row = dict[str, Any]
 """A row, by the names of its columns in small letters."""
 
 _KNOWN = ("contacts", "messages")
 _WAIT_SECONDS = 5.0
+_BATCH_ROWS = 64
+_BATCH_BYTES = 256 * 1024
 
 
 class OldDatabase:
-    """An open database. Names of tables and columns are taken in any case, as the releases differ. Call ``close``."""
+    """An open database. Names of tables and columns are taken in any case, as the releases differ. Call ``close``.
 
-    def __init__(self, path: Path) -> None:
-        """Open it and read all of it once. Raises BadRequest with a sentence; the file stays as it is."""
+    It may be used from one thread after the other.
+    """
+
+    def __init__(self, path: Path, *, name: str | None = None) -> None:
+        """Open it and read all of it once; sentences call it by its path, or the ``name``. Raises BadRequest.
+
+        The file stays as it is.
+        """
         self.path = path
+        self._name = name or str(path)
         self.folder = path.resolve().parent
         try:
-            self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_WAIT_SECONDS)
+            self._db = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_WAIT_SECONDS, check_same_thread=False
+            )
         except sqlite3.Error as error:
             raise self._unreadable(error) from None
         try:
@@ -35,8 +48,8 @@ class OldDatabase:
             self._require_whole()
             if not all(name in self._tables for name in _KNOWN):
                 raise BadRequest(
-                    f"{path} is no database of Agent P2P: it has no tables contacts and messages; on the old server "
-                    "the file is DATABASE_PATH, or data/portal.db below /opt/agent-p2p",
+                    f"{self._name} is no database of Agent P2P: it has no tables contacts and messages; on the old "
+                    "server the file is DATABASE_PATH, or data/portal.db below /opt/agent-p2p",
                     field="database",
                 )
         except sqlite3.Error as error:
@@ -82,7 +95,7 @@ class OldDatabase:
             why = (
                 f"it is damaged, or may not be read ({text[:120]}); copy it with 'sqlite3 portal.db .recover' and retry"
             )
-        return BadRequest(f"{self.path} cannot be read: {why}; nothing was changed", field="database")
+        return BadRequest(f"{self._name} cannot be read: {why}; nothing was changed", field="database")
 
     def count(self, table: str) -> int:
         """Return how many rows a table has; 0 for a table that this release did not have."""
@@ -91,12 +104,43 @@ class OldDatabase:
         (count,) = self._read(f"SELECT count(*) FROM {_quoted(self._tables[table])}").__next__()  # noqa: S608 - quoted
         return int(count)
 
+    def highest(self, table: str) -> Any:
+        """Return the highest id of the rows of a table; None if there is none."""
+        if table not in self._tables:
+            return None
+        (highest,) = self._read(f"SELECT max(rowid) FROM {_quoted(self._tables[table])}").__next__()  # noqa: S608
+        return highest
+
     def rows(self, table: str, *, newest: bool = False) -> Iterator[Row]:
         """Give the rows of a table in the order of their making, or the newest first. Raises BadRequest."""
         if table not in self._tables:
             return
         order = "DESC" if newest else "ASC"
         yield from self._dicts(f"SELECT * FROM {_quoted(self._tables[table])} ORDER BY rowid {order}")  # noqa: S608
+
+    async def read(self, table: str, *, newest: bool = False) -> AsyncIterator[Row]:
+        """Give the rows as ``rows`` does, a few at a time from a thread. Raises BadRequest."""
+        batches = _batches(self.rows(table, newest=newest))
+        while batch := await self._in_thread(batches):
+            for row in batch:
+                yield row
+
+    async def read_chunks(self, file_id: str) -> AsyncIterator[bytes]:
+        """Give the parts of a file in their order, from a thread. Raises BadRequest."""
+        chunks = ([data] for data in self.chunks(file_id))
+        while found := await self._in_thread(chunks):
+            yield found[0]
+
+    async def _in_thread(self, batches: Iterator[list[T]]) -> list[T]:
+        """Return the next batch, [] after the last one. The file is not closed before the thread is done with it."""
+        empty: list[T] = []
+        reading = asyncio.ensure_future(asyncio.to_thread(next, batches, empty))
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            self._db.interrupt()
+            await asyncio.wait([reading])
+            raise
 
     def chunks(self, file_id: str) -> Iterator[bytes]:
         """Give the parts of a file in their order."""
@@ -125,6 +169,20 @@ class OldDatabase:
             yield from self._db.execute(query)
         except sqlite3.Error as error:
             raise self._unreadable(error) from None
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Give rows in batches that take the interpreter for a millisecond at most, but for rows that take longer."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(len(value) for value in row.values() if isinstance(value, str | bytes))
+        if len(batch) >= _BATCH_ROWS or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _quoted(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The parts of a portal that its routes use."""
+"""The parts of a portal, for those that use many of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from clawlink.doors.portal.records import Chat
+from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.chat import OwnerChat
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.errands import Errands
@@ -13,7 +14,10 @@ from clawlink.doors.portal.server.files import Files
 from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import Mail
+from clawlink.doors.portal.server.members import Members
+from clawlink.doors.portal.server.photos import Photos
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.shelf import Shelf
 from clawlink.doors.portal.server.tasks import Tasks
 from clawlink.relay.relay import Relay
 from clawlink.server.page_sessions import PageSessions
@@ -37,3 +41,17 @@ class Parts(NamedTuple):
     pages: PageSessions | None
     replied: Callable[[Chat], None]
     keys_ended: Callable[[], Awaitable[None]]
+
+
+class Home(NamedTuple):
+    """The parts of a portal that take what an earlier one had."""
+
+    relay: Relay
+    url: str
+    book: Book
+    keys: Keys
+    members: Members
+    contacts: Contacts
+    files: Files
+    shelf: Shelf
+    photos: Photos

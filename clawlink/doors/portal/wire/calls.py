@@ -192,6 +192,18 @@ class CreateKey(Struct, frozen=True):
     user_name: str | None = None
 
 
+class StartImport(Struct, frozen=True):
+    """An act on the old database that was brought. ``at`` is the address of its portal, this one's if not given.
+
+    Keys are named in full, by their first characters, or by the ``id`` that the report has for them.
+    """
+
+    bring: bool = False
+    at: str | None = None
+    owner_key: str | None = None
+    agent_keys: Annotated[list[str], Meta(max_length=100)] = []
+
+
 def make_call(name: str, method: str, path: str, summary: str, body: Any = None) -> Endpoint:
     """Return the row of a route."""
     # Each route asks for its own keys, so the relay's token opens none and is needed for none.
@@ -242,6 +254,17 @@ CALLS = (
     make_call("send", "POST", "/api/portal/send", "Send a message to a contact.", Send),
     make_call("sent_status", "GET", "/api/portal/messages/{message_id}", "Tell how far a message came."),
     make_call("guest_decide", "POST", "/api/portal/guests/{message_id}", "Decide about a guest message.", Decide),
+)
+IMPORT = "/api/portal/import"
+IMPORT_CALLS = (
+    replace(make_call("import_upload", "PUT", IMPORT, "Take a database of Agent P2P."), takes_bytes=True),
+    replace(
+        make_call("import_beside", "PUT", IMPORT + "/{place}/{name}", "Take a photo or an attachment beside it."),
+        takes_bytes=True,
+    ),
+    make_call("import_start", "POST", IMPORT, "Say what would come, or bring it.", StartImport),
+    make_call("import_view", "GET", IMPORT, "Tell how far it came."),
+    make_call("import_drop", "DELETE", IMPORT, "Stop, and delete what was brought for it."),
 )
 SOCKET = Endpoint(
     "socket", "GET", "/ws/agent", "The websocket of the owner's agent.", None, open=True, text=True, stays=True

@@ -1,0 +1,347 @@
+"""Moving in at a portal that runs: over HTTP, with the session of the owner's page."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from clawlink.doors.portal.rules.consent import WELL_KNOWN_KEY
+from clawlink.doors.portal.rules.moving import DEFAULT_PASSWORD
+from clawlink.doors.portal.server import arrivals, mover
+from tests.conftest import Start
+from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
+from tests.doors.portal.old_databases import GENERATIONS, K1, K2, K3, MINE, OWN, OWNER_KEY, THEIRS, make
+from tests.doors.portal.test_processes import Portal as PortalProcess
+from tests.waiting import eventually, until
+
+IMPORT = "/api/portal/import"
+
+
+class Page:
+    """A session of the owner's page, as a browser has it."""
+
+    def __init__(self, portal: Own) -> None:
+        self._portal = portal
+        self._headers: dict[str, str] = {}
+
+    async def enter(self) -> Page:
+        url = self._portal.url + "/api/portal/session"
+        async with self._portal.relay.session.post(url, json={"password": PASSWORD}) as answer:
+            csrf = (await answer.json())["csrf"]
+            cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        self._headers = {"Cookie": cookie, "ClawLink-CSRF": csrf}
+        return self
+
+    async def ask(self, method: str, path: str = IMPORT, body: Any = None, data: Any = None) -> tuple[int, Any]:
+        url, session = self._portal.url + path, self._portal.relay.session
+        async with session.request(method, url, json=body, data=data, headers=self._headers) as answer:
+            return answer.status, await answer.json()
+
+    async def bring(self, path: Path, *, at: str | None = OWN, **choice: Any) -> Any:
+        """Bring a database, look at it, and take it over. Return the reports of both."""
+        data = await asyncio.to_thread(path.read_bytes)
+        assert (await self.ask("PUT", data=data))[0] == 200
+        looked = await self.go({"at": at})
+        return looked["report"], (await self.go({"at": at, "bring": True, **choice}))["report"]
+
+    async def go(self, body: Any, state: str | None = None) -> Any:
+        """Start an import, and return how it ended."""
+        status, told = await self.ask("POST", body=body)
+        assert status == 200, told
+        return await self.settled(state or ("brought" if body.get("bring") else "looked"))
+
+    async def state(self, wanted: str) -> bool:
+        """Return True if the import is in this state."""
+        return bool((await self.ask("GET"))[1]["state"] == wanted)
+
+    async def settled(self, state: str) -> Any:
+        async def ask() -> Any:
+            status, told = await self.ask("GET")
+            assert status == 200, told
+            return told if told["state"] not in ("looking", "bringing", "uploading") else None
+
+        told = await eventually(ask)
+        assert told["state"] == state, told
+        return told
+
+
+Pages = Callable[[Own], Awaitable[Page]]
+
+
+@pytest.fixture
+async def page(portals: Portals) -> tuple[Own, Page]:
+    """Start a portal, and sign its owner in."""
+    portal = await portals()
+    return portal, await Page(portal).enter()
+
+
+@pytest.mark.parametrize("release", GENERATIONS)
+async def test_each_form_of_the_schema_comes_to_a_portal_that_runs(
+    page: tuple[Own, Page], tmp_path: Path, release: str
+) -> None:
+    portal, owner = page
+    path = make(tmp_path / "portal.db", release)
+    looked, brought = await owner.bring(path)
+    assert looked == brought
+    assert (brought["came"]["contacts"], brought["came"]["messages"]) == (1, 1), brought
+    contact = await portal.contact("https://b.example")
+    key = MINE if release.startswith("0.5") else K1
+    assert (contact["id"], contact["SHARED_KEY"], contact["unread_count"]) == (4, key, 1)
+    assert [one["key_id"] for one in brought["keys"]] == [OWNER_KEY[:12] + "..."]
+    body = {"api_key": key, "from_portal": "https://b.example", "content": "after"}
+    assert (await portal.ask("POST", "/api/message/receive", body, key=""))[0] == 200
+    looked, brought = await owner.bring(path)
+    assert (brought["came"]["contacts"], brought["there"]["contacts"]) == (0, 1), brought
+    assert (looked["there"]["messages"], brought["came"]["messages"]) == (1, 0), "a repeat doubles nothing"
+    assert (await portal.well("GET", "/api/contacts"))["total"] == 1
+    assert THEIRS not in str(brought)
+    assert (await owner.ask("GET"))[1]["size"] > 0
+
+
+async def test_a_look_changes_nothing_and_a_key_of_the_owner_is_not_enough(
+    page: tuple[Own, Page], tmp_path: Path
+) -> None:
+    portal, owner = page
+    data = make(tmp_path / "portal.db", "0.9").read_bytes()
+    for method in ("PUT", "POST", "GET", "DELETE"):
+        status, refused = await portal.ask(method, IMPORT, {} if method == "POST" else None)
+        assert (status, "the owner's page alone" in refused["detail"]) == (403, True), method
+    assert (await owner.ask("POST", body={}))[0] == 409, "nothing was brought"
+    await owner.ask("PUT", data=data)
+    report = (await owner.go({"at": OWN}))["report"]
+    assert report["came"]["contacts"] == 1
+    assert (await portal.well("GET", "/api/contacts"))["total"] == 0
+    own = (await owner.go({}))["report"]
+    assert own["noted"] == [{"reason": "address", "name": OWN, "detail": portal.url}], "it had another address"
+    status, told = await owner.ask("DELETE")
+    assert (status, told["state"], told["size"]) == (200, "none", 0)
+    assert (await owner.ask("POST", body={}))[0] == 409
+
+
+async def test_what_must_not_come_stays_and_the_owner_chooses_keys(
+    page: tuple[Own, Page], bridges: Bridges, tmp_path: Path
+) -> None:
+    portal, owner = page
+    taken = await portal.befriend("https://z.example")
+    path = make(
+        tmp_path / "portal.db",
+        "0.9",
+        contacts=[
+            {"id": 1, "portal_url": "https://b.example", "SHARED_KEY": K1},
+            {"id": 2, "portal_url": "https://c.example", "SHARED_KEY": WELL_KNOWN_KEY},
+            {"id": 3, "portal_url": "https://d.example", "SHARED_KEY": taken},
+        ],
+        api_keys=[
+            {"key_id": OWNER_KEY[:-1] + "x", "portal_url": OWN, "agent_name": "a <b>stranger</b>"},
+            {"key_id": K3, "portal_url": "https://b.example"},
+        ],
+        config=[{"key": "admin_password", "value": DEFAULT_PASSWORD}],
+    )
+    bridge = await bridges(portal)
+    await owner.ask("PUT", data=path.read_bytes())
+    report = (await owner.go({"at": OWN}))["report"]
+    assert {(one["kind"], one["reason"]) for one in report["left"]} == {
+        ("contact", "bad_key"),
+        ("contact", "same_key"),
+        ("keys", "other_portal"),
+        ("password", "public"),
+    }
+    ids = [one["id"] for one in report["keys"]]
+    failed = await owner.go({"at": OWN, "bring": True, "owner_key": OWNER_KEY[:20]}, "failed")
+    assert "2 keys" in failed["fault"]["detail"]
+    assert (await portal.well("GET", "/api/contacts"))["total"] == 1, "a wrong choice changes nothing"
+    choice = {"owner_key": ids[0], "agent_keys": [ids[1]]}
+    brought = (await owner.go({"at": OWN, "bring": True, **choice}))["report"]
+    assert brought["came"]["keys"] == 2
+    assert brought["noted"][1:] == [{"reason": "number", "name": "1 (https://b.example)", "detail": "4"}]
+    await until(lambda: bridge.closed)
+    assert (await portal.ask("GET", "/api/contacts", key=OWNER))[0] == 401, "its key was replaced"
+    assert (await portal.ask("GET", "/api/key/list", key=OWNER_KEY))[0] == 200
+    assert (await portal.ask("GET", "/api/key/list", key=OWNER_KEY[:-1] + "x"))[0] == 403, "an agent key"
+    assert (await portal.ask("POST", "/api/admin/login", {"password": PASSWORD}, key=""))[0] == 200, "it stays"
+
+
+async def test_files_chat_guests_and_what_lies_beside_come(
+    page: tuple[Own, Page], bridges: Bridges, tmp_path: Path
+) -> None:
+    portal, owner = page
+    bridge = await bridges(portal)
+    body = bytes(range(256)) * 10
+    md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    file = {
+        "filename": "../r\u202eeport.pdf",
+        "size": len(body),
+        "chunk_size": 1000,
+        "from_portal": "https://b.example/",
+    }
+    path = make(
+        tmp_path / "portal.db",
+        "0.9",
+        file_transfers=[
+            {"file_id": "whole", "md5": md5, "status": "completed", **file},
+            {"file_id": "begun", "md5": md5, "status": "transferring", **file},
+            {"file_id": "wrong", "md5": "0" * 32, "status": "completed", **file},
+        ],
+        file_chunks=[
+            {"file_id": id, "chunk_index": n, "data": body[n * 1000 : n * 1000 + 1000]}
+            for id in ("whole", "wrong")
+            for n in range(3)
+        ],
+        owner_chats=[{"role": "owner", "content": "hello"}, {"role": "agent", "content": "<b>hi</b>"}],
+        guest_messages=[{"id": 7, "content": f"I am https://z.example with {K2}"}],
+    )
+    await owner.ask("PUT", data=path.read_bytes())
+    gif = b"GIF89a" + b"x" * 20
+    assert (await owner.ask("PUT", f"{IMPORT}/photos/..%2Fa%20b.gif", data=gif))[0] == 200
+    assert (await owner.ask("PUT", f"{IMPORT}/owner_files/a1b2c3d4e5f6.html", data=b"<script>"))[0] == 200
+    assert (await owner.ask("PUT", f"{IMPORT}/etc/passwd", data=b"x"))[0] == 404
+    looked = (await owner.go({"at": OWN}))["report"]
+    assert (looked["came"]["files"], looked["came"]["photos"]) == (2, 2), "sums are compared when the file comes"
+    report = (await owner.go({"at": OWN, "bring": True}))["report"]
+    came = {kind: report["came"][kind] for kind in ("chat", "guests", "files", "photos")}
+    assert came == {"chat": 2, "guests": 1, "files": 1, "photos": 2}
+    assert sorted(one["reason"] for one in report["left"] if one["kind"] == "file") == ["incomplete", "refused"]
+    (kept,) = (await portal.well("GET", "/api/portal/files"))["files"]
+    assert (kept["filename"], kept["status"]) == ("report.pdf", "completed")
+    headers = {"Authorization": f"Bearer {OWNER}"}
+    async with portal.relay.session.get(f"{portal.url}/api/file/download/{kept['file_id']}", headers=headers) as told:
+        assert await told.read() == body
+    assert (await portal.well("GET", "/api/photos/list", key=""))["photos"] == [{"url": "/static/photos/a%20b.gif"}]
+    await until(lambda: len(bridge.texts) == 2)
+    assert not [text for text in bridge.texts if "文件传输完成" in text], "the agent heard of it long ago"
+
+
+async def test_a_database_that_is_none_is_refused_with_the_next_step(
+    page: tuple[Own, Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, owner = page
+    good = make(tmp_path / "good.db", "0.9").read_bytes()
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("CREATE TABLE songs (id)")
+    other.execute("CREATE VIEW contacts AS SELECT * FROM songs")
+    other.commit()
+    other.close()
+    for data, word in (
+        (b"hello " * 1000, "no SQLite database"),
+        (good[:4096] + b"\xff" * 4096 + good[8192:], "damaged"),
+        ((tmp_path / "other.db").read_bytes(), "no database of Agent P2P"),
+        (b"", "no database of Agent P2P"),
+    ):
+        assert (await owner.ask("PUT", data=data))[0] == 200
+        fault = (await owner.go({"at": OWN}, "failed"))["fault"]
+        assert fault["detail"].startswith("portal.db "), fault
+        assert word in fault["detail"], fault
+    monkeypatch.setattr(arrivals, "MAX_DATABASE_BYTES", 1000)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield good
+
+    for large in (good, pieces()):
+        status, refused = await owner.ask("PUT", data=large)
+        assert (status, "clawlink portal import" in refused["detail"]) == (413, True)
+        assert (await owner.ask("GET"))[1]["state"] == "none"
+    status, refused = await owner.ask("PUT", data=b"x" * 10)
+    assert status == 200
+    status, refused = await owner.ask("POST", body={"at": "javascript:alert(1)"})
+    assert (status, refused["field"]) == (400, "at")
+    assert (await owner.ask("POST", body={"agent_keys": ["x"] * 101}))[0] == 422
+
+
+async def test_one_database_comes_at_a_time(
+    page: tuple[Own, Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal, owner = page
+    monkeypatch.setattr(arrivals, "KEPT_SECONDS", 0.0)
+    data = make(tmp_path / "portal.db", "0.9").read_bytes()
+    goes_on = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield data[:100]
+        await goes_on.wait()
+        yield data[100:]
+
+    coming = asyncio.create_task(owner.ask("PUT", data=slowly()))
+    await eventually(lambda: owner.state("uploading"))
+    for method, sent in (("PUT", {"data": b"x"}), ("POST", {"body": {}}), ("DELETE", {})):
+        assert (await owner.ask(method, **sent))[0] == 409, method
+    await portal.relay.app.relay.janitor.sweep()
+    goes_on.set()
+    assert (await coming)[1]["state"] == "uploaded", "the time without an act begins with its end"
+    await eventually(lambda: owner.state("none"))  # the upkeep has looked
+
+
+async def test_an_import_that_breaks_off_goes_on_by_a_repeat(
+    page: tuple[Own, Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal, owner = page
+    messages = [{"from_portal": "https://b.example", "to_portal": OWN, "content": f"m{n}"} for n in range(20)]
+    path = make(tmp_path / "portal.db", "0.9", messages=messages)
+    original, reached, goes_on = mover.Mover.put, asyncio.Event(), asyncio.Event()
+
+    async def waits(self: Any, message: Any, *, waits: bool) -> None:
+        if message.content == "m9":
+            reached.set()
+            await goes_on.wait()
+        await original(self, message, waits=waits)
+
+    monkeypatch.setattr(mover.Mover, "put", waits)
+    await owner.ask("PUT", data=path.read_bytes())
+    await owner.ask("POST", body={"at": OWN, "bring": True})
+    await reached.wait()
+    told = (await owner.ask("GET"))[1]
+    assert (told["state"], told["report"]["came"]["messages"], told["total"]) == ("bringing", 10, 22)
+    for method, sent in (("PUT", {"data": b"x"}), ("POST", {"body": {}})):
+        status, refused = await owner.ask(method, **sent)
+        assert (status, "under way" in refused["detail"]) == (409, True), method
+    said = {"api_key": K1, "from_portal": "https://b.example", "content": "meanwhile"}
+    live = await portal.well("POST", "/api/message/receive", said, key="")
+    assert live["message_id"] == 22, "the numbers of the old portal are its own"
+    assert (await owner.ask("DELETE"))[1]["state"] == "none"
+    goes_on.set()
+    _, brought = await owner.bring(path)
+    assert (brought["there"]["messages"], brought["came"]["messages"]) == (10, 11)
+    history = await portal.well("GET", "/api/messages/history", params={"contact_portal": "https://b.example"})
+    assert sorted(one["content"] for one in history["messages"]) == sorted(
+        ["hi", "meanwhile", *(f"m{n}" for n in range(20))]
+    )
+    assert len({one["id"] for one in history["messages"]}) == 22
+
+
+async def test_nothing_of_it_is_left_behind(start_relay: Start, session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """A portal that is killed deletes the upload at its next start. Its folder is for its account alone."""
+    folder = tmp_path / "data"
+    portal = PortalProcess(start_relay, session, folder)
+    portal.begin()
+    owner = await Page(portal.own).enter()
+    await owner.ask("PUT", data=make(tmp_path / "portal.db", "0.9").read_bytes())
+    (kept,) = folder.glob("clawlink-import-*")
+    assert kept.stat().st_mode & 0o077 == 0
+    portal.kill()
+    portal.begin()
+    assert not list(folder.glob("clawlink-import-*"))
+    _, brought = await owner.bring(tmp_path / "portal.db")
+    assert brought["came"]["contacts"] == 1, "the session goes on"
+    assert not list(folder.glob("clawlink-import-*")), "the upload has keys in it"
+
+
+async def test_a_large_database_holds_up_nobody(page: tuple[Own, Page], tmp_path: Path) -> None:
+    """Rows are read in another thread, a few at a time."""
+    portal, owner = page
+    messages = [{"from_portal": "https://b.example", "to_portal": OWN, "content": "x" * 2000} for n in range(2000)]
+    path = make(tmp_path / "portal.db", "0.9", messages=messages)
+    await owner.ask("PUT", data=io.BytesIO(path.read_bytes()))
+    await owner.ask("POST", body={"at": OWN, "bring": True})
+    answers = 0
+    while (await owner.ask("GET"))[1]["state"] == "bringing":
+        assert (await portal.ask("GET", "/api/portal/about", key=""))[0] == 200
+        answers += 1
+    assert answers > 5, "others are answered on the way"
+    assert (await owner.settled("brought"))["report"]["came"]["messages"] == 2001
