@@ -506,6 +506,22 @@ async def test_the_file_of_a_requester_that_leaves_stays_while_somebody_may_do_t
     assert "ClawLink-Expires-At" in told.headers
 
 
+async def test_tasks_that_are_over_make_room_for_others_that_a_file_goes_with(
+    team: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clawlink.relay.files.grants.MAX_FILE_TASKS", 2)
+    await join(team, "d", capabilities=["sums"])
+    body = {"from_agent": "a", "capability": "sums", "task": "t", "attachments": await attached(team, "x")}
+    for _ in range(2):
+        await ok(team.post("/delegate", body, headers=key_of("a")))
+    told = await refused(team.post("/delegate", body, headers=key_of("a")), 400, "bad_request")
+    assert (told["field"], told["limit"], told["actual"]) == ("attachments", 2, 3)
+    got = await claim_one(team, "d", headers=key_of("d"))
+    answer = {"from_agent": "d", "message_id": got.message["message_id"], "result": "r"}
+    await ok(team.post("/respond", answer, headers=key_of("d")))
+    await ok(team.post("/delegate", body, headers=key_of("a")))
+
+
 @pytest.mark.parametrize("store_kind", ["memory"])
 async def test_a_refused_message_lets_nobody_read(serve: Serve) -> None:
     relay = await serve(limits={"max_readers": 1, "max_mailbox_messages": 1})

@@ -71,3 +71,21 @@ async def test_a_silent_agent_loses_its_task_at_the_instant_that_it_counts_as_si
     assert await scene.status(id) == "delivered"
     await scene.let_pass(0.5)
     assert await scene.status(id) == "queued"
+
+
+async def test_a_claim_at_the_instant_of_a_deadline_gets_no_task(scene: Scene) -> None:
+    id = await scene.delegate(to_agent="b1", deadline=10)
+    scene.now += 10  # without a look of the janitor
+    assert await scene.claim("b1") == []
+    assert await scene.status(id) == "expired"
+
+
+async def test_the_tasks_of_an_agent_that_left_are_returned_at_the_instant_that_the_wait_for_it_ends() -> None:
+    scene = Scene(return_after=60)
+    await scene.register("req", "b1")
+    id = await scene.delegate(to_agent="b1")
+    await scene.leave("b1")
+    await scene.let_pass(59.5)
+    assert await scene.status(id) == "queued"
+    await scene.let_pass(0.5)
+    assert await scene.status(id) == "returned"
