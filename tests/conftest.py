@@ -60,6 +60,10 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # No test trusts an authority of this machine, and each process takes a tenth of a second to read them.
 os.environ["SSL_CERT_FILE"] = os.devnull
+# No test meets a relay or a store of this machine. What says how to test stays.
+for _name in [name for name in os.environ if name.startswith("CLAWLINK_")]:
+    if not _name.startswith(("CLAWLINK_TEST_", "CLAWLINK_TORTURE")):
+        del os.environ[_name]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
