@@ -113,6 +113,7 @@ def test_a_form_that_is_sent_again_after_a_lost_reply_does_nothing_twice(acting:
     page.click("form.compose button")
     page.wait_for_selector("text=for 2 agents")
     assert only(url, "ann")["content"] == "to all"
+    assert "for 2 agents" in watched.show(url, "audit")
     watched.faults[:] = [fault for fault in watched.faults if "ERR_FAILED" not in fault]
 
 

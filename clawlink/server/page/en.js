@@ -170,7 +170,7 @@ export default {
   "load.held": "Held",
   "load.lapses": "taken back",
   "load.loops_stopped": "loops",
-  "load.lost": "Messages that ended otherwise, per minute",
+  "load.lost": "Messages ended otherwise, per minute",
   "load.memory": "Memory",
   "load.memory_bytes": "all",
   "load.merged": "replaced",

@@ -289,6 +289,7 @@ function Target({ entry }) {
   const to = facts.recipient && html` → <${AgentLink} id=${facts.recipient.agent_id} name=${facts.recipient.name} />`;
   if (OF_TASKS.includes(act)) return html`<${TaskLink} id=${target} words=${target.slice(0, 8)} />${to}`;
   if (act === "send_as_operator") return to;
+  if (act === "broadcast_as_operator") return html`<a href=${address("knowledge", { author: "operator" })}>${t("told", { n: count(facts.recipients) })}</a>`;
   if (act === "rename_agent") return html`<${AgentLink} id=${target} /> (<${Said} text=${facts.before} /> → <${Said} text=${facts.name} />)`;
   if (act === "redrive_for") return html`<${AgentLink} id=${target} /> (${count(facts.count)})`;
   if (act === "unlock_as_operator") return html`<a href=${one("files", target)}><${Said} text=${target} /></a>`;
