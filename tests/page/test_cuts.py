@@ -10,7 +10,7 @@ from tests.ports import free_port
 from tests.system.threaded import relay_in_thread
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 
 def test_it_comes_back_when_its_relay_was_restarted(browser: Browser) -> None:
@@ -52,3 +52,39 @@ def test_it_comes_back_when_the_network_was_cut(browser: Browser) -> None:
         page.wait_for_selector(".live.on")
         page.goto(url + "/#/agents")
         page.wait_for_selector("text=After")
+
+
+def test_a_session_that_a_restart_ended_is_not_shown_as_one(browser: Browser) -> None:
+    """On loopback without a token the relay goes on to show the page, but no act of the old session works."""
+    config = ServerConfig(port=free_port(), admin_token="boss")
+    with opened(browser, f"http://127.0.0.1:{config.port}") as watched:
+        page = watched.page
+        with relay_in_thread(config) as url:
+            page.goto(url)
+            page.wait_for_selector(".live.on")
+            assert page.locator("button.stop").count() == 0
+            assert page.request.post(f"{url}/admin/sessions", data={"admin_token": "boss"}).ok
+            page.reload()
+            page.wait_for_selector("button.stop")
+            page.wait_for_selector(".live.on")
+        page.wait_for_selector(".live.off")
+        with relay_in_thread(config):
+            page.wait_for_selector("main.login .trouble")
+
+
+def test_a_stream_that_is_refused_is_asked_for_again_after_a_while(browser: Browser) -> None:
+    asked = []
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        page = watched.page
+
+        def refuse(route: Route) -> None:
+            asked.append(route.request.url)
+            route.fulfill(status=503, json={"error": "the relay shuts down", "code": "draining"})
+
+        page.route("**/admin/events", refuse)
+        watched.show(url, "agents")
+        page.wait_for_selector(".live.off")
+        page.wait_for_timeout(2000)
+        assert len(asked) <= 2
+        page.unroute("**/admin/events")
+        page.wait_for_selector(".live.on")

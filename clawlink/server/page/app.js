@@ -85,32 +85,49 @@ function Help({ onClose }) {
   </dialog>`;
 }
 
-// Follow the overview by server-sent events. A hidden page closes the stream.
-function useLive(session, overview, onEnd) {
+// Follow the overview by server-sent events. A hidden page closes the stream. After a cut the session may be another one, or
+// none: a relay of this machine shows the page to a reader without a session, too.
+function useLive(session, overview, onFound, onEnd) {
   const [live, set] = useState({ overview, open: false });
   useEffect(() => {
     if (!session) return undefined;
     let source = null;
     let timer = null;
     let gone = false;
+    let cut = false;
+    const same = (found) => {
+      if (found.csrf === session.csrf) return true;
+      if (session.csrf) onEnd();
+      else onFound(found);
+      return false;
+    };
+    const refused = (error) => error.status === 401 || error.status === 403;
     const close = () => {
       if (source) source.close();
       clearTimeout(timer);
       source = null;
     };
     const lost = () => {
+      cut = true;
       set((old) => ({ ...old, open: false }));
       if (source && source.readyState !== EventSource.CLOSED) return; // the browser comes back by itself
       close();
-      ask("admin/session").then(begin, (error) => {
-        if (error.status === 401 || error.status === 403) onEnd();
-        else timer = setTimeout(lost, AGAIN_SECONDS * 1000);
-      });
+      const later = (again) => {
+        timer = setTimeout(again, AGAIN_SECONDS * 1000);
+      };
+      ask("admin/session").then(
+        (found) => same(found) && later(begin),
+        (error) => (refused(error) ? onEnd() : later(lost)),
+      );
     };
     const begin = () => {
       close();
       if (document.hidden) return;
       source = new EventSource("admin/events");
+      source.addEventListener("open", () => {
+        if (cut) ask("admin/session").then(same, (error) => refused(error) && onEnd());
+        cut = false;
+      });
       source.addEventListener("overview", (event) => set({ overview: learn(JSON.parse(event.data)), open: true }));
       source.addEventListener("error", lost);
     };
@@ -264,7 +281,7 @@ function App({ first }) {
     setSession(null);
     setLogin({ said });
   };
-  const live = useLive(session, first.overview, () => end(new Error(t("login.ended"))));
+  const live = useLive(session, first.overview, enter, () => end(new Error(t("login.ended"))));
   useEffect(() => {
     const press = keys(setHelp);
     addEventListener("keydown", press);
