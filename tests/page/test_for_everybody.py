@@ -228,3 +228,17 @@ def test_a_pointer_gets_all_of_a_text_that_is_cut(browser: Browser) -> None:
         cell.hover()
         assert (cell.get_attribute("title") or "").startswith("Count all sheep")
         assert watched.page.locator("table.rows td").nth(1).get_attribute("title") in (None, "")
+
+
+def test_a_control_character_in_text_from_right_to_left_keeps_its_number_whole(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url:
+        for id in ("a", "b"):
+            post(url, "/register", {"agent_id": id, "name": id})
+        said = "\u05e9\u05dc\u05d5\u05dd \u202egnp.exe"
+        post(url, "/send", {"from_agent": "a", "to_agent": "b", "content": said})
+        with opened(browser, url) as watched:
+            watched.show(url, "conversations?agent=a")
+            control = watched.page.locator(".talk pre bdi.control")
+            assert control.inner_text() == "<U+202E>"
+            assert control.evaluate("(one) => getComputedStyle(one).unicodeBidi") == "isolate"
+            assert control.evaluate("(one) => getComputedStyle(one.parentElement).direction") == "rtl"

@@ -39,6 +39,8 @@ _STATES = (*OPEN, *(state for state in TaskState if state in FINAL))
 _SHOWN = 4000
 # A request looks at this many records of an index, and unread messages of a mailbox.
 _LOOKED_AT = 2000
+# The mailboxes of others in which unread messages of an agent are looked for.
+_MAILBOXES = 20
 _MESSAGE = "message"
 _NO_POOL: tuple[list[str], list[str]] = ([], [])
 
@@ -158,7 +160,7 @@ class TalkViews:
         for kind, key in self._sources(ask):
             async for record in look.newest(kind, key):
                 yield record
-        async for d in self._unread(ask):
+        async for d in self._unread(ask, look):
             yield d
 
     def _sources(self, ask: TalkQuery) -> Iterator[tuple[type[Any], str]]:
@@ -178,10 +180,20 @@ class TalkViews:
             yield Delivery, rules.by_owner(ask.agent)
         yield Delivery, SETTLED
 
-    async def _unread(self, ask: TalkQuery) -> AsyncIterator[Delivery]:
-        """Give the unread plain messages of the agents' mailboxes; without another agent, those of this agent alone."""
-        for mailbox in dict.fromkeys((ask.agent, ask.other or ask.agent)):
-            for d in await self._core.store.pending(mailbox, _LOOKED_AT):
+    async def _unread(self, ask: TalkQuery, look: _Look) -> AsyncIterator[Delivery]:
+        """Give the unread plain messages of the agents' mailboxes.
+
+        Without another agent those are the mailbox of this agent, and of those that it wrote most to.
+        """
+        mailboxes = [ask.agent] if ask.other is None else [ask.agent, ask.other]
+        if ask.other is None:
+            pairs = await self._core.talks.most(2 * _MAILBOXES, ask.agent)
+            mailboxes += [pair.to for pair in pairs if pair.sender == ask.agent][:_MAILBOXES]
+        at_most = _LOOKED_AT // len(mailboxes)
+        for mailbox in dict.fromkeys(mailboxes):
+            pending = await self._core.store.pending(mailbox, at_most)
+            look.complete = look.complete and len(pending) < at_most
+            for d in pending:
                 if not d.is_task:
                     yield d
             letters = await self._core.store.page(Delivery, delivery_rules.by_dead(mailbox), None, 100, newest=True)

@@ -194,7 +194,7 @@ export function RedriveAll({ reason, any }) {
 export function Rename({ agent, onDone }) {
   const { act, busy, error } = useAct();
   const run = () => {
-    const name = prompt(t("rename.ask", { name: agent.name }), agent.name);
+    const name = prompt(t("rename.ask", { name: clean(agent.name) }), agent.name);
     if (name) act("admin/rename", { agent: agent.agent_id, name }).then((done) => done && onDone());
   };
   return html`<button disabled=${busy} onClick=${run}>${t("rename")}</button><${Refusal} error=${error} />`;

@@ -267,11 +267,21 @@ export function clean(text) {
   return String(text).replace(UNSAFE, (found) => `<U+${found.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}>`);
 }
 
+const UNSAFE_ONE = new RegExp(`(${UNSAFE.source})`, "u");
+const MOST_ALONE = 200;
+
+// The same for a view: each number stands alone, so that text from right to left does not take it apart.
+function safe(text) {
+  const parts = text.split(UNSAFE_ONE);
+  if (parts.length === 1 || parts.length > 2 * MOST_ALONE) return clean(text);
+  return parts.map((part, n) => (n % 2 ? html`<bdi class="control" dir="ltr">${clean(part)}</bdi>` : part));
+}
+
 // Text that an agent wrote. It is never more than text, and its direction stays its own.
 export function Said({ text, block = false }) {
   if (text === null || text === undefined) return null;
   const shown = typeof text === "string" ? text : JSON.stringify(text, null, 2);
-  return block ? html`<pre class="said" dir="auto">${clean(shown)}</pre>` : html`<bdi class="said">${clean(shown)}</bdi>`;
+  return block ? html`<pre class="said" dir="auto">${safe(shown)}</pre>` : html`<bdi class="said">${safe(shown)}</bdi>`;
 }
 
 // -- small components -------------------------------------------------------------------------------------------------

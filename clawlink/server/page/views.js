@@ -4,7 +4,7 @@ import { RedriveAll, Rename, TaskActs } from "./acting.js";
 import { AgentMore, Family, TASK_HEADS, taskRow } from "./related.js";
 import { AgentSearch, asked, Choice, go, LEFT_OUT, List, NAMED, NoRows, Search } from "./lists.js";
 import {
-  address, Ago, AgentLink, ask, At, clock, count, ENDED, exact, Kind, learn, Live, one, OPEN, Progress, Report, Said, Sender, State, t, Table, TaskLink, Trouble, useData,
+  address, Ago, AgentLink, ask, At, clean, clock, count, ENDED, exact, Kind, learn, Live, one, OPEN, Progress, Report, Said, Sender, State, t, Table, TaskLink, Trouble, useData,
 } from "./parts.js";
 
 function takeAgents({ agents }) {
@@ -46,7 +46,7 @@ export function Agent({ id, session }) {
   const [trouble, complain] = useState(null);
   const found = state.data;
   const kick = () => {
-    if (!confirm(t("kick.sure", { name: found.agent.name }))) return;
+    if (!confirm(t("kick.sure", { name: clean(found.agent.name) }))) return;
     ask("kick", { agent: found.agent.agent_id }).then(
       () => go("agents"),
       (error) => complain(error),

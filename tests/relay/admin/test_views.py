@@ -59,6 +59,13 @@ async def test_a_talk_names_the_pool_of_a_task_until_an_agent_claims_it() -> Non
     assert {"b1", "b2"} <= found.names.keys()
 
 
+async def test_all_talk_of_an_agent_has_what_others_have_not_read_yet() -> None:
+    scene, _ = await busy()
+    found = await scene.relay.talk_views.talk(views.TalkQuery("other"))
+    assert [(line.from_agent, line.to_agent, line.text) for line in found.lines] == [("other", "w", "secret aside")]
+    assert found.complete
+
+
 async def test_lists_name_the_agents_that_they_were_asked_for() -> None:
     scene, _ = await busy()
     await scene.register("idle")

@@ -128,7 +128,7 @@ export function Keys() {
     );
   };
   const revoke = (key) => {
-    if (!confirm(t("portal.revoke.sure", { name: key.agent_name }))) return;
+    if (!confirm(t("portal.revoke.sure", { name: clean(key.agent_name) }))) return;
     act(() => ask(`api/key/revoke?${new URLSearchParams({ api_key: key.key_id })}`, {}), () => set(again + 1));
   };
   return html`<article><h1>${t("portal.keys")}</h1>

@@ -1,6 +1,6 @@
 // Contacts, what was written with them, and guests.
 import { html, useEffect, useState } from "./htm-preact.js";
-import { Ago, address, ask, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
+import { Ago, address, ask, clean, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
 import { Copy, Failed, field, FileName, nameOf, Pick, Size, useAct, useFiles, useKey } from "./portal-parts.js";
 
 const MOST_ROWS = 200;
@@ -120,7 +120,7 @@ function Facts({ contact, seen, onChange }) {
   };
   const set = (change) => () => act(() => ask(`api/portal/contacts/${contact.id}`, change), onChange);
   const remove = (path, question) => {
-    if (confirm(t(question, { name: nameOf(contact) }))) act(() => ask(path, {}, "DELETE"), () => go("contacts"));
+    if (confirm(t(question, { name: clean(nameOf(contact)) }))) act(() => ask(path, {}, "DELETE"), () => go("contacts"));
   };
   return html`<div><dl class="facts">
       <dt>${t("portal.address")}</dt><dd><${Place} url=${contact.portal_url} /></dd>
