@@ -117,6 +117,14 @@ def test_a_pipe_gets_a_line_for_each_step_and_json_an_object_for_each_overview(o
         line = plain.stdout.readline()
         assert task[:8] in line
         assert "sum it" in line
+        agent.poll()
+        agent.respond(task, status="in_progress", progress=20)
+        while "in progress 20 %" not in (line := plain.stdout.readline()):
+            assert line
+        agent.respond(task, "done")
+        while "completed" not in (line := plain.stdout.readline()):
+            assert line
+        assert "%" not in line
 
 
 class Screen:

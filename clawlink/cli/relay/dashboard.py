@@ -140,7 +140,8 @@ def _line(row: TaskRow, now: float, agents: Agents) -> str:
     to = agents.named(row.assignee) if row.assignee else pool or "-"
     said = row.note or row.words or ""
     words = said if len(said) <= _WORDS else said[: _WORDS - 1] + "…"
-    progress = "" if row.progress is None else f" {row.progress:.0f} %"
+    # The last share of a task that has ended says nothing.
+    progress = "" if row.progress is None or row.finished_at is not None else f" {row.progress:.0f} %"
     step = f"{time_of_day(at or now, now)}  {row.task_id[:_SHOWN_ID]}  {_words(row.status)}{progress}"
     return f"{step}  {agents.named(row.requester)} -> {to}  {cell(words)}"
 
