@@ -19,8 +19,8 @@ class Buckets:
     """A token bucket a key. A ``rate`` of 0 is no limit.
 
     A bucket that is unused for its fill time is full again, and need not be kept. So buckets are kept in two
-    generations of that length. A bucket that was not used in the newer one is forgotten with the older, without a cost
-    for each bucket.
+    generations of at least that length. A new one begins with a new bucket. A bucket that was not used in the newer one
+    is forgotten with the older, without a cost for each bucket.
     """
 
     def __init__(self, rate: float, burst: float) -> None:
@@ -54,7 +54,7 @@ class Buckets:
     def filled(self, key: Hashable, now: float) -> Bucket:
         """Return a bucket with the tokens that it has now, infinity without a limit, and keep it."""
         bucket = self._newer.get(key)
-        if bucket is None or now >= self._until:
+        if bucket is None:
             return self._kept(key, now)
         passed = now - bucket.at
         if passed > 0:
