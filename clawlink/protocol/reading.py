@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from clawlink.domain.dense_json import MAX_PARTS, is_dense, read_object, require_sound, split
+from clawlink.domain.dense_json import MAX_PARTS, read_object, require_sound, split
 from clawlink.errors import BadRequest
 from clawlink.protocol.invalid import bad_field
 
@@ -21,9 +21,10 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
 def read_json(body: bytes, kind: type[T]) -> T:
-    """Read a body as ``kind``. Raises BadRequest naming the field, msgspec.DecodeError or UnicodeDecodeError."""
-    if is_dense(body):
-        return _read_dense(body, kind)
+    """Read a body as ``kind``. Raises BadRequest naming the field, msgspec.DecodeError or UnicodeDecodeError.
+
+    A dense body is for ``read_dense``.
+    """
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
@@ -34,8 +35,11 @@ def read_json(body: bytes, kind: type[T]) -> T:
     return ask
 
 
-def _read_dense(body: bytes, kind: type[T]) -> T:
-    """Read a body of very many parts: values that the relay only passes on stay as they came."""
+def read_dense(body: bytes, kind: type[T]) -> T:
+    """Read a body of very many parts: values that the relay only passes on stay as they came.
+
+    Raises what ``read_json`` raises.
+    """
     if not _is_struct(kind):
         raise BadRequest(
             f"a body may have {MAX_PARTS} parts here: arrays, objects and commas; share large data as a file",

@@ -28,7 +28,7 @@ from clawlink.errors import (
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.proof import place
-from clawlink.protocol.reading import is_shallow, read_json, why_no_json
+from clawlink.protocol.reading import is_shallow, read_dense, read_json, why_no_json
 from clawlink.relay.ids import split_receipt
 from clawlink.relay.relay import Relay
 from clawlink.server.address import came_by_proxy, host_name
@@ -131,10 +131,12 @@ async def read(request: Request, kind: type[T]) -> T:
         raise _too_large(request.client_max_size, len(body))
     if not is_shallow(body, MAX_JSON_DEPTH):
         raise too_deep(body)
+    reads = read_json
     if is_dense(body):
+        reads = read_dense
         await asyncio.sleep(0)  # both steps take milliseconds here, so others come between them
     try:
-        ask = read_json(body, kind)
+        ask = reads(body, kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadJson(why_no_json("the body", body, error)) from None
     if _KEY_HEADER not in headers or not hasattr(ask, KEY_FIELD):
