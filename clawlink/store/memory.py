@@ -292,12 +292,16 @@ class MemoryStore:
         return results
 
     def _commit(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> None:
-        if len(changes) == 1 and type(only := changes[0]) is Put:
+        if len(changes) == 1 and type(only := changes[0]) is Put:  # as most commits are
             record: Any = only.record
-            if record.version == 1 and record.partition_key == partition_key:  # as most commits are
-                id, table = record.id, self._kinds[type(record)]
-                if id not in table.records:
+            id, version, table = record.id, record.version, self._kinds[type(record)]
+            old = table.records.get(id)
+            if record.partition_key == partition_key:
+                if old is None and version == 1:
                     self._add(table, id, record)
+                    return
+                if old is not None and old.version == version - 1 and old.partition_key == partition_key:
+                    self._replace(table, id, old, record)
                     return
         accepted: list[tuple[Table, str, Any, Any]] = []
         for change in changes:
@@ -321,18 +325,23 @@ class MemoryStore:
         for kind, id, old, new in accepted:
             if old is None:
                 self._add(kind, id, new)
-                continue
-            if kind is self._deliveries:
-                self._queue(partition_key, old, new)
-            if new is None:
+            elif new is not None:
+                self._replace(kind, id, old, new)
+            else:
+                if kind is self._deliveries:
+                    self._queue(partition_key, old, None)
                 size = old.footprint
                 self._memory += kind.remove(id, old) - size + self._count(old, -1, -size)
-                continue
-            size = new.footprint - old.footprint
-            more = size + kind.replace(id, old, new)
-            if size or type(new) not in _CONSTANT:
-                more += self._move(old, new, size)
-            self._memory += more
+
+    def _replace(self, table: Table, id: str, old: Any, new: Any) -> None:
+        """Put a record in the place of another."""
+        if table is self._deliveries:
+            self._queue(new.mailbox, old, new)
+        size = new.footprint - old.footprint
+        more = size + table.replace(id, old, new)
+        if size or type(new) not in _CONSTANT:
+            more += self._move(old, new, size)
+        self._memory += more
 
     def _add(self, table: Table, id: str, new: Any) -> None:
         """Add a record that is not there."""
