@@ -41,6 +41,8 @@ _RETRY_SECONDS = 1.0
 _TURN_SECONDS = 0.005
 # Reading a frame that is there takes fewer seconds than this. A longer read has waited, and given others their turn.
 _WAITED_SECONDS = 0.0001
+# Looking a member up in its class costs more than the comparison.
+_TEXT = WSMsgType.TEXT
 _ENDS = frozenset(state.value for state in FINAL)
 _GOING_AWAY = 1001
 _FAILED = 1011
@@ -241,16 +243,17 @@ class _Session:
             heard = websocket.heard = now()
             if heard - done > _WAITED_SECONDS:
                 turn = heard
-            if message.type is WSMsgType.TEXT:
+            kind = message.type
+            if kind is _TEXT:
                 await self._take(message.data)
-            elif message.type is WSMsgType.PONG:
+            elif kind is WSMsgType.PONG:
                 await self._has_read(message.data)
-            elif message.type is WSMsgType.PING:
+            elif kind is WSMsgType.PING:
                 await self._sender.pong(message.data)
-            elif message.type is WSMsgType.BINARY:
+            elif kind is WSMsgType.BINARY:
                 await self._sender.text(error_frame(None, BadRequest("frames are text: JSON in UTF-8")))
             else:
-                if message.type is WSMsgType.ERROR:
+                if kind is WSMsgType.ERROR:
                     message.data.__traceback__ = None  # aiohttp keeps the error, and its frames know the websocket
                     await asyncio.shield(self._let_go())
                     await asyncio.sleep(LINGER_SECONDS)

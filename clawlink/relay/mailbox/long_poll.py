@@ -77,6 +77,7 @@ class LongPoll:
 
     def __init__(self, core: Core, pools: Pools, claims: Claimer, agent: Agent, signal: Signal | None) -> None:
         self._core = core
+        self._loop = asyncio.get_running_loop()  # a system call each time, before Python 3.12
         self._pools = pools
         self._claims = claims
         self._agent_id = agent.id
@@ -169,7 +170,7 @@ class LongPoll:
         As in ``wait_loop``, it listens first, then reads, then sleeps. The event loop's time counts the seconds.
         """
         core, pools, signal = self._core, self._pools, waiter.signal
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         until = loop.time() + seconds
         lag = core.store.index_lag
         late = tuple(part * lag for part in _LAG_PARTS) if lag else ()
