@@ -229,7 +229,9 @@ def is_same(agent: Agent, agent_id: str, key_hash: str | None, at: float) -> boo
 
 def presence(agent: Agent, now: float, limits: Limits) -> Presence:
     """Tell whether the agent has shown a sign of life within ``stale_after`` seconds, and none of its end."""
-    return ONLINE if not is_asleep(agent) and now - agent.last_heartbeat < limits.stale_after else STALE
+    if agent.asleep is not None and is_asleep(agent):
+        return STALE
+    return ONLINE if now - agent.last_heartbeat < limits.stale_after else STALE
 
 
 def is_asleep(agent: Agent) -> bool:

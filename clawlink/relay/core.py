@@ -108,18 +108,16 @@ class Core:
         disk without room, which raises StorageFull. After any other failure everyone is woken: nobody knows then
         whether the commit took effect.
         """
-        changed = True
         try:
             await self.store.commit(partition_key, *changes)
         except (Conflict, Fenced):
-            changed = False
             raise
         except Full as full:
-            changed = False
             raise no_room_on_disk() from full
-        finally:
-            if changed:
-                self._tell(partition_key, changes, quiet=quiet)
+        except BaseException:
+            self._tell(partition_key, changes, quiet=quiet)
+            raise
+        self._tell(partition_key, changes, quiet=quiet)
 
     async def claim(
         self, mailbox: str, now: float, limit: int, leasing: Leasing, *, unless: Index | None = None

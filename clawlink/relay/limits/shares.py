@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from clawlink.domain import shares
 from clawlink.domain.shares import Level, Origin, Share, Used
 from clawlink.errors import OverLimit, StorageFull
@@ -33,7 +35,7 @@ class Limit(NamedTuple):
     most: float | None = None
 
 
-class Calm(NamedTuple):
+class Calm(Struct, frozen=True, gc=False):
     """A number of records and bytes below which neither a limit nor a share of it refuses anything."""
 
     records: float

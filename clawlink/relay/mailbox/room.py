@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from enum import Enum
 
+from msgspec.structs import replace
+
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.pool import is_pool
 from clawlink.domain.shares import Origin
@@ -36,6 +38,8 @@ class Purpose(Enum):
     """It says what became of a task, once. It has no share, so that messages of others do not keep it out."""
 
 
+# Looking a member up in its class costs more than the comparison.
+_NOTICE = Purpose.NOTICE
 _REPLIES = (Purpose.REPORT, Purpose.ANSWER)
 
 
@@ -56,7 +60,7 @@ class Room:
         ``read`` is what the store has just said of this mailbox, first of all.
         """
         size, memory = len(new.body), self._core.memory
-        calm = self._calm_half if purpose is Purpose.NOTICE else self._calm
+        calm = self._calm_half if purpose is _NOTICE else self._calm
         if read is None:
             read = await self._core.store.admission((new.mailbox,))
         used, held = read.mailboxes[0], read.total
@@ -70,7 +74,7 @@ class Room:
     async def _require_room_in(self, used: Usage, new: Delivery, purpose: Purpose) -> None:
         limits, store, shares = self._core.limits, self._core.store, self._core.shares
         mailbox = new.mailbox
-        part = _NOTICE_SHARE if purpose is Purpose.NOTICE else 1.0
+        part = _NOTICE_SHARE if purpose is _NOTICE else 1.0
         count, size = limits.max_mailbox_messages, limits.max_mailbox_bytes
         fair = shares.percent < 100
         count_limit = Limit(count * part, used.count, 1, shares.bound(count) if fair else None)
@@ -110,7 +114,7 @@ class Room:
         The first question comes while that takes a millisecond. The next come near the limit on bytes alone.
         """
         held = await self._core.store.load_from(None, *origin)
-        self._calm_in_all = self._calm_in_all._replace(records=math.inf)
+        self._calm_in_all = replace(self._calm_in_all, records=math.inf)
         return held
 
     async def has_room(self, new: Delivery, purpose: Purpose, read: Admission | None = None) -> bool:
