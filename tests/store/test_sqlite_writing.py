@@ -69,6 +69,29 @@ async def test_the_event_loop_changes_records_and_never_waits_for_the_disk(
     await store.close()
 
 
+async def test_a_read_uses_the_writing_connection_between_transactions_alone(tmp_path: Path) -> None:
+    going, on = threading.Event(), threading.Event()
+
+    def before_commit() -> None:
+        going.set()
+        assert on.wait(10)
+
+    on.set()
+    store = await opened(tmp_path / "clawlink.db", before_commit=before_commit)
+    await put(store, delivery("there"))
+    on.clear()
+    going.clear()
+    commit = asyncio.create_task(store.commit("mia", Put(delivery("new")), Drop(delivery("there"))))
+    await until(going.is_set)
+    assert await store.get(Delivery, "new") is None, "it is not on the disk yet, and the read does not wait"
+    assert await store.get(Delivery, "there") is not None
+    on.set()
+    await commit
+    assert await store.get(Delivery, "there") is None
+    assert await store.get(Delivery, "new") == delivery("new")
+    await store.close()
+
+
 async def test_a_slow_disk_leaves_transactions_to_the_thread_for_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -31,24 +31,16 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     absent: bool = False
     ends_work: bool = False
 
-    @property
-    def size(self) -> int:
-        """About how many bytes of the log it takes."""
-        return CHANGE_BYTES if self.row is None else CHANGE_BYTES + len(self.row.data)
 
-
-class Done(NamedTuple):
-    """A change that took effect."""
-
-    change: Change
-    old: Facts | None
+Done = tuple[Change, Facts | None]
+"""A change that took effect, and the counted fields of the version before."""
 
 
 class Commit:
     """Changes of one or several partitions, and the future of their caller.
 
-    With ``in_order`` nothing behind a partition that has a conflict is changed. The commit is ``settled`` once the
-    event loop has counted it, and ``fate`` is done then.
+    ``size`` is about how many bytes of the log they take. With ``in_order`` nothing behind a partition that has a
+    conflict is changed. The commit is ``settled`` once the event loop has counted it, and ``fate`` is done then.
     """
 
     __slots__ = ("batches", "done", "fate", "future", "in_order", "results", "settled", "size")
@@ -62,7 +54,11 @@ class Commit:
     ) -> None:
         self.batches = batches
         self.in_order = in_order
-        self.size = sum([change.size for _, changes in batches for change in changes])
+        size = 0
+        for _, changes in batches:
+            for change in changes:
+                size += CHANGE_BYTES if change.row is None else CHANGE_BYTES + len(change.row.data)
+        self.size = size
         self.future = future
         self.done: list[Done] = []
         self.results: list[Conflict | Failed | None] = []

@@ -30,20 +30,29 @@ class Hint(NamedTuple):
 
 
 class Reading:
-    """Reads records, each once as long as it is kept decoded. ``kind_of`` gives the number of a kind."""
+    """Reads records, each once as long as it is kept decoded. ``kind_of`` gives the number of a kind.
 
-    def __init__(self, db: sqlite3.Connection, kind_of: Callable[[type[Any]], int]) -> None:
+    ``read_warm`` asks a connection that has more pages in its cache. It returns None if that has no time.
+    """
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        kind_of: Callable[[type[Any]], int],
+        read_warm: Callable[[str, tuple[Any, ...]], list[Any] | None],
+    ) -> None:
         self._db = db
         self._kind = kind_of
+        self._read_warm = read_warm
         self._newer: dict[tuple[type[Any], str], Any] = {}
         self._older: dict[tuple[type[Any], str], Any] = {}
         self._newer_bytes = 0
 
-    def forget(self, kind: type[Any], id: str, *, stays: bool) -> None:
-        """Forget the version of a record from before; if it does not stay, forget it wholly."""
-        if not stays:
-            self._newer.pop((kind, id), None)
-        self._older.pop((kind, id), None)
+    def forget(self, kind: type[Any], id: str) -> None:
+        """Forget a record that has gone."""
+        key = (kind, id)
+        self._newer.pop(key, None)
+        self._older.pop(key, None)
 
     def read(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
         """Return the rows of a query. Raises Failed."""
@@ -60,19 +69,22 @@ class Reading:
             return record
         record = self._older.get(key)
         if record is None:
-            found = self.read(_GET, (id, self._kind(kind)))
+            values = (id, self._kind(kind))
+            found = self._read_warm(_GET, values)
+            if found is None:
+                found = self.read(_GET, values)
             if not found:
                 return None
             record = _decoded(found[0][0])
-        self.keep(record)
+        self.keep(key, record, record.footprint)
         return record
 
-    def keep(self, record: Any) -> None:
-        """Keep a record decoded. The ones that were not asked for lately go."""
+    def keep(self, key: tuple[type[Any], str], record: Any, size: int) -> None:
+        """Keep the last version of a record decoded. Those that were not asked for lately go."""
         if self._newer_bytes > _CACHE_BYTES:
             self._older, self._newer, self._newer_bytes = self._newer, {}, 0
-        self._newer_bytes += record.footprint
-        self._newer[type(record), record.id] = record
+        self._newer_bytes += size
+        self._newer[key] = record
 
     def _cached(self, kind: type[R], hint: Hint) -> R | None:
         key = (kind, hint.id)

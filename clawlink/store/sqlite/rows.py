@@ -38,8 +38,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-def row_of(record: Any) -> Row:
-    """Return the row of a record.
+def row_of(record: Any, partition_key: str) -> Row:
+    """Return the row of a record that lives at ``partition_key``.
 
     A new message is ready at once unless it was stored to wait. Any other pending one is filed by its time.
     """
@@ -59,7 +59,7 @@ def row_of(record: Any) -> Row:
                 later = record.visible_at
         if state is PENDING or state is DEAD:
             held = len(record.body)
-    facts = Facts(record.partition_key, keys, weight, held, address, agent, cost)
+    facts = Facts(partition_key, keys, weight, held, address, agent, cost)
     return Row(facts, record.version, record.ends_at, sort_key, ready_at, later, data)
 
 

@@ -128,7 +128,7 @@ class SqliteStore:
         self.last_alive = meta.get("alive")
         boot, uptime = meta.get("boot"), meta.get("uptime")
         self.last_uptime = None if boot is None or uptime is None else (boot, uptime)
-        self._reading = Reading(self._db, self._kind)
+        self._reading = Reading(self._db, self._kind, self._writer.read)
         self._gathering = Gathering(self._writer.submit)
         self._files = OpenFiles(path)
         self._files.moved()  # learns which they are
@@ -272,9 +272,10 @@ class SqliteStore:
 
     async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
         """Count as ``Store.admission``. ``memory`` is about how many bytes of the disk all records take."""
-        usages = [await self.usage(kind, key) for kind, key in indexes]
-        loads = [self._counts.mailbox(mailbox) for mailbox in mailboxes]
-        return Admission(loads, usages, Usage(*self._counts.held), self._counts.cost)
+        counts = self._counts
+        usages = [counts.index(index) or await self.usage(*index) for index in indexes]
+        loads = [counts.mailbox(mailbox) for mailbox in mailboxes]
+        return Admission(loads, usages, Usage(*counts.held), counts.cost)
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
         shares = self._counts.shares(mailbox)
@@ -376,18 +377,18 @@ class SqliteStore:
                 continue
             record: Any = change.record
             kind = type(record)
+            number = self._kinds.get(kind) or self._kind(kind)
             if record.partition_key != partition_key:
                 raise ValueError(
                     f"{kind.__name__} {record.id!r} lives at {record.partition_key!r}, not at {partition_key!r}"
                 )
             if type(change) is Put:
-                follows = record.version - 1
-                row = row_of(record)
+                row = row_of(record, partition_key)
                 found.append(
-                    Change(kind, self._kind(kind), record.id, follows, row, record, ends_work=change.ends_work)
+                    Change(kind, number, record.id, record.version - 1, row, record, ends_work=change.ends_work)
                 )
             else:
-                found.append(Change(kind, self._kind(kind), record.id, record.version, None, None))
+                found.append(Change(kind, number, record.id, record.version, None, None))
         return found
 
     async def _commit(
@@ -443,20 +444,19 @@ class SqliteStore:
                     job.future.exception()  # whoever asked may have been cancelled
         self._gathering.settled()
 
-    def _follow(self, change: Change, old: Any) -> None:
-        row = change.row
-        self._counts.change(change.kind, old, None if row is None else row.facts)
-        if row is not None:
-            self._reading.keep(change.record)
-        if change.kind is Delivery:
-            self._follow_message(change, old)
-        self._reading.forget(change.kind, change.id, stays=row is not None)
-
-    def _follow_message(self, change: Change, old: Facts | None) -> None:
-        record = change.record
-        pending = record if record is not None and record.state is PENDING else None
-        mailbox = (record if old is None else old).partition_key
-        self._mailboxes.follow(mailbox, change.id, pending, self._counts.held_in(mailbox))
+    def _follow(self, change: Change, old: Facts | None) -> None:
+        kind, id, row, record = change.kind, change.id, change.row, change.record
+        if row is None:
+            facts = None
+            self._reading.forget(kind, id)
+        else:
+            facts = row.facts
+            self._reading.keep((kind, id), record, facts.cost)
+        self._counts.change(kind, old, facts)
+        if kind is Delivery and (known := old or facts) is not None:
+            mailbox = known.partition_key
+            pending = record if facts is not None and record.state is PENDING else None
+            self._mailboxes.follow(mailbox, id, pending, self._counts.held_in(mailbox))
 
 
 async def _decided(commit: Commit) -> None:

@@ -103,7 +103,7 @@ class Table:
                 return _conflict(new)
         for change, old in zip(changes, found, strict=True):
             if not change.absent:
-                done.append(Done(change, None if old is None else old.facts))
+                done.append((change, None if old is None else old.facts))
                 if change is not new:
                     self._name_kind(change, new_kinds)
                     self._write(change, old)

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic, perf_counter
+from typing import Any
 
 from clawlink.store.base import Failed, Full
 from clawlink.store.contents import LostWrites
@@ -120,6 +121,21 @@ class Writer:
                 self._start(work)
             finally:
                 self._queue.put(work)
+
+    def read(self, sql: str, values: Sequence[Any]) -> list[Any] | None:
+        """Return the rows of a query, on the event loop; None if the connection is in use, or cannot read.
+
+        Between two transactions it sees what all others see. It has the pages that it wrote in its cache, and a
+        connection that reads alone forgets its own at each commit.
+        """
+        if self.broken is not None or not self._take():
+            return None
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error:
+            return None
+        finally:
+            self._release()
 
     def finish(self) -> None:
         """Do all submitted jobs, and end the thread."""
