@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import os
 import sqlite3
 import sys
@@ -218,6 +219,22 @@ async def test_counts_are_true_while_commits_are_on_their_way(tmp_path: Path) ->
     assert await store.usage(Task, by_owner("mia")) == Usage(80, 240)
     assert (await store.usage_from(Task, by_owner("mia"), None, "otto"))[1] == Usage(80, 240)
     await store.close()
+
+
+async def test_the_bytes_that_are_counted_are_those_of_the_file(tmp_path: Path) -> None:
+    """SQLite leaves room on each page, and most of all with rows that are a little longer than half of it."""
+    for size in (0, 500, 1_700, 2_500, 4_500, 6_000, 20_000):
+        path = tmp_path / f"{size}.db"
+        store = await opened(path)
+        empty = (await store.admission()).memory
+        for start in range(0, 640, 32):
+            ids = [hashlib.sha256(str(n).encode()).hexdigest()[:24] for n in range(start, start + 32)]
+            tasks = [task(id, f"mailbox {n}", body=os.urandom(size)) for n, id in enumerate(ids)]
+            results = await store.commit_many([Batch(t.partition_key, (Put(t),)) for t in tasks])
+            assert not any(results)
+        counted = (await store.admission()).memory - empty
+        await store.close()
+        assert 0.6 < path.stat().st_size / counted < 1.1, size
 
 
 async def test_large_messages_that_memory_does_not_keep_are_due_all_the_same(tmp_path: Path) -> None:

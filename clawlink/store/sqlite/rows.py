@@ -9,9 +9,14 @@ import msgspec
 from clawlink.domain.delivery import DEAD, PENDING, Delivery
 from clawlink.store import records
 
-# The bytes that a row takes beside its record, and an entry of an index beside its key, measured on large folders.
-_ROW_BYTES = 120
+# The bytes of a row's columns beside its record, of its entries in SQLite's own indexes, and of an entry of an index
+# beside its key, measured on large folders.
+_COLUMN_BYTES = 110
+_INDEXED_BYTES = 110
 ENTRY_BYTES = 40
+# A page of the database, and what SQLite leaves there for rows. A longer row leaves its last bytes there, and as few as
+# this, and has the others on pages of its own.
+_PAGE_BYTES, _FOR_ROWS, _LONGEST, _SHORTEST, _OWN_PAGE = 4096, 4088, 4061, 489, 4092
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
@@ -46,7 +51,9 @@ def row_of(record: Any, partition_key: str) -> Row:
     data = records.encode(record)
     keys: tuple[str, ...] = record.index_keys
     weight = record.weight if keys else 0
-    cost = max(len(data), record.footprint) + _ROW_BYTES + ENTRY_BYTES * len(keys) + len("".join(keys))
+    named = len("".join(keys))
+    cost = max(record.footprint, _on_pages(len(data) + _COLUMN_BYTES + named))
+    cost += _INDEXED_BYTES + ENTRY_BYTES * len(keys) + named
     address, agent = getattr(record, "origin", (None, None))
     sort_key = ready_at = later = held = None
     if type(record) is Delivery:
@@ -61,6 +68,18 @@ def row_of(record: Any, partition_key: str) -> Row:
             held = len(record.body)
     facts = Facts(partition_key, keys, weight, held, address, agent, cost)
     return Row(facts, record.version, record.ends_at, sort_key, ready_at, later, data)
+
+
+def _on_pages(size: int) -> int:
+    """Return the bytes that a row takes of the file: its share of a page with as many of its size as fit there."""
+    own = 0
+    if size > _LONGEST:
+        left = _SHORTEST + (size - _SHORTEST) % _OWN_PAGE
+        if left > _LONGEST:
+            left = _SHORTEST
+        own = -(-(size - left) // _OWN_PAGE) * _PAGE_BYTES
+        size = left + 4
+    return own + _PAGE_BYTES // (_FOR_ROWS // (size + 8) or 1)
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
