@@ -259,6 +259,7 @@ async def test_max_readers(serve: Serve, clock: Clock) -> None:
     await relay.register("c", agent_id="c")
     body = (await put(relay, "k", ClawLink_Readers="b,c")).json
     assert (body["code"], body["field"], body["limit"], body["actual"]) == ("bad_request", "ClawLink-Readers", 1, 2)
+    assert (await put(relay, "one", ClawLink_Readers="b")).json["readers"] == ["b"]
     told = (await put(relay, "k", ClawLink_Readers="")).json
     named = {name: told[name] for name in ("file_key", "version", "size", "sha256")} | {"name": "k"}
     await ok(relay.post("/send", {**message(), "attachments": [named]}))
