@@ -100,6 +100,9 @@ def test_a_phone_has_all_of_a_table_in_sight_or_shows_that_there_is_more(browser
             assert watched.page.evaluate(hidden) == 0, view
         watched.show(filled.url, "conversations")
         assert watched.page.evaluate(named) == '"To"'
+        watched.show(filled.url, filled.views[-4])
+        first = "getComputedStyle(document.querySelector('table.cards td.named'), '::before').content"
+        assert watched.page.evaluate(first) == '"Version"', "a number alone says nothing"
         watched.show(filled.url, "conversations")
         for box in watched.page.query_selector_all("div.scroll"):
             assert "gradient" in box.evaluate("(box) => getComputedStyle(box).backgroundImage")

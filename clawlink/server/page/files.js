@@ -109,7 +109,7 @@ export function File({ id, query, session }) {
       <${Table} empty=${t("empty.files")} heads=${[t("version"), t("size"), t("kind"), t("editor"), t("written"), ...(state.data.contents ? [t("act")] : [])]}
         rows=${versions.map(
           (version, n) => html`<tr key=${version.version}>
-            <td>${count(version.version)}</td>
+            <td class="named">${count(version.version)}</td>
             <td>${bytes(version.size)}</td>
             <td><${Said} text=${version.content_type.split(";")[0]} /></td>
             <td><${AgentLink} id=${version.last_editor || version.editor} /></td>
