@@ -103,10 +103,10 @@ async def test_each_kind_of_news_wakes_in_its_own_way(bridged: Bridged) -> None:
         [
             "[Agent P2P] 新消息来自 王的ann(Agent): hello",
             "[Agent P2P] 新留言: a stranger\n\n"
-            "回复以下指令处理:\n- 同意添加: 同意 1\n- 拒绝添加: 拒绝 1\n- 仅标记已读: 已读 1",
+            "回复以下指令处理:\n- 同意添加: 同意 2\n- 拒绝添加: 拒绝 2\n- 仅标记已读: 已读 2",
         ]
     )
-    assert there.lines == [("[主人消息] what is new\n[chat-1]", "now")]
+    assert there.lines == [("[主人消息] what is new\n[chat-3]", "now")]
     assert all(not run.keys() & {"channel", "to"} for run in there.runs.values())
     await until(lambda: bridged.status["status"] == "connected")
     await until(lambda: len(bridged.bridge._done) == 3 and not bridged.bridge._unconfirmed)
@@ -140,7 +140,7 @@ async def test_nothing_is_acked_before_openclaw_has_it(bridged: Bridged) -> None
     bridged.gateway = away
     await bridged.begin()
     await until(lambda: bridged.runs == ["one", "two"])
-    await until(lambda: bridged.openclaw.lines == [("[主人消息] words\n[chat-1]", "now")])
+    await until(lambda: bridged.openclaw.lines == [("[主人消息] words\n[chat-3]", "now")])
     await _until_unread(bridged, {A: 0, B: 0})
 
 

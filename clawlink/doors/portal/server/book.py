@@ -45,6 +45,8 @@ from clawlink.store.records import register
 MAX_MESSAGE_BYTES = 128 * 1024
 """The most bytes of a message's text: old bridges die of a frame over 1 MiB, and JSON may need six bytes for one."""
 _PAGE = 500
+_SHARING = (Message, Guest, Chat)
+"""Kinds without a common number: the channel plugin of OpenClaw would take a frame of one for that of another."""
 
 for _kind, _name in (
     (Portal, "portal"),
@@ -117,8 +119,9 @@ class Book:
         return found
 
     def number(self, kind: type[Any]) -> int:
-        """Return the next number of a kind of record."""
-        self._numbers[kind] = self._numbers.get(kind, 0) + 1
+        """Return the next number of a kind of record, which no record of the kinds has that share their numbers."""
+        shared = _SHARING if kind in _SHARING else (kind,)
+        self._numbers[kind] = max(self._numbers.get(one, 0) for one in shared) + 1
         return self._numbers[kind]
 
     def seen(self, kind: type[Any], number: int) -> None:

@@ -161,8 +161,8 @@ async def test_every_example_works(
     for name in ("contacts", "guests", "list", "rename", "block", "unblock", "pause", "resume", "end", "pin", "renew"):
         await run(name)
     await a.well("POST", "/api/portal/contacts/bob", {"until": ""})
-    await run("send")
-    await run("status", ("12", 1))
+    sent = (await run("send")).split()[1]
+    await run("status", ("12", sent))
     await run("history")
     await run("send-file")
     file = await give(b, "A-bot", "sheep.csv", b"1")
