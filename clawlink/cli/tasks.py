@@ -64,8 +64,10 @@ def holder_elsewhere(task: TaskView) -> str | None:
 
     if task.owner is None or task.owner.through is UNSET or task.acked_at is None or task.finished_at is not None:
         return None
+    portal = cell(task.owner.through)
     return (
-        f"its owner's agent has it; with the owner key: clawlink {cell(task.owner.through)} tasks {cell(task.task_id)}"
+        f"the agent of the owner of {quoted(task.owner.name, _NAME_WIDTH)} has it, and no {portal} tells its name; "
+        f"with the owner key: clawlink {portal} tasks {cell(task.task_id)}"
     )
 
 

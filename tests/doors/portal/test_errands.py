@@ -254,8 +254,10 @@ async def test_a_contact_is_shown_by_its_name_and_not_as_online(
             lines = (await told(*words)).splitlines()
             return next((line.strip() for line in lines if line.strip().startswith("there:")), None)
 
-        told_there = f"its owner's agent has it; with the owner key: clawlink portal tasks {crossed}"
-        assert (await eventually(holder)).endswith(told_there), words
+        told_there = f"no portal tells its name; with the owner key: clawlink portal tasks {crossed}"
+        line = await eventually(holder)
+        assert 'the agent of the owner of "B-bot@portal" has it, and' in line, words
+        assert line.endswith(told_there), words
     await told("task", "cancel", crossed)
     assert "has it" not in await told("task", "show", crossed)
     task = await delegate(a, "B-bot@portal", "count the goats")

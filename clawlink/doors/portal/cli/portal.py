@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SENT_SECONDS = 10.0
 _LAST = 50
 _MOST_DIGITS = 15
+_MIN_KEY_LENGTH = len("ap2p_") + 4
 
 
 _OFFERED = {"portal_url": "--url URL", "key": "--shared-key KEY"}
@@ -89,6 +90,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     words = ACTIONS[args.action]
     if not words.least <= len(args.words) <= words.most:
         raise UsageError(f"give it as: clawlink portal {args.action} {words.usage}".rstrip())
+    if args.words and not args.words[0].strip() and args.action not in ("say", "reply", "password"):
+        raise UsageError(f"a word is empty; give it as: clawlink portal {args.action} {words.usage}")
     text = _TEXTS.get(args.action)
     if text is not None and len(args.words) > text:
         args.words[text] = ctx.read(args.words[text])
@@ -310,8 +313,22 @@ def _make_key(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 
 def _revoke_key(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    done = portal.ask("POST", "/api/key/revoke", None, api_key=args.words[0])
+    named = _key_named(portal, args.words[0])
+    done = portal.ask("POST", "/api/key/revoke", None, api_key=named)
     return _done(ctx, done, "The agent key is revoked.")
+
+
+def _key_named(portal: Portal, given: str) -> str:
+    """Return the listed form of the key with this beginning, or the given text if none has it. Raises UsageError."""
+    from clawlink.cli.exits import UsageError
+
+    if len(given) < _MIN_KEY_LENGTH:
+        return given
+    shown = {str(key["key_id"]) for key in portal.ask("GET", "/api/key/list")["api_keys"]}
+    found = sorted(one for one in shown if one.startswith(given))
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} agent keys begin with {given!r}: {_shown(', '.join(found))}; give more of one")
+    return found[0] if found else given
 
 
 def _install(args: Namespace, ctx: Context) -> Exit:

@@ -126,6 +126,6 @@ class OwnerRoutes:
 
     async def key_revoke(self, ask: Ask) -> Any:
         if not await self._keys.revoke(ask.query("api_key")):
-            raise NotFound("no agent key is this one; GET /api/key/list shows them", field="api_key")
+            raise NotFound("no agent key is this one; 'clawlink portal keys' lists them", field="api_key")
         await self._keys_ended()
         return {"status": "revoked"}

@@ -94,7 +94,12 @@ async def test_two_owners_meet_and_write(portals: Portals, bridges: Bridges, cla
     assert "ann" in await well(agent, "contacts")
     code, _, err = await clawlink(agent, "remove", "1")
     assert (code, "for the owner" in err) == (4, True), err
-    await well(b, "revoke-key", made)
+    other = json.loads(await well(b, "make-key", "other", "--json"))["api_key"]
+    code, _, err = await clawlink(b, "revoke-key", "ap2p_")
+    assert (code, "'clawlink portal keys' lists them" in err) == (5, True), "too short to name one"
+    await well(b, "revoke-key", made[:14])
+    assert "bot" not in await well(b, "keys")
+    await well(b, "revoke-key", other)
     assert "is blocked" in await well(b, "block", "ann")
     assert "blocked" in await well(b, "contacts")
     assert "is unblocked" in await well(b, "unblock", a.url)
@@ -102,6 +107,7 @@ async def test_two_owners_meet_and_write(portals: Portals, bridges: Bridges, cla
     await well(a, "remove", "1")
     for words, code, said in (
         (["send", "nobody", "x"], 5, "clawlink portal contacts"),
+        (["get-file", ""], 2, "a word is empty"),
         (["approve", "99"], 5, "no guest message 99; 'clawlink portal guests' lists them"),
         (["approve", "x"], 2, "a number is needed"),
         (["approve", "9" * 5000], 2, "a number is needed"),
