@@ -119,8 +119,11 @@ async def test_a_slot_that_moves_to_another_master_is_followed() -> None:
         wire = Wire(b.url, "m")  # not the master of the slot, and it tells of it
         await wire.open()
         assert wire.primary.place == ("127.0.0.1", a.port)
+        slot, of_a, of_b = key_slot(b"m"), a.ask("CLUSTER", "MYID"), b.ask("CLUSTER", "MYID")
+        b.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", of_a)  # by that its word counts for more than that of the other
+        a.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", of_b)
         for server in (b, a):
-            server.ask("CLUSTER", "SETSLOT", key_slot(b"m"), "NODE", b.ask("CLUSTER", "MYID"))
+            server.ask("CLUSTER", "SETSLOT", slot, "NODE", of_b)
         store = ValkeyStore(wire, "m")
         with pytest.raises(Failed):
             await put(store, delivery("d"))
