@@ -1,9 +1,12 @@
-"""Uploads: the instants at which one gives its room to others, and at which it ends."""
+"""Files and uploads: the instants at which they end, or give their room to others."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
+from clawlink.domain.file import SharedFile
 from clawlink.domain.file_write import Write
 from clawlink.errors import StorageFull, UnknownUpload
 from clawlink.relay.files.quota import SILENT_UPLOAD_SECONDS
@@ -39,3 +42,18 @@ async def test_an_upload_ends_at_the_instant_that_its_time_to_live_is_over() -> 
     scene.now += 1
     with pytest.raises(UnknownUpload):
         scene.relay.uploads.get(upload.id)
+
+
+async def test_the_janitor_ends_a_file_at_the_instant_that_its_time_to_live_is_over() -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    scene = Scene()
+    await scene.register("ann")
+    ask = Write(key="k", content_type="text/plain", ttl=60)
+    await scene.relay.files.put(await scene.agent("ann"), ask, parts(), 1)
+    for seconds, over in ((59.5, False), (0.5, True)):
+        await scene.let_pass(seconds)
+        file = await scene.store.get(SharedFile, "k")
+        assert file is not None
+        assert file.deleted is over, seconds
