@@ -144,7 +144,7 @@ class Overviews:
     async def _deepest(self, kind: type[T], key: str) -> tuple[Sequence[tuple[T, int, int]], int]:
         """Return the agents or pools whose mailboxes hold most messages, with their messages and bytes.
 
-        Count the mailboxes with messages whose agents are stale, too.
+        Count the mailboxes with messages whose agents are stale, too. What waits for the operator is counted elsewhere.
         """
         silent = self._core.clock() - self._core.limits.stale_after
         unread = 0
@@ -158,7 +158,7 @@ class Overviews:
             for one, usage in zip(page.records, read.mailboxes, strict=True):
                 place += 1
                 if usage.count:
-                    unread += isinstance(one, Agent) and one.last_heartbeat <= silent
+                    unread += isinstance(one, Agent) and one.id != OPERATOR and one.last_heartbeat <= silent
                     entry = (usage.count, usage.bytes, -place, one)
                     if len(found) < _SHOWN:
                         heapq.heappush(found, entry)

@@ -11,6 +11,7 @@ from clawlink.domain.limits import Limits
 from clawlink.errors import BadRequest, UnknownTask
 from clawlink.protocol import admin, file_requests, requests
 from clawlink.protocol import admin_views as views
+from clawlink.protocol.operating import OperatorMessage
 from clawlink.relay.relay import Relay
 from clawlink.relay.telemetry import talks
 from clawlink.store.signals import LocalSignals
@@ -302,3 +303,8 @@ async def test_the_overview_names_agents_that_could_not_be_woken_and_mail_that_i
     await scene.read("w")
     needs = (await scene.relay.overviews.make()).needs_you
     assert (needs.unwoken_agents, needs.unread_mailboxes) == (0, 1)
+    await scene.relay.operator.send(OperatorMessage(to_agent="w", content="hello"))
+    await scene.send("req", "operator")
+    scene.now += 3600
+    needs = (await scene.relay.overviews.make()).needs_you
+    assert (needs.inbox, needs.unread_mailboxes) == (1, 2)  # those of w and v
