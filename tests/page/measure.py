@@ -36,8 +36,8 @@ _TIMES = """new Promise((done) => {
     const [page] = performance.getEntriesByType("navigation");
     const files = performance.getEntriesByType("resource");
     const since = (at) => Math.round(at - page.responseStart);
-    const [first] = performance.getEntriesByName("first-contentful-paint");
     new PerformanceObserver((list) => {
+        const [first] = performance.getEntriesByName("first-contentful-paint");
         const largest = list.getEntries().pop();
         done({
             drawn: since(Math.max(first.startTime, largest.startTime)),
