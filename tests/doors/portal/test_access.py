@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from typing import Any
 
 import aiohttp
@@ -243,6 +245,31 @@ async def test_logins_are_throttled_and_a_new_password_ends_all_sessions(portals
     assert set(statuses) == {401, 429}
     status, answer = await portal.ask("POST", "/api/admin/login", {"password": "another"}, key="")
     assert (status, "try again" in answer["detail"]) == (429, True), "no guess goes on meanwhile"
+
+
+async def test_a_wrong_password_takes_the_work_of_a_right_one(
+    portals: Portals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal = await portals()
+    costs: list[int] = []
+    compared: list[int] = []
+    scrypt, compare = hashlib.scrypt, hmac.compare_digest
+
+    def hashes(data: bytes, *, salt: bytes, n: int, r: int, p: int, dklen: int) -> bytes:
+        costs.append(n)
+        return scrypt(data, salt=salt, n=n, r=r, p=p, dklen=dklen)
+
+    def compares(left: Any, right: Any) -> bool:
+        compared.append(len(costs))
+        return compare(left, right)
+
+    monkeypatch.setattr(hashlib, "scrypt", hashes)
+    monkeypatch.setattr(hmac, "compare_digest", compares)
+    for guess, status in ((PASSWORD, 200), ("t", 401), (PASSWORD + "x", 401), ("x" * 3000, 401), ("", 401)):
+        costs.clear()
+        compared.clear()
+        assert (await portal.ask("POST", "/api/admin/login", {"password": guess}, key=""))[0] == status, guess[:20]
+        assert (costs, compared) == ([2**14], [1]), "one hash, and one comparison in constant time"
 
 
 async def test_bodies_that_are_wrong_are_answered_in_the_wires_form(portals: Portals) -> None:
