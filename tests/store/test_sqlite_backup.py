@@ -16,6 +16,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import Content, SharedFile
 from clawlink.domain.task import Task
 from clawlink.store.base import Put
+from clawlink.store.sqlite import writer
 from clawlink.store.sqlite.backup import copy_folder
 from clawlink.store.sqlite.check import findings
 from clawlink.store.sqlite.contents import file_name, place_of
@@ -252,6 +253,36 @@ async def test_a_copy_of_several_moments_is_refused_and_one_of_a_stopped_relay_g
         moved = DataFolder(tmp_path / "moved")
         assert len(list(moved.store.all(Delivery))) == 100
         moved.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="on Windows a copy keeps the time of its file")
+async def test_a_copy_that_is_put_back_over_the_old_file_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay was here two minutes ago by what the copy says, and the file changed just now."""
+    monkeypatch.setattr(writer, "time", lambda: time.time() - 120)
+    moments: list[bytes] = []
+    for number in (0, 1):
+        data = DataFolder(tmp_path / "data", sync="normal")
+        data.store.keep_time(time.time)
+        changed = [delivery(f"d{n}", f"m{n % 7}", body=b"x" * 500) for n in range(100)]
+        await put(data.store, *(changed if number == 0 else [newer(d, visible_at=NOW + 1) for d in changed[::3]]))
+        data.close()
+        moments.append((data.path / NAME).read_bytes())
+    before, after = moments
+    database, refused = tmp_path / "data" / NAME, 0
+    for page in range(4096, len(before), 4096):
+        mixed = after[:page] + before[page : page + 4096] + after[page + 4096 :]
+        database.write_bytes(mixed)
+        if looked_at(database, "quick_check") == "ok" != looked_at(database, "integrity_check"):
+            with pytest.raises(DataFolderError, match="is damaged"):
+                DataFolder(database.parent)
+            refused += 1
+    assert refused, "no mixture has a damage that a quick look misses"
+    database.write_bytes(after)
+    data = DataFolder(database.parent)
+    assert len(list(data.store.all(Delivery))) == 100
+    data.close()
 
 
 async def test_damage_is_found_and_named(tmp_path: Path) -> None:

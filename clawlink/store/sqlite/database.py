@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from clawlink.errors import ClawLinkError
 from clawlink.store import records
@@ -20,6 +21,10 @@ APPLICATION_ID = 0x436C6177
 SOUND_VERSION = (3, 51, 3)
 # The first release with iif().
 OLDEST_VERSION = (3, 32, 0)
+NOTED = "noted"
+"""The name of the fact that tells when a relay was here last, by the clock of the machine."""
+# A relay notes that at least every five seconds. A file that changed this much later was changed by another program.
+_STRANGE_SECONDS = 60.0
 _CACHE_KIB = 16 * 1024
 _STATEMENTS = 256
 
@@ -157,8 +162,8 @@ def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         else:
             require_ours(db, path)
-        place, known = _place(path), _known_place(db)
-        if not new and known != place:
+        place, known = _place(path), _fact(db, "place")
+        if not new and (known != place or _was_changed_since(db, path)):
             require_whole(db, path)
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
@@ -216,12 +221,20 @@ def _place(path: Path) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
-def _known_place(db: sqlite3.Connection) -> str | None:
-    """Return the place of the database at its last start, if it has one."""
+def _fact(db: sqlite3.Connection, name: str) -> Any:
+    """Return a fact about the database; None if it is not known."""
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
         return None
-    found = db.execute("SELECT value FROM meta WHERE name = 'place'").fetchone()
-    return None if found is None else str(found[0])
+    found = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    return None if found is None else found[0]
+
+
+def _was_changed_since(db: sqlite3.Connection, path: Path) -> bool:
+    """Return True if the file was changed after a relay was here last, as by a copy that was put back over it."""
+    noted = _fact(db, NOTED)
+    status = path.stat()
+    changed = status.st_mtime if os.name == "nt" else status.st_ctime  # no program sets the latter
+    return noted is not None and changed > noted + _STRANGE_SECONDS
 
 
 def _note_place(db: sqlite3.Connection, place: str) -> None:

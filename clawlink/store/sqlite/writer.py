@@ -19,11 +19,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, time
 from typing import Any
 
 from clawlink.store.base import Failed, Full
 from clawlink.store.contents import LostWrites
+from clawlink.store.sqlite.database import NOTED
 from clawlink.store.sqlite.jobs import Change, Commit, Job, Question, Work
 from clawlink.store.sqlite.room import Room, is_io_error, note_code
 from clawlink.store.sqlite.table import Table
@@ -369,7 +370,7 @@ class Writer:
 
     def _note_time(self, now: float) -> None:
         boot, seconds = self.uptime() or (None, None)
-        facts = (("alive", now), ("boot", boot), ("uptime", seconds))
+        facts = (("alive", now), ("boot", boot), ("uptime", seconds), (NOTED, time()))
         self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
         self._marked_at = now
 
