@@ -15,6 +15,7 @@ SLEEPS = {
     "bench/wake.py": "a session is idle before it is woken, and that takes a moment",
     "doors/a2a/agent.py": "the conformance kit asks an agent that answers after a while",
     "virtual_time.py": "time is virtual there",
+    "server/test_handover.py": "a relay stands still",
     "doors/portal/test_random_kills.py": "portals are killed at random moments",
     "doors/portal/test_random_takeovers.py": "relays are killed and stopped at random moments",
     "cli/test_file_transfers.py": "a process that blocks is known by the processor time that it does not take",

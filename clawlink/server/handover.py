@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from clawlink.server.flow import on_its_way
+from clawlink.server.flow import has_gone, on_its_way
 
 if sys.platform != "win32":
     import fcntl
@@ -113,10 +113,11 @@ class Handovers:
     def end(self) -> bool:
         """Note that the peer has closed its side. Return True if the other side must stay open for now."""
         self._ended = True
+        left = on_its_way(self._transport, self._socket)  # first: a reset throws these bytes away
         if _failed(self._socket):  # a reset came behind the end
             self._conclude(read=False)
             return False
-        if not (self._writing or on_its_way(self._transport, self._socket)):
+        if not (self._writing or left):
             self._conclude(read=True)
             return False
         # The peer either reads on, and acknowledges the rest, or is gone, and its system resets the connection.
@@ -140,7 +141,10 @@ class Handovers:
 
     def settle(self) -> None:
         """Decide by the facts so far, because the relay closes the connection."""
-        if not (self._writing or on_its_way(self._transport, self._socket)):
+        left = on_its_way(self._transport, self._socket)
+        if _failed(self._socket):
+            self._conclude(read=False)
+        elif not (self._writing or left or has_gone(self._transport)):
             self._conclude(read=True)
 
     async def known(self) -> None:
@@ -175,10 +179,11 @@ class Handovers:
         now = self._loop.time()
         if left < self._left:
             self._left, self._moved_at = left, now
-        failed = self._ended and _failed(self._socket)
+        # After a standstill of the relay this timer comes before the loop tells of a reset, which it may know already.
+        failed = _failed(self._socket)
         quiet = self._ended or now - self._written_at >= (self._quiet or QUIET_SECONDS)
         stuck = not self._writing and left and now - self._moved_at >= STUCK_SECONDS
-        if quiet and not (left or failed or self._writing):
+        if quiet and not (left or failed or self._writing or has_gone(self._transport)):
             self._conclude(read=True)
         elif failed or stuck:
             _reset_on_close(self._socket)

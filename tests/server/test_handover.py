@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import socket
 import ssl
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from clawlink.server import flow, handover
 from tests.conftest import Running
 from tests.server.asks import nothing_due, ok, poll, send, status_of
 from tests.system.conftest import Dial
-from tests.system.raw import Clock, Connection, request
+from tests.system.raw import Clock, Connection, address, request
 from tests.virtual_time import pass_time
 from tests.waiting import eventually
 
@@ -153,6 +155,23 @@ async def test_a_kept_connection_that_stays_quiet_has_read_it(
     monkeypatch.setattr(handover, "QUIET_SECONDS", 0.05)
     await _becomes(pair, id, "acked")
     assert (await connection.ask(request("GET", "/healthz"))).status == 200
+
+
+async def test_a_reset_during_a_standstill_of_the_relay_is_no_quiet(
+    pair: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of quiet is over before the relay hears of the reset."""
+    for kept in (True, False):
+        monkeypatch.setattr(handover, "QUIET_SECONDS", _NEVER)
+        id = await send(pair, "a", "b")
+        reader = socket.create_connection(address(pair.url))
+        reader.sendall(_POLL if kept else _POLL.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        await _becomes(pair, id, "delivered")
+        await asyncio.get_running_loop().run_in_executor(None, select.select, [reader], [], [])
+        monkeypatch.setattr(handover, "QUIET_SECONDS", 0.05)
+        reader.close()  # with the reply unread, as the system does for a process that is killed
+        time.sleep(0.2)  # noqa: ASYNC251 - the loop stands still
+        await _given_again(pair, id)
 
 
 async def test_a_slow_reader_keeps_what_it_reads(pair: Running, dial: Dial, clock: Clock) -> None:
