@@ -17,6 +17,7 @@ from aiohttp import hdrs
 from msgspec import Struct
 
 from clawlink.errors import ClawLinkError, NotAllowed, UnknownRoute
+from clawlink.in_time import in_time
 from clawlink.protocol import paths
 from clawlink.protocol.admin import (
     LinkMade,
@@ -215,7 +216,7 @@ class PageRoutes:
             if request.right == "local":  # of a browser that does not tell where a request comes from
                 request.right = "page"
             try:
-                overview = await asyncio.wait_for(relay.overviews.overview(OverviewQuery()), _PATIENCE_SECONDS)
+                overview = await in_time(relay.overviews.overview(OverviewQuery()), _PATIENCE_SECONDS)
             except (asyncio.TimeoutError, ClawLinkError, Failed):
                 pass  # the page asks for it, and shows what is wrong
             else:

@@ -25,6 +25,7 @@ from clawlink.errors import (
     UnknownAgent,
     UnsupportedMediaType,
 )
+from clawlink.in_time import in_time
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.proof import place
@@ -174,7 +175,7 @@ async def _read_slowly(request: Request) -> bytes:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
     try:
-        return await asyncio.wait_for(request.read(), BODY_SECONDS)
+        return await in_time(request.read(), BODY_SECONDS)
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(limit, limit + 1) from None
     except asyncio.TimeoutError:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from clawlink.config import SECRET, TOKEN, ServerConfig
 from clawlink.doors.registry import doors, settings_of
 from clawlink.errors import ClawLinkError
+from clawlink.in_time import in_time
 from clawlink.relay.timestamps import steady_clock
 from clawlink.server.app import App
 from clawlink.server.keys import noted, with_secrets
@@ -281,7 +282,7 @@ async def _told_to_stop(stop: asyncio.Event, store: Store) -> str | None:
             _log.critical("nothing can be written to the store", extra={"reason": broken})
             return broken
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
+            await in_time(stop.wait(), _LOOK_SECONDS)
     return None
 
 

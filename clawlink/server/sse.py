@@ -17,6 +17,7 @@ from aiohttp import hdrs, web
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
 from clawlink.errors import NotAllowed, UnknownAgent
+from clawlink.in_time import in_time
 from clawlink.protocol import mailbox_paths
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.replies import TicketMade
@@ -125,7 +126,7 @@ class EventStreams:
         try:
             if not (consumer.idle or self._stopped):
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(consumer.closed.wait(), BACK_SECONDS)
+                    await in_time(consumer.closed.wait(), BACK_SECONDS)
         finally:
             streams = self._consumers[consumer.agent_id]
             streams.remove(consumer)
@@ -226,7 +227,7 @@ class _Stream:
 
     async def _write(self, data: bytes) -> None:
         try:
-            await asyncio.wait_for(self._response.write(data), _STUCK_SECONDS)
+            await in_time(self._response.write(data), _STUCK_SECONDS)
         except asyncio.TimeoutError:
             if self._request.transport is not None:
                 self._request.transport.abort()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from clawlink.errors import BadRequest
+from clawlink.in_time import in_time
 from clawlink.relay.time_slices import Turns
 from clawlink.server.request import Request
 from clawlink.server.ws_writer import Sender, Turn
@@ -204,7 +205,7 @@ class _Response(web.WebSocketResponse):
         await super().close(code=code, message=message, drain=drain)
         if self._lingers and self._closing and not self._unreadable:
             with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._closed_by_peer(), LINGER_SECONDS)
+                await in_time(self._closed_by_peer(), LINGER_SECONDS)
             self._lingers = False
             self._close_transport()
         return True

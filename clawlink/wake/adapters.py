@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from clawlink.client.hooks.rules import HOSTS
 from clawlink.client.hooks.sessions import Session
 from clawlink.domain.terminal import cell
+from clawlink.in_time import in_time
 from clawlink.wake import openclaw
 from clawlink.wake.openclaw import COUNTED, KEPT, OpenClaw
 from clawlink.wake.rules import FAILED, QUEUED, STARTED
@@ -246,7 +247,7 @@ async def _ended(process: asyncio.subprocess.Process, seconds: float) -> tuple[i
     """Return the exit code, None if it runs on, with the beginning of what it said."""
     said = bytearray()
     try:
-        return await asyncio.wait_for(_drained(process, said), seconds), bytes(said)
+        return await in_time(_drained(process, said), seconds), bytes(said)
     except asyncio.TimeoutError:
         return None, bytes(said)
 
@@ -263,7 +264,7 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(_drained(process), _KILL_SECONDS)
+        await in_time(_drained(process), _KILL_SECONDS)
 
 
 def _why(code: int, said: bytes) -> str:

@@ -43,6 +43,26 @@ async def echo(tmp_path: Path) -> AsyncIterator[Echo]:
         port.find(str(tmp_path))
 
 
+async def test_a_port_that_closes_as_a_question_comes_ends_its_conversation(tmp_path: Path) -> None:
+    """The cancellation is lost at no turn of the event loop."""
+    for turns in range(12):
+        local = LocalPort(tmp_path, _wait_for_ever)
+        await local.open()
+        there = port.find(str(tmp_path))
+        _, writer = await asyncio.open_connection("127.0.0.1", there.number)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        writer.write(port.signed(there.secret, "", {"ask": "x", "nonce": "n"}))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await asyncio.wait_for(local.close(), 30)
+        writer.close()
+
+
+async def _wait_for_ever(asker: Asker, question: dict[str, Any]) -> None:
+    await asyncio.Event().wait()
+
+
 async def test_questions_of_this_account_are_answered(echo: Echo, tmp_path: Path) -> None:
     home = str(tmp_path)
     assert await asyncio.to_thread(port.ask, home, {"ask": "x"}, 5.0) == {"echo": "x"}

@@ -17,6 +17,7 @@ from clawlink.doors.a2a.rules.states import FINAL, INTERRUPTED, Json, UrlOf
 from clawlink.doors.a2a.rules.updates import Told
 from clawlink.doors.a2a.server.calls import Calls
 from clawlink.doors.a2a.wire.failures import A2AError
+from clawlink.in_time import in_time
 from clawlink.protocol.replies import TaskView
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Request
@@ -118,7 +119,7 @@ def _frame(event: Any) -> bytes:
 
 async def _write(request: Request, response: web.StreamResponse, data: bytes) -> None:
     try:
-        await asyncio.wait_for(response.write(data), _STUCK_SECONDS)
+        await in_time(response.write(data), _STUCK_SECONDS)
     except asyncio.TimeoutError:
         if request.transport is not None:
             request.transport.abort()

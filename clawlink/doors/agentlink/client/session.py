@@ -18,6 +18,7 @@ from clawlink.doors.agentlink.client.sent import Sent
 from clawlink.doors.agentlink.wire import frames, signing
 from clawlink.doors.agentlink.wire.files import LinkFile
 from clawlink.errors import BY_CODE, ClawLinkError, NotARelay, RelayUnreachable, TooLarge, Unavailable
+from clawlink.in_time import in_time
 
 PATH = "/agentlink"
 CONNECT_SECONDS = 10.0
@@ -64,7 +65,7 @@ class Session:
         session = cls(config, http, None)
         session._relay_url = relay_url
         try:
-            session._socket = await asyncio.wait_for(
+            session._socket = await in_time(
                 http.ws_connect(
                     address(relay_url),
                     heartbeat=_HEARTBEAT_SECONDS,
@@ -100,7 +101,7 @@ class Session:
             nonce=nonce,
             signature=signature,
         )
-        answer = await asyncio.wait_for(self._socket.receive(), CONNECT_SECONDS)
+        answer = await in_time(self._socket.receive(), CONNECT_SECONDS)
         if answer.type is not aiohttp.WSMsgType.TEXT:
             raise RelayUnreachable(f"{self._relay_url} ended the connection before it answered")
         frame = _read(answer.data)

@@ -1,0 +1,34 @@
+"""A limit on the time that something may take."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+if sys.version_info >= (3, 12):
+    in_time = asyncio.wait_for
+else:
+
+    async def in_time(awaited: Awaitable[T], timeout: float) -> T:
+        """Do as ``asyncio.wait_for``, which loses a cancellation before Python 3.12 if the result comes with it."""
+        task = asyncio.ensure_future(awaited)
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may ask for it
+        try:
+            await asyncio.wait([task], timeout=timeout)
+        except asyncio.CancelledError:
+            await _end(task)
+            raise
+        if not task.done():
+            await _end(task)
+            if task.cancelled():
+                raise asyncio.TimeoutError
+        return task.result()
+
+    async def _end(task: asyncio.Future[T]) -> None:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])

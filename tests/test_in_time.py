@@ -1,0 +1,65 @@
+"""A limit of time: a result, a timeout, or a cancellation, and none of them is lost."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from clawlink.in_time import in_time
+
+PACKAGE = Path(__file__).parent.parent / "clawlink"
+
+
+async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
+    for turns in range(4):
+        there = asyncio.Event()
+        task = asyncio.create_task(in_time(there.wait(), 30))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        there.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        finished = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() is not finished, f"{turns} turns after the result"
+
+
+async def test_what_takes_too_long_is_cancelled() -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with pytest.raises(asyncio.TimeoutError):
+        await in_time(work(), 0.001)
+    assert ended.is_set()
+
+
+async def test_what_ends_in_time_ends_as_it_does() -> None:
+    async def give() -> str:
+        await asyncio.sleep(0)
+        return "result"
+
+    async def fail() -> None:
+        raise LookupError
+
+    assert await in_time(give(), 30) == "result"
+    with pytest.raises(LookupError):
+        await in_time(fail(), 30)
+
+
+def test_nothing_in_the_package_uses_the_one_that_loses_cancellations() -> None:
+    used = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "asyncio.wait_for"
+    ]
+    assert used == ["in_time.py"]
