@@ -46,6 +46,13 @@ _GC_THRESHOLD = 50_000
 _OPEN_FILES = (65_536, 24_576, 10_240, 4_096, 1_024)
 
 
+# Python has no kind of its own for this error.
+_NO_THREAD = (
+    "the system gives the relay no thread; raise the limit of its account (ulimit -u, TasksMax, or pids of its "
+    "container), and start it again"
+)
+
+
 class _Refused(Exception):
     """The relay cannot start. The first argument is the exit code, the second a sentence."""
 
@@ -76,6 +83,11 @@ def run(config: ServerConfig) -> int:
     except OSError as error:
         where = f"{config.host} port {config.port}"
         print(f"clawlink: cannot listen on {where}: {error.strerror or error}{_way_on(error)}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if "new thread" not in str(error):
+            raise
+        print(f"clawlink: {_NO_THREAD}", file=sys.stderr)
         return 1
     except ClawLinkError as error:  # of a store, or of a door that cannot open
         print(f"clawlink: {error.message}", file=sys.stderr)

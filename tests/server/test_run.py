@@ -192,6 +192,16 @@ def test_the_token_may_come_from_the_environment(start_relay: Start) -> None:
     assert requests.get(relay.url, timeout=30).status_code == 401
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits of a thread's stack")
+def test_a_system_that_gives_no_thread_is_a_sentence() -> None:
+    start = "threading.stack_size(1 << 47); runpy.run_module('clawlink.server', run_name='__main__')"
+    command = [sys.executable, "-c", f"import runpy, threading; {start}", "--port", "0", "--no-mdns"]
+    done = run(command, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("clawlink: the system gives the relay no thread; raise the limit")
+    assert "Traceback" not in done.stderr
+
+
 @each("host", ["192.0.2.1", "no-such-host.invalid", "::g", "a..b"])
 def test_an_address_that_is_not_ours_ends_it_with_a_sentence(host: str) -> None:
     command = [sys.executable, "-m", "clawlink.server", "--port", "0", "--host", host, "--no-mdns"]
