@@ -151,6 +151,8 @@ class Client(BaseClient):
 
     def _send_once(self, call: Call[T], patience: float) -> T:
         response = self._request(call, patience, patience + call.wait)
+        if broke_off(response):
+            raise self._nobody(EOFError("the answer broke off in its head"), broke_off=True)
         return self._read(call, Reply(response.status_code, response.headers, response.content))
 
     def lines(self, endpoint: Endpoint, *, silence: float) -> Iterator[str]:
@@ -339,6 +341,15 @@ class _Threads:
 def _tell(listener: Callable[[T], object] | None, news: T) -> None:
     if listener is not None:
         listener(news)
+
+
+def broke_off(response: requests.Response) -> bool:
+    """Return True if the connection ended in the head of the reply: http.client takes such a reply for an empty one."""
+    if response.status_code in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED) or response.request.method == "HEAD":
+        return False
+    headers = response.headers
+    tells_its_end = headers.get("Content-Length", "").isdigit() or "chunked" in headers.get("Transfer-Encoding", "")
+    return not tells_its_end and not response.content
 
 
 def _reason(error: Exception) -> object:

@@ -20,6 +20,8 @@ from tests.conftest import Running, Serve
 from tests.server.asks import ack, claim, delegate, metrics, nothing_due, ok, poll, send
 from tests.system.raw import Clock, address
 
+_CUTS = (1, 9, 12, 15, 17, *range(30, 160, 3))
+
 stores = pytest.mark.parametrize("store_kind", ["memory", "faulty"])
 
 
@@ -30,6 +32,7 @@ class Lossy:
         self._to = address(url)
         self.url = ""
         self.swallow = 0
+        self.cut = 0  # the bytes of a swallowed reply that pass
         self.passed = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,6 +50,7 @@ class Lossy:
             self.passed += 1
             if self.swallow:
                 self.swallow -= 1
+                writer.write(reply[: self.cut])
             else:
                 writer.write(reply)
                 await writer.drain()
@@ -224,6 +228,23 @@ async def test_a_poll_whose_reply_is_lost_gives_the_messages_to_a_later_one(
     got = await through(proxy, lambda: client.poll(wait=10, lease=5), lost=0)
     assert [g.attempt for g in got] == [2]
     await ack(relay, "s", got[0].receipt)
+
+
+async def test_a_reply_that_breaks_off_anywhere_is_a_lost_one(relay: Running, proxy: Lossy, client: Client) -> None:
+    """http.client takes what breaks off in its head for an empty reply."""
+    for cut in _CUTS:
+        proxy.cut = cut
+        done = await through(proxy, lambda: client.send("r", "x"))
+        (got,) = await claim(relay, "r")
+        assert got.message["message_id"] == done.message_id, cut
+        await ack(relay, "r", got.receipt)
+
+
+async def test_a_file_that_breaks_off_is_never_taken_for_an_empty_one(proxy: Lossy, client: Client) -> None:
+    await asyncio.to_thread(lambda: client.put_file("k", b"content"))
+    for cut in _CUTS:
+        proxy.cut = cut
+        assert (await through(proxy, lambda: client.get_file("k"))).content == b"content", cut
 
 
 async def test_what_is_not_safe_to_repeat_is_not_repeated(relay: Running, proxy: Lossy, client: Client) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import requests
 
+from clawlink.client.sync import broke_off
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.errors import (
     BY_CODE,
@@ -147,7 +148,10 @@ class Portal:
         with self._send("GET", path, headers=headers, stream=True) as answer:
             if answer.status_code not in (200, 206):
                 self._answer(answer)
-            yield answer
+            try:
+                yield answer
+            except requests.RequestException as error:
+                raise self._silent(error) from None
 
     def upload(self, path: str, part: str, name: str, data: bytes) -> Any:
         """Send a form with one file. Raises the error that the portal tells."""
@@ -174,6 +178,8 @@ class Portal:
                 if not left or not unsent:
                     raise failure from None
             else:
+                if broke_off(answer):
+                    raise self._silent(requests.ConnectionError()) from None
                 elsewhere = _is_elsewhere(answer)
                 if elsewhere:
                     self._urls.rotate(-1)

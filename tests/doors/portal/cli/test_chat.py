@@ -21,7 +21,7 @@ from clawlink.doors.portal.cli import chat
 from clawlink.doors.portal.cli.chat import attach, save
 from clawlink.doors.portal.cli.telling import as_instant, local
 from clawlink.doors.portal.client.portal import Portal
-from clawlink.errors import NotFound, TooLarge
+from clawlink.errors import NotFound, RelayUnreachable, TooLarge
 from tests.cli.test_top import Screen
 from tests.doors.portal.conftest import PASSWORD, Bridges, Own, Portals
 from tests.waiting import until
@@ -225,6 +225,31 @@ async def test_attachments_go_with_a_text_and_are_kept(
     os.truncate(path, 10 * 1024 * 1024 + 1)
     with Portal(portal.url, portal.key) as client, pytest.raises(TooLarge, match="send-file"):
         attach(client, path)
+
+
+async def test_a_reply_that_breaks_off_is_no_answer_and_no_file(tmp_path: Path) -> None:
+    reply = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\ntext"
+
+    async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(cut)
+        writer.close()
+
+    server = await asyncio.start_server(cut_off, "127.0.0.1", 0)
+    url = "http://{}:{}".format(*server.sockets[0].getsockname())
+
+    def read(portal: Portal) -> None:
+        with portal.stream("/file", 0) as answer:
+            assert answer.content == b"text"
+
+    for size in range(len(reply)):
+        cut = reply[:size]
+        with Portal(url, "k") as portal:
+            for ask in (lambda portal: portal.ask("GET", "/x"), read):
+                with pytest.raises(RelayUnreachable, match=r"does not answer: .*; is it running"):
+                    await asyncio.to_thread(ask, portal)
+    server.close()
+    await server.wait_closed()
 
 
 async def test_a_wait_for_a_line_ends_with_it_or_with_the_key(portals: Portals) -> None:
