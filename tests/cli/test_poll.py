@@ -396,6 +396,33 @@ def test_follow_says_when_the_relay_is_away_and_back(
     ]
 
 
+def test_follow_bears_a_proxy_that_answers_for_a_relay_that_was_there(
+    call: Run, me: str, sender: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clawlink.errors import NotARelay
+
+    monkeypatch.setattr("clawlink.cli.message.poll._RETRY_SECONDS", 0.01)
+    real = Client.poll
+    away = iter([False, True, True])
+
+    def poll(self: Client, **options: Any) -> object:
+        if next(away, False):
+            raise NotARelay("the address answered with HTTP 502")
+        return real(self, **options)
+
+    monkeypatch.setattr(Client, "poll", poll)
+    sender.send(me, "x")
+    sender.send(me, "y")
+    monkeypatch.setattr("clawlink.cli.message.poll._MOST", 1)
+    told = call("poll", "--follow", "--max", "2").ok()
+    assert told.err.splitlines() == [
+        "clawlink: the address answered with HTTP 502; trying again until a relay answers",
+        "clawlink: the relay is back",
+    ]
+    away = iter([True])
+    assert "HTTP 502" in call("poll", "--follow", "--max", "1").failed(3).err
+
+
 def test_an_ack_that_comes_too_late_is_told(
     call: Run, me: str, sender: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,9 +74,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
 def _follow(args: Namespace, ctx: Context, client: Client) -> Exit:
     left = args.max
     shown: list[Claimed] = []  # and not acknowledged yet: the next poll does it
+    reached = False
     with _acknowledged_at_the_end(client, shown):
         while left is None or left > 0:
-            claimed = _claim_patiently(ctx, client, args, shown, limit=min(left or _MOST, _MOST))
+            claimed = _claim_patiently(ctx, client, args, shown, limit=min(left or _MOST, _MOST), reached=reached)
+            reached = True
             with _given_back_on_failure(client, claimed):
                 if ctx.json:
                     for one in claimed:
@@ -131,21 +133,29 @@ def _claim(
 
 
 def _claim_patiently(
-    ctx: Context, client: Client, args: Namespace, shown: list[Claimed], *, limit: int
+    ctx: Context, client: Client, args: Namespace, shown: list[Claimed], *, limit: int, reached: bool
 ) -> list[Claimed]:
-    """Claim, for as long as it takes, and through times when the relay is away."""
-    from clawlink.errors import RelayUnreachable, Unavailable
+    """Claim, for as long as it takes, and through times when the relay is away.
+
+    A proxy may answer in the relay's place while it is away, but only after a relay has answered.
+    """
+    from clawlink.errors import NotARelay, RelayUnreachable, Unavailable
 
     away = False
     while True:
         try:
-            claimed = _claim(ctx, client, args, shown, limit=limit, wait=_STEP_SECONDS)
-        except (RelayUnreachable, Unavailable) as error:
+            # The first poll does not wait: it shows that a relay is there.
+            claimed = _claim(ctx, client, args, shown, limit=limit, wait=_STEP_SECONDS if reached else 0.0)
+        except (RelayUnreachable, Unavailable, NotARelay) as error:
+            if isinstance(error, NotARelay) and not reached:
+                raise
             if not away:
-                ctx.warn(f"{error.message}; trying again until it does")
+                does = "a relay answers" if isinstance(error, NotARelay) else "it does"
+                ctx.warn(f"{error.message}; trying again until {does}")
             away = True
             time.sleep(_RETRY_SECONDS)
             continue
+        reached = True
         if away:
             ctx.warn("the relay is back")
             away = False
