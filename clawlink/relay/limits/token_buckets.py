@@ -60,7 +60,7 @@ class Buckets:
         if passed > 0:
             tokens = bucket.tokens + passed * self.rate
             bucket.tokens = tokens if tokens < self.burst else self.burst
-            bucket.at = now
+        bucket.at = now  # also after a clock that went back: else nothing came until it is there again
         return bucket
 
     def _kept(self, key: Hashable, now: float) -> Bucket:

@@ -32,6 +32,16 @@ def test_a_clock_that_goes_back_takes_nothing_out() -> None:
     assert with_tokens(3.0, rate=10, burst=50).left("a", NOW - 60) == 3
 
 
+@each("tokens", [0, 1, 3])
+def test_a_bucket_fills_again_after_a_clock_that_went_back(tokens: int) -> None:
+    buckets = with_tokens(tokens, rate=10, burst=50)
+    earlier = NOW - 3600
+    for _ in range(tokens):
+        buckets.take("a", earlier)
+    assert buckets.filled("a", earlier).tokens == 0
+    assert buckets.filled("a", earlier + 1).tokens == 10
+
+
 @each(("tokens", "wait"), [(1.0, 0.0), (7.0, 0.0), (0.0, 0.1), (0.75, 0.025), (-1.0, 0.2)])
 def test_a_sender_waits_until_there_is_a_token(tokens: float, wait: float) -> None:
     assert with_tokens(tokens, rate=10, burst=50).wait("a", NOW) == pytest.approx(wait)
