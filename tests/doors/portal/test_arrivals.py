@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from clawlink.domain.limits import MIB
 from clawlink.doors.portal.rules.consent import WELL_KNOWN_KEY
-from clawlink.doors.portal.rules.moving import DEFAULT_PASSWORD
+from clawlink.doors.portal.rules.cutting import MAX_PART_BYTES
+from clawlink.doors.portal.rules.moving import DEFAULT_PASSWORD, MAX_TEXT_BYTES
 from clawlink.doors.portal.server import arrivals, mover
+from clawlink.doors.portal.server.old_database import OldDatabase
 from tests.conftest import Start
 from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
 from tests.doors.portal.old_databases import GENERATIONS, K1, K2, K3, MINE, OWN, OWNER_KEY, THEIRS, make
@@ -253,6 +258,72 @@ async def test_a_database_that_is_none_is_refused_with_the_next_step(
     status, refused = await owner.ask("POST", body={"at": "javascript:alert(1)"})
     assert (status, refused["field"]) == (400, "at")
     assert (await owner.ask("POST", body={"agent_keys": ["x"] * 101}))[0] == 422
+
+
+async def test_a_database_computes_nothing(page: tuple[Own, Page], tmp_path: Path) -> None:
+    """Of a computed column or a check, a few bytes could make gigabytes."""
+    _, owner = page
+    for n, columns in enumerate(
+        ("id INTEGER, x AS (zeroblob(9))", "id INTEGER, x TEXT AS ('x') STORED", "id INTEGER CHECK (id > 5)")
+    ):
+        db = sqlite3.connect(tmp_path / f"{n}.db")
+        db.execute("PRAGMA ignore_check_constraints=ON")
+        db.execute("CREATE TABLE contacts (id)")
+        db.execute("CREATE TABLE messages (id)")
+        db.execute(f"CREATE TABLE others ({columns})")
+        db.execute("INSERT INTO others (id) VALUES (1)")
+        db.commit()
+        db.close()
+        await owner.ask("PUT", data=(tmp_path / f"{n}.db").read_bytes())
+        told = await owner.go({"at": OWN}, "looked" if "CHECK" in columns else "failed")
+        assert "CHECK" in columns or "'others' has computed columns" in told["fault"]["detail"], told
+
+
+async def test_a_value_without_a_limit_is_cut_before_it_comes_into_memory(tmp_path: Path) -> None:
+    long = "x\0" + "y" * (64 * MIB)
+    path = make(
+        tmp_path / "portal.db",
+        "0.9",
+        messages=[{"from_portal": "https://b.example", "to_portal": OWN, "content": text} for text in (long, "a\0b")],
+        file_chunks=[{"file_id": "f", "chunk_index": 0, "data": long.encode()}],
+    )
+    with OldDatabase(path) as database:
+        texts = [row["content"] for row in database.rows("messages")]
+        assert (len(texts[1]), texts[2]) == (MAX_TEXT_BYTES + 1, "a\0b")
+        assert [len(data) for data in database.chunks("f")] == [MAX_PART_BYTES + 1]
+
+
+async def test_an_upload_beside_the_deletion_of_the_one_before_is_the_one_that_counts(
+    page: tuple[Own, Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, owner = page
+    data = make(tmp_path / "portal.db", "0.9").read_bytes()
+    deleting, goes_on, rest = threading.Event(), threading.Event(), asyncio.Event()
+    delete = shutil.rmtree
+
+    def slowly(path: Path, **said: Any) -> None:
+        deleting.set()
+        assert goes_on.wait(30)
+        delete(path, **said)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield data[:100]
+        await rest.wait()
+        yield data[100:]
+
+    assert (await owner.ask("PUT", data=data))[0] == 200
+    monkeypatch.setattr(shutil, "rmtree", slowly)
+    dropping = asyncio.create_task(owner.ask("DELETE"))
+    await until(deleting.is_set)
+    coming = asyncio.create_task(owner.ask("PUT", data=pieces()))
+    await eventually(lambda: owner.state("uploading"))
+    goes_on.set()
+    assert (await dropping)[0] == 200
+    assert await owner.state("uploading")
+    assert (await owner.ask("PUT", data=b"another"))[0] == 409
+    rest.set()
+    assert (await coming)[1]["size"] == len(data)
+    assert (await owner.go({"at": OWN}))["report"]["came"]["contacts"] == 1
 
 
 async def test_one_database_comes_at_a_time(

@@ -181,10 +181,7 @@ class Arrivals:
     async def _work(self, folder: Path, choice: Choice, *, bring: bool) -> None:
         try:
             await self._through(folder, choice, bring=bring)
-        except asyncio.CancelledError:
-            self._step = Step.FAILED
-            raise
-        except Exception as failure:
+        except Exception as failure:  # after a cancellation it stays busy, until all is forgotten
             error = refusal(self._home.relay, failure, {"method": "POST", "route": IMPORT}, _log)
             self._step = Step.FAILED
             self._fault = {"detail": error.message, "code": error.code, "field": error.field}
@@ -252,9 +249,10 @@ class Arrivals:
             self._working = None
 
     async def _forget(self, step: Step = Step.NONE) -> None:
-        await self._delete()
+        # The next upload may begin while the files of this one are deleted.
         self._step, self._tour, self._fault = step, None, None
         self._size = self._beside = 0
+        await self._delete()
 
     async def _delete(self) -> None:
         folder, self._folder = self._folder, None

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from clawlink.doors.portal.rules.cutting import MAX_PART_BYTES
+from clawlink.doors.portal.rules.moving import MAX_TEXT_BYTES
 from clawlink.errors import BadRequest
 
 T = TypeVar("T")
@@ -19,6 +21,9 @@ _KNOWN = ("contacts", "messages")
 _WAIT_SECONDS = 5.0
 _BATCH_ROWS = 64
 _BATCH_BYTES = 256 * 1024
+# Values that are longer than these do not come, and their first bytes tell that.
+_MOST_VALUE_BYTES = MAX_TEXT_BYTES + 1
+_MOST_CHUNK_BYTES = MAX_PART_BYTES + 1
 
 
 class OldDatabase:
@@ -44,7 +49,9 @@ class OldDatabase:
         try:
             self._db.text_factory = lambda data: data.decode("utf-8", "replace")
             self._db.execute("PRAGMA trusted_schema=OFF")
+            self._db.execute("PRAGMA ignore_check_constraints=ON")  # else the check below runs what the file says
             self._tables = self._named()
+            self._columns = {table: self._columns_of(name) for table, name in self._tables.items()}
             self._require_whole()
             if not all(name in self._tables for name in _KNOWN):
                 raise BadRequest(
@@ -77,6 +84,16 @@ class OldDatabase:
             for name, sql in found
             if not str(sql or "").lstrip().upper().startswith("CREATE VIRTUAL")
         }
+
+    def _columns_of(self, table: str) -> list[str]:
+        """Return the columns of a table. Raises BadRequest for computed ones, of which a few bytes make gigabytes."""
+        found = self._db.execute(f"PRAGMA table_xinfo({_quoted(table)})").fetchall()
+        if any(hidden for *_, hidden in found):
+            raise BadRequest(
+                f"{self._name} is no database of Agent P2P: its table {table[:64]!r} has computed columns",
+                field="database",
+            )
+        return [str(name) for _, name, *_ in found]
 
     def _require_whole(self) -> None:
         (said,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
@@ -116,7 +133,7 @@ class OldDatabase:
         if table not in self._tables:
             return
         order = "DESC" if newest else "ASC"
-        yield from self._dicts(f"SELECT * FROM {_quoted(self._tables[table])} ORDER BY rowid {order}")  # noqa: S608
+        yield from self._dicts(table, _MOST_VALUE_BYTES, f"ORDER BY rowid {order}")
 
     async def read(self, table: str, *, newest: bool = False) -> AsyncIterator[Row]:
         """Give the rows as ``rows`` does, a few at a time from a thread. Raises BadRequest."""
@@ -146,19 +163,22 @@ class OldDatabase:
         """Give the parts of a file in their order."""
         if "file_chunks" not in self._tables:
             return
-        table = _quoted(self._tables["file_chunks"])
-        for row in self._dicts(
-            f"SELECT * FROM {table} WHERE file_id = ? ORDER BY chunk_index",  # noqa: S608 - quoted
-            file_id,
-        ):
+        for row in self._dicts("file_chunks", _MOST_CHUNK_BYTES, "WHERE file_id = ? ORDER BY chunk_index", file_id):
             data = row.get("data")
             yield data if isinstance(data, bytes) else str(data or "").encode()
 
-    def _dicts(self, query: str, *values: Any) -> Iterator[Row]:
+    def _dicts(self, table: str, most: int, which: str, *values: Any) -> Iterator[Row]:
+        """Give rows. Of a value with more than ``most`` bytes, give the first ones: it is too long in any case."""
+        columns = ", ".join(
+            f"CASE WHEN length(CAST({column} AS BLOB)) > {most} THEN substr(CAST({column} AS BLOB), 1, {most}) "
+            f"ELSE {column} END"
+            for column in map(_quoted, self._columns[table])
+        )
+        query = f"SELECT {columns} FROM {_quoted(self._tables[table])} {which}"  # noqa: S608 - quoted
+        names = [column.lower() for column in self._columns[table]]
         with contextlib.closing(self._db.cursor()) as cursor:
             try:
                 cursor.execute(query, values)
-                names = [str(column[0]).lower() for column in cursor.description]
                 while (row := cursor.fetchone()) is not None:
                     yield dict(zip(names, row, strict=True))
             except sqlite3.Error as error:
