@@ -67,7 +67,7 @@ class Live:
                 await response.write(b"retry: 1000\n\n")
                 with contextlib.suppress(ClawLinkError):  # a store that does not answer may do so later
                     stream.send(*await self._event(relay))
-                if self._rounds is None:
+                if self._rounds is None or self._rounds.done():
                     self._rounds = asyncio.create_task(self._go_round(relay))
                 await stream.ended
                 await response.write_eof()
@@ -93,9 +93,10 @@ class Live:
                     stream.look(event, facts, loop.time(), draining=relay.draining)
                     if n % _AT_ONCE == 0:
                         await asyncio.sleep(_APART_SECONDS)
-        finally:
+        except Exception:
             for stream in self._streams:  # else they would be open, and silent for ever
                 stream.end()
+            raise
 
     async def _event(self, relay: Relay) -> tuple[bytes, bytes]:
         """Return the overview as an event, and the facts that make it a new one. Encode it once for all streams."""

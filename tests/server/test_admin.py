@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
+from clawlink.doors.registry import Door, OpenDoor, Opening
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.paths import ENDPOINTS
+from clawlink.relay.relay import Relay
 from clawlink.server import json_endpoint, live
+from clawlink.server.request import Handler, Request
 from tests.conftest import Running, Serve
 from tests.server.asks import ok, refused
 
@@ -69,7 +75,9 @@ async def event(stream: Any) -> tuple[str, dict[str, Any]]:
     """Read the next event."""
     fields: dict[str, str] = {}
     while True:
-        line = (await asyncio.wait_for(stream.readline(), 20)).decode().rstrip("\n")
+        read = await asyncio.wait_for(stream.readline(), 20)
+        assert read, "the stream has ended"
+        line = read.decode().rstrip("\n")
         if line:
             name, _, value = line.partition(":")
             fields[name] = value.strip()
@@ -150,3 +158,52 @@ async def test_an_answer_is_shared_by_those_alone_that_may_look(serve: Serve) ->
     await ok(relay.get("/admin/overview", headers={"Authorization": "Bearer boss", **shares}))
     await refused(relay.get("/admin/overview", headers=shares), 401, "not_authenticated")
     await refused(relay.get("/admin/overview", headers={"Authorization": "Bearer t", **shares}), 403, "not_allowed")
+
+
+class Streams(OpenDoor):
+    """Streams at ``/now``, and at ``/late`` one that begins as the last of the others ends."""
+
+    def __init__(self) -> None:
+        self.waits, self.ended = asyncio.Event(), asyncio.Event()
+        self.first: asyncio.Task[Any] | None = None
+        self.live = live.Live(self.told)
+
+    def told(self) -> None:
+        if self.waits.is_set() and asyncio.current_task() is self.first:
+            self.ended.set()
+
+    def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
+        ((endpoint, serve),) = self.live.routes
+
+        async def now(relay: Relay, request: Request) -> Any:
+            self.first = asyncio.current_task()
+            return await serve(relay, request)
+
+        async def late(relay: Relay, request: Request) -> Any:
+            self.waits.set()
+            await self.ended.wait()
+            return await serve(relay, request)
+
+        yield replace(endpoint, name="now", path="/now"), now
+        yield replace(endpoint, name="late", path="/late"), late
+
+
+class StreamsDoor(Door):
+    name, settings = "streams", dataclass(frozen=True)(type("Settings", (), {}))
+
+    def open(self, opening: Opening) -> OpenDoor:
+        return Streams()
+
+
+async def test_a_stream_goes_on_that_begins_as_the_last_one_ends(serve: Serve, monkeypatch: Any) -> None:
+    monkeypatch.setattr("clawlink.server.app.doors", lambda: [StreamsDoor()])
+    relay = await serve()
+    door: Any = relay.app.doors["streams"]
+    async with relay.session.get(relay.url + "/now") as response:
+        await event(response.content)
+        coming = asyncio.create_task(relay.session.get(relay.url + "/late"))
+        await door.waits.wait()
+    async with await coming as response:
+        assert (await event(response.content))[1]["agents_online"] == 0
+        await relay.register("Ann", agent_id="a")
+        assert (await event(response.content))[1]["agents_online"] == 1
