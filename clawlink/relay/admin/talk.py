@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
 from clawlink.domain.delivery import Delivery
+from clawlink.domain.limits import MAX_LIST_LENGTH
 from clawlink.domain.record import SETTLED
 from clawlink.domain.task import DELIVERED, FINAL, OPEN, QUEUED, Task, TaskState
 from clawlink.protocol.admin_views import (
@@ -187,8 +188,10 @@ class TalkViews:
         """
         mailboxes = [ask.agent] if ask.other is None else [ask.agent, ask.other]
         if ask.other is None:
-            pairs = await self._core.talks.most(2 * _MAILBOXES, ask.agent)
-            mailboxes += [pair.to for pair in pairs if pair.sender == ask.agent][:_MAILBOXES]
+            pairs = await self._core.talks.most(MAX_LIST_LENGTH, ask.agent)
+            written_to = [pair.to for pair in pairs if pair.sender == ask.agent]
+            look.complete = look.complete and len(written_to) <= _MAILBOXES and len(pairs) < MAX_LIST_LENGTH
+            mailboxes += written_to[:_MAILBOXES]
         at_most = _LOOKED_AT // len(mailboxes)
         for mailbox in dict.fromkeys(mailboxes):
             pending = await self._core.store.pending(mailbox, at_most)
