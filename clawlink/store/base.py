@@ -19,10 +19,11 @@ repeats it and meets a ``Conflict``. It is decided when the call raises, so that
 store that spreads partitions over nodes keeps a directory from id to partition, written with a record's first version.
 
 A store keeps a record in the form that ``clawlink.store.records`` gives it, if it keeps it outside this process.
-The reads ``get``, ``get_many``, ``get_both``, ``usage`` and ``admission`` may ask the engine when they are called,
-before they are awaited: ``together`` makes one trip of several.
+The reads ``get``, ``get_many``, ``get_both``, ``page``, ``usage`` and ``admission`` may ask the engine when they are
+called, before they are awaited: ``together`` and ``each_of`` make one trip of several.
 
-Numbers to sort by, as a delivery's ``sort_key``, are below 2**53, so that a double holds them. A time may be infinite.
+Numbers to sort by, as a delivery's ``sort_key``, are below 2**53, so that a double holds them. Its ``visible_at`` may
+be infinite.
 """
 
 from __future__ import annotations
