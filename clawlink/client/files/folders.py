@@ -376,7 +376,7 @@ def _publish(staged: str, target: str, members: _Members, replace: bool) -> None
                     private.replace(os.path.join(staged, *parts), place)
         return
     with naming(target):
-        os.replace(staged, target)
+        private.replace(staged, target)
 
 
 def _require_room(target: str, members: _Members, replace: bool) -> None:

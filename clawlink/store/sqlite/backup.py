@@ -53,7 +53,7 @@ def copy_folder(source: Path, target: Path) -> Copied:
     new = _take(target)
     try:
         copied = _copy(source, target)
-        os.rename(target / UNFINISHED, target / NAME)
+        private.replace(target / UNFINISHED, target / NAME)
         sync_folder(target)
         sync_folder(target.parent)
     except BaseException as error:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from clawlink import private
 from clawlink.domain.file import Content
 from clawlink.store.bodies import PIECE_BYTES, OnDisk, unbroken
 from clawlink.store.contents import Held, Holds
@@ -125,7 +126,7 @@ class FolderBlobs(Holds[Held]):
         if not orphan.is_file() or orphan.stat().st_size != size:
             return False
         place.parent.mkdir(mode=0o700, exist_ok=True)
-        os.replace(orphan, place)
+        private.replace(orphan, place)
         self._unsynced.add(place.parent)
         return True
 
@@ -134,7 +135,7 @@ class FolderBlobs(Holds[Held]):
         now, count = time.time(), 0
         for orphan in orphans:
             self._orphans.mkdir(mode=0o700, exist_ok=True)
-            os.replace(self._contents / place_of(orphan), self._orphans / orphan)
+            private.replace(self._contents / place_of(orphan), self._orphans / orphan)
             os.utime(self._orphans / orphan, (now, now))
             count += 1
         if count:

@@ -163,7 +163,7 @@ class SharedBlobs:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-            os.replace(file.name, path)
+            private.replace(file.name, path)
             _sync_folder(path.parent)
 
         if await asyncio.to_thread(path.is_file):

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ import pytest
 
 from clawlink.domain.file import RESTRICTED, SharedFile
 from clawlink.doors.portal import transfers
+from clawlink.doors.portal.client.files import placed
 from clawlink.doors.portal.records import Contact
 from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.server import file_outbox, file_routes, files, outbox
@@ -453,3 +455,9 @@ async def test_a_part_that_breaks_off_is_gone_on_with_where_it_broke_off(
     contact = await store.get(Contact, a.url)
     assert contact is not None
     assert (await store.usage(Transfer, transfers.kept_from(contact.id))).bytes == 2 * PART
+
+
+def test_a_file_that_cannot_be_put_in_its_place_leaves_no_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        placed(tmp_path / ".taken away.part", tmp_path, "report.pdf")
+    assert list(tmp_path.iterdir()) == []

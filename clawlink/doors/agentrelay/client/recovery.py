@@ -24,7 +24,7 @@ from clawlink.doors.agentrelay.client.records import from_log, from_meta, moment
 from clawlink.doors.agentrelay.client.registry import TORN, Registry, read_event
 from clawlink.doors.agentrelay.client.transactions import PLACE, Transactions
 from clawlink.errors import BadRequest
-from clawlink.private import UNFINISHED
+from clawlink.private import UNFINISHED, replace
 
 _NOTE, _SEEN, _ASIDE = ".doing", ".seen", ".damaged"
 _LOOK_SECONDS = 10.0
@@ -207,7 +207,7 @@ class Recovery:
             data = read_event(path)
         except BadRequest as error:
             with contextlib.suppress(OSError):
-                os.replace(path, path.with_name(path.name + _ASIDE))
+                replace(path, path.with_name(path.name + _ASIDE))
                 os.utime(path.with_name(path.name + _ASIDE), (now, now))
             self._tell(
                 f"{error.message}; neither does the registry know it. It is kept as {path.name}{_ASIDE} for a day"

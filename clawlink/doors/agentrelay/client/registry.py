@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ import msgspec
 from clawlink.doors.agentrelay import names
 from clawlink.doors.agentrelay.client.disk import read_plain
 from clawlink.errors import BadRequest
-from clawlink.private import Replacement
+from clawlink.private import Replacement, replace
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -137,7 +136,7 @@ class Registry:
         """Put the file on disk; the torn one is kept beside it."""
         with self.written() as new:
             if self.torn:
-                os.replace(self._path, self._path.with_name(TORN))
+                replace(self._path, self._path.with_name(TORN))
             new.put(self._path)
         self.torn = False
 

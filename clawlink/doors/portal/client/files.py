@@ -200,6 +200,10 @@ def placed(part: Path, folder: Path, name: str) -> Path:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
             continue
-        os.replace(part, path)
+        try:
+            private.replace(part, path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         return path
     raise FileExistsError(f"{folder / name} and a thousand names like it are there already")
