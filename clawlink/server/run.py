@@ -24,6 +24,7 @@ from clawlink.relay.timestamps import steady_clock
 from clawlink.server.app import App
 from clawlink.server.keys import noted, with_secrets
 from clawlink.server.logs import set_up
+from clawlink.server.memory_limit import memory_warning
 from clawlink.store.base import Store
 from clawlink.version import VERSION, extra_command, former_distribution
 
@@ -253,6 +254,8 @@ async def _listen_until_told(config: ServerConfig, app: App, port: int, kept: _K
         )
         for warning in data.warnings:
             _log.warning(warning)
+    if data is None and mesh is None and (too_little := memory_warning(config.limits)) is not None:
+        _log.warning(too_little)
     if mesh is not None:
         _log.info("everything is kept on the server of the store", extra={"server": mesh.server})
         for warning in mesh.warnings:
