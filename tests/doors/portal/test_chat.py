@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from clawlink.doors.portal.server.attachments import MAX_ATTACHMENT_BYTES
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Portals
+from tests.doors.portal.old_databases import OWN, make
+from tests.doors.portal.test_arrivals import Page
 from tests.waiting import until
 
 
@@ -77,3 +82,34 @@ async def test_a_page_hears_the_agents_answer_and_a_bridge_does_not(portals: Por
     assert (frame["content"], frame["message_id"]) == ("done", line)
     await portal.well("POST", "/api/chat/owner/send", {"content": "thanks"})
     assert "owner_reply" not in [frame["type"] for frame in bridge.frames], "it would wake the agent by its own words"
+
+
+async def test_a_reader_of_lines_goes_on_over_the_numbers_of_a_great_many_messages(
+    portals: Portals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages have the numbers between two lines. Lines of an old portal come behind later ones."""
+    portal = await portals()
+    last = 300_000
+    lines = [{"id": last - 450 + number, "role": "owner", "content": f"of old {number}"} for number in range(400)]
+    message = {"id": last, "from_portal": "https://b.example", "to_portal": OWN, "content": "hi"}
+    path = make(tmp_path / "portal.db", "0.9", messages=[message], owner_chats=lines)
+    said = [await portal.well("POST", "/api/chat/owner/reply", {"content": "before"})]
+    await (await Page(portal).enter()).bring(path)
+    said += [await portal.well("POST", "/api/chat/owner/reply", {"content": "behind"})]
+    assert [one["message_id"] for one in said] == [1, last + 1]
+    store, asked = portal.relay.app.relay.core.store, 0
+    original = store.get_many
+
+    async def counted(kind: type[Any], ids: Sequence[str]) -> Any:
+        nonlocal asked
+        asked += len(ids)
+        return await original(kind, ids)
+
+    monkeypatch.setattr(store, "get_many", counted)
+    after, read = 0, []
+    while found := (await portal.well("GET", "/api/chat/owner/history", params={"after": after}))["messages"]:
+        read += [one["content"] for one in found]
+        after = found[-1]["id"]
+    assert read == ["before", *(f"of old {number}" for number in range(400)), "behind"]
+    assert after == last + 1
+    assert asked < 10_000

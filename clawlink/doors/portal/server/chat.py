@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from operator import attrgetter
+
 from clawlink.domain.delivery import Sender
 from clawlink.domain.shares import Origin
 from clawlink.doors.portal.records import AGENT, CHAT, OPERATOR, Chat
@@ -10,10 +13,13 @@ from clawlink.doors.portal.server.book import Book, require_short
 from clawlink.relay import wait_loop
 from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns, parts
 from clawlink.store.base import Put
 
 MOST_WAIT_SECONDS = 60
-_AT_ONCE = 200
+_AT_ONCE = 100
+# Messages and guest messages have the numbers between two lines. Behind this many without a line the lines are read.
+_NEAR = 1000
 _LOOK_SECONDS = 10.0
 
 
@@ -66,11 +72,30 @@ class OwnerChat:
         newest = (await store.page(Chat, CHAT, limit=1, newest=True)).records
         if not newest or newest[0].number <= number:
             return []
-        oldest = (await store.page(Chat, CHAT, limit=1)).records
         found: list[Chat] = []
-        for first in range(max(number + 1, *(one.number for one in oldest)), newest[0].number + 1, _AT_ONCE):
-            numbers = range(first, min(first + _AT_ONCE, newest[0].number + 1))
-            found += [one for one in await store.get_many(Chat, list(map(str, numbers))) if one is not None]
+        turns = Turns()
+        for some in parts(range(number + 1, min(number + _NEAR, newest[0].number) + 1), _AT_ONCE):
+            found += [one for one in await store.get_many(Chat, list(map(str, some))) if one is not None]
             if len(found) >= limit:
                 break
-        return found[:limit]
+            await turns.next(_AT_ONCE)
+        return found[:limit] or await self._beyond(number, limit)
+
+    async def _beyond(self, number: int, limit: int) -> list[Chat]:
+        """Read all lines, and return those with the lowest numbers after this one.
+
+        Lines of an old portal stand behind later ones in the index.
+        """
+        found: list[Chat] = []
+        place: str | None = None
+        while True:
+            page = await self._core.store.page(Chat, CHAT, place, _AT_ONCE)
+            found += [one for one in page.records if one.number > number]
+            found = sorted(found, key=_number)[:limit]
+            place = page.after
+            if place is None:
+                return found
+            await asyncio.sleep(0)
+
+
+_number = attrgetter("number")
