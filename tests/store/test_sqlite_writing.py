@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from clawlink.domain.delivery import Delivery
 from clawlink.store.base import Drop, Failed, Put
-from clawlink.store.sqlite import database, gathering, writer
+from clawlink.store.sqlite import database, gathering, reading, table, writer
 from clawlink.store.sqlite.gathering import Gathering
 from clawlink.store.sqlite.jobs import Job, Question
 from tests.store.contract import delivery, newer, put
@@ -273,3 +275,25 @@ async def test_an_idle_store_gives_free_pages_back_to_the_disk(tmp_path: Path, m
     again = await opened(path)
     assert list(again.all(Delivery)) == [kept]
     await again.close()
+
+
+async def test_what_is_kept_in_memory_is_let_go_a_little_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To free the records of a whole cache at once holds the event loop. The blocks that each commit frees tell."""
+    kept = 500
+    monkeypatch.setattr(table, "MOST_KNOWN", kept)
+    monkeypatch.setattr(reading, "CACHE_BYTES", kept * delivery("d").footprint)
+    store = await opened(tmp_path / "clawlink.db")
+    gc.collect()
+    gc.disable()
+    try:
+        most, before = 0, sys.getallocatedblocks()
+        for number in range(4 * kept):
+            await put(store, delivery(f"d{number}"))
+            blocks = sys.getallocatedblocks()
+            most, before = max(most, before - blocks), blocks
+    finally:
+        gc.enable()
+    assert most < kept, "a record has several blocks"
+    await store.close()

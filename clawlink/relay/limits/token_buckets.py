@@ -7,6 +7,8 @@ from collections.abc import Hashable
 
 import msgspec
 
+_FREED_AT_ONCE = 8
+
 
 class Bucket(msgspec.Struct, gc=False):
     """The tokens that were left at a time, in seconds since the epoch."""
@@ -20,7 +22,7 @@ class Buckets:
 
     A bucket that is unused for its fill time is full again, and need not be kept. So buckets are kept in two
     generations of at least that length. A new one begins with a new bucket. A bucket that was not used in the newer one
-    is forgotten with the older, without a cost for each bucket.
+    is forgotten with the older one: a few with each new bucket, for to free a great many at once takes long.
     """
 
     def __init__(self, rate: float, burst: float) -> None:
@@ -28,6 +30,7 @@ class Buckets:
         self.burst = burst
         self._newer: dict[Hashable, Bucket] = {}
         self._older: dict[Hashable, Bucket] = {}
+        self._leaving: dict[Hashable, Bucket] = {}
         self._deepest = 0.0  # the largest debt so far: a bucket in debt takes longer to fill
         self._since = 0.0
         self._until = 0.0  # the end of the newer generation
@@ -66,8 +69,12 @@ class Buckets:
     def _kept(self, key: Hashable, now: float) -> Bucket:
         bucket = Bucket(self.left(key, now), now)
         if self.rate:
-            if now >= self._until:
-                self._older, self._newer, self._since = self._newer, {}, now
+            leaving = self._leaving
+            if leaving:
+                for _ in range(min(_FREED_AT_ONCE, len(leaving))):
+                    leaving.popitem()
+            elif now >= self._until:
+                self._leaving, self._older, self._newer, self._since = self._older, self._newer, {}, now
                 self._until = now + self._fill_seconds
             self._newer[key] = bucket
         return bucket

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 from clawlink.store import records
 from clawlink.store.base import Failed, R
 
-# Records that were committed or read last are kept decoded, twice this many bytes of them at most.
-_CACHE_BYTES = 8 * 1024 * 1024
+# Records that were committed or read last are kept decoded, twice this many bytes of them at most. Others are let go a
+# few at a time, as many as take the bytes of the next ones: to free thousands at once would hold the event loop.
+CACHE_BYTES = 8 * 1024 * 1024
+_LEAST_BYTES = 256
 _SLICE_SECONDS = 0.001
 _SLICE_BYTES = 256 * 1024
 
@@ -46,6 +48,7 @@ class Reading:
         self._read_warm = read_warm
         self._newer: dict[tuple[type[Any], str], Any] = {}
         self._older: dict[tuple[type[Any], str], Any] = {}
+        self._leaving: dict[tuple[type[Any], str], Any] = {}
         self._newer_bytes = 0
 
     def forget(self, kind: type[Any], id: str) -> None:
@@ -81,10 +84,14 @@ class Reading:
 
     def keep(self, key: tuple[type[Any], str], record: Any, size: int) -> None:
         """Keep the last version of a record decoded. Those that were not asked for lately go."""
-        if self._newer_bytes > _CACHE_BYTES:
-            self._older, self._newer, self._newer_bytes = self._newer, {}, 0
+        if self._newer_bytes > CACHE_BYTES:
+            self._leaving, self._older, self._newer, self._newer_bytes = self._older, self._newer, {}, 0
         self._newer_bytes += size
         self._newer[key] = record
+        leaving = self._leaving
+        if leaving:
+            for _ in range(min(1 + size // _LEAST_BYTES, len(leaving))):
+                leaving.popitem()
 
     def _cached(self, kind: type[R], hint: Hint) -> R | None:
         key = (kind, hint.id)

@@ -11,8 +11,9 @@ from clawlink.store.base import Conflict
 from clawlink.store.sqlite.jobs import Change, Done
 from clawlink.store.sqlite.rows import Entry, Facts, pack, unpack
 
-# The records that were written last are known without asking, twice this many at most.
-_MOST_KNOWN = 5000
+# The records that were written last are known without asking, twice this many at most. Others are let go one at a time:
+# to free thousands at once would hold the event loop.
+MOST_KNOWN = 5000
 _NUMBERS_AT_ONCE = 1 << 20
 
 _OLD = (
@@ -55,6 +56,7 @@ class Table:
         self._number = self._last_number = 0
         self._newer: dict[tuple[str, int], _Stored] = {}
         self._older: dict[tuple[str, int], _Stored] = {}
+        self._leaving: dict[tuple[str, int], _Stored] = {}
 
     def close(self) -> None:
         """Let go of the connection: with a statement that is not ended, SQLite keeps it open behind its close."""
@@ -132,9 +134,11 @@ class Table:
         if stored is None:
             self._newer.pop(key, None)
         else:
-            if len(self._newer) >= _MOST_KNOWN:
-                self._older, self._newer = self._newer, {}
+            if len(self._newer) >= MOST_KNOWN:
+                self._leaving, self._older, self._newer = self._older, self._newer, {}
             self._newer[key] = stored
+            if self._leaving:
+                self._leaving.popitem()
         self._older.pop(key, None)
 
     def _name_kind(self, change: Change, new_kinds: set[int]) -> None:

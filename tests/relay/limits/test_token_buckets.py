@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,3 +72,20 @@ def test_however_they_come_no_more_pass_than_the_burst_and_what_the_rate_adds(
 def test_whoever_waits_as_long_as_it_is_told_passes(tokens: float, rate: float) -> None:
     buckets = with_tokens(tokens, rate=rate, burst=5)
     assert buckets.left("a", NOW + buckets.wait("a", NOW)) >= 1 - 1e-6
+
+
+def test_buckets_that_are_forgotten_are_let_go_a_few_at_a_time() -> None:
+    """To free those of a hundred thousand addresses at once holds the event loop."""
+    buckets, count = Buckets(10, 50), 5000
+    gc.disable()
+    try:
+        most, before = 0, sys.getallocatedblocks()
+        for number in range(4 * count):
+            buckets.take(f"address {number}", NOW + 6 * (number // count))
+            blocks = sys.getallocatedblocks()
+            most, before = max(most, before - blocks), blocks
+    finally:
+        gc.enable()
+    assert most < count // 10
+    assert buckets.left(f"address {4 * count - 1}", NOW + 18) == 49
+    assert buckets.left("address 0", NOW + 18) == 50
