@@ -24,6 +24,7 @@ from clawlink.doors.portal.server.old_database import OldDatabase
 from tests.conftest import Start
 from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
 from tests.doors.portal.old_databases import GENERATIONS, K1, K2, K3, MINE, OWN, OWNER_KEY, THEIRS, make
+from tests.doors.portal.test_page_texts import texts
 from tests.doors.portal.test_processes import Portal as PortalProcess
 from tests.waiting import eventually, until
 
@@ -154,11 +155,12 @@ async def test_what_must_not_come_stays_and_the_owner_chooses_keys(
     await owner.ask("PUT", data=path.read_bytes())
     report = (await owner.go({"at": OWN}))["report"]
     assert {(one["kind"], one["reason"]) for one in report["left"]} == {
-        ("contact", "bad_key"),
+        ("contact", "known_key"),
         ("contact", "same_key"),
         ("keys", "other_portal"),
         ("password", "public"),
     }
+    assert {f"portal.reason.{one['reason']}" for one in report["left"]} <= texts("portal-zh.js").keys()
     ids = [one["id"] for one in report["keys"]]
     failed = await owner.go({"at": OWN, "bring": True, "owner_key": OWNER_KEY[:20]}, "failed")
     assert "2 keys" in failed["fault"]["detail"]
@@ -213,7 +215,7 @@ async def test_files_chat_guests_and_what_lies_beside_come(
     report = (await owner.go({"at": OWN, "bring": True}))["report"]
     came = {kind: report["came"][kind] for kind in ("chat", "guests", "files", "photos")}
     assert came == {"chat": 2, "guests": 1, "files": 1, "photos": 2}
-    assert sorted(one["reason"] for one in report["left"] if one["kind"] == "file") == ["incomplete", "refused"]
+    assert sorted(one["reason"] for one in report["left"] if one["kind"] == "file") == ["incomplete", "sums"]
     (kept,) = (await portal.well("GET", "/api/portal/files"))["files"]
     assert (kept["filename"], kept["status"]) == ("report.pdf", "completed")
     headers = {"Authorization": f"Bearer {OWNER}"}
@@ -234,16 +236,18 @@ async def test_a_database_that_is_none_is_refused_with_the_next_step(
     other.execute("CREATE VIEW contacts AS SELECT * FROM songs")
     other.commit()
     other.close()
-    for data, word in (
-        (b"hello " * 1000, "no SQLite database"),
-        (good[:4096] + b"\xff" * 4096 + good[8192:], "damaged"),
-        ((tmp_path / "other.db").read_bytes(), "no database of Agent P2P"),
-        (b"", "no database of Agent P2P"),
+    chinese = texts("portal-zh.js")
+    for data, reason, word in (
+        (b"hello " * 1000, "no_database", "no SQLite database"),
+        (good[:4096] + b"\xff" * 4096 + good[8192:], "damaged", "damaged"),
+        ((tmp_path / "other.db").read_bytes(), "foreign", "no database of Agent P2P"),
+        (b"", "foreign", "no database of Agent P2P"),
     ):
         assert (await owner.ask("PUT", data=data))[0] == 200
         fault = (await owner.go({"at": OWN}, "failed"))["fault"]
         assert fault["detail"].startswith("portal.db "), fault
         assert word in fault["detail"], fault
+        assert (fault["reason"], f"portal.fault.{reason}" in chinese) == (reason, True)
     monkeypatch.setattr(arrivals, "MAX_DATABASE_BYTES", 1000)
 
     async def pieces() -> AsyncIterator[bytes]:

@@ -139,7 +139,7 @@ export function Moving({ session, own }) {
     ${sent && html`<p><button type="button" onClick=${() => stopping.current.abort()}>${t("portal.pick.stop")}</button></p>`}
     <${Failed} state=${state} />
     <${Failed} state=${{ error }} />
-    ${told && told.fault && html`<p class="trouble" role="alert">${clean(named(told.fault.code, told.fault.detail))}</p>`}
+    ${told && told.fault && html`<p class="trouble" role="alert">${told.fault.reason ? t(`portal.fault.${told.fault.reason}`) : clean(named(told.fault.code, told.fault.detail))}</p>`}
     ${told &&
     told.report &&
     html`<${Came} report=${told.report} state=${step} />

@@ -66,15 +66,30 @@ def masked(text: str) -> str:
     return _KEY.sub(KEY_PREFIX + "...", text)
 
 
-def key_fault(key: str) -> str | None:
+class Fault(NamedTuple):
+    """A fault of a key: its reason, for which the page has texts, and the words of the relay."""
+
+    reason: str
+    words: str
+
+
+def fault_of(key: str) -> Fault | None:
     """Return what is wrong with a shared key; None if it can be one."""
     if key == WELL_KNOWN_KEY:
-        return "this key is the same for everybody who ran the old set-up command; have the contact make another"
+        told = "this key is the same for everybody who ran the old set-up command; have the contact make another"
+        return Fault("known_key", told)
     if not MIN_KEY_LENGTH <= len(key) <= MAX_KEY_LENGTH:
-        return f"a key has {MIN_KEY_LENGTH} to {MAX_KEY_LENGTH} characters, and this one has {len(key)}"
+        told = f"a key has {MIN_KEY_LENGTH} to {MAX_KEY_LENGTH} characters, and this one has {len(key)}"
+        return Fault("key_length", told)
     if not (key.isascii() and key.isprintable()) or " " in key:
-        return "a key is visible ASCII without spaces"
+        return Fault("key_characters", "a key is visible ASCII without spaces")
     return None
+
+
+def key_fault(key: str) -> str | None:
+    """Return what is wrong with a shared key in words; None if it can be one."""
+    fault = fault_of(key)
+    return None if fault is None else fault.words
 
 
 def decided(text: str) -> tuple[Decision, int] | None:

@@ -140,7 +140,7 @@ class People:
             return Left("contact", what, "unverified")
         key, send_key, fault = _keys_of(row)
         if key is None:
-            return Left("contact", what, "bad_key" if fault else "no_key", fault)
+            return Left("contact", what, *(fault or ("no_key",)))
         other = self._by_key.get(key)
         if other is not None and other.id != id:
             return Left("contact", what, "same_key", str(other.number))
@@ -161,7 +161,7 @@ class People:
             yield Left("contacts", str(len(self._found) - self._most), "most_contacts", str(self._most))
 
 
-def _keys_of(row: Row) -> tuple[str | None, str | None, str]:
+def _keys_of(row: Row) -> tuple[str | None, str | None, consent.Fault | None]:
     """Return the key that the contact shows here, the one that its portal takes, and what is wrong.
 
     Up to 0.5 the two directions had a key each.
@@ -172,12 +172,12 @@ def _keys_of(row: Row) -> tuple[str | None, str | None, str]:
     either = text(row, "api_key")
     inward, outward = inward or outward or either, outward or inward or either
     if not inward:
-        return None, None, ""
+        return None, None, None
     for key in (inward, outward):
-        fault = consent.key_fault(key)
+        fault = consent.fault_of(key)
         if fault is not None:
             return None, None, fault
-    return inward, None if outward == inward else outward, ""
+    return inward, None if outward == inward else outward, None
 
 
 class Letters:
@@ -281,7 +281,7 @@ class Candidates:
     def take(self, row: Row) -> None:
         """Take a row."""
         key = text(row, "key_id", "api_key")
-        fault = consent.key_fault(key)
+        fault = consent.fault_of(key)
         if key == consent.WELL_KNOWN_KEY:
             self._reasons["well_known", ""] += 1
         elif not same(text(row, "portal_url"), self._own_url):
@@ -289,7 +289,7 @@ class Candidates:
         elif not _flag(row.get("is_active"), default=True):
             self._reasons["revoked", ""] += 1
         elif fault is not None:
-            self._reasons["bad_key", fault] += 1
+            self._reasons[fault] += 1
         elif key in self.found or len(self.found) < MOST_CANDIDATES:
             name = (text(row, "agent_name") or text(row, "description"))[:MAX_NAME_LENGTH]
             self.found[key] = Candidate(key, name, self._clock.read(row.get("created_at")))

@@ -30,7 +30,9 @@ _WHY = {
     "itself": "it is this portal itself",
     "unverified": "it was never verified; ask for it again, or approve its guest message",
     "no_key": "it has no key; an empty one would let in everybody",
-    "bad_key": "{detail}",
+    "known_key": "{detail}",
+    "key_length": "{detail}",
+    "key_characters": "{detail}",
     "same_key": "contact {detail} has the same key, and each contact needs its own",
     "same_portal": "contact {detail} is the same portal",
     "most_contacts": "there may be {detail} contacts",
@@ -49,6 +51,11 @@ _WHY = {
     "no_contact": "its sender is no contact here",
     "bad_length": "a password has {detail} characters",
     "holes": "parts of it are missing in the old database",
+    "sums": "{detail}",
+    "sizes": "{detail}",
+    "no_room": "{detail}",
+    "later": "{detail}",
+    "unreadable": "{detail}",
     "refused": "{detail}",
 }
 

@@ -22,7 +22,7 @@ from clawlink.doors.portal.server.attachments import MAX_ATTACHMENT_BYTES
 from clawlink.doors.portal.server.bodies import to_disk
 from clawlink.doors.portal.server.mover import Mover, Preview
 from clawlink.doors.portal.server.moving_tour import FOLDERS, Tour, own_address
-from clawlink.doors.portal.server.old_database import OldDatabase
+from clawlink.doors.portal.server.old_database import OldDatabase, Unreadable
 from clawlink.doors.portal.server.parts import Home
 from clawlink.doors.portal.wire.calls import IMPORT, IMPORT_CALLS, StartImport
 from clawlink.errors import NotFound, StorageFull, TooLarge, WrongState
@@ -185,6 +185,8 @@ class Arrivals:
             error = refusal(self._home.relay, failure, {"method": "POST", "route": IMPORT}, _log)
             self._step = Step.FAILED
             self._fault = {"detail": error.message, "code": error.code, "field": error.field}
+            if isinstance(failure, Unreadable):
+                self._fault["reason"] = failure.reason
         else:
             self._step = Step.BROUGHT if bring else Step.LOOKED
             if bring:

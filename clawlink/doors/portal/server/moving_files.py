@@ -18,7 +18,7 @@ from clawlink.doors.portal.server.moving_tour import Beside
 from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.doors.portal.server.parts import Home
 from clawlink.doors.portal.transfers import FileState
-from clawlink.errors import ClawLinkError, UnknownFile
+from clawlink.errors import BadRequest, ClawLinkError, RateLimited, StorageFull, TooLarge, UnknownFile
 
 _READ_BYTES = 256 * 1024
 
@@ -52,7 +52,7 @@ class FileMover:
             if (await home.shelf.get(id)).state is not FileState.COMPLETED:
                 left = left or parcel.left("holes")
         except ClawLinkError as error:
-            left = parcel.left("refused", error.message)
+            left = parcel.left(_reason(error), error.message)
         finally:
             home.files.known.discard(id)
         if left is not None:
@@ -69,9 +69,20 @@ class FileMover:
             if file.is_photo:
                 await self._home.photos.note(file.key.rpartition("/")[2])
         except (ClawLinkError, OSError) as error:
-            why = error.message if isinstance(error, ClawLinkError) else error.strerror or str(error)
-            return Left("beside", f"{file.path.parent.name}/{moving.shortened(file.path.name)}", "refused", why)
+            name = f"{file.path.parent.name}/{moving.shortened(file.path.name)}"
+            if isinstance(error, ClawLinkError):
+                return Left("beside", name, _reason(error), error.message)
+            return Left("beside", name, "unreadable", error.strerror or str(error))
         return None
+
+
+def _reason(error: ClawLinkError) -> str:
+    """Return the reason of a refusal, for which the page has texts."""
+    if isinstance(error, BadRequest):
+        return "sums" if error.field in ("md5", "sha256") else "sizes"
+    if isinstance(error, TooLarge | StorageFull):
+        return "no_room"
+    return "later" if isinstance(error, RateLimited) else "refused"
 
 
 def _pieces(data: bytes) -> Pieces:

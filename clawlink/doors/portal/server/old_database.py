@@ -26,6 +26,14 @@ _MOST_VALUE_BYTES = MAX_TEXT_BYTES + 1
 _MOST_CHUNK_BYTES = MAX_PART_BYTES + 1
 
 
+class Unreadable(BadRequest):
+    """A file is no database of Agent P2P, or cannot be read. The page has texts for the ``reason``."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message, field="database")
+        self.reason = reason
+
+
 class OldDatabase:
     """An open database. Names of tables and columns are taken in any case, as the releases differ. Call ``close``.
 
@@ -54,10 +62,10 @@ class OldDatabase:
             self._columns = {table: self._columns_of(name) for table, name in self._tables.items()}
             self._require_whole()
             if not all(name in self._tables for name in _KNOWN):
-                raise BadRequest(
+                raise Unreadable(
                     f"{self._name} is no database of Agent P2P: it has no tables contacts and messages; on the old "
                     "server the file is DATABASE_PATH, or data/portal.db below /opt/agent-p2p",
-                    field="database",
+                    "foreign",
                 )
         except sqlite3.Error as error:
             self._db.close()
@@ -89,9 +97,9 @@ class OldDatabase:
         """Return the columns of a table. Raises BadRequest for computed ones, of which a few bytes make gigabytes."""
         found = self._db.execute(f"PRAGMA table_xinfo({_quoted(table)})").fetchall()
         if any(hidden for *_, hidden in found):
-            raise BadRequest(
+            raise Unreadable(
                 f"{self._name} is no database of Agent P2P: its table {table[:64]!r} has computed columns",
-                field="database",
+                "computed",
             )
         return [str(name) for _, name, *_ in found]
 
@@ -100,19 +108,20 @@ class OldDatabase:
         if said != "ok":
             raise sqlite3.DatabaseError(str(said).splitlines()[0])
 
-    def _unreadable(self, error: sqlite3.Error) -> BadRequest:
+    def _unreadable(self, error: sqlite3.Error) -> Unreadable:
         text = str(error)
         if not self.path.is_file():
-            why = "there is no such file"
+            reason, why = "missing", "there is no such file"
         elif "locked" in text or "busy" in text:
-            why = "the old portal holds it; stop the old portal first"
+            reason, why = "locked", "the old portal holds it; stop the old portal first"
         elif "not a database" in text:
-            why = "it is no SQLite database"
+            reason, why = "no_database", "it is no SQLite database"
         else:
+            reason = "damaged"
             why = (
                 f"it is damaged, or may not be read ({text[:120]}); copy it with 'sqlite3 portal.db .recover' and retry"
             )
-        return BadRequest(f"{self._name} cannot be read: {why}; nothing was changed", field="database")
+        return Unreadable(f"{self._name} cannot be read: {why}; nothing was changed", reason)
 
     def count(self, table: str) -> int:
         """Return how many rows a table has; 0 for a table that this release did not have."""
