@@ -123,6 +123,17 @@ def test_nothing_changed_is_nothing_written(
     assert left(tmp_path) == []
 
 
+def test_a_new_file_that_stays_empty_is_not_written(
+    call: Run, me: str, peer: Client, fresh: Fresh, editor: Editor
+) -> None:
+    key = fresh("ghost")
+    editor.does("pass", other=peer, key=key)
+    assert call("file-edit", key).ok().out.splitlines() == [
+        f"Nothing was written: the relay has no file {key} yet.",
+        f"  share one of yours: clawlink file put --key {key} --file FILE",
+    ]
+
+
 def test_with_json_only_json_is_on_standard_output(
     run: Run, me: str, peer: Client, fresh: Fresh, editor: Editor
 ) -> None:

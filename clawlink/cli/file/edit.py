@@ -57,6 +57,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
     editing.drop()
     if ctx.json:
         ctx.out.json({"status": "unchanged", "file_key": key} if done is None else done)
+    elif done is None and read is None:
+        ctx.out.line(f"Nothing was written: the relay has no file {cell(key)} yet.")
+        ctx.out.line(f"  share one of yours: {ctx.command('file-put', key=key, file='FILE')}")
     elif done is None:
         ctx.out.line(f"Nothing was changed in {cell(key)}.")
     else:
