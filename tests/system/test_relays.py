@@ -346,6 +346,11 @@ async def test_a_folder_that_is_not_that_of_the_mesh_is_refused(valkey: Server, 
     assert "contents of another mesh" in await why("another", shared)
     (empty / "mesh").write_text(said.split()[-4] + "\n")  # as it says
     opened.append(await open_with("folder", empty))
+    for mesh in (opened[0], opened[1]):  # without a folder, and with one
+        valkey.ask("DEL", "{folder}:meta")  # as if the server had lost its records
+        await mesh.leads()
+        await opened[1].leads()
+        assert "is missing" in await why("folder", tmp_path / "not-mounted-either")
     file = tmp_path / "file"
     file.touch()
     assert "cannot be used" in await why("third", file)

@@ -270,10 +270,11 @@ class Mesh:
     async def leads(self) -> tuple[bool, float]:
         """Ask for the lead in upkeep. Return True if this relay has it, and for how long no relay was there before.
 
-        A server that has lost all records gets layout and secret of the mesh again, so that all its relays stay one.
+        A server that has lost all records gets the facts of the mesh again, so that all its relays stay one.
         This relay leaves a mesh that has others by now. Raises Failed.
         """
-        words = (self._base, self._id, _LEAD_SECONDS, _AWAY_SECONDS, LAYOUT, self.secret)
+        folder = int(self.blobs.folder is not None)
+        words = (self._base, self._id, _LEAD_SECONDS, _AWAY_SECONDS, LAYOUT, self.secret, folder)
         leads, away, layout, secret, missing = await self._wire.run(scripts.LEAD, 1, *words, again=False)
         if (int(layout), secret) != (LAYOUT, self.secret):
             raise Failed(self._leave())

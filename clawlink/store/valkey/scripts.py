@@ -356,9 +356,10 @@ return 0
 """,
 )
 
-# ARGV: the relay, for how many seconds it leads, how long a silence of all relays counts, and the layout and the secret
-# of the mesh as this relay has them. Returns 1 if it leads, for how many seconds no relay was there, the layout and the
-# secret as they are by now, and 1 if they were missing. The relay that ends such a silence leads.
+# ARGV: the relay, for how many seconds it leads, how long a silence of all relays counts, the layout and the secret of
+# the mesh as this relay has them, and 1 if it has a folder for contents. Returns 1 if it leads, for how many seconds no
+# relay was there, the layout and the secret as they are by now, and 1 if they were missing. The relay that ends such a
+# silence leads.
 LEAD = _script(
     "allow-oom",
     """
@@ -366,6 +367,7 @@ local base, lead = KEYS[1], KEYS[1] .. ':lead'
 local meta = base .. ':meta'
 local missing = redis.call('HSETNX', meta, 'layout', ARGV[4]) + redis.call('HSETNX', meta, 'secret', ARGV[5])
 local known = redis.call('HMGET', meta, 'layout', 'secret')
+if known[2] == ARGV[5] and ARGV[6] == '1' then redis.call('HSETNX', meta, 'folder', 1) end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local away = now - (redis.call('HGET', meta, 'alive') or now)
