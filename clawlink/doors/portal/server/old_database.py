@@ -134,7 +134,7 @@ class OldDatabase:
         """Return the highest id of the rows of a table; None if there is none."""
         if table not in self._tables:
             return None
-        (highest,) = self._read(f"SELECT max(rowid) FROM {_quoted(self._tables[table])}").__next__()  # noqa: S608
+        (highest,) = next(self._read(f"SELECT max(rowid) FROM {_quoted(self._tables[table])}"))  # noqa: S608
         return highest
 
     def rows(self, table: str, *, newest: bool = False) -> Iterator[Row]:
