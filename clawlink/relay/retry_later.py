@@ -24,7 +24,7 @@ class UpkeepFailures:
     def __init__(self, stats: Stats) -> None:
         self._stats = stats
         self._known: dict[str, set[type[Exception]]] = {}
-        self._reasons: dict[str, str] = {}  # by step, the store's last one
+        self._reasons: dict[str, str] = {}  # of the known failures of the store, by step
 
     def note(self, step: str, failure: Exception, *, id: str | None = None) -> None:
         """Count a failure of a step, and log it unless the step has failed in this way before."""

@@ -103,7 +103,7 @@ class Uploads:
                 upload.take_readers(await self._files.require_writable(owner, ask))
                 if length is not None:
                     await upload.buffer.expect(length)
-                if not core.memory.has_plenty(upload.footprint):  # the records were counted a moment ago
+                if not core.memory.has_plenty(upload.footprint):  # by the count of ``require_writable``
                     await core.memory.require(upload.footprint, origin)
                 known = self._known(upload)  # begun meanwhile
             if known is None:

@@ -158,7 +158,7 @@ class FairShares:
         return (count is not None and self._near(count)) or (bytes is not None and self._near(bytes))
 
     def _near(self, limit: Limit) -> bool:
-        near = limit.limit * self._asked_from  # of a limit that newcomers may pass, this is less than the most
+        near = limit.limit * self._asked_from  # without ``most``, the bound is no less than the limit
         return limit.used + limit.size > (near if limit.most is None else min(near, limit.most))
 
 

@@ -93,7 +93,7 @@ class Admission:
         now = self._core.steady()
         agents = [] if agent_id is None else [agent_id]
         spent: list[tuple[Buckets, Bucket]] = []
-        # The address comes first: names of no other use to it then leave no buckets behind.
+        # The address comes first: a refused one makes no bucket for each name that it invents.
         for key, whose, limit in (
             (address, "the agents of your address", pace.addresses),
             (agent_id, f"agent {agent_id}", pace.agents),

@@ -14,8 +14,8 @@ from clawlink.store import records
 _COLUMN_BYTES = 110
 _INDEXED_BYTES = 110
 ENTRY_BYTES = 40
-# A page of the database, and what SQLite leaves there for rows. A longer row leaves its last bytes there, and as few as
-# this, and has the others on pages of its own.
+# The bytes of a page of the database, and those of it that are for rows. A row of more than ``_LONGEST`` keeps only a
+# part there, at least ``_SHORTEST``. The others lie on pages of its own, ``_OWN_PAGE`` on each.
 _PAGE_BYTES, _FOR_ROWS, _LONGEST, _SHORTEST, _OWN_PAGE = 4096, 4088, 4061, 489, 4092
 
 

@@ -174,7 +174,7 @@ class Wire:
 
     async def _close(self, link: Link) -> None:
         await link.close()
-        self._links.discard(link)  # until then ``close`` ends it: it may cancel this task before it begins
+        self._links.discard(link)  # not before: ``Wire.close`` may cancel this task, and closes the listed links
 
     def replicated(self, held: Sequence[tuple[_Command, Any]], replicas: int) -> None:
         """Answer commits, or fail them if too few ``replicas`` have them."""
