@@ -278,6 +278,8 @@ def test_openclaw_gets_a_server_hooks_and_a_skill(call: Run, account: Path) -> N
     assert said["plugins"] == {"entries": {"clawlink": {"enabled": True}}}
     assert token not in shown, "a secret stands in no diff"
     assert len(token) == len("clawlink-") + 48
+    (copy,) = settings.parent.glob("openclaw.json.before-clawlink-*")  # the script of Agent P2P failed at its copy
+    assert copy.read_text() == before
     args = [*own_command()[1:], "mcp", "--host", "openclaw", "--relay", "http://10.0.0.1:9077"]
     (servers,) = (value["servers"] for key, value in said.items() if key not in ("gateway", "hooks", "plugins"))
     assert servers == {"other": {"url": "https://x"}, "clawlink": {"command": sys.executable, "args": args}}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shlex
+import socket
+import subprocess
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from clawlink.cli import server_files
@@ -20,6 +25,9 @@ from tests.conftest import Start
 from tests.doors.portal.conftest import Own
 from tests.doors.portal.test_processes import Portal
 from tests.operations import NAME, PAGE
+from tests.ports import free_port
+from tests.processes import Popen
+from tests.waiting import eventually
 
 
 def files_in(folder: Path) -> dict[str, str]:
@@ -84,6 +92,54 @@ def test_it_shows_and_writes_what_a_server_needs(
     assert "tls " not in caddy
     for wrong in ("", "https://me.example", "me example", "me.example;}", "localhost", "-x.example"):
         assert main(["portal", "setup", "--domain", wrong]) == 2, wrong
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="units are those of systemd")
+async def test_the_unit_of_setup_starts_a_portal_for_this_machine_alone_from_its_own_modules(
+    clawlink_home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Agent P2P did not start without pytz, started a module that was renamed, and listened on all addresses."""
+    port, root = free_port(), tmp_path / "root"
+    words = ["portal", "setup", "--domain", "me.example.org", "--port", str(port), "--into", str(root), "--apply"]
+    assert main([*words, "--json"]) == 0
+    key = json.loads(capsys.readouterr().out)["owner_key"]
+    written = files_in(root)
+    unit = written["etc/systemd/system/clawlink-portal.service"]
+    (line,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    for name in ("pytz", "tzdata", "tzlocal", "dateutil"):
+        (absent / f"{name}.py").write_text("raise ImportError\n")
+    env = dict(one.split("=", 1) for one in written["etc/clawlink/clawlink-portal.env"].splitlines())
+    folders = {"CLAWLINK_HOME": str(tmp_path / "state"), "CLAWLINK_DATA": str(tmp_path / "state" / "data")}
+    modules = {"PYTHONPATH": os.pathsep.join(filter(None, (str(absent), os.environ.get("PYTHONPATH"))))}
+    process = Popen(
+        shlex.split(line.removeprefix("ExecStart=")),
+        env={**os.environ, **env, **folders, **modules},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers={"Host": "me.example.org"}) as session:
+
+            async def answers() -> bool:
+                with contextlib.suppress(aiohttp.ClientConnectionError):
+                    async with session.get("/healthz") as answer:
+                        return answer.status == 200
+                return process.poll() is not None
+
+            await eventually(answers)
+            assert process.poll() is None
+            async with session.post("/api/guest/leave-message", json={"content": "hello"}) as answer:
+                assert answer.status == 200, await answer.text()
+            async with session.get("/api/guest/messages", headers={"Authorization": f"Bearer {key}"}) as answer:
+                (guest,) = (await answer.json())["messages"]
+        assert guest["created_at"].endswith("+08:00"), "the time of Beijing, without a list of time zones"
+        with pytest.raises(OSError, match=r"refused|timed out|assign"):
+            socket.create_connection(("127.0.0.2", port), timeout=2)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _parsed(flags: list[str]) -> Any:
