@@ -16,11 +16,13 @@ import aiohttp
 import pytest
 
 from clawlink.domain.limits import MIB
+from clawlink.doors.portal.records import Message
 from clawlink.doors.portal.rules.consent import WELL_KNOWN_KEY
 from clawlink.doors.portal.rules.cutting import MAX_PART_BYTES
 from clawlink.doors.portal.rules.moving import DEFAULT_PASSWORD, MAX_TEXT_BYTES
 from clawlink.doors.portal.server import arrivals, mover
 from clawlink.doors.portal.server.old_database import OldDatabase
+from clawlink.store.base import Conflict
 from tests.conftest import Start
 from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
 from tests.doors.portal.old_databases import GENERATIONS, K1, K2, K3, MINE, OWN, OWNER_KEY, THEIRS, make
@@ -420,3 +422,34 @@ async def test_a_large_database_holds_up_nobody(page: tuple[Own, Page], tmp_path
         answers += 1
     assert answers > 5, "others are answered on the way"
     assert (await owner.settled("brought"))["report"]["came"]["messages"] == 2001
+
+
+async def test_messages_that_wait_for_nobody_share_commits_and_none_is_left_out(
+    page: tuple[Own, Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal in the midst of a commit leaves out those behind it: they come one by one."""
+    portal, owner = page
+    messages = [
+        {"from_portal": "https://b.example", "to_portal": OWN, "content": f"m{n}", "is_delivered": 1}
+        for n in range(5 * mover.MOST_GATHERED)
+    ]
+    path = make(tmp_path / "portal.db", "0.9", messages=messages)
+    store, shared = portal.relay.app.relay.core.store, []
+    original = store.commit_in_order
+
+    async def partly(batches: Any) -> Any:
+        shared.append(len(batches))
+        if len(shared) > 1:
+            return await original(batches)
+        return [*await original(batches[:3]), Conflict(Message, "x", "exists")]
+
+    monkeypatch.setattr(store, "commit_in_order", partly)
+    _, brought = await owner.bring(path)
+    assert brought["came"]["messages"] == len(messages) + 1
+    assert max(shared) == mover.MOST_GATHERED
+    assert len(shared) < 10
+    asked = {"contact_portal": "https://b.example", "limit": 200}
+    told = (await portal.well("GET", "/api/messages/history", params=asked))["messages"]
+    assert [one["id"] for one in told] == list(range(len(messages) + 1, 0, -1))
+    _, again = await owner.bring(path)
+    assert (again["came"]["messages"], again["there"]["messages"]) == (0, len(messages) + 1)

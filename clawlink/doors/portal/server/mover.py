@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from clawlink.domain.delivery import Sender
+from clawlink.domain.limits import KIB
 from clawlink.domain.shares import Origin
 from clawlink.doors.portal import records
 from clawlink.doors.portal.records import (
@@ -49,10 +50,12 @@ from clawlink.errors import StorageFull, UnknownFile
 from clawlink.relay.core import retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.time_slices import Turns
-from clawlink.store.base import Put
+from clawlink.store.base import Batch, Put
 
 _ORIGIN = Origin(None, OPERATOR)
 _PAGE = 500
+# Messages that share a commit: each fsync takes longer than to store ten. More of them would hold the event loop.
+MOST_GATHERED, _MOST_GATHERED_BYTES = 16, 64 * KIB
 _NUMBERED: tuple[tuple[type[Any], str], ...] = (
     (Contact, "contacts"),
     (Message, "messages"),
@@ -128,7 +131,7 @@ class Preview(Taker):
 
 
 class Mover(Preview):
-    """Writes what comes, one commit after the other."""
+    """Writes what comes, one commit after the other. Messages that wait for nobody share commits."""
 
     def __init__(self, home: Home, database: OldDatabase, report: Report) -> None:
         super().__init__(home)
@@ -136,6 +139,8 @@ class Mover(Preview):
         self._database = database
         self._report = report
         self._files = FileMover(home, database)
+        self._gathered: dict[str, Message] = {}
+        self._gathered_bytes = 0
 
     async def begin(self) -> None:
         """Keep the numbers of the old portal for its records: those of others come after them."""
@@ -144,6 +149,11 @@ class Mover(Preview):
             highest = await asyncio.to_thread(self._database.highest, table)
             self._book.seen(kind, moving.number_of(highest))
         await self._book.keep_numbers()
+
+    async def find(self, item: Item) -> Left | bool:
+        if isinstance(item, Letter) and letter_id(item) in self._gathered:
+            return True
+        return await super().find(item)
 
     async def take(self, item: Item) -> Left | None:
         self._core.require_working()
@@ -171,6 +181,7 @@ class Mover(Preview):
         try:
             await self._book.require_memory(size, _ORIGIN)
         except StorageFull as full:
+            await self.settle()
             raise StorageFull(f"{full.message}; what came so far stays, and a second run brings the rest") from None
 
     async def _agent_key(self, one: Chosen) -> None:
@@ -229,7 +240,26 @@ class Mover(Preview):
             state=state,
         )
         await self._require(message.weight)
-        await self.put(message, waits=waits)
+        if waits:
+            await self.settle()
+            await self.put(message, waits=True)
+            return
+        self._gathered[message.id] = message
+        self._gathered_bytes += message.weight
+        if len(self._gathered) >= MOST_GATHERED or self._gathered_bytes >= _MOST_GATHERED_BYTES:
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Store the messages that were gathered, in their order."""
+        gathered, self._gathered, self._gathered_bytes = list(self._gathered.values()), {}, 0
+        if not gathered:
+            return
+        batches = [Batch(message.partition_key, (Put(message),)) for message in gathered]
+        results = await self._core.commit_in_order(*batches)
+        if len(results) < len(gathered) or results[-1] is not None:
+            for message in gathered:  # the refusal of one leaves out those behind it
+                if await self._core.store.get(Message, message.id) is None:
+                    await self._core.commit(message.partition_key, Put(message))
 
     async def put(self, message: Message, *, waits: bool) -> None:
         """Store a message; one that the old portal did not deliver waits for the owner's agent."""

@@ -69,6 +69,9 @@ class Taker:
         """Take what is not here. Return the reason if it cannot come."""
         return None
 
+    async def settle(self) -> None:
+        """Store what was gathered so far."""
+
 
 class Tour:
     """Goes through an old database whose portal had the address ``own_url``."""
@@ -119,6 +122,7 @@ class Tour:
         letters = moving.Letters(self.own_url, self._now)
         async for row in self._rows("messages"):
             await self._one(taker, letters.read(row))
+        await taker.settle()
         visits = moving.Visits(self._now, most_waiting=self._most_waiting, most=MOST_GUESTS)
         async for row in self._rows("guest_messages", newest=True):
             self.report.leave(visits.take(row))
