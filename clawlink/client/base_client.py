@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("clawlink.client")
 
+_JSON = "application/json"
 _ANSWERS = frozenset({200, 201, 204, 206})
 # Characters that end a header, are no text, or would be lost.
 _UNFIT = re.compile("[\\x00\\r\\n\\ud800-\\udfff]|^\\s|\\s$")
@@ -207,7 +208,7 @@ class BaseClient:
         if self.identity.agent_key is not None:
             headers[KEY_HEADER] = self.identity.agent_key
         if call is not None and call.body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = _JSON
         if any(_UNFIT.search(value) for value in headers.values()):
             raise BadRequest("the token or the agent key has characters that no header can carry")
         if call is not None:
@@ -260,7 +261,9 @@ class BaseClient:
         """Return the answer to a call. Raises the error that the relay tells of, or NotARelay."""
         if reply.status in _ANSWERS:
             return call.answer(reply)
-        refusal = None if call.refuse is None or reply.body else call.refuse(reply.status)
+        refusal = None
+        if call.refuse is not None and not reply.body and reply.headers.get("Content-Type", _JSON).startswith(_JSON):
+            refusal = call.refuse(reply.status)  # of another type it is from a proxy before the relay
         raise refusal or self._refusal(reply.status, reply.body)
 
     def _refusal(self, status: int, body: bytes) -> ClawLinkError:

@@ -31,6 +31,20 @@ _BY_STATUS = {
     507: errors.StorageFull,
 }
 
+_PASSES = "see which clients the proxy lets pass"
+_BEHIND = "see that the relay runs, and that the proxy reaches it"
+# The next step after the answer of a proxy, by its status.
+_FOREIGN = {
+    401: _PASSES,
+    403: _PASSES,
+    407: _PASSES,
+    413: "let the proxy take larger bodies (nginx: client_max_body_size)",
+    429: "wait, or let the proxy take more requests",
+    502: _BEHIND,
+    503: _BEHIND,
+    504: _BEHIND,
+}
+
 
 def to_body(error: errors.ClawLinkError) -> bytes:
     """Encode the error as the wire's JSON object."""
@@ -65,7 +79,8 @@ def from_reply(status: int, body: bytes) -> errors.ClawLinkError:
         failure = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return errors.NotARelay(
-            f"the address answered with HTTP {status} and no ClawLink error: no relay, or a proxy before it"
+            f"the address answered with HTTP {status} and no ClawLink error: no relay, or a proxy before it; "
+            f"{_FOREIGN.get(status, 'check the address')}"
         )
     kind = errors.BY_CODE.get(failure.code)
     if kind in (None, errors.ClawLinkError) or kind.status != status:

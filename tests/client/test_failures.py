@@ -302,6 +302,17 @@ def test_what_is_answered_without_a_body_is_read_from_its_status(
         client.stat_blob("k")
 
 
+@pytest.mark.parametrize("status", ["404 Not Found", "403 Forbidden"])
+def test_a_proxy_that_answers_head_is_not_taken_for_the_relay(status: str, scripted: Scripted) -> None:
+    with once(scripted.url) as client:
+        scripted.script = [http(status, "", "Content-Type: text/html")]
+        with pytest.raises(errors.NotARelay, match=status[:3]):
+            client.stat_blob("k")
+        scripted.script = [http(status, "", "Content-Type: application/json; charset=utf-8")]
+        with pytest.raises(errors.Refused):
+            client.stat_blob("k")
+
+
 @pytest.mark.parametrize("content_type", ["a\nb", "a\r\nX: y", " a", "a\x00"])
 def test_a_header_that_would_be_two_is_refused_before_it_is_sent(content_type: str, scripted: Scripted) -> None:
     with once(scripted.url) as client, pytest.raises(errors.BadRequest) as refused:

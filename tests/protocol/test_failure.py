@@ -112,6 +112,17 @@ def test_what_is_no_error_of_a_relay_comes_from_none(body: bytes) -> None:
     assert type(from_reply(502, body)) is errors.NotARelay
 
 
+@each(
+    ("status", "step"),
+    [(502, "that the relay runs"), (413, "larger bodies"), (403, "lets pass"), (404, "check the address")],
+)
+def test_the_answer_of_a_proxy_comes_with_its_status_and_the_next_step(status: int, step: str) -> None:
+    told = from_reply(status, b"<html><head><title>nginx</title></head></html>").message
+    assert f"HTTP {status} " in told
+    assert "a proxy" in told
+    assert step in told.partition("; ")[2]
+
+
 @given(st.binary(max_size=50), st.integers(100, 999))
 def test_whatever_a_reply_holds_an_error_comes_of_it(body: bytes, status: int) -> None:
     assert isinstance(from_reply(status, body), ClawLinkError)
