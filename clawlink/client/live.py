@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from clawlink.domain.backoff import backoff, spread
-from clawlink.errors import ClawLinkError, OverLimit, RelayUnreachable, Unavailable
+from clawlink.errors import ClawLinkError, NotARelay, OverLimit, RelayUnreachable, Unavailable
 from clawlink.protocol import paths
 from clawlink.protocol.admin import Overview
 
@@ -32,17 +32,24 @@ def overviews(
 ) -> Iterator[Overview]:
     """Give each overview of the relay as it comes; after a cut, connect again.
 
-    ``on_away`` hears why, each time. Raises the refusals of the relay: NotAuthenticated, NotAllowed.
+    ``on_away`` hears why, each time. Once an overview has come, a proxy may answer in the place of an absent relay.
+    Raises the refusals of the relay: NotAuthenticated, NotAllowed; and NotARelay if none was ever there.
     """
     failed = 0
+    reached = False
     while True:
         try:
             for overview in _events(client):
                 failed = 0
+                reached = True
                 yield overview
             error: ClawLinkError = RelayUnreachable("the relay has ended the event stream")
         except (RelayUnreachable, Unavailable, OverLimit) as away:
             error = away
+        except NotARelay as instead:
+            if not reached:
+                raise
+            error = instead
         on_away(error)
         failed += 1
         pause = spread(backoff(failed, first=_FIRST_PAUSE_SECONDS, most=_MOST_PAUSE_SECONDS), random.random())

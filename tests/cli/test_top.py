@@ -11,14 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
+import requests
 
 from clawlink.cli.relay.dashboard import Tail, facts, screen
+from clawlink.client.live import overviews
 from clawlink.client.sync import Client
+from clawlink.errors import ClawLinkError, NotARelay, RelayUnreachable
 from clawlink.protocol.admin import Overview
 from tests.cli.conftest import COMMAND, Relays, Run
+from tests.client.conftest import Scripted, http
 from tests.processes import Popen
 from tests.waiting import PATIENCE, wait_until
 
@@ -195,3 +199,19 @@ def test_in_a_terminal_it_follows_the_relay_through_a_restart_and_ends_clean(own
         assert "Traceback" not in screen.shown
     finally:
         screen.close()
+
+
+def test_a_proxy_that_answers_for_an_absent_relay_is_borne_once_a_relay_was_there(own_relay: Relays) -> None:
+    headers = {"Authorization": "Bearer boss"}
+    reply = requests.get(own_relay("--admin-token", "boss") + "/admin/overview", headers=headers, timeout=10)
+    event = http("200 OK", f"event: overview\ndata: {reply.text}\n\n", "Content-Type: text/event-stream")
+    proxy = http("502 Bad Gateway", "<html>", "Content-Type: text/html")
+    away: list[ClawLinkError] = []
+    with closing(Scripted()) as server, Client(server.url) as client:
+        server.script = [event, proxy, proxy, event]
+        found = overviews(client, on_away=away.append, rest=lambda seconds: None)
+        assert next(found).revision == next(found).revision
+        assert [type(error) for error in away] == [RelayUnreachable, NotARelay, NotARelay]
+        server.script = [proxy]
+        with pytest.raises(NotARelay):
+            next(overviews(client, rest=lambda seconds: None))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clawlink.cli.agents import Agents
 from clawlink.cli.render import ago, epoch, plural, size, time_of_day, wrapped
 from clawlink.domain.terminal import cell
-from clawlink.errors import RelayUnreachable, Unavailable
+from clawlink.errors import NotARelay, RelayUnreachable, Unavailable
 
 if TYPE_CHECKING:
     from clawlink.client.sync import Client
@@ -115,7 +115,7 @@ class Tail:
         before, self._counts = self._counts, counts
         changed = [state for state, count in counts.items() if before is None or count != before.get(state)]
         rows: list[TaskRow] = []
-        with contextlib.suppress(RelayUnreachable, Unavailable):
+        with contextlib.suppress(RelayUnreachable, Unavailable, NotARelay):
             for state in changed:
                 rows += self._client.all_tasks(status=state, limit=_ROWS).tasks
         now = epoch(overview.server_time) or 0.0
