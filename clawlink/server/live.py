@@ -17,6 +17,7 @@ from clawlink.protocol.admin import Overview, OverviewQuery
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Handler, Request, hung_up
+from clawlink.store.base import Failed
 
 MAX_STREAMS = 100
 _STEP_SECONDS = 1.0
@@ -65,7 +66,7 @@ class Live:
             await response.prepare(request)
             with contextlib.suppress(ConnectionError):
                 await response.write(b"retry: 1000\n\n")
-                with contextlib.suppress(ClawLinkError):  # a store that does not answer may do so later
+                with contextlib.suppress(ClawLinkError, Failed):  # a store that does not answer may do so later
                     stream.send(*await self._event(relay))
                 if self._rounds is None or self._rounds.done():
                     self._rounds = asyncio.create_task(self._go_round(relay))
@@ -87,7 +88,7 @@ class Live:
             while True:
                 await asyncio.sleep(_STEP_SECONDS - loop.time() % _STEP_SECONDS)
                 event = facts = b""
-                with contextlib.suppress(ClawLinkError):
+                with contextlib.suppress(ClawLinkError, Failed):
                     event, facts = await self._event(relay)
                 for n, stream in enumerate(tuple(self._streams), 1):
                     stream.look(event, facts, loop.time(), draining=relay.draining)

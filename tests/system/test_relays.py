@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 import clawlink
@@ -243,6 +244,38 @@ async def test_a_store_that_is_away_is_a_503_and_nothing_is_lost(serve: Serve) -
             await relay.session.close()
             await relay.app.stop()
             await mesh.close()
+
+
+async def test_event_streams_go_on_after_the_store_was_away(serve: Serve) -> None:
+    with running() as server:
+        mesh = await Mesh.open(server.url, steady=steady_clock())
+        relay = await serve(mesh=mesh, limits=UNPACED)
+        address = relay.url + "/admin/events"
+        async with relay.session.get(address) as first:
+            await told(first, b'"agents_online":0')
+            server.stop()
+            await eventually(lambda: answers(relay, 503))
+            async with relay.session.get(address) as second:
+                assert await second.content.readline() == b"retry: 1000\n"
+                server.start()
+                await eventually(lambda: answers(relay, 200))
+                await relay.register("mia", agent_id="mia", notices=False)
+                for stream in (first, second):
+                    await told(stream, b'"agents_online":1')
+        await relay.session.close()
+        await relay.app.stop()
+        await mesh.close()
+
+
+async def told(stream: aiohttp.ClientResponse, words: bytes) -> None:
+    """Wait until an event stream has a line with these words."""
+    while words not in (line := await asyncio.wait_for(stream.content.readline(), 20)):
+        assert line, "the stream has ended"
+
+
+async def answers(relay: Running, status: int) -> bool:
+    """Return True if the overview has this status."""
+    return bool((await relay.get("/admin/overview"))[0] == status)
 
 
 async def test_a_silence_of_all_relays_is_not_one_of_the_agents(valkey: Server) -> None:
