@@ -41,7 +41,8 @@ _CLOSE_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 # On an earlier uvloop a reply to an old poll counts as read though its reader died: the message is lost.
 _LEAST_UVLOOP = (0, 23)
-_GC_THRESHOLD = 50_000
+# New objects until the garbage collector looks at them, which takes 4 ms.
+_GC_THRESHOLD = 15_000
 # The numbers of open files to ask for, one after the other. The hard limit of macOS is "unlimited", which it refuses,
 # as all above `kern.maxfilesperproc`.
 _OPEN_FILES = (65_536, 24_576, 10_240, 4_096, 1_024)
