@@ -453,3 +453,33 @@ async def test_messages_that_wait_for_nobody_share_commits_and_none_is_left_out(
     assert [one["id"] for one in told] == list(range(len(messages) + 1, 0, -1))
     _, again = await owner.bring(path)
     assert (again["came"]["messages"], again["there"]["messages"]) == (0, len(messages) + 1)
+
+
+async def test_kinds_that_had_numbers_of_their_own_go_on_with_one_numbering_after_a_kill(
+    start_relay: Start, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """Old databases, and folders of earlier portals, have the same number for a message, a guest and a line."""
+    portal = PortalProcess(start_relay, session, tmp_path / "data")
+    portal.begin()
+    path = make(
+        tmp_path / "portal.db",
+        "0.9",
+        messages=[{"from_portal": "https://b.example", "to_portal": OWN, "content": f"m{n}"} for n in range(4)],
+        guest_messages=[{"id": n, "content": f"g{n}"} for n in range(1, 8)],
+        owner_chats=[{"id": n, "role": "agent", "content": f"c{n}"} for n in range(1, 4)],
+    )
+    await (await Page(portal.own).enter()).bring(path)
+    portal.kill()
+    portal.begin()
+    own = portal.own
+    line = (await own.well("POST", "/api/chat/owner/reply", {"content": "new"}))["message_id"]
+    guest = (await own.well("POST", "/api/guest/leave-message", {"content": "new"}, key=""))["message_id"]
+    body = {"api_key": K1, "from_portal": "https://b.example", "content": "new"}
+    message = (await own.well("POST", "/api/message/receive", body, key=""))["message_id"]
+    assert (line, guest, message) == (8, 9, 10)
+    history = await own.well("GET", "/api/messages/history", params={"contact_portal": "https://b.example"})
+    assert [one["id"] for one in history["messages"]] == [10, 5, 4, 3, 2, 1]
+    lines = (await own.well("GET", "/api/chat/owner/history", params={"after": 2}))["messages"]
+    assert [one["id"] for one in lines] == [3, 8]
+    guests = (await own.well("GET", "/api/guest/messages"))["messages"]
+    assert [one["id"] for one in guests] == [9, *range(7, 0, -1)]
