@@ -25,7 +25,7 @@ from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.store.base import Conflict
 from tests.conftest import Start
 from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
-from tests.doors.portal.old_databases import GENERATIONS, K1, K2, K3, MINE, OWN, OWNER_KEY, THEIRS, make
+from tests.doors.portal.old_databases import GENERATIONS, K1, K2, K3, MINE, OWN, OWNER_KEY, THEIRS, insert, make
 from tests.doors.portal.test_page_texts import texts
 from tests.doors.portal.test_processes import Portal as PortalProcess
 from tests.waiting import eventually, until
@@ -330,6 +330,23 @@ async def test_an_upload_beside_the_deletion_of_the_one_before_is_the_one_that_c
     rest.set()
     assert (await coming)[1]["size"] == len(data)
     assert (await owner.go({"at": OWN}))["report"]["came"]["contacts"] == 1
+
+
+async def test_rows_with_one_number_come_with_one_each(page: tuple[Own, Page], tmp_path: Path) -> None:
+    portal, owner = page
+    path = make(tmp_path / "portal.db", "0.9")
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE copy AS SELECT * FROM messages")
+    db.execute("DROP TABLE messages")
+    db.execute("ALTER TABLE copy RENAME TO messages")
+    more = {"from_portal": "https://b.example", "to_portal": OWN, "is_delivered": 1}
+    insert(db, "messages", [{"id": 7, "content": f"m{n}", **more} for n in range(20)])
+    db.commit()
+    db.close()
+    _, brought = await owner.bring(path)
+    assert brought["came"]["messages"] == 21
+    history = await portal.well("GET", "/api/messages/history", params={"contact_portal": "https://b.example"})
+    assert len({one["id"] for one in history["messages"]}) == 21
 
 
 async def test_one_database_comes_at_a_time(

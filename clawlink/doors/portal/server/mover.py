@@ -227,6 +227,8 @@ class Mover(Preview):
 
     async def _letter(self, letter: Letter) -> None:
         waits = letter.inbound and not letter.delivered
+        if any(one.number == letter.number for one in self._gathered.values()):  # a table without a primary key
+            await self.settle()
         state = (State.RECEIVED if waits else State.ACKNOWLEDGED) if letter.inbound else State.REPORTED
         message = Message(
             id=letter_id(letter),
