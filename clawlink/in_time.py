@@ -21,12 +21,17 @@ else:
             await asyncio.wait([task], timeout=timeout)
         except asyncio.CancelledError:
             await _end(task)
+            if not task.cancelled() and (failure := task.exception()) is not None:
+                failure.__traceback__ = None  # nobody hears of it, and its frames would keep it in a circle
             raise
         if not task.done():
             await _end(task)
             if task.cancelled():
                 raise asyncio.TimeoutError
-        return task.result()
+        try:
+            return task.result()
+        finally:
+            del task  # a failure keeps this frame, which would keep the failure in a circle
 
     async def _end(task: asyncio.Future[T]) -> None:
         if not task.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,23 @@ async def test_what_ends_in_time_ends_as_it_does() -> None:
     assert await in_time(give(), 30) == "result"
     with pytest.raises(LookupError):
         await in_time(fail(), 30)
+
+
+async def test_a_failure_is_freed_at_once() -> None:
+    class Failure(Exception):
+        pass
+
+    async def fail() -> None:
+        raise Failure
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(Failure):
+            await in_time(fail(), 30)
+        assert not [one for one in gc.get_objects() if isinstance(one, Failure)]
+    finally:
+        gc.enable()
 
 
 def test_nothing_in_the_package_uses_the_one_that_loses_cancellations() -> None:
