@@ -256,7 +256,9 @@ async def serve(store_kind: str, request: pytest.FixtureRequest) -> AsyncIterato
         if joined is None and (mesh is not None or (store_kind == "valkey" and store is None)):
             server: valkey.Server = request.getfixturevalue("valkey")
             prefix = mesh if isinstance(mesh, str) else next(_MESHES)
-            blobs = config.blobs or str(request.getfixturevalue("tmp_path") / f"blobs-{prefix}")
+            # A mesh keeps its folder for contents, also over several tests.
+            of_meshes: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+            blobs = config.blobs or str(of_meshes.getbasetemp() / f"blobs-{prefix}")
             joined = await Mesh.open(server.url, prefix=prefix, blobs=blobs, steady=steady_clock())
             meshes.append(joined)
         own = None if data or joined else store or make_store(store_kind)
