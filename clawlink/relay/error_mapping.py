@@ -5,9 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from clawlink.errors import ClawLinkError, InternalError, NotActive, StorageFull, StoreUnavailable
+from clawlink.errors import ClawLinkError, InternalError, NotActive, StorageFull, StoreUnavailable, Unavailable
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Failed, Fenced, Full
+
+NO_THREAD = (
+    "the system gives the relay no thread; raise the limit of its account (ulimit -u, TasksMax, or pids of its "
+    "container)"
+)
+"""The operator reads this in the log if ``is_no_thread``."""
+
+
+def is_no_thread(failure: Exception) -> bool:
+    """Return True if the system refused a thread. Python has no kind of its own for this error."""
+    return isinstance(failure, RuntimeError) and "new thread" in str(failure)
 
 
 def refusal(relay: Relay, failure: Exception, facts: Mapping[str, str], log: logging.Logger) -> ClawLinkError:
@@ -25,5 +36,8 @@ def refusal(relay: Relay, failure: Exception, facts: Mapping[str, str], log: log
     if isinstance(failure, Failed):
         log.error("the store failed", extra={**facts, "reason": str(failure)})
         return StoreUnavailable("the store does not answer; try again", retry_after=1)
+    if is_no_thread(failure):
+        log.error(NO_THREAD, extra=facts)
+        return Unavailable("the system gives the relay no thread for this; try again later", retry_after=5.0)
     log.error("unexpected failure", extra=facts, exc_info=failure)
     return InternalError("the relay failed at this request; its log says more")

@@ -20,6 +20,7 @@ from clawlink.config import SECRET, TOKEN, ServerConfig
 from clawlink.doors.registry import doors, settings_of
 from clawlink.errors import ClawLinkError
 from clawlink.in_time import in_time
+from clawlink.relay.error_mapping import NO_THREAD, is_no_thread
 from clawlink.relay.timestamps import steady_clock
 from clawlink.server.app import App
 from clawlink.server.keys import noted, with_secrets
@@ -46,13 +47,6 @@ _GC_THRESHOLD = 15_000
 # The numbers of open files to ask for, one after the other. The hard limit of macOS is "unlimited", which it refuses,
 # as all above `kern.maxfilesperproc`.
 _OPEN_FILES = (65_536, 24_576, 10_240, 4_096, 1_024)
-
-
-# Python has no kind of its own for this error.
-_NO_THREAD = (
-    "the system gives the relay no thread; raise the limit of its account (ulimit -u, TasksMax, or pids of its "
-    "container), and start it again"
-)
 
 
 class _Refused(Exception):
@@ -87,9 +81,9 @@ def run(config: ServerConfig) -> int:
         print(f"clawlink: cannot listen on {where}: {error.strerror or error}{_way_on(error)}", file=sys.stderr)
         return 1
     except RuntimeError as error:
-        if "new thread" not in str(error):
+        if not is_no_thread(error):
             raise
-        print(f"clawlink: {_NO_THREAD}", file=sys.stderr)
+        print(f"clawlink: {NO_THREAD}, and start it again", file=sys.stderr)
         return 1
     except ClawLinkError as error:  # of a store, or of a door that cannot open
         print(f"clawlink: {error.message}", file=sys.stderr)

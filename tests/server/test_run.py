@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,11 +25,12 @@ import requests
 from clawlink import lan
 from clawlink.config import ServerConfig
 from clawlink.lan import reachable_at
+from clawlink.relay.error_mapping import refusal
 from clawlink.server import run as running
 from clawlink.server.app import App
 from clawlink.server.run import banner
 from clawlink.store.memory import MemoryStore
-from tests.conftest import Start
+from tests.conftest import Serve, Start
 from tests.processes import Popen, run
 from tests.tables import each
 from tests.waiting import cancelled_after
@@ -200,6 +203,21 @@ def test_a_system_that_gives_no_thread_is_a_sentence() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("clawlink: the system gives the relay no thread; raise the limit")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits of a thread's stack")
+async def test_a_running_relay_that_gets_no_thread_says_so(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    relay = await serve()
+    size = threading.stack_size(1 << 47)
+    try:
+        with pytest.raises(RuntimeError) as failed:
+            threading.Thread(target=print).start()
+    finally:
+        threading.stack_size(size)
+    refused = refusal(relay.app.relay, failed.value, {}, logging.getLogger("clawlink.request"))
+    assert (refused.status, refused.code) == (503, "unavailable")
+    assert "TasksMax" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 @each("host", ["192.0.2.1", "no-such-host.invalid", "::g", "a..b"])
