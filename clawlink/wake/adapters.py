@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -244,12 +246,15 @@ async def _spawn(
 
 
 async def _ended(process: asyncio.subprocess.Process, seconds: float) -> tuple[int | None, bytes]:
-    """Return the exit code, None if it runs on, with the beginning of what it said."""
+    """Return the exit code, None if it runs on, with the beginning of what it said.
+
+    A program that it left running may hold its output open.
+    """
     said = bytearray()
     try:
         return await in_time(_drained(process, said), seconds), bytes(said)
     except asyncio.TimeoutError:
-        return None, bytes(said)
+        return process.returncode, bytes(said)
 
 
 async def _drained(process: asyncio.subprocess.Process, said: bytearray | None = None) -> int:
@@ -261,8 +266,12 @@ async def _drained(process: asyncio.subprocess.Process, said: bytearray | None =
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
+    """Kill a process that runs, and what it started in its group, which is its own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(asyncio.TimeoutError):
         await in_time(_drained(process), _KILL_SECONDS)
 

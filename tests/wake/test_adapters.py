@@ -16,6 +16,8 @@ from clawlink.wake import adapters
 from clawlink.wake.adapters import Command, Notice, OverOpenClaw, Resume, within
 from clawlink.wake.openclaw import OpenClaw
 from clawlink.wake.rules import FAILED, QUEUED, STARTED
+from tests.processes import Popen
+from tests.waiting import PATIENCE
 from tests.wake.openclaw import OpenClawStandIn
 
 NOTICE = Notice('ClawLink: 1 new message from "$(touch x)": m-1', ("m-1", "m-2"), "key-1")
@@ -54,6 +56,32 @@ async def test_a_command_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPa
     sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
     found = await Command(sleeper, "bob").fire(NOTICE)
     assert (found.result, found.note) == (FAILED, "the command did not end within 0.2 s")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither this shell nor groups of processes")
+async def test_what_a_command_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "COMMAND_SECONDS", 1.0)
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    with Popen(["cat", str(held)]) as reader:  # it ends with the last process that holds the pipe
+        try:
+            found = await Command(["sh", "-c", f"exec 3>'{held}'; sleep 600; true"], "bob").fire(NOTICE)
+            assert found.result == FAILED
+            assert reader.wait(PATIENCE) == 0
+        finally:
+            reader.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such shell")
+async def test_a_command_that_has_ended_counts_though_its_output_is_held_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters, "COMMAND_SECONDS", 2.0)
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    found = await Command(["sh", "-c", f"(read -r _ <'{go}') & exit 0"], "bob").fire(NOTICE)
+    assert found == adapters.Result(QUEUED)
+    go.write_text("\n")  # it runs still, or nobody would read this
 
 
 def test_a_resumed_session_has_the_variables_that_it_had() -> None:
