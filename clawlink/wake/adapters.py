@@ -226,6 +226,10 @@ class OverOpenClaw:
         return Result(FAILED, why, None if found.kind == KEPT else openclaw.pause(self._failed, found))
 
 
+# The loop itself keeps no task alive.
+_reading: set[asyncio.Task[int]] = set()
+
+
 async def _spawn(
     words: Sequence[str], environ: Mapping[str, str], folder: str | None, text: str
 ) -> asyncio.subprocess.Process:
@@ -248,12 +252,16 @@ async def _spawn(
 async def _ended(process: asyncio.subprocess.Process, seconds: float) -> tuple[int | None, bytes]:
     """Return the exit code, None if it runs on, with the beginning of what it said.
 
-    A program that it left running may hold its output open.
+    A program that it left running may hold its output open. That is read on then, so that the program never waits.
     """
     said = bytearray()
     try:
         return await in_time(_drained(process, said), seconds), bytes(said)
     except asyncio.TimeoutError:
+        if process.returncode is not None:
+            reading = asyncio.get_running_loop().create_task(_drained(process))
+            _reading.add(reading)
+            reading.add_done_callback(_reading.discard)
         return process.returncode, bytes(said)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -82,6 +83,7 @@ async def test_a_command_that_has_ended_counts_though_its_output_is_held_open(
     found = await Command(["sh", "-c", f"(read -r _ <'{go}') & exit 0"], "bob").fire(NOTICE)
     assert found == adapters.Result(QUEUED)
     go.write_text("\n")  # it runs still, or nobody would read this
+    await asyncio.wait_for(asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}), PATIENCE)
 
 
 def test_a_resumed_session_has_the_variables_that_it_had() -> None:
