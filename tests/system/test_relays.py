@@ -329,7 +329,7 @@ async def test_servers_that_lose_messages_are_refused_with_a_sentence(valkey: Se
 
 
 async def test_contents_that_no_file_names_go_and_others_stay(
-    serve: Serve, valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, valkey: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clawlink.store.valkey.mesh._SWEEP_SECONDS", float("nan"))  # never by itself
     monkeypatch.setattr("clawlink.store.valkey.contents._FRESH_SECONDS", -1)
@@ -341,10 +341,10 @@ async def test_contents_that_no_file_names_go_and_others_stay(
         await blobs.saved(a, key.replace(" ", "-"), data)
     for key in ("small-gone", "large-gone"):
         await blobs.ask(a, "DELETE", f"/blobs/{key}", ClawLink_Agent="a")
-    assert files_below(tmp_path) == 2
-    assert a.app.mesh is not None
+    assert a.app.mesh is not None and a.app.mesh.blobs.folder is not None
+    assert files_below(a.app.mesh.blobs.folder) == 2
     await a.app.mesh.blobs.sweep()
-    assert files_below(tmp_path) == 1
+    assert files_below(a.app.mesh.blobs.folder) == 1
     wire = Wire(valkey.url)
     assert len(await wire.call("KEYS", f"{a.app.mesh.store.base}:content:*")) == 1
     await wire.close()
