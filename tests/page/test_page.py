@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import requests
@@ -167,26 +168,30 @@ def test_dead_letters_are_put_back_from_the_page(browser: Browser) -> None:
 
 
 def test_the_load_is_plotted_with_agents_and_counters(browser: Browser) -> None:
-    with relay_in_thread(ServerConfig(port=0)) as url:
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        page = watched.page
         post(url, "/register", {"agent_id": "a", "name": "Ann"})
-        post(url, "/delegate", {"from_agent": "a", "to_agent": "a", "task": "t"})
         wait_until(
             lambda: requests.get(url + "/admin/load", timeout=10).json()["minutes"][-1]["agents_online"] == 1
         )  # it is not counted each time
-        with opened(browser, url) as watched:
-            page = watched.page
+        for messages in (1, 2):
+            minute = time.time() // 60
+            post(url, "/delegate", {"from_agent": "a", "to_agent": "a", "task": "t"})
             watched.show(url, "load")
+            page.reload()
             page.wait_for_selector("section:last-of-type > figure .plot canvas")
             plots = page.evaluate(
                 """[...document.querySelectorAll("main section")].map((plot) =>
                     [plot.querySelectorAll("canvas").length, plot.querySelector("figcaption").innerText])"""
             )
-            assert len(plots) == 11
-            assert {canvases for canvases, _ in plots} == {1}
-            said = " ".join(words for _, words in plots)
-            for words in ("online 1", "stale 0", "delegated 1", "answered 0", "stored 1", "messages 1"):
-                assert words in said, words
-            assert watched.faults == []
+            if time.time() // 60 == minute:  # else the counts have begun again
+                break
+        assert len(plots) == 11
+        assert {canvases for canvases, _ in plots} == {1}
+        said = " ".join(words for _, words in plots)
+        for words in ("online 1", "stale 0", "delegated 1", "answered 0", "stored 1", f"messages {messages}"):
+            assert words in said, words
+        assert watched.faults == []
 
 
 def test_agents_have_their_names_and_two_of_one_name_their_ids_too(browser: Browser) -> None:
