@@ -341,7 +341,8 @@ async def test_contents_that_no_file_names_go_and_others_stay(
         await blobs.saved(a, key.replace(" ", "-"), data)
     for key in ("small-gone", "large-gone"):
         await blobs.ask(a, "DELETE", f"/blobs/{key}", ClawLink_Agent="a")
-    assert a.app.mesh is not None and a.app.mesh.blobs.folder is not None
+    assert a.app.mesh is not None
+    assert a.app.mesh.blobs.folder is not None
     assert files_below(a.app.mesh.blobs.folder) == 2
     await a.app.mesh.blobs.sweep()
     assert files_below(a.app.mesh.blobs.folder) == 1
