@@ -380,11 +380,11 @@ async def test_an_import_that_breaks_off_goes_on_by_a_repeat(
     path = make(tmp_path / "portal.db", "0.9", messages=messages)
     original, reached, goes_on = mover.Mover.put, asyncio.Event(), asyncio.Event()
 
-    async def waits(self: Any, message: Any, *, waits: bool) -> None:
+    async def waits(self: Any, message: Any) -> None:
         if message.content == "m9":
             reached.set()
             await goes_on.wait()
-        await original(self, message, waits=waits)
+        await original(self, message)
 
     monkeypatch.setattr(mover.Mover, "put", waits)
     await owner.ask("PUT", data=path.read_bytes())

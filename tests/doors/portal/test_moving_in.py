@@ -268,11 +268,11 @@ def test_a_second_run_goes_on_where_the_first_broke_off(
     original = mover.Mover.put
     put: list[str] = []
 
-    async def breaks_off(self: Any, message: Any, *, waits: bool) -> None:
+    async def breaks_off(self: Any, message: Any) -> None:
         if len(put) == 9:
             raise BadRequest("the machine stops")
         put.append(message.content)
-        await original(self, message, waits=waits)
+        await original(self, message)
 
     with monkeypatch.context() as patch:
         patch.setattr(mover.Mover, "put", breaks_off)

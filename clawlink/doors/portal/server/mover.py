@@ -244,7 +244,7 @@ class Mover(Preview):
         await self._require(message.weight)
         if waits:
             await self.settle()
-            await self.put(message, waits=True)
+            await self.put(message)
             return
         self._gathered[message.id] = message
         self._gathered_bytes += message.weight
@@ -263,11 +263,8 @@ class Mover(Preview):
                 if await self._core.store.get(Message, message.id) is None:
                     await self._core.commit(message.partition_key, Put(message))
 
-    async def put(self, message: Message, *, waits: bool) -> None:
-        """Store a message; one that the old portal did not deliver waits for the owner's agent."""
-        if not waits:
-            await self._core.commit(message.partition_key, Put(message))
-            return
+    async def put(self, message: Message) -> None:
+        """Store a message that the old portal did not deliver. It waits for the owner's agent."""
         if message.weight > MAX_MESSAGE_BYTES:
             self._report.notes.append(Note("long", str(message.number), ""))
             await self._core.commit(message.partition_key, Put(message))
