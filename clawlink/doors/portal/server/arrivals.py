@@ -188,9 +188,9 @@ class Arrivals:
             if isinstance(failure, Unreadable):
                 self._fault["reason"] = failure.reason
         else:
-            self._step = Step.BROUGHT if bring else Step.LOOKED
             if bring:
-                await self._delete()
+                await self._delete()  # before the state says so: the upload has keys in it
+            self._step = Step.BROUGHT if bring else Step.LOOKED
         self._touched = self._home.relay.steady()
 
     async def _through(self, folder: Path, choice: Choice, *, bring: bool) -> None:
