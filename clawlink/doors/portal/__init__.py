@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from clawlink.cli.verb import Verb
     from clawlink.config import ServerConfig
     from clawlink.domain.limits import Limits
-    from clawlink.doors.portal.rules.moving_report import Choice, Report
+    from clawlink.doors.portal.rules.import_report import Choice, Report
 
 
 def with_room_for_files(limits: Limits) -> Limits:
@@ -90,7 +90,7 @@ class PortalDoor(Door):
     def banner(self, settings: Settings, url: str) -> list[str]:
         return [] if settings.url is None else [f"This relay is the portal {settings.url}"]
 
-    def move_in(
+    def import_database(
         self, database: Path, data: Path | None, own_url: str | None, choice: Choice, *, store: bool = False
     ) -> Report:
         """Bring a database of Agent P2P into the folder of a portal; without a folder say what would come.
@@ -101,11 +101,11 @@ class PortalDoor(Door):
         import asyncio
         import os
 
-        from clawlink.doors.portal.server import moving_in
+        from clawlink.doors.portal.server import import_command
 
         if data is None and not store:
-            return asyncio.run(moving_in.look(database, own_url, choice))
-        return asyncio.run(moving_in.move_in(database, data, own_url, choice, os.environ))
+            return asyncio.run(import_command.look(database, own_url, choice))
+        return asyncio.run(import_command.import_database(database, data, own_url, choice, os.environ))
 
     def set_password(self, data: Path | None, password: str | None) -> str:
         """Set the owner's password in the folder of a portal that does not run; None makes one. Return it.
@@ -115,9 +115,9 @@ class PortalDoor(Door):
         import asyncio
         import os
 
-        from clawlink.doors.portal.server import moving_in
+        from clawlink.doors.portal.server import import_command
 
-        return asyncio.run(moving_in.set_password(data, password, os.environ))
+        return asyncio.run(import_command.set_password(data, password, os.environ))
 
     def measure(self, name: str, folder: str, *, say: Callable[[str], None]) -> list[Row]:
         from clawlink.doors.portal.bench.scenarios import SCENARIOS

@@ -12,7 +12,7 @@ import pytest
 from clawlink.doors.portal.server.attachments import MAX_ATTACHMENT_BYTES
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Portals
 from tests.doors.portal.old_databases import OWN, make
-from tests.doors.portal.test_arrivals import Page
+from tests.doors.portal.test_import_page import Page
 from tests.waiting import until
 
 

@@ -15,11 +15,11 @@ from clawlink.doors.portal.records import State
 from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.access import RIGHTS, Role
 from clawlink.doors.portal.server import (
-    arrivals,
     book,
     contacts,
     file_routes,
     files,
+    import_page,
     keys,
     outbox,
     photos,
@@ -78,8 +78,8 @@ def test_flags_limits_and_states_are_those_of_the_code() -> None:
         (contacts.MAX_CONTACTS, "| contacts | {:,} |"),
         (photos.MAX_PHOTOS, "| photos of the front page | {:,} |"),
         (photos.MAX_PHOTO_BYTES, "| a photo | {:,} bytes"),
-        (arrivals.MAX_DATABASE_BYTES, "| a database that is brought on the page | {:,} bytes"),
-        (arrivals.MAX_BESIDE, "| files beside it | {:,} |"),
+        (import_page.MAX_DATABASE_BYTES, "| a database that is brought on the page | {:,} bytes"),
+        (import_page.MAX_BESIDE, "| files beside it | {:,} |"),
         (keys.MAX_AGENT_KEYS, "| agent keys | {:,} |"),
         (socket.MAX_SOCKETS, "| sockets of agents | {:,} |"),
         (socket.MAX_SOCKETS, "up to {} sockets"),

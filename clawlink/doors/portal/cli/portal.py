@@ -25,7 +25,7 @@ _MIN_KEY_LENGTH = len("ap2p_") + 4
 _OFFERED = {"portal_url": "--url URL", "key": "--shared-key KEY"}
 """The flags of an approval for what the text does not offer, by the names in ``offers``."""
 _APART: Mapping[str, str] = {
-    "import": "clawlink.doors.portal.cli.moving",
+    "import": "clawlink.doors.portal.cli.import_database",
     "setup": "clawlink.doors.portal.cli.setup",
     "password": "clawlink.doors.portal.cli.password",
     "bridge": "clawlink.doors.portal.cli.bridge",

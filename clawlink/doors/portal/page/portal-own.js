@@ -1,7 +1,7 @@
 // The owner's chat with the agent, the keys, and the settings.
 import { html, useEffect, useRef, useState } from "./htm-preact.js";
 import { Ago, ask, clean, one, Said, t, Table, Trouble, useData } from "./parts.js";
-import { Moving } from "./portal-moving.js";
+import { Import } from "./portal-import.js";
 import { Copy, Failed, field, FileName, nameOf, Pick, Size, useAct, useFiles } from "./portal-parts.js";
 
 // -- chat -------------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ export function Settings({ session }) {
     <p><button class="danger" disabled=${left.busy}
       onClick=${() => leave(() => ask("api/portal/logout-all", {}), () => location.reload())}>${t("portal.everywhere.do")}</button></p>
     <${Failed} state=${left} />
-    <${Moving} session=${session} own=${about.data ? about.data.url : "URL"} />
+    <${Import} session=${session} own=${about.data ? about.data.url : "URL"} />
     <h2>${t("portal.bridge")}</h2>
     <p>${t("portal.bridge.why")}</p>
     <${Copy} text="clawlink portal bridge --install" /></article>`;

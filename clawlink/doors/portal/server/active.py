@@ -17,7 +17,6 @@ from clawlink.domain import networks
 from clawlink.domain.agent import Agent
 from clawlink.doors.portal.records import AGENT, CONTACTS, Chat, Contact, mailbox_of
 from clawlink.doors.portal.server import socket
-from clawlink.doors.portal.server.arrivals import Arrivals
 from clawlink.doors.portal.server.asking import key_of, refuse_socket
 from clawlink.doors.portal.server.attachments import Attachments
 from clawlink.doors.portal.server.book import Book
@@ -29,6 +28,7 @@ from clawlink.doors.portal.server.file_poster import FilePoster
 from clawlink.doors.portal.server.file_routes import FileRoutes
 from clawlink.doors.portal.server.files import Files
 from clawlink.doors.portal.server.guests import Guests
+from clawlink.doors.portal.server.import_page import PageImport
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
@@ -104,7 +104,7 @@ class ActivePortal:
         )
         self.outbox = Outbox(relay, self.book, self.contacts, self.members, self._poster, self.errands)
         self.files = Files(relay, self.book, self.shelf, settings, self.file_outbox.wake)
-        self.arrivals = Arrivals(
+        self.page_import = PageImport(
             self.home, most_waiting=settings.portal_guests, folder=folder, keys_ended=self._keys_ended
         )
 
@@ -161,7 +161,7 @@ class ActivePortal:
         """Look for work that agents of the relay left for contacts: the relay stores it without the portal."""
         now = self.relay.clock()
         await self.page_logins.upkeep()
-        await self.arrivals.upkeep()
+        await self.page_import.upkeep()
         await self.task_files.sweep()
         for contact in list(islice(self._addressed, _AT_ONCE)):
             at = self._addressed.pop(contact)
@@ -202,7 +202,7 @@ class ActivePortal:
         Raises ClawLinkError if another agent has the id of the owner's.
         """
         await self.agent()
-        await self.arrivals.clear()
+        await self.page_import.clear()
         await self.page_logins.restore()
         await self.book.start()
         await self.contacts.directory.load()
@@ -243,7 +243,7 @@ class ActivePortal:
             folder=self._folder,
             clock=self.relay.steady,
         ).all()
-        yield from self.arrivals.all()
+        yield from self.page_import.all()
         yield from Attachments(self.relay, self.keys, self.contacts, self.members).all()
         yield from self.photos.all()
         yield calls.SOCKET, self._serve_socket
@@ -267,7 +267,7 @@ class ActivePortal:
         """Close all sockets, and stop posting. What is under way waits in the store."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._poster.close)
-            stack.push_async_callback(self.arrivals.close)
+            stack.push_async_callback(self.page_import.close)
             stack.push_async_callback(self.outbox.close)
             stack.push_async_callback(self.file_outbox.close)
             await asyncio.gather(*(line.goodbye() for line in list(self._lines)))

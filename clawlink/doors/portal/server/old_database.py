@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clawlink.doors.portal.rules.cutting import MAX_PART_BYTES
-from clawlink.doors.portal.rules.moving import MAX_TEXT_BYTES
+from clawlink.doors.portal.rules.import_rows import MAX_TEXT_BYTES
 from clawlink.errors import BadRequest
 
 T = TypeVar("T")

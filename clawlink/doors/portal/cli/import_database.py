@@ -10,7 +10,7 @@ from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
-    from clawlink.doors.portal.rules.moving_report import Report
+    from clawlink.doors.portal.rules.import_report import Report
 
 _MOST_LINES = 40
 
@@ -20,14 +20,14 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.exits import UsageError
     from clawlink.doors.portal import DOOR
     from clawlink.doors.portal.client.portal import URL
-    from clawlink.doors.portal.rules.moving_report import Choice
+    from clawlink.doors.portal.rules.import_report import Choice
 
     own = args.at or ctx.environ.get("PORTAL_URL") or ctx.environ.get(URL) or None
     if args.data is not None and args.store:
         raise UsageError("give --data DIR or --store, not both")
     data = None if args.data is None else Path(args.data)
     choice = Choice(args.owner_key, tuple(args.agent_key or ()))
-    report = DOOR.move_in(Path(args.words[0]), data, own, choice, store=args.store)
+    report = DOOR.import_database(Path(args.words[0]), data, own, choice, store=args.store)
     if ctx.json:
         ctx.out.json(report.as_json())
     else:
@@ -37,7 +37,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 def _tell(report: Report, args: Namespace, ctx: Context) -> None:
     from clawlink.domain.terminal import cell
-    from clawlink.doors.portal.rules.moving_report import MOST_LISTED
+    from clawlink.doors.portal.rules.import_report import MOST_LISTED
 
     dry = args.data is None and not args.store
     verb = "would come" if dry else "came"

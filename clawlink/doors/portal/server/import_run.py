@@ -1,4 +1,4 @@
-"""Moving in, step by step: all that an old database has, in one order, so that a preview says what the act does."""
+"""An import, step by step: all rows in one order, so that a preview tells what the import does."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from clawlink.doors.portal.rules import cutting, moving
-from clawlink.doors.portal.rules.moving import Letter, Parcel, Person, Said, Visit
-from clawlink.doors.portal.rules.moving_report import Candidate, Choice, Left, Report
+from clawlink.doors.portal.rules import cutting, import_rows
+from clawlink.doors.portal.rules.import_report import Choice, KeyCandidate, Report, Skipped
+from clawlink.doors.portal.rules.import_rows import ChatRow, ContactRow, FileRow, GuestRow, MessageRow
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.attachments import NAME, PLACE
 from clawlink.doors.portal.server.contacts import MAX_CONTACTS
@@ -30,14 +30,14 @@ class Password(NamedTuple):
     text: str
 
 
-class Chosen(NamedTuple):
+class ChosenKey(NamedTuple):
     """A key that the owner takes over."""
 
-    key: Candidate
+    key: KeyCandidate
     is_owner: bool
 
 
-class Beside(NamedTuple):
+class FileBeside(NamedTuple):
     """A photo or an attachment beside the database, and its key among the relay's files."""
 
     path: Path
@@ -45,35 +45,35 @@ class Beside(NamedTuple):
     is_photo: bool
 
 
-Item: TypeAlias = Person | Letter | Visit | Said | Parcel | Password | Chosen | Beside
+Item: TypeAlias = ContactRow | MessageRow | GuestRow | ChatRow | FileRow | Password | ChosenKey | FileBeside
 _KINDS: dict[type[Any], str] = {
-    Person: "contacts",
-    Chosen: "keys",
+    ContactRow: "contacts",
+    ChosenKey: "keys",
     Password: "password",
-    Letter: "messages",
-    Said: "chat",
-    Visit: "guests",
-    Parcel: "files",
-    Beside: "photos",
+    MessageRow: "messages",
+    ChatRow: "chat",
+    GuestRow: "guests",
+    FileRow: "files",
+    FileBeside: "photos",
 }
 
 
-class Taker:
-    """Takes nothing, and has nothing: a look without a portal."""
+class Target:
+    """The place where rows go. This one has nothing and stores nothing: a look without a portal."""
 
-    async def find(self, item: Item) -> Left | bool:
-        """Return True for what is here before, and the reason for what cannot come."""
+    async def find(self, item: Item) -> Skipped | bool:
+        """Return True for an item that the portal has, and the reason for one that cannot come."""
         return False
 
-    async def take(self, item: Item) -> Left | None:
-        """Take what is not here. Return the reason if it cannot come."""
+    async def add(self, item: Item) -> Skipped | None:
+        """Store an item that the portal does not have. Return the reason if it cannot come."""
         return None
 
-    async def settle(self) -> None:
-        """Store what was gathered so far."""
+    async def flush(self) -> None:
+        """Store the rows that were gathered so far."""
 
 
-class Tour:
+class ImportRun:
     """Goes through an old database whose portal had the address ``own_url``."""
 
     def __init__(self, database: OldDatabase, own_url: str, *, most_waiting: int) -> None:
@@ -84,102 +84,103 @@ class Tour:
         self.own_url = own_url
         self._most_waiting = most_waiting
         self._now = time.time()
-        self._chosen: list[Chosen] = []
+        self._chosen: list[ChosenKey] = []
         self._turns = Turns()
 
     async def choose(self, choice: Choice) -> None:
         """Read which keys there are, and find those that the owner names. Raises BadRequest."""
-        found = moving.Candidates(self.own_url, self._now)
+        found = import_rows.KeyRows(self.own_url, self._now)
         async for row in self._database.read("api_keys"):
             found.take(row)
             await self._turns.next()
         report = self.report
         report.keys = list(found.found.values())
-        report.leave(*found.rest())
-        owner = None if choice.owner is None else moving.chosen(choice.owner, report.keys)
-        agents = [moving.chosen(one, report.keys) for one in choice.agents]
+        report.skip(*found.rest())
+        owner = None if choice.owner is None else import_rows.chosen(choice.owner, report.keys)
+        agents = [import_rows.chosen(one, report.keys) for one in choice.agents]
         if owner in agents:
             raise BadRequest("a key is the owner's or an agent's, not both; name it once")
-        self._chosen = [] if owner is None else [Chosen(owner, True)]
-        self._chosen += [Chosen(one, False) for one in dict.fromkeys(agents)]
+        self._chosen = [] if owner is None else [ChosenKey(owner, True)]
+        self._chosen += [ChosenKey(one, False) for one in dict.fromkeys(agents)]
 
-    async def all(self, taker: Taker) -> None:
+    async def all(self, target: Target) -> None:
         """Go through all that may come, in the order of the old portal. Raises BadRequest for a damaged database."""
         database = self._database
         beside = await asyncio.to_thread(_beside, database.folder)
         self.total = len(beside) + sum([await asyncio.to_thread(database.count, table) for table in _TABLES])
-        await self._settings(taker)
+        await self._settings(target)
         for one in self._chosen:
-            await self._one(taker, one)
-        people = moving.People(self.own_url, self._now, most=MAX_CONTACTS)
+            await self._one(target, one)
+        contacts = import_rows.ContactRows(self.own_url, self._now, most=MAX_CONTACTS)
         async for row in self._rows("contacts"):
-            self.report.leave(people.take(row))
-        self.report.leave(*people.rest())
-        known = set()
-        for person in people.found:
-            if await self._one(taker, person):
-                known.add(person.id)
-        letters = moving.Letters(self.own_url, self._now)
+            self.report.skip(contacts.take(row))
+        self.report.skip(*contacts.rest())
+        known: set[str] = set()
+        for contact in contacts.found:
+            if await self._one(target, contact):
+                known.add(contact.id)
+        messages = import_rows.MessageRows(self.own_url, self._now)
         async for row in self._rows("messages"):
-            await self._one(taker, letters.read(row))
-        await taker.settle()
-        visits = moving.Visits(self._now, most_waiting=self._most_waiting, most=MOST_GUESTS)
+            await self._one(target, messages.read(row))
+        await target.flush()
+        guests = import_rows.GuestRows(self._now, most_waiting=self._most_waiting, most=MOST_GUESTS)
         async for row in self._rows("guest_messages", newest=True):
-            self.report.leave(visits.take(row))
-        self.report.leave(*visits.rest())
-        for visit in visits.found:
-            await self._one(taker, visit)
-        sayings = moving.Sayings(self._now)
+            self.report.skip(guests.take(row))
+        self.report.skip(*guests.rest())
+        for guest in guests.found:
+            await self._one(target, guest)
+        chat = import_rows.ChatRows(self._now)
         async for row in self._rows("owner_chats"):
-            await self._one(taker, sayings.read(row))
+            await self._one(target, chat.read(row))
         async for row in self._rows("file_transfers"):
-            parcel = moving.parcel(row)
-            if isinstance(parcel, Parcel) and parcel.contact not in known:
-                parcel = parcel.left("no_contact")
-            await self._one(taker, parcel)
+            found = import_rows.file_row(row)
+            if isinstance(found, FileRow) and found.contact not in known:
+                found = found.skipped("no_contact")
+            await self._one(target, found)
         for file in beside:
-            await self._one(taker, file)
+            await self._one(target, file)
             self.done += 1
 
-    async def _settings(self, taker: Taker) -> None:
+    async def _settings(self, target: Target) -> None:
         report, database = self.report, self._database
         config = {
-            moving.text(row, "key"): moving.text(row, "value", strip=False) async for row in database.read("config")
+            import_rows.text(row, "key"): import_rows.text(row, "value", strip=False)
+            async for row in database.read("config")
         }
         if notices := await asyncio.to_thread(database.count, "pending_notifications"):
-            report.leave(Left("notices", str(notices), "repeated"))
+            report.skip(Skipped("notices", str(notices), "repeated"))
         password = config.get("admin_password") or None
-        if password == moving.DEFAULT_PASSWORD:
-            report.leave(Left("password", "", "public"))
+        if password == import_rows.DEFAULT_PASSWORD:
+            report.skip(Skipped("password", "", "public"))
         elif password is not None and not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
-            report.leave(Left("password", "", "bad_length", f"{MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH}"))
+            report.skip(Skipped("password", "", "bad_length", f"{MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH}"))
         elif password is not None:
-            await self._one(taker, Password(password))
+            await self._one(target, Password(password))
         if config.get("openclaw_token"):
-            report.leave(Left("openclaw", "", "unused"))
+            report.skip(Skipped("openclaw", "", "unused"))
 
-    async def _rows(self, table: str, *, newest: bool = False) -> AsyncIterator[moving.Row]:
+    async def _rows(self, table: str, *, newest: bool = False) -> AsyncIterator[import_rows.Row]:
         async for row in self._database.read(table, newest=newest):
             yield row
             self.done += 1
             await self._turns.next()
 
-    async def _one(self, taker: Taker, item: Item | Left) -> bool:
-        """Have something taken that is not here. Return True if it is here then."""
-        if isinstance(item, Left):
-            self.report.leave(item)
+    async def _one(self, target: Target, item: Item | Skipped) -> bool:
+        """Store an item that the portal does not have. Return True if the portal has it then."""
+        if isinstance(item, Skipped):
+            self.report.skip(item)
             return False
-        found = await taker.find(item)
-        left = found if isinstance(found, Left) else None if found else await taker.take(item)
+        found = await target.find(item)
+        skipped = found if isinstance(found, Skipped) else None if found else await target.add(item)
         await self._turns.next()
-        if left is not None:
-            self.report.leave(left)
+        if skipped is not None:
+            self.report.skip(skipped)
             return False
         self.report.count(_KINDS[type(item)], came=not found)
         return True
 
 
-def _beside(folder: Path) -> Sequence[Beside]:
+def _beside(folder: Path) -> Sequence[FileBeside]:
     """Return the photos and attachments that lie beside the database."""
     found = []
     for name in FOLDERS:
@@ -187,7 +188,7 @@ def _beside(folder: Path) -> Sequence[Beside]:
             if path.is_file() and not path.is_symlink():
                 of_chat = name == "owner_files" and NAME.fullmatch(path.name) is not None
                 kept = PLACE if of_chat else f"portal/{name}/"  # links in the chat go on leading there
-                found.append(Beside(path, kept + cutting.harmless(path.name), name == "photos"))
+                found.append(FileBeside(path, kept + cutting.harmless(path.name), name == "photos"))
     return found
 
 
@@ -199,7 +200,7 @@ async def own_address(database: OldDatabase) -> str | None:
         async for row in database.read(table):
             await turns.next()
             try:
-                url = normalised(moving.text(row, column))
+                url = normalised(import_rows.text(row, column))
             except BadRequest:
                 continue
             counted[url] = counted.get(url, 0) + 1

@@ -19,8 +19,8 @@ from clawlink.domain.limits import MIB
 from clawlink.doors.portal.records import Message
 from clawlink.doors.portal.rules.consent import WELL_KNOWN_KEY
 from clawlink.doors.portal.rules.cutting import MAX_PART_BYTES
-from clawlink.doors.portal.rules.moving import DEFAULT_PASSWORD, MAX_TEXT_BYTES
-from clawlink.doors.portal.server import arrivals, mover
+from clawlink.doors.portal.rules.import_rows import DEFAULT_PASSWORD, MAX_TEXT_BYTES
+from clawlink.doors.portal.server import import_page, importer
 from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.store.base import Conflict
 from tests.conftest import Start
@@ -250,7 +250,7 @@ async def test_a_database_that_is_none_is_refused_with_the_next_step(
         assert fault["detail"].startswith("portal.db "), fault
         assert word in fault["detail"], fault
         assert (fault["reason"], f"portal.fault.{reason}" in chinese) == (reason, True)
-    monkeypatch.setattr(arrivals, "MAX_DATABASE_BYTES", 1000)
+    monkeypatch.setattr(import_page, "MAX_DATABASE_BYTES", 1000)
 
     async def pieces() -> AsyncIterator[bytes]:
         yield good
@@ -353,7 +353,7 @@ async def test_one_database_comes_at_a_time(
     page: tuple[Own, Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     portal, owner = page
-    monkeypatch.setattr(arrivals, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(import_page, "KEPT_SECONDS", 0.0)
     data = make(tmp_path / "portal.db", "0.9").read_bytes()
     goes_on = asyncio.Event()
 
@@ -378,7 +378,7 @@ async def test_an_import_that_breaks_off_goes_on_by_a_repeat(
     portal, owner = page
     messages = [{"from_portal": "https://b.example", "to_portal": OWN, "content": f"m{n}"} for n in range(20)]
     path = make(tmp_path / "portal.db", "0.9", messages=messages)
-    original, reached, goes_on = mover.Mover.put, asyncio.Event(), asyncio.Event()
+    original, reached, goes_on = importer.Importer.put, asyncio.Event(), asyncio.Event()
 
     async def waits(self: Any, message: Any) -> None:
         if message.content == "m9":
@@ -386,7 +386,7 @@ async def test_an_import_that_breaks_off_goes_on_by_a_repeat(
             await goes_on.wait()
         await original(self, message)
 
-    monkeypatch.setattr(mover.Mover, "put", waits)
+    monkeypatch.setattr(importer.Importer, "put", waits)
     await owner.ask("PUT", data=path.read_bytes())
     await owner.ask("POST", body={"at": OWN, "bring": True})
     await reached.wait()
@@ -448,7 +448,7 @@ async def test_messages_that_wait_for_nobody_share_commits_and_none_is_left_out(
     portal, owner = page
     messages = [
         {"from_portal": "https://b.example", "to_portal": OWN, "content": f"m{n}", "is_delivered": 1}
-        for n in range(5 * mover.MOST_GATHERED)
+        for n in range(5 * importer.MOST_GATHERED)
     ]
     path = make(tmp_path / "portal.db", "0.9", messages=messages)
     store, shared = portal.relay.app.relay.core.store, []
@@ -463,7 +463,7 @@ async def test_messages_that_wait_for_nobody_share_commits_and_none_is_left_out(
     monkeypatch.setattr(store, "commit_in_order", partly)
     _, brought = await owner.bring(path)
     assert brought["came"]["messages"] == len(messages) + 1
-    assert max(shared) == mover.MOST_GATHERED
+    assert max(shared) == importer.MOST_GATHERED
     assert len(shared) < 10
     asked = {"contact_portal": "https://b.example", "limit": 200}
     told = (await portal.well("GET", "/api/messages/history", params=asked))["messages"]

@@ -1,4 +1,4 @@
-"""The outcome of moving in: the rows that came, those that stay behind and the reason, and keys to choose from."""
+"""The report of an import: rows that came, rows that are skipped with the reason, and keys to choose from."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ _WHY = {
 }
 
 
-class Left(NamedTuple):
-    """A row that stays behind, and the reason. The page has texts of its own for the kinds and the reasons."""
+class Skipped(NamedTuple):
+    """A row that does not come, and the reason. The page has texts of its own for the kinds and the reasons."""
 
     kind: str
     name: str
@@ -97,7 +97,7 @@ class Note(NamedTuple):
         return _NOTES[self.reason].format(name=self.name, detail=self.detail)
 
 
-class Candidate(NamedTuple):
+class KeyCandidate(NamedTuple):
     """A key that may be the owner's. Anybody could make one, so the owner chooses."""
 
     key: str
@@ -128,14 +128,14 @@ class Report:
     def __init__(self) -> None:
         self.came = dict.fromkeys(KINDS, 0)
         self.there = dict.fromkeys(KINDS, 0)
-        self.left: list[Left] = []
+        self.left: list[Skipped] = []
         self.more_left = 0
-        self.keys: list[Candidate] = []
+        self.keys: list[KeyCandidate] = []
         self.notes: list[Note] = []
 
-    def leave(self, *left: Left | None) -> None:
-        """Note what stays behind. Of a great many rows the first ones are listed, and the others counted."""
-        for one in left:
+    def skip(self, *rows: Skipped | None) -> None:
+        """Note rows that do not come. Of a great many rows the first are listed, and the others counted."""
+        for one in rows:
             if one is not None and len(self.left) < MOST_LISTED:
                 self.left.append(one)
             elif one is not None:

@@ -17,8 +17,8 @@ from clawlink.domain.delivery import PENDING, Delivery
 from clawlink.domain.file import SharedFile
 from clawlink.doors.portal.records import Contact, Message, Photo, Portal
 from clawlink.doors.portal.rules.consent import WELL_KNOWN_KEY
-from clawlink.doors.portal.rules.moving import DEFAULT_PASSWORD
-from clawlink.doors.portal.server import mover
+from clawlink.doors.portal.rules.import_rows import DEFAULT_PASSWORD
+from clawlink.doors.portal.server import importer
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.errors import BadRequest
 from clawlink.store.sqlite.folder import DataFolder
@@ -265,7 +265,7 @@ def test_a_second_run_goes_on_where_the_first_broke_off(
     messages = [{"from_portal": "https://b.example", "to_portal": OWN, "content": f"m{n}"} for n in range(20)]
     path = make(tmp_path / "portal.db", "0.9", messages=messages)
     folder = tmp_path / "data"
-    original = mover.Mover.put
+    original = importer.Importer.put
     put: list[str] = []
 
     async def breaks_off(self: Any, message: Any) -> None:
@@ -275,7 +275,7 @@ def test_a_second_run_goes_on_where_the_first_broke_off(
         await original(self, message)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mover.Mover, "put", breaks_off)
+        patch.setattr(importer.Importer, "put", breaks_off)
         assert bring(path, "--data", folder)[0] != 0
     code, report = bring(path, "--data", folder)
     assert (code, report["there"]["messages"], report["came"]["messages"]) == (0, 9, 12), report

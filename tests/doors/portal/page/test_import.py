@@ -50,7 +50,7 @@ def test_the_owner_sees_what_would_come_and_brings_it(
         page.press("input[name=at]", "Enter")
         page.wait_for_selector(LOOKED)
         assert call(url, "GET", "/api/contacts")["total"] == 0
-        rows = page.locator("#moving ~ div table tbody tr, #moving ~ table tbody tr")
+        rows = page.locator("#import ~ div table tbody tr, #import ~ table tbody tr")
         shown = {row.split()[0]: row.split()[-2:] for row in rows.all_inner_texts()}
         assert (shown["contacts"], shown["messages"]) == (["1", "0"], ["1", "0"]), shown
         page.reload()

@@ -1,4 +1,4 @@
-"""Moving in: the files that Agent P2P kept in its database, and the photos and attachments beside it."""
+"""The import of files: those that Agent P2P kept in its database, and photos and attachments beside it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from clawlink.domain.file_write import Write
 from clawlink.doors.portal.records import Contact
-from clawlink.doors.portal.rules import cutting, moving
-from clawlink.doors.portal.rules.moving import Parcel
-from clawlink.doors.portal.rules.moving_report import Left
+from clawlink.doors.portal.rules import cutting, import_rows
+from clawlink.doors.portal.rules.import_report import Skipped
+from clawlink.doors.portal.rules.import_rows import FileRow
 from clawlink.doors.portal.server.files import Offer, Pieces
-from clawlink.doors.portal.server.moving_tour import Beside
+from clawlink.doors.portal.server.import_run import FileBeside
 from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.doors.portal.server.parts import Home
 from clawlink.doors.portal.transfers import FileState
@@ -23,44 +23,44 @@ from clawlink.errors import BadRequest, ClawLinkError, RateLimited, StorageFull,
 _READ_BYTES = 256 * 1024
 
 
-class FileMover:
+class FileImporter:
     """Brings files through the same steps as those that contacts send, so their sums are compared."""
 
     def __init__(self, home: Home, database: OldDatabase) -> None:
         self._home = home
         self._database = database
 
-    async def take(self, parcel: Parcel, id: str) -> Left | None:
+    async def add(self, file_row: FileRow, id: str) -> Skipped | None:
         """Bring a file in the parts that the old portal kept. Return the reason if it cannot come."""
         home = self._home
-        contact = await home.relay.core.store.get(Contact, parcel.contact)
+        contact = await home.relay.core.store.get(Contact, file_row.contact)
         if contact is None:  # the owner has just removed it
-            return parcel.left("no_contact")
-        part_size = parcel.part_size or cutting.PART_BYTES
-        offer = Offer(parcel.filename, parcel.size, part_size, None, parcel.md5.lower(), None, parcel.key)
+            return file_row.skipped("no_contact")
+        part_size = file_row.part_size or cutting.PART_BYTES
+        offer = Offer(file_row.filename, file_row.size, part_size, None, file_row.md5.lower(), None, file_row.key)
         home.files.known.add(id)  # the agent heard of it long ago
-        left: Left | None = None
+        skipped: Skipped | None = None
         try:
             await home.files.begin(contact, offer, inbound=True)
             index = 0
-            async for data in self._database.read_chunks(parcel.id):
-                if len(data) != cutting.length(index, parcel.size, part_size):
-                    left = parcel.left("holes")
+            async for data in self._database.read_chunks(file_row.id):
+                if len(data) != cutting.length(index, file_row.size, part_size):
+                    skipped = file_row.skipped("holes")
                     break
                 await home.files.take(id, index, _pieces(data))
                 index += 1
             if (await home.shelf.get(id)).state is not FileState.COMPLETED:
-                left = left or parcel.left("holes")
+                skipped = skipped or file_row.skipped("holes")
         except ClawLinkError as error:
-            left = parcel.left(_reason(error), error.message)
+            skipped = file_row.skipped(_reason(error), error.message)
         finally:
             home.files.known.discard(id)
-        if left is not None:
+        if skipped is not None:
             with suppress(UnknownFile):  # it may not have begun
                 await home.files.remove(id)
-        return left
+        return skipped
 
-    async def take_beside(self, file: Beside) -> Left | None:
+    async def add_beside(self, file: FileBeside) -> Skipped | None:
         """Bring a file of a folder into the relay's files, for the owner's agent alone."""
         agent = await self._home.members.start()
         try:
@@ -69,10 +69,10 @@ class FileMover:
             if file.is_photo:
                 await self._home.photos.note(file.key.rpartition("/")[2])
         except (ClawLinkError, OSError) as error:
-            name = f"{file.path.parent.name}/{moving.shortened(file.path.name)}"
+            name = f"{file.path.parent.name}/{import_rows.shortened(file.path.name)}"
             if isinstance(error, ClawLinkError):
-                return Left("beside", name, _reason(error), error.message)
-            return Left("beside", name, "unreadable", error.strerror or str(error))
+                return Skipped("beside", name, _reason(error), error.message)
+            return Skipped("beside", name, "unreadable", error.strerror or str(error))
         return None
 
 

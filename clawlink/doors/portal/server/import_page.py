@@ -1,4 +1,4 @@
-"""Moving in at the owner's page: the old database is brought, looked at, and taken over while the portal runs."""
+"""The import at the owner's page: the old database is uploaded, looked at, and imported while the portal runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 
 from clawlink.domain.limits import MIB
 from clawlink.doors.portal.rules import cutting
-from clawlink.doors.portal.rules.moving_report import Choice, Note
+from clawlink.doors.portal.rules.import_report import Choice, Note
 from clawlink.doors.portal.rules.urls import normalised, same
 from clawlink.doors.portal.server.asking import Ask, handler_of
 from clawlink.doors.portal.server.attachments import MAX_ATTACHMENT_BYTES
 from clawlink.doors.portal.server.bodies import to_disk
-from clawlink.doors.portal.server.mover import Mover, Preview
-from clawlink.doors.portal.server.moving_tour import FOLDERS, Tour, own_address
+from clawlink.doors.portal.server.import_run import FOLDERS, ImportRun, own_address
+from clawlink.doors.portal.server.importer import Importer, Preview
 from clawlink.doors.portal.server.old_database import OldDatabase, Unreadable
 from clawlink.doors.portal.server.parts import Home
 from clawlink.doors.portal.wire.calls import IMPORT, IMPORT_CALLS, StartImport
@@ -58,7 +58,7 @@ class Step(str, Enum):
 _BUSY = (Step.UPLOADING, Step.LOOKING, Step.BRINGING)
 
 
-class Arrivals:
+class PageImport:
     """Keeps one old database at a time, in a folder that only this account may read, until the process ends."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Arrivals:
         self._size = 0
         self._beside = 0
         self._at = home.url
-        self._tour: Tour | None = None
+        self._run: ImportRun | None = None
         self._fault: dict[str, Any] | None = None
         self._working: asyncio.Task[None] | None = None
         self._touched = 0.0
@@ -162,7 +162,7 @@ class Arrivals:
         self._at = self._home.url if not body.at else normalised(body.at, field="at")
         choice = Choice(body.owner_key or None, tuple(body.agent_keys))
         self._step = Step.BRINGING if body.bring else Step.LOOKING
-        self._tour, self._fault = None, None
+        self._run, self._fault = None, None
         self._working = asyncio.create_task(self._work(self._folder, choice, bring=body.bring))
         return self._view()
 
@@ -196,33 +196,33 @@ class Arrivals:
     async def _through(self, folder: Path, choice: Choice, *, bring: bool) -> None:
         database = await asyncio.to_thread(OldDatabase, folder / _DATABASE, name=_DATABASE)
         try:
-            tour = self._tour = Tour(database, self._at, most_waiting=self._most_waiting)
-            await tour.choose(choice)
+            run = self._run = ImportRun(database, self._at, most_waiting=self._most_waiting)
+            await run.choose(choice)
             guess = await own_address(database)
             named = self._at if guess is None else guess
             if not same(named, self._home.url):
-                tour.report.notes.append(Note("address", named, self._home.url))
+                run.report.notes.append(Note("address", named, self._home.url))
             if bring:
-                mover = Mover(self._home, database, tour.report)
-                await mover.begin()
-                await tour.all(mover)
+                importer = Importer(self._home, database, run.report)
+                await importer.begin()
+                await run.all(importer)
             else:
-                await tour.all(Preview(self._home))
+                await run.all(Preview(self._home))
         finally:
             await asyncio.shield(asyncio.to_thread(database.close))
             if bring and choice.owner is not None:
                 await self._keys_ended()
 
     def _view(self) -> dict[str, Any]:
-        tour = self._tour
+        run = self._run
         return {
             "state": self._step.value,
             "at": self._at,
             "size": self._size,
             "beside": self._beside,
-            "done": 0 if tour is None else tour.done,
-            "total": 0 if tour is None else tour.total,
-            "report": None if tour is None else tour.report.as_json(MOST_SHOWN),
+            "done": 0 if run is None else run.done,
+            "total": 0 if run is None else run.total,
+            "report": None if run is None else run.report.as_json(MOST_SHOWN),
             "fault": self._fault,
         }
 
@@ -252,7 +252,7 @@ class Arrivals:
 
     async def _forget(self, step: Step = Step.NONE) -> None:
         # The next upload may begin while the files of this one are deleted.
-        self._step, self._tour, self._fault = step, None, None
+        self._step, self._run, self._fault = step, None, None
         self._size = self._beside = 0
         await self._delete()
 

@@ -1,4 +1,4 @@
-"""Moving in: which rows of Agent P2P become records here, which do not, and the reason. Pure."""
+"""The rows of an old database: which become records, which are skipped, and the reason. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from clawlink.doors.portal.rules import consent
-from clawlink.doors.portal.rules.moving_report import Candidate, Left
+from clawlink.doors.portal.rules.import_report import KeyCandidate, Skipped
 from clawlink.doors.portal.rules.urls import normalised, same
 from clawlink.doors.portal.rules.words import seconds
 from clawlink.errors import BadRequest
@@ -23,7 +23,7 @@ _FIRST_RELEASE = seconds("2026-03-28T00:00:00+08:00")
 Row = Mapping[str, Any]
 
 
-class Person(NamedTuple):
+class ContactRow(NamedTuple):
     """A contact. ``key`` opens our portal to it; ``send_key`` is what its portal takes, None where that is the same."""
 
     number: int
@@ -37,7 +37,7 @@ class Person(NamedTuple):
     created_at: float
 
 
-class Letter(NamedTuple):
+class MessageRow(NamedTuple):
     """A message from or to a portal."""
 
     number: int
@@ -49,7 +49,7 @@ class Letter(NamedTuple):
     created_at: float
 
 
-class Visit(NamedTuple):
+class GuestRow(NamedTuple):
     """A guest message."""
 
     number: int
@@ -60,7 +60,7 @@ class Visit(NamedTuple):
     created_at: float
 
 
-class Said(NamedTuple):
+class ChatRow(NamedTuple):
     """A line of the chat of owner and agent."""
 
     number: int
@@ -69,7 +69,7 @@ class Said(NamedTuple):
     created_at: float
 
 
-class Parcel(NamedTuple):
+class FileRow(NamedTuple):
     """A complete file of a contact. ``part_size`` is 0 where the database does not say it."""
 
     id: str
@@ -84,9 +84,9 @@ class Parcel(NamedTuple):
         """The idempotency key under which the file comes."""
         return "portal import " + self.id
 
-    def left(self, reason: str, detail: str = "") -> Left:
-        """Return that it stays behind."""
-        return Left("file", f"{shortened(self.filename)} ({shortened(self.id)})", reason, detail)
+    def skipped(self, reason: str, detail: str = "") -> Skipped:
+        """Return that the file does not come."""
+        return Skipped("file", f"{shortened(self.filename)} ({shortened(self.id)})", reason, detail)
 
 
 class Clock:
@@ -111,54 +111,54 @@ class Clock:
         return at
 
 
-class People:
+class ContactRows:
     """The contacts of all releases. Of two rows for one portal the later one comes."""
 
     def __init__(self, own_url: str, now: float, *, most: int) -> None:
         self._own_url = own_url
         self._clock = Clock(now)
         self._most = most
-        self._found: dict[str, Person] = {}
-        self._by_key: dict[str, Person] = {}
+        self._found: dict[str, ContactRow] = {}
+        self._by_key: dict[str, ContactRow] = {}
 
     @property
-    def found(self) -> list[Person]:
+    def found(self) -> list[ContactRow]:
         """The contacts, as many as a portal may have."""
         return list(self._found.values())[: self._most]
 
-    def take(self, row: Row) -> Left | None:
-        """Take a row. Return what stays behind of it, or of an earlier row in its place."""
+    def take(self, row: Row) -> Skipped | None:
+        """Take a row. Return the row that does not come: this row, or an earlier one in its place."""
         number, address = number_of(row.get("id")), text(row, "portal_url", "contact_portal")
         what = f"{number} ({shortened(address)})"
         try:
             id = normalised(address)
         except BadRequest:
-            return Left("contact", what, "address")
+            return Skipped("contact", what, "address")
         if same(id, self._own_url):
-            return Left("contact", what, "itself")
+            return Skipped("contact", what, "itself")
         if "is_verified" in row and not _flag(row["is_verified"], default=True):
-            return Left("contact", what, "unverified")
+            return Skipped("contact", what, "unverified")
         key, send_key, fault = _keys_of(row)
         if key is None:
-            return Left("contact", what, *(fault or ("no_key",)))
+            return Skipped("contact", what, *(fault or ("no_key",)))
         other = self._by_key.get(key)
         if other is not None and other.id != id:
-            return Left("contact", what, "same_key", str(other.number))
+            return Skipped("contact", what, "same_key", str(other.number))
         before = self._found.get(id)
         display, agent, user = (_name(row, column) for column in ("display_name", "agent_name", "user_name"))
         at = self._clock.read(row.get("created_at"))
-        person = Person(number, id, address, key, send_key, display, agent, user, at)
+        contact = ContactRow(number, id, address, key, send_key, display, agent, user, at)
         if before is not None:
             del self._by_key[before.key]
-        self._found[id] = self._by_key[key] = person
+        self._found[id] = self._by_key[key] = contact
         if before is None:
             return None
-        return Left("contact", f"{before.number} ({before.url})", "same_portal", str(number))
+        return Skipped("contact", f"{before.number} ({before.url})", "same_portal", str(number))
 
-    def rest(self) -> Iterator[Left]:
-        """Give what stays behind of all rows together."""
+    def rest(self) -> Iterator[Skipped]:
+        """Give the rows that do not come, counted together."""
         if len(self._found) > self._most:
-            yield Left("contacts", str(len(self._found) - self._most), "most_contacts", str(self._most))
+            yield Skipped("contacts", str(len(self._found) - self._most), "most_contacts", str(self._most))
 
 
 def _keys_of(row: Row) -> tuple[str | None, str | None, consent.Fault | None]:
@@ -180,14 +180,14 @@ def _keys_of(row: Row) -> tuple[str | None, str | None, consent.Fault | None]:
     return inward, None if outward == inward else outward, None
 
 
-class Letters:
+class MessageRows:
     """The messages, in their order. Those between other portals, or larger than a reply, stay."""
 
     def __init__(self, own_url: str, now: float) -> None:
         self._own_url = own_url
         self._clock = Clock(now)
 
-    def read(self, row: Row) -> Letter | Left:
+    def read(self, row: Row) -> MessageRow | Skipped:
         """Return the message of a row."""
         number = number_of(row.get("id"))
         sender, receiver = text(row, "from_portal"), text(row, "to_portal")
@@ -201,18 +201,18 @@ class Letters:
         try:
             contact = normalised(other)
         except BadRequest:
-            return Left("message", str(number), "no_portal", shortened(other))
+            return Skipped("message", str(number), "no_portal", shortened(other))
         if receiver and sender and not to_us and not from_us:
-            return Left("message", str(number), "others", f"{shortened(sender)} and {shortened(receiver)}")
+            return Skipped("message", str(number), "others", f"{shortened(sender)} and {shortened(receiver)}")
         if _is_long(content, MAX_TEXT_BYTES):
-            return Left("message", str(number), "long", str(MAX_TEXT_BYTES))
+            return Skipped("message", str(number), "long", str(MAX_TEXT_BYTES))
         at = self._clock.read(row.get("created_at"))
         kind = text(row, "message_type")[:64] or "text"
         delivered = _flag(row.get("is_delivered"), default=True)
-        return Letter(number, inbound, contact, content, kind, delivered, at)
+        return MessageRow(number, inbound, contact, content, kind, delivered, at)
 
 
-class Visits:
+class GuestRows:
     """The guest messages, which are read the newest first.
 
     Strangers wrote them, so there is a limit: all that wait up to ``most_waiting``, and ``most`` in all, the newest.
@@ -223,20 +223,20 @@ class Visits:
         self._most_waiting = most_waiting
         self._most = most
         self._waiting = self._beyond = 0
-        self._found: list[Visit] = []
+        self._found: list[GuestRow] = []
 
     @property
-    def found(self) -> list[Visit]:
+    def found(self) -> list[GuestRow]:
         """The guest messages that come, the oldest first."""
         return self._found[::-1]
 
-    def take(self, row: Row) -> Left | None:
-        """Take a row. Return what stays behind of it."""
+    def take(self, row: Row) -> Skipped | None:
+        """Take a row. Return it if it does not come."""
         number, content = number_of(row.get("id")), text(row, "content", strip=False)
         status = text(row, "status").lower() or "pending"
         status = status if status in ("approved", "rejected") else "pending"
         if _is_long(content, MAX_TEXT_BYTES // 8):
-            return Left("guest", str(number), "long", str(MAX_TEXT_BYTES // 8))
+            return Skipped("guest", str(number), "long", str(MAX_TEXT_BYTES // 8))
         if len(self._found) >= self._most or (status == "pending" and self._waiting >= self._most_waiting):
             self._beyond += 1
             return None
@@ -244,39 +244,39 @@ class Visits:
         address = text(row, "ip_address")[:64] or None
         at = self._clock.read(row.get("created_at"))
         read = _flag(row.get("is_read"), default=False)
-        self._found.append(Visit(number, content, status, read, address, at))
+        self._found.append(GuestRow(number, content, status, read, address, at))
         return None
 
-    def rest(self) -> Iterator[Left]:
-        """Give what stays behind of all rows together."""
+    def rest(self) -> Iterator[Skipped]:
+        """Give the rows that do not come, counted together."""
         if self._beyond:
-            yield Left("guests", str(self._beyond), "more")
+            yield Skipped("guests", str(self._beyond), "more")
 
 
-class Sayings:
+class ChatRows:
     """The chat of owner and agent."""
 
     def __init__(self, now: float) -> None:
         self._clock = Clock(now)
 
-    def read(self, row: Row) -> Said | Left:
+    def read(self, row: Row) -> ChatRow | Skipped:
         """Return the line of a row."""
         number, role, content = number_of(row.get("id")), text(row, "role").lower(), text(row, "content", strip=False)
         if role not in ("owner", "agent"):
-            return Left("chat", str(number), "role", repr(shortened(role)))
+            return Skipped("chat", str(number), "role", repr(shortened(role)))
         if _is_long(content, MAX_TEXT_BYTES):
-            return Left("chat", str(number), "long", str(MAX_TEXT_BYTES))
-        return Said(number, role, content, self._clock.read(row.get("created_at")))
+            return Skipped("chat", str(number), "long", str(MAX_TEXT_BYTES))
+        return ChatRow(number, role, content, self._clock.read(row.get("created_at")))
 
 
-class Candidates:
+class KeyRows:
     """The keys that may be the owner's: active ones of the portal itself. Nobody but the owner can tell them."""
 
     def __init__(self, own_url: str, now: float) -> None:
         self._own_url = own_url
         self._clock = Clock(now)
         self._reasons: Counter[tuple[str, str]] = Counter()
-        self.found: dict[str, Candidate] = {}
+        self.found: dict[str, KeyCandidate] = {}
 
     def take(self, row: Row) -> None:
         """Take a row."""
@@ -292,28 +292,28 @@ class Candidates:
             self._reasons[fault] += 1
         elif key in self.found or len(self.found) < MOST_CANDIDATES:
             name = (text(row, "agent_name") or text(row, "description"))[:MAX_NAME_LENGTH]
-            self.found[key] = Candidate(key, name, self._clock.read(row.get("created_at")))
+            self.found[key] = KeyCandidate(key, name, self._clock.read(row.get("created_at")))
         else:
             self._reasons["more", ""] += 1
 
-    def rest(self) -> Iterator[Left]:
-        """Give what stays behind of all rows together."""
+    def rest(self) -> Iterator[Skipped]:
+        """Give the rows that do not come, counted together."""
         for (reason, detail), count in self._reasons.items():
-            yield Left("keys", str(count), reason, detail)
+            yield Skipped("keys", str(count), reason, detail)
 
 
-def parcel(row: Row) -> Parcel | Left:
+def file_row(row: Row) -> FileRow | Skipped:
     """Return the file of a row."""
     id, name = text(row, "file_id"), text(row, "filename")
     try:
         contact = normalised(text(row, "from_portal"))
     except BadRequest:
         contact = ""
-    found = Parcel(id, contact, name or "file", _size(row.get("size")), _size(row.get("chunk_size")), text(row, "md5"))
-    return found if text(row, "status") == "completed" else found.left("incomplete")
+    found = FileRow(id, contact, name or "file", _size(row.get("size")), _size(row.get("chunk_size")), text(row, "md5"))
+    return found if text(row, "status") == "completed" else found.skipped("incomplete")
 
 
-def chosen(named: str, of: Iterable[Candidate]) -> Candidate:
+def chosen(named: str, of: Iterable[KeyCandidate]) -> KeyCandidate:
     """Return the key that the owner names in full, by its first characters or by its id. Raises BadRequest."""
     if named == consent.WELL_KNOWN_KEY:
         raise BadRequest("this key is the same for everybody who ran the old set-up command: have a new one made")

@@ -1,4 +1,4 @@
-"""Moving in: what an old database has becomes records of a portal, which runs or which a command has opened.
+"""The importer: rows of an old database become records of a portal, which runs or which a command has opened.
 
 Each row leads to one record, whose id or number derives from the row. So a second run, also after a crash, brings what
 is missing and doubles nothing. What is here already is never changed.
@@ -30,19 +30,19 @@ from clawlink.doors.portal.records import (
     State,
     hash_key,
 )
-from clawlink.doors.portal.rules import consent, cutting, moving, words
-from clawlink.doors.portal.rules.moving import Letter, Parcel, Person, Said, Visit
-from clawlink.doors.portal.rules.moving_report import Left, Note, Report
+from clawlink.doors.portal.rules import consent, cutting, import_rows, words
+from clawlink.doors.portal.rules.import_report import Note, Report, Skipped
+from clawlink.doors.portal.rules.import_rows import ChatRow, ContactRow, FileRow, GuestRow, MessageRow
 from clawlink.doors.portal.server.book import MAX_MESSAGE_BYTES
-from clawlink.doors.portal.server.keys import PORTAL_ID
-from clawlink.doors.portal.server.moving_files import FileMover
-from clawlink.doors.portal.server.moving_tour import (
-    Beside,
-    Chosen,
+from clawlink.doors.portal.server.import_files import FileImporter
+from clawlink.doors.portal.server.import_run import (
+    ChosenKey,
+    FileBeside,
     Item,
     Password,
-    Taker,
+    Target,
 )
+from clawlink.doors.portal.server.keys import PORTAL_ID
 from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.doors.portal.server.parts import Home
 from clawlink.doors.portal.transfers import FileState, Transfer
@@ -64,33 +64,33 @@ _NUMBERED: tuple[tuple[type[Any], str], ...] = (
 )
 
 
-class Preview(Taker):
-    """Knows what a portal has, and takes nothing."""
+class Preview(Target):
+    """Knows the records of a portal, and stores nothing."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
         self._core = home.relay.core
-        self._visits: set[tuple[float, str]] | None = None
+        self._guests: set[tuple[float, str]] | None = None
         self._chat: set[tuple[float, str, str]] | None = None
 
-    async def find(self, item: Item) -> Left | bool:
+    async def find(self, item: Item) -> Skipped | bool:
         store = self._core.store
-        if isinstance(item, Letter):
-            return await store.get(Message, letter_id(item)) is not None
-        if isinstance(item, Said):
+        if isinstance(item, MessageRow):
+            return await store.get(Message, message_id(item)) is not None
+        if isinstance(item, ChatRow):
             if self._chat is None:
                 self._chat = {(one.created_at, one.role, one.content) async for one in self._all(Chat, CHAT)}
             return (item.created_at, item.role, item.content) in self._chat
-        if isinstance(item, Visit):
-            if self._visits is None:
-                self._visits = {(one.created_at, one.content) async for one in self._all(Guest, GUESTS)}
-            return (item.created_at, item.content) in self._visits
-        if isinstance(item, Person):
-            return await self._person(item)
-        if isinstance(item, Parcel):
+        if isinstance(item, GuestRow):
+            if self._guests is None:
+                self._guests = {(one.created_at, one.content) async for one in self._all(Guest, GUESTS)}
+            return (item.created_at, item.content) in self._guests
+        if isinstance(item, ContactRow):
+            return await self._find_contact(item)
+        if isinstance(item, FileRow):
             transfer = await store.get(Transfer, self.file_id(item))
             return transfer is not None and transfer.state is FileState.COMPLETED
-        if isinstance(item, Beside):
+        if isinstance(item, FileBeside):
             try:
                 await self.home.relay.file_reads.find(item.key, asker=await self.home.members.start())
             except UnknownFile:
@@ -104,18 +104,18 @@ class Preview(Taker):
             return portal is not None and portal.owner_hash == hashed
         return await store.get(AgentKey, hashed) is not None
 
-    async def _person(self, person: Person) -> Left | bool:
+    async def _find_contact(self, row: ContactRow) -> Skipped | bool:
         store = self._core.store
-        if await store.get(Contact, person.id) is not None:
+        if await store.get(Contact, row.id) is not None:
             return True
-        others = (await store.page(Contact, records.contact_by_key(hash_key(person.key)), limit=1)).records
+        others = (await store.page(Contact, records.contact_by_key(hash_key(row.key)), limit=1)).records
         if others:
-            return Left("contact", f"{person.number} ({person.url})", "same_key", str(others[0].number))
+            return Skipped("contact", f"{row.number} ({row.url})", "same_key", str(others[0].number))
         return False
 
-    def file_id(self, parcel: Parcel) -> str:
+    def file_id(self, row: FileRow) -> str:
         """Return the id that a file of the old database has here."""
-        return cutting.derived_id(self._core.secret, "in", parcel.contact, parcel.key)
+        return cutting.derived_id(self._core.secret, "in", row.contact, row.key)
 
     async def _all(self, kind: type[Any], key: str) -> AsyncIterator[Any]:
         after: str | None = None
@@ -130,15 +130,15 @@ class Preview(Taker):
                 return
 
 
-class Mover(Preview):
-    """Writes what comes, one commit after the other. Messages that wait for nobody share commits."""
+class Importer(Preview):
+    """Stores items in a portal, one commit after the other. Messages that wait for nobody share commits."""
 
     def __init__(self, home: Home, database: OldDatabase, report: Report) -> None:
         super().__init__(home)
         self._book = home.book
         self._database = database
         self._report = report
-        self._files = FileMover(home, database)
+        self._files = FileImporter(home, database)
         self._gathered: dict[str, Message] = {}
         self._gathered_bytes = 0
 
@@ -147,28 +147,28 @@ class Mover(Preview):
         await self.home.keys.adopt(None, None)
         for kind, table in _NUMBERED:
             highest = await asyncio.to_thread(self._database.highest, table)
-            self._book.seen(kind, moving.number_of(highest))
+            self._book.seen(kind, import_rows.number_of(highest))
         await self._book.keep_numbers()
 
-    async def find(self, item: Item) -> Left | bool:
-        if isinstance(item, Letter) and letter_id(item) in self._gathered:
+    async def find(self, item: Item) -> Skipped | bool:
+        if isinstance(item, MessageRow) and message_id(item) in self._gathered:
             return True
         return await super().find(item)
 
-    async def take(self, item: Item) -> Left | None:
+    async def add(self, item: Item) -> Skipped | None:
         self._core.require_working()
-        if isinstance(item, Person):
-            await self._take_person(item)
-        elif isinstance(item, Letter):
-            await self._letter(item)
-        elif isinstance(item, Visit):
-            await self._visit(item)
-        elif isinstance(item, Said):
-            await self._said(item)
-        elif isinstance(item, Parcel):
-            return await self._files.take(item, self.file_id(item))
-        elif isinstance(item, Beside):
-            return await self._files.take_beside(item)
+        if isinstance(item, ContactRow):
+            await self._add_contact(item)
+        elif isinstance(item, MessageRow):
+            await self._add_message(item)
+        elif isinstance(item, GuestRow):
+            await self._add_guest(item)
+        elif isinstance(item, ChatRow):
+            await self._add_chat(item)
+        elif isinstance(item, FileRow):
+            return await self._files.add(item, self.file_id(item))
+        elif isinstance(item, FileBeside):
+            return await self._files.add_beside(item)
         elif isinstance(item, Password):
             await self.home.keys.adopt(None, item.text)
         elif item.is_owner:
@@ -181,33 +181,33 @@ class Mover(Preview):
         try:
             await self._book.require_memory(size, _ORIGIN)
         except StorageFull as full:
-            await self.settle()
+            await self.flush()
             raise StorageFull(f"{full.message}; what came so far stays, and a second run brings the rest") from None
 
-    async def _agent_key(self, one: Chosen) -> None:
+    async def _agent_key(self, one: ChosenKey) -> None:
         label, shown = one.key.name or "agent", one.key.key[:20] + "..."
         made = AgentKey(id=hash_key(one.key.key), version=1, label=label, shown=shown, created_at=one.key.created_at)
         await self._core.commit(AGENT, Put(made))
 
     @retrying
-    async def _take_person(self, person: Person) -> None:
-        if await self._core.store.get(Contact, person.id) is not None:
+    async def _add_contact(self, row: ContactRow) -> None:
+        if await self._core.store.get(Contact, row.id) is not None:
             return  # the owner has just added it
         contact = Contact(
-            id=person.id,
+            id=row.id,
             version=1,
-            number=await self._number(Contact, person.number, records.contact_by_number),
-            url=person.url,
-            key=person.key,
-            send_key=person.send_key,
-            created_at=person.created_at,
-            display_name=person.display_name,
-            agent_name=person.agent_name,
-            user_name=person.user_name,
+            number=await self._number(Contact, row.number, records.contact_by_number),
+            url=row.url,
+            key=row.key,
+            send_key=row.send_key,
+            created_at=row.created_at,
+            display_name=row.display_name,
+            agent_name=row.agent_name,
+            user_name=row.user_name,
         )
-        if contact.number != person.number:
-            self._report.notes.append(Note("number", f"{person.number} ({person.url})", str(contact.number)))
-        await self._require(len(person.url))
+        if contact.number != row.number:
+            self._report.notes.append(Note("number", f"{row.number} ({row.url})", str(contact.number)))
+        await self._require(len(row.url))
         await self.home.contacts.commit(contact.id, Put(contact))
 
     async def _number(self, kind: type[Any], wanted: int, key: Callable[[int], str] | None = None) -> int:
@@ -225,33 +225,33 @@ class Mover(Preview):
         self._book.seen(kind, wanted)
         return wanted
 
-    async def _letter(self, letter: Letter) -> None:
-        waits = letter.inbound and not letter.delivered
-        if any(one.number == letter.number for one in self._gathered.values()):  # a table without a primary key
-            await self.settle()
-        state = (State.RECEIVED if waits else State.ACKNOWLEDGED) if letter.inbound else State.REPORTED
+    async def _add_message(self, row: MessageRow) -> None:
+        waits = row.inbound and not row.delivered
+        if any(one.number == row.number for one in self._gathered.values()):  # a table without a primary key
+            await self.flush()
+        state = (State.RECEIVED if waits else State.ACKNOWLEDGED) if row.inbound else State.REPORTED
         message = Message(
-            id=letter_id(letter),
+            id=message_id(row),
             version=1,
-            number=await self._number(Message, letter.number, records.message_by_number),
-            inbound=letter.inbound,
-            contact=letter.contact,
-            content=letter.content,
-            message_type=letter.message_type,
-            created_at=letter.created_at,
+            number=await self._number(Message, row.number, records.message_by_number),
+            inbound=row.inbound,
+            contact=row.contact,
+            content=row.content,
+            message_type=row.message_type,
+            created_at=row.created_at,
             state=state,
         )
         await self._require(message.weight)
         if waits:
-            await self.settle()
+            await self.flush()
             await self.put(message)
             return
         self._gathered[message.id] = message
         self._gathered_bytes += message.weight
         if len(self._gathered) >= MOST_GATHERED or self._gathered_bytes >= _MOST_GATHERED_BYTES:
-            await self.settle()
+            await self.flush()
 
-    async def settle(self) -> None:
+    async def flush(self) -> None:
         """Store the messages that were gathered, in their order."""
         gathered, self._gathered, self._gathered_bytes = list(self._gathered.values()), {}, 0
         if not gathered:
@@ -279,20 +279,20 @@ class Mover(Preview):
         with self.home.contacts.directory.changing(message.contact):
             await self.home.relay.mailbox.put(delivery, Put(message))
 
-    async def _visit(self, visit: Visit) -> None:
-        number = await self._number(Guest, visit.number)
-        offer = consent.offered(visit.content, self._book.url)
-        status = GuestStatus(visit.status)
+    async def _add_guest(self, row: GuestRow) -> None:
+        number = await self._number(Guest, row.number)
+        offer = consent.offered(row.content, self._book.url)
+        status = GuestStatus(row.status)
         known = offer.url is not None and await self._core.store.get(Contact, offer.url) is not None
         guest = Guest(
             id=str(number),
             version=1,
             number=number,
-            content=visit.content,
-            created_at=visit.created_at,
-            address=visit.address,
+            content=row.content,
+            created_at=row.created_at,
+            address=row.address,
             status=status,
-            is_read=visit.is_read or status is not GuestStatus.PENDING,
+            is_read=row.is_read or status is not GuestStatus.PENDING,
             contact=offer.url if status is GuestStatus.APPROVED and known else None,
         )
         await self._require(guest.weight)
@@ -301,25 +301,25 @@ class Mover(Preview):
         else:
             told = words.guest_notice(number, guest.content)
             now = self._core.clock()
-            sender = Sender("guest", visit.address)
+            sender = Sender("guest", row.address)
             delivery = self._book.for_agent(f"guest-{number}", told, sender=sender, name="guest", now=now)
             await self.home.relay.mailbox.put(delivery, Put(guest))
 
-    async def _said(self, said: Said) -> None:
-        number = await self._number(Chat, said.number)
+    async def _add_chat(self, row: ChatRow) -> None:
+        number = await self._number(Chat, row.number)
         line = Chat(
             id=str(number),
             version=1,
             number=number,
-            role=said.role,
-            content=said.content,
-            created_at=said.created_at,
+            role=row.role,
+            content=row.content,
+            created_at=row.created_at,
         )
         await self._require(line.weight)
         await self._core.commit(AGENT, Put(line))
 
 
-def letter_id(letter: Letter) -> str:
+def message_id(row: MessageRow) -> str:
     """Return the id that a message of the old database has here."""
-    digest = hashlib.sha256(letter.content.encode("utf-8", "surrogatepass")).hexdigest()
-    return derived("portal import", letter.contact, f"{letter.number} {letter.created_at} {digest}")
+    digest = hashlib.sha256(row.content.encode("utf-8", "surrogatepass")).hexdigest()
+    return derived("portal import", row.contact, f"{row.number} {row.created_at} {digest}")
