@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
@@ -49,6 +52,27 @@ def checks(told: Result) -> Checks:
     return Checks(told.code, {check["name"]: check for check in told.json["checks"]})
 
 
+@contextmanager
+def broken_server() -> Iterator[tuple[str, list[str]]]:
+    """Serve 502 with HTML at an address, as a proxy without its relay. Give the address and the paths that come."""
+    asked: list[str] = []
+
+    class Broken(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(502)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+
+
 @pytest.fixture
 def me(call: Run, relay: str, fresh: Fresh) -> str:
     """Register this account's agent, and return its name."""
@@ -89,6 +113,14 @@ def test_several_relays_that_share_no_store_are_a_fault(call: Run, relay: str, o
     found = checks(call("--relay", f"{relay},{own_relay()}", "doctor", "--json"))
     assert found.status("store") == "FAIL"
     assert "CLAWLINK_STORE" in found.fix("store")
+
+
+def test_a_relay_that_failed_is_not_asked_for_its_store(call: Run, relay: str) -> None:
+    with broken_server() as (url, asked):
+        found = checks(call("--relay", f"{url},{relay}", "doctor", "--json"))
+    assert "relay" in found.by_name
+    assert asked
+    assert "/healthz" not in asked
 
 
 def test_nothing_listens(call: Run) -> None:

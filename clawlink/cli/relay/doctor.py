@@ -77,6 +77,7 @@ def _checks(ctx: Context) -> Iterator[Check]:
         relays = [where._replace(relay=relay) for relay in where.relay.split(",")]
         connections = [_check_connection(relay, ctx.timeout) for relay in relays]
         some_answer = any(connection.status == "ok" for connection in connections)
+        answered: list[Where] = []
         for relay, connection in zip(relays, connections, strict=True):
             if connection.status != "ok":  # commands go on at another relay
                 yield connection._replace(status="warn", exit=Exit.DONE) if some_answer else connection
@@ -85,9 +86,10 @@ def _checks(ctx: Context) -> Iterator[Check]:
             yield connection._replace(detail=detail)
             for check in _check_relay(ctx, relay, client if len(relays) == 1 else ctx.connect(relay)):
                 relay_answers = relay_answers or (check.name == "token" and check.status == "ok")
+                if check.name == "relay" and check.status != "FAIL":
+                    answered.append(relay)
                 yield check
-        if len(relays) > 1:
-            yield from _check_mesh(ctx, relays)
+        yield from _check_mesh(ctx, answered)
     yield identity
     if relay_answers and where.saved is not None:
         yield _check_agent(ctx, client)
@@ -267,7 +269,7 @@ def _check_relay(ctx: Context, where: Where, client: Client) -> Iterator[Check]:
 
 
 def _check_mesh(ctx: Context, relays: list[Where]) -> Iterator[Check]:
-    """Look whether several relays have one store: all that answer are one relay to agents then."""
+    """Look whether the relays that answered have one store: all of them are one relay to agents then."""
     from clawlink.errors import ClawLinkError
 
     ids: dict[str, str] = {}
