@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Running, Serve
-from tests.server.asks import delegate, ok, refused
+from tests.conftest import UNPACED, Running, Serve
+from tests.restarting import Restarting
+from tests.server.asks import claim, delegate, nothing_due, ok, refused
+from tests.system.raw import Clock
 from tests.waiting import eventually
 
 
@@ -155,6 +158,65 @@ async def test_talk_children_and_search_come_from_each_store(serve: Serve) -> No
 
     for look in (talk, children, search):
         await eventually(look)
+
+
+async def said_by(relay: Running, agent: str, **query: Any) -> tuple[list[str], bool]:
+    """Return the sorted texts of an agent's talk, and whether it is complete."""
+    lines: list[str] = []
+    place: dict[str, str] = {}
+    while True:
+        talk = await ok(relay.get("/admin/talk", params={"agent": agent, **query, **place}))
+        lines += [line["text"] for line in talk["lines"]]
+        if talk["next"] is None:
+            return sorted(lines), talk["complete"]
+        place = {"after": talk["next"]}
+
+
+async def test_a_talk_has_all_unread_messages_after_a_restart(tmp_path: Path) -> None:
+    restarting = Restarting(tmp_path / "data")
+    unpaced: dict[str, Any] = {**UNPACED}
+    try:
+        relay = await restarting.begin(**unpaced)
+        for name in ("ann", *(f"reader-{number}" for number in range(30))):
+            await relay.register(name, agent_id=name)
+        texts = [f"for {number:02}" for number in range(30)]
+        for number, text in enumerate(texts):
+            message = {"from_agent": "ann", "to_agent": f"reader-{number}", "content": text}
+            await ok(relay.post("/send", message))
+        assert await said_by(relay, "ann") == (texts, True)
+        restarting.wall.now += 5
+        assert await said_by(await restarting.begin(**unpaced), "ann") == (texts, True)
+    finally:
+        await restarting.end()
+
+
+async def test_a_talk_has_more_than_a_hundred_dead_letters(serve: Serve, clock: Clock) -> None:
+    relay = await serve(clock=clock, limits={**UNPACED, "max_attempts": 1})
+    for name in ("ann", "bob"):
+        await relay.register(name, agent_id=name)
+    texts = [f"poison {number:03}" for number in range(130)]
+    for text in texts:
+        await ok(relay.post("/send", {"from_agent": "ann", "to_agent": "bob", "content": text}))
+    assert len(await claim(relay, "bob", len(texts))) == len(texts)
+    clock.skip(60)
+    await nothing_due(relay, "bob")
+    for query in ({"other": "bob"}, {}):
+
+        async def shown(query: dict[str, str] = query) -> bool:
+            return await said_by(relay, "ann", **query) == (texts, True)
+
+        await eventually(shown)
+
+
+async def test_a_talk_that_leaves_unread_messages_out_says_so(serve: Serve) -> None:
+    relay = await serve(limits=UNPACED)
+    for name in ("ann", "bob"):
+        await relay.register(name, agent_id=name)
+    for number in range(1001):
+        await ok(relay.post("/send", {"from_agent": "ann", "to_agent": "bob", "content": f"{number}"}))
+    for query in ({"other": "bob"}, {}):
+        texts, complete = await said_by(relay, "ann", limit=1000, **query)
+        assert (len(texts), complete) == (1000, False), query
 
 
 async def test_each_view_tells_the_names_of_the_agents_in_it(serve: Serve) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
+from clawlink.domain.agent import REGISTERED, Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import MAX_LIST_LENGTH
 from clawlink.domain.record import SETTLED
@@ -31,6 +32,7 @@ from clawlink.protocol.admin_views import (
 from clawlink.relay.admin.lists import AdminLists, pool_of
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
+from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.tasks.reads import require_task
 from clawlink.relay.time_slices import SLICE, Turns
 from clawlink.relay.timestamps import iso
@@ -38,10 +40,8 @@ from clawlink.store.base import no_place
 
 _STATES = (*OPEN, *(state for state in TaskState if state in FINAL))
 _SHOWN = 4000
-# A request looks at this many records of an index, and unread messages of a mailbox.
+# A request looks at this many records of an index, and at this many unread messages: of a mailbox at half of them.
 _LOOKED_AT = 2000
-# The mailboxes of others in which unread messages of an agent are looked for.
-_MAILBOXES = 20
 _MESSAGE = "message"
 _NO_POOL: tuple[list[str], list[str]] = ([], [])
 
@@ -109,9 +109,10 @@ def shown(raw: Any) -> Shown:
 class TalkViews:
     """The talk of agents. ``contents`` is False to withhold texts."""
 
-    def __init__(self, core: Core, agents: Agents, lists: AdminLists, *, contents: bool) -> None:
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, lists: AdminLists, *, contents: bool) -> None:
         self._core = core
         self._agents = agents
+        self._mailbox = mailbox
         self._lists = lists
         self._contents = contents
 
@@ -180,29 +181,45 @@ class TalkViews:
             yield Task, rules.by_owner(ask.agent)
             yield Delivery, rules.by_owner(ask.agent)
         yield Delivery, SETTLED
+        yield Delivery, delivery_rules.by_dead(ask.agent)
+        yield Delivery, delivery_rules.ALL_DEAD if ask.other is None else delivery_rules.by_dead(ask.other)
 
     async def _unread(self, ask: TalkQuery, look: _Look) -> AsyncIterator[Delivery]:
-        """Give the unread plain messages of the agents' mailboxes.
+        """Give the unread plain messages of the mailboxes of a talk."""
+        left = _LOOKED_AT
+        async for mailbox in self._mailboxes(ask, look):
+            at_most = min(left, _LOOKED_AT // 2)
+            looked_at = 0
+            async for d in self._mailbox.pending(mailbox):
+                if looked_at == at_most:
+                    look.complete = False
+                    break
+                looked_at += 1
+                if not d.is_task:
+                    yield d
+            left -= looked_at
 
-        Without another agent those are the mailbox of this agent, and of those that it wrote most to.
+    async def _mailboxes(self, ask: TalkQuery, look: _Look) -> AsyncIterator[str]:
+        """Give the mailboxes of both agents. Without another agent, give all that have messages.
+
+        The mailbox of this agent is the first. The mailboxes that it wrote most to come next.
         """
-        mailboxes = [ask.agent] if ask.other is None else [ask.agent, ask.other]
-        if ask.other is None:
-            pairs = await self._core.talks.most(MAX_LIST_LENGTH, ask.agent)
-            written_to = [pair.to for pair in pairs if pair.sender == ask.agent]
-            look.complete = look.complete and len(written_to) <= _MAILBOXES and len(pairs) < MAX_LIST_LENGTH
-            mailboxes += written_to[:_MAILBOXES]
-        at_most = _LOOKED_AT // len(mailboxes)
-        for mailbox in dict.fromkeys(mailboxes):
-            pending = await self._core.store.pending(mailbox, at_most)
-            look.complete = look.complete and len(pending) < at_most
-            for d in pending:
-                if not d.is_task:
-                    yield d
-            letters = await self._core.store.page(Delivery, delivery_rules.by_dead(mailbox), None, 100, newest=True)
-            for d in letters.records:
-                if not d.is_task:
-                    yield d
+        yield ask.agent
+        if ask.other is not None:
+            if ask.other != ask.agent:
+                yield ask.other
+            return
+        given = {ask.agent}
+        for pair in await self._core.talks.most(MAX_LIST_LENGTH, ask.agent):
+            if pair.sender == ask.agent and pair.to not in given:
+                given.add(pair.to)
+                yield pair.to
+        async for agents in look.newest_pages(Agent, REGISTERED):
+            ids = [agent.id for agent in agents if agent.id not in given]
+            usages = (await self._core.store.admission(ids)).mailboxes
+            for id, usage in zip(ids, usages, strict=True):
+                if usage.count:
+                    yield id
 
     def _lines(self, record: Task | Delivery, ask: TalkQuery) -> Iterator[tuple[float, TalkLine]]:
         if isinstance(record, Task):
@@ -305,11 +322,16 @@ class _Look:
 
     async def newest(self, kind: type[Any], key: str) -> AsyncIterator[Any]:
         """Give the newest records under an index key."""
+        async for records in self.newest_pages(kind, key):
+            for record in records:
+                yield record
+
+    async def newest_pages(self, kind: type[Any], key: str) -> AsyncIterator[Sequence[Any]]:
+        """Give the newest records under an index key, some at a time."""
         after, looked_at = None, 0
         while True:
             page = await self._core.store.page(kind, key, after, SLICE, newest=True)
-            for record in page.records:
-                yield record
+            yield page.records
             looked_at += len(page.records)
             after = page.after
             if after is None:
