@@ -13,7 +13,7 @@ import msgspec
 
 from clawlink.domain.agent import fold
 from clawlink.domain.record import text_bytes
-from clawlink.doors.portal.rules.words import contact_name
+from clawlink.doors.portal.rules.texts import contact_name
 
 AGENT = "agent"
 """The owner's agent at its own relay, and the place of the portal's records."""

@@ -8,7 +8,7 @@ import pytest
 
 from clawlink.doors.portal import DOOR
 from clawlink.doors.portal.bench import scenarios
-from clawlink.doors.portal.rules.cutting import PART_BYTES
+from clawlink.doors.portal.rules.file_parts import PART_BYTES
 
 
 def test_a_short_run_of_each_measurement_has_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from clawlink.cli.main import main
 from clawlink.doors.portal.client import bridge as module
 from clawlink.doors.portal.client.bridge import Bridge, Status
 from clawlink.doors.portal.client.portal import Place
-from clawlink.doors.portal.client.starting import STATUS_FILE
-from clawlink.doors.portal.rules.waking import MOST_TEXT_BYTES, merged, shortened, turn_of
+from clawlink.doors.portal.client.start_script import STATUS_FILE
+from clawlink.doors.portal.rules.wake_texts import MOST_TEXT_BYTES, merged, shortened, turn_of
 from clawlink.wake.openclaw import Gateway, NoGateway
 from tests.doors.portal.conftest import OWNER, Own, Portals
 from tests.waiting import eventually, until

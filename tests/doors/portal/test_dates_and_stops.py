@@ -11,7 +11,7 @@ import pytest
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.standstill import Past, Standstill
 from clawlink.doors.portal.records import ERRANDS, Errand
-from clawlink.doors.portal.rules.words import seconds
+from clawlink.doors.portal.rules.texts import seconds
 from clawlink.doors.portal.server import keys, outbox
 from clawlink.doors.portal.server.file_outbox import FileOutbox
 from clawlink.doors.portal.server.outbox import Outbox

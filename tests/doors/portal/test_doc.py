@@ -12,7 +12,7 @@ import clawlink.portal
 from clawlink.doors.portal import DOOR, transfers
 from clawlink.doors.portal.cli.actions import ACTIONS
 from clawlink.doors.portal.records import State
-from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.access import RIGHTS, Role
 from clawlink.doors.portal.server import (
     book,
@@ -66,8 +66,8 @@ def test_flags_limits_and_states_are_those_of_the_code() -> None:
     told_states = PAGE.split("| State of a file | Fact |")[1].split("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \| ", told_states, re.MULTILINE)) == {state.value for state in FileState}
     for number, words in (
-        (cutting.MAX_PART_BYTES, "| a part of a file | {:,} bytes"),
-        (cutting.MAX_PARTS, "| parts of a file | {:,} |"),
+        (file_parts.MAX_PART_BYTES, "| a part of a file | {:,} bytes"),
+        (file_parts.MAX_PARTS, "| parts of a file | {:,} |"),
         (file_routes.MAX_BODIES, "| parts of one contact on their way at a time | {:,} |"),
         (files.MAX_UNFINISHED, "| files of one contact under way | {:,} |"),
         (files.MAX_APART, "| parts of a file that came before their turn | {:,} |"),

@@ -18,7 +18,7 @@ from clawlink.domain.file import RESTRICTED, SharedFile
 from clawlink.doors.portal import transfers
 from clawlink.doors.portal.client.files import placed
 from clawlink.doors.portal.records import Contact
-from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.server import file_outbox, file_routes, files, outbox
 from clawlink.doors.portal.transfers import Transfer
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals
@@ -207,7 +207,7 @@ async def test_old_scripts_send_to_ours(portals: Portals) -> None:
                 last = data[(len(data) - 1) // PART * PART :]
                 again = await chunk(portal, id, (len(data) - 1) // PART, last, key)
                 assert (again[0], again[1]["status"]) == (200, "exists"), "a lost reply to the last part is no failure"
-    assert OldFileSender("0.9", "k").part_bytes == cutting.PART_BYTES
+    assert OldFileSender("0.9", "k").part_bytes == file_parts.PART_BYTES
 
 
 async def test_parts_come_in_any_order_and_twice(portals: Portals) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from clawlink.domain.dense_json import MAX_PARTS
-from clawlink.doors.portal.server import file_outbox, outbox, shelf, socket
+from clawlink.doors.portal.server import file_outbox, file_store, outbox, socket
 from clawlink.doors.portal.server.errands import Carried, Errands, told_of
-from clawlink.doors.portal.server.shelf import Shelf
+from clawlink.doors.portal.server.file_store import FileStore
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.errors import StoreUnavailable
 from tests.doors.portal.conftest import Bridges, Peers, Portals
@@ -97,29 +97,29 @@ async def test_a_file_that_always_fails_ends_with_a_reason_and_holds_up_no_other
     peer = await old_portals("0.9")
     peer.key, peer.from_portal = await a.befriend(peer.url, agent_name="old"), a.url
     bridge = await bridges(a)
-    monkeypatch.setattr(shelf, "_WAITING_PAGE", 1)
-    opened, waits, sent = Shelf.opened, Shelf.next_waiting, Shelf.sent
+    monkeypatch.setattr(file_store, "_WAITING_PAGE", 1)
+    opened, waits, sent = FileStore.opened, FileStore.next_waiting, FileStore.sent
     failing = {"waiting": 1}
 
-    def fail(self: Shelf, transfer: Transfer, start: int = 0) -> Any:
+    def fail(self: FileStore, transfer: Transfer, start: int = 0) -> Any:
         if "poison" in transfer.filename:
             raise TypeError("not to be read")
         return opened(self, transfer, start)
 
-    async def fail_once(self: Shelf, contact: str, but: set[str]) -> Transfer | None:
+    async def fail_once(self: FileStore, contact: str, but: set[str]) -> Transfer | None:
         if failing["waiting"]:
             failing["waiting"] -= 1
             raise StoreUnavailable("the store is away", retry_after=1.0)
         return await waits(self, contact, but)
 
-    async def fail_to_end(self: Shelf, id: str, state: FileState, detail: str, text: str | None) -> None:
+    async def fail_to_end(self: FileStore, id: str, state: FileState, detail: str, text: str | None) -> None:
         if (await self.get(id)).filename == "poison that stays":
             raise TypeError("not to be written")
         await sent(self, id, state, detail, text)
 
-    monkeypatch.setattr(Shelf, "opened", fail)
-    monkeypatch.setattr(Shelf, "next_waiting", fail_once)
-    monkeypatch.setattr(Shelf, "sent", fail_to_end)
+    monkeypatch.setattr(FileStore, "opened", fail)
+    monkeypatch.setattr(FileStore, "next_waiting", fail_once)
+    monkeypatch.setattr(FileStore, "sent", fail_to_end)
     monkeypatch.setattr(file_outbox, "_MISHAP_SECONDS", 0.01)
     for to in ("B-bot", "old"):
         await a.well("POST", f"/api/portal/contacts/{to}", {"paused": True})

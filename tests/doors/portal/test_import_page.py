@@ -18,7 +18,7 @@ import pytest
 from clawlink.domain.limits import MIB
 from clawlink.doors.portal.records import Message
 from clawlink.doors.portal.rules.consent import WELL_KNOWN_KEY
-from clawlink.doors.portal.rules.cutting import MAX_PART_BYTES
+from clawlink.doors.portal.rules.file_parts import MAX_PART_BYTES
 from clawlink.doors.portal.rules.import_rows import DEFAULT_PASSWORD, MAX_TEXT_BYTES
 from clawlink.doors.portal.server import import_page, importer
 from clawlink.doors.portal.server.old_database import OldDatabase

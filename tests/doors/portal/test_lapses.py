@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clawlink.doors.portal.rules.posting import Outcome
+from clawlink.doors.portal.rules.outbox_steps import Outcome
 from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.poster import Posted, Poster
 from tests.doors.portal.conftest import Bridges, Own, Portals

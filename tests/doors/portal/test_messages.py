@@ -14,7 +14,7 @@ from aiohttp import web
 
 from clawlink.domain import networks
 from clawlink.doors.portal.records import CONTACTS, Contact, Message, State
-from clawlink.doors.portal.rules.posting import Outcome
+from clawlink.doors.portal.rules.outbox_steps import Outcome
 from clawlink.doors.portal.server import asking, outbox
 from clawlink.doors.portal.server.poster import Poster
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals

@@ -9,10 +9,19 @@ from msgspec.structs import replace
 
 from clawlink.domain import networks
 from clawlink.doors.portal.records import Message, State
-from clawlink.doors.portal.rules import access, consent, cutting, posting, refused, screening, urls, words
+from clawlink.doors.portal.rules import (
+    access,
+    consent,
+    file_parts,
+    outbox_steps,
+    refused_reports,
+    screening,
+    texts,
+    urls,
+)
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, Offer
-from clawlink.doors.portal.rules.posting import Outcome, Step
+from clawlink.doors.portal.rules.outbox_steps import Outcome, Step
 from clawlink.doors.portal.wire import calls
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.doors.portal.wire.old_calls import OLD_CALLS, PHOTO_CALLS
@@ -150,78 +159,78 @@ def test_every_route_has_its_rights_and_none_else() -> None:
 
 
 def test_a_message_in_doubt_goes_to_an_old_portal_twice_at_most() -> None:
-    first = posting.begun(message(), None)
+    first = outbox_steps.begun(message(), None)
     assert (first.state, first.lost) == (State.SENDING, 1)
-    lost = posting.after(first, Outcome.LOST, "cut", 1.0)
-    assert posting.step(lost, None) is Step.ASK, "nobody knows whether that portal takes a repeat once"
-    assert posting.step(lost, False) is Step.POST
-    second = posting.begun(lost, False)
+    lost = outbox_steps.after(first, Outcome.LOST, "cut", 1.0)
+    assert outbox_steps.step(lost, None) is Step.ASK, "nobody knows whether that portal takes a repeat once"
+    assert outbox_steps.step(lost, False) is Step.POST
+    second = outbox_steps.begun(lost, False)
     assert (second.state, second.lost) == (State.SENDING, 2)
-    third = posting.begun(posting.after(second, Outcome.LOST, "cut", 2.0), False)
-    assert (third.state, posting.step(third, False)) == (State.UNKNOWN, Step.SETTLED)
+    third = outbox_steps.begun(outbox_steps.after(second, Outcome.LOST, "cut", 2.0), False)
+    assert (third.state, outbox_steps.step(third, False)) == (State.UNKNOWN, Step.SETTLED)
     assert "may have it" in third.detail
 
 
 def test_a_message_to_a_portal_of_ours_is_posted_as_often_as_it_takes() -> None:
     waiting = message()
     for _ in range(20):
-        assert posting.begun(waiting, True) is waiting
-        waiting = posting.after(waiting, Outcome.LOST, "cut", 1.0)
-        assert (waiting.state, posting.step(waiting, True)) == (State.SENDING, Step.POST)
-        waiting = posting.after(waiting, Outcome.NOT_STORED, "no route", 1.0)
+        assert outbox_steps.begun(waiting, True) is waiting
+        waiting = outbox_steps.after(waiting, Outcome.LOST, "cut", 1.0)
+        assert (waiting.state, outbox_steps.step(waiting, True)) == (State.SENDING, Step.POST)
+        waiting = outbox_steps.after(waiting, Outcome.NOT_STORED, "no route", 1.0)
         assert (waiting.state, waiting.lost) == (State.SENDING, 0), "what was lost before is in doubt as before"
-    sent = posting.after(waiting, Outcome.STORED, "", 5.0)
+    sent = outbox_steps.after(waiting, Outcome.STORED, "", 5.0)
     assert (sent.state, sent.sent_at, sent.version) == (State.SENT, 5.0, 42)
 
 
 def test_what_surely_was_not_stored_is_no_loss() -> None:
-    begun = posting.begun(message(), None)
-    again = posting.after(begun, Outcome.NOT_STORED, "no route", 1.0)
+    begun = outbox_steps.begun(message(), None)
+    again = outbox_steps.after(begun, Outcome.NOT_STORED, "no route", 1.0)
     assert (again.state, again.lost, again.detail) == (State.QUEUED, 0, "no route")
-    doubtful = posting.begun(posting.after(begun, Outcome.LOST, "cut", 1.0), False)
-    still = posting.after(doubtful, Outcome.NOT_STORED, "no route", 2.0)
+    doubtful = outbox_steps.begun(outbox_steps.after(begun, Outcome.LOST, "cut", 1.0), False)
+    still = outbox_steps.after(doubtful, Outcome.NOT_STORED, "no route", 2.0)
     assert (still.state, still.lost) == (State.SENDING, 1), "the first loss is in doubt as before"
-    assert posting.after(begun, Outcome.REFUSED, "413", 1.0).state is State.REFUSED
+    assert outbox_steps.after(begun, Outcome.REFUSED, "413", 1.0).state is State.REFUSED
 
 
 def test_a_message_expires_while_it_waits_and_says_what_is_in_doubt() -> None:
     waiting = message(detail="no route")
-    assert posting.lapse(waiting, 99.0) is waiting
-    over = posting.lapse(waiting, 100.0)
+    assert outbox_steps.lapse(waiting, 99.0) is waiting
+    over = outbox_steps.lapse(waiting, 100.0)
     assert (over.state, over.ends_at) == (State.EXPIRED, None)
     assert "no route" in over.detail
     for lost in (0, 1):  # to a portal of ours no losses are counted
-        doubtful = posting.lapse(message(State.SENDING, lost=lost, detail="cut"), 100.0)
+        doubtful = outbox_steps.lapse(message(State.SENDING, lost=lost, detail="cut"), 100.0)
         assert (doubtful.state, doubtful.ends_at) == (State.UNKNOWN, None)
         assert doubtful.detail.endswith("may have it; its time to live is over; the last failure: cut")
     sent = message(State.SENT)
-    assert posting.lapse(sent, 1000.0) is sent
+    assert outbox_steps.lapse(sent, 1000.0) is sent
 
 
 def test_refused_news_are_told_in_another_way_under_another_key() -> None:
     news = {"kind": "response", "task_id": "t", "status": "completed", "content": "42", "note": "n" * 495, "key": "k"}
     with_files = news | {"files": [{"id": "f"}]}
-    assert list(refused.in_place_of({"kind": "progress", "task_id": "t", "key": "k"}, "gone", final=True)) == []
-    assert list(refused.in_place_of(news, "gone", final=False)) == []
-    ((how, failed),) = refused.in_place_of(news, "gone", final=True)
+    assert list(refused_reports.in_place_of({"kind": "progress", "task_id": "t", "key": "k"}, "gone", final=True)) == []
+    assert list(refused_reports.in_place_of(news, "gone", final=False)) == []
+    ((how, failed),) = refused_reports.in_place_of(news, "gone", final=True)
     assert (how, failed["status"], failed["key"]) == ("as failed", "failed", "k failed")
     assert failed["content"] == "the answer (completed) did not go over: gone"
-    (how, bare), (_, last) = refused.in_place_of(with_files, "gone", final=True)
+    (how, bare), (_, last) = refused_reports.in_place_of(with_files, "gone", final=True)
     assert how == "without its files"
     assert bare == news | {"key": "k bare", "note": ("n" * 495 + "; without its files: gone")[:500]}
     assert last == failed
-    ((_, bare),) = refused.in_place_of(with_files | {"note": None}, "gone", final=False)
+    ((_, bare),) = refused_reports.in_place_of(with_files | {"note": None}, "gone", final=False)
     assert bare["note"] == "without its files: gone"
 
 
 def test_times_have_microseconds_and_the_zone_of_their_field() -> None:
-    assert words.stamp(0.25) == "1970-01-01T08:00:00.250000+08:00"
-    assert words.utc(0.25) == "1970-01-01T00:00:00.250000+00:00"
+    assert texts.stamp(0.25) == "1970-01-01T08:00:00.250000+08:00"
+    assert texts.utc(0.25) == "1970-01-01T00:00:00.250000+00:00"
     for far in ("0001-01-01", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"):
         with pytest.raises(ValueError, match="year"):
-            words.seconds(far)
-    assert words.seconds(words.stamp(0.25)) == words.seconds(words.utc(0.25)) == 0.25
-    assert words.seconds(words.stamp(1234567.125)) == 1234567.125
+            texts.seconds(far)
+    assert texts.seconds(texts.stamp(0.25)) == texts.seconds(texts.utc(0.25)) == 0.25
+    assert texts.seconds(texts.stamp(1234567.125)) == 1234567.125
 
 
 def test_names_of_files_are_harmless_in_folders_and_headers() -> None:
@@ -235,11 +244,11 @@ def test_names_of_files_are_harmless_in_folders_and_headers() -> None:
         ('q"u;o|te', "q_u;o_te"),
         ("CON", "CON"),
     ):
-        assert cutting.harmless(given) == expected, given
-    assert len(cutting.harmless("文" * 300 + ".pdf").encode()) <= 200
-    assert cutting.harmless("文" * 300 + ".pdf").endswith("文.pdf")
-    assert cutting.disposition('a"\\%é') == "attachment; filename=\"a____\"; filename*=UTF-8''a%22%5C%25%C3%A9"
-    ids = {cutting.derived_id(b"s", str(number)) for number in range(300)}
+        assert file_parts.harmless(given) == expected, given
+    assert len(file_parts.harmless("文" * 300 + ".pdf").encode()) <= 200
+    assert file_parts.harmless("文" * 300 + ".pdf").endswith("文.pdf")
+    assert file_parts.disposition('a"\\%é') == "attachment; filename=\"a____\"; filename*=UTF-8''a%22%5C%25%C3%A9"
+    ids = {file_parts.derived_id(b"s", str(number)) for number in range(300)}
     assert len(ids) == 300
     assert {len(id) for id in ids} == {43}
     assert not any(id[0] in "-_" for id in ids), "old scripts take an id that begins with - for a flag"

@@ -22,7 +22,7 @@ from clawlink.doors.portal.client.bridge import Bridge, Status
 from clawlink.doors.portal.client.files import send_file
 from clawlink.doors.portal.client.portal import Place, Portal
 from clawlink.doors.portal.records import Contact, Message, State, mailbox_of
-from clawlink.doors.portal.rules.posting import Outcome
+from clawlink.doors.portal.rules.outbox_steps import Outcome
 from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.door import PortalServer
 from clawlink.doors.portal.server.poster import Poster

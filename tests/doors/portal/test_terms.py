@@ -15,7 +15,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from clawlink.doors.portal.records import Contact
-from clawlink.doors.portal.rules.posting import Outcome
+from clawlink.doors.portal.rules.outbox_steps import Outcome
 from clawlink.doors.portal.server import outbox, poster
 from clawlink.doors.portal.server.poster import Poster
 from tests.doors.portal.conftest import OWNER, Own, Peers, Portals

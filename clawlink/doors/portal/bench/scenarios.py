@@ -26,7 +26,7 @@ from clawlink.bench.scenarios import BenchFailed, Row
 from clawlink.bench.servers import Server
 from clawlink.doors.portal.client.files import file_status, send_file
 from clawlink.doors.portal.client.portal import Portal
-from clawlink.doors.portal.rules.cutting import PART_BYTES
+from clawlink.doors.portal.rules.file_parts import PART_BYTES
 
 FILE_BYTES = 128 * 1024 * 1024
 UPLOADS = 20

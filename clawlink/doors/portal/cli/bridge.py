@@ -22,7 +22,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Bridge until told to stop; with ``--install`` have the system do it."""
     from clawlink.cli.exits import LocalFailure, UsageError
     from clawlink.doors.portal.client.portal import place
-    from clawlink.doors.portal.client.starting import FOLDER
+    from clawlink.doors.portal.client.start_script import FOLDER
     from clawlink.errors import BadRequest
     from clawlink.service import ServiceError
 
@@ -73,7 +73,7 @@ def _service(args: Namespace | None, folder: Path) -> Service:
 def _install(args: Namespace, ctx: Context, home: Path, folder: Path, own: Place) -> Exit:
     from clawlink import private
     from clawlink.doors.portal.client.portal import GATEWAY_FILE, KEY, URL
-    from clawlink.doors.portal.rules.waking import merged
+    from clawlink.doors.portal.rules.wake_texts import merged
     from clawlink.service import Services
     from clawlink.wake import openclaw
 
@@ -121,7 +121,7 @@ def _run(args: Namespace, ctx: Context, folder: Path, own: Place) -> Exit:
     from clawlink import private
     from clawlink.cli.exits import LocalFailure
     from clawlink.doors.portal.client.bridge import Bridge, Status
-    from clawlink.doors.portal.client.starting import held
+    from clawlink.doors.portal.client.start_script import held
     from clawlink.wake import openclaw
 
     private.make_folder(folder / "local", 0o755)

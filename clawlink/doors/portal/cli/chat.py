@@ -16,7 +16,7 @@ from clawlink import private
 from clawlink.cli.exits import Exit, LocalFailure, UsageError
 from clawlink.client.files.safe_paths import safe_name
 from clawlink.domain.terminal import cell
-from clawlink.doors.portal.cli.telling import done, local
+from clawlink.doors.portal.cli.output import done, local
 from clawlink.doors.portal.client.files import placed
 from clawlink.doors.portal.client.portal import Portal
 from clawlink.errors import ClawLinkError, NotAllowed, NotFound, RelayUnreachable, TooLarge

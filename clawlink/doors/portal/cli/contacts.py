@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from clawlink.cli.exits import Exit
 from clawlink.domain.terminal import cell
-from clawlink.doors.portal.cli.telling import as_instant, done, local
+from clawlink.doors.portal.cli.output import as_instant, done, local
 from clawlink.doors.portal.client.portal import Portal
-from clawlink.doors.portal.rules.words import contact_name
+from clawlink.doors.portal.rules.texts import contact_name
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context

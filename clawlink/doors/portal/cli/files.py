@@ -11,7 +11,7 @@ from urllib.parse import quote
 from clawlink.cli.exits import Exit
 from clawlink.cli.ids import MIN_PREFIX_LENGTH, chosen
 from clawlink.domain.terminal import cell
-from clawlink.doors.portal.cli.telling import done
+from clawlink.doors.portal.cli.output import done
 from clawlink.doors.portal.client.files import get_file, send_file, until_settled
 from clawlink.doors.portal.client.portal import Portal
 

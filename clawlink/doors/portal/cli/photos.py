@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 from clawlink.cli.exits import Exit
 from clawlink.domain.terminal import cell
-from clawlink.doors.portal.cli.telling import done
+from clawlink.doors.portal.cli.output import done
 from clawlink.doors.portal.client.portal import Portal
 
 if TYPE_CHECKING:

@@ -108,7 +108,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _guests(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    from clawlink.doors.portal.cli.telling import local
+    from clawlink.doors.portal.cli.output import local
 
     found = portal.ask("GET", "/api/guest/messages")["messages"]
     if args.action == "list":
@@ -229,7 +229,7 @@ def _tell(ctx: Context, sent: Any) -> Exit:
 
 
 def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    from clawlink.doors.portal.cli.telling import local
+    from clawlink.doors.portal.cli.output import local
 
     url = args.words[0]
     if "://" not in url:
@@ -294,7 +294,7 @@ def _chat(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 
 def _keys(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    from clawlink.doors.portal.cli.telling import local
+    from clawlink.doors.portal.cli.output import local
 
     found = portal.ask("GET", "/api/key/list")
     if ctx.json:
@@ -345,7 +345,7 @@ def _install(args: Namespace, ctx: Context) -> Exit:
 
 
 def _done(ctx: Context, told: Any, said: str) -> Exit:
-    from clawlink.doors.portal.cli.telling import done
+    from clawlink.doors.portal.cli.output import done
 
     return done(ctx, told, said)
 

@@ -14,7 +14,7 @@ from clawlink.cli.ids import chosen, is_prefix
 from clawlink.cli.messages import as_text
 from clawlink.cli.render import quoted
 from clawlink.domain.terminal import cell
-from clawlink.doors.portal.cli.telling import done, local
+from clawlink.doors.portal.cli.output import done, local
 from clawlink.doors.portal.client.files import attach_file
 from clawlink.doors.portal.client.portal import Portal
 from clawlink.doors.portal.rules.urls import shown

@@ -25,8 +25,8 @@ from clawlink import private
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.client.portal import Place
-from clawlink.doors.portal.client.starting import STATUS_FILE
-from clawlink.doors.portal.rules.waking import Turn, turn_of
+from clawlink.doors.portal.client.start_script import STATUS_FILE
+from clawlink.doors.portal.rules.wake_texts import Turn, turn_of
 from clawlink.in_time import in_time
 from clawlink.wake.openclaw import COUNTED, KEPT, Gateway, NoGateway, OpenClaw, Outcome, pause
 

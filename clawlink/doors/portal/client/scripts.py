@@ -16,7 +16,7 @@ from clawlink.domain.terminal import cell
 from clawlink.doors.portal.client import functions
 from clawlink.doors.portal.client.files import OPEN_FILE
 from clawlink.doors.portal.client.portal import OPEN, Portal, place
-from clawlink.doors.portal.client.starting import start as start
+from clawlink.doors.portal.client.start_script import start as start
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.errors import ClawLinkError
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from clawlink.doors.portal.rules.words import utc
+from clawlink.doors.portal.rules.texts import utc
 
 SHOWN_KEY = 12
 MOST_LISTED = 10_000

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from clawlink.doors.portal.rules import consent
 from clawlink.doors.portal.rules.import_report import KeyCandidate, Skipped
+from clawlink.doors.portal.rules.texts import seconds
 from clawlink.doors.portal.rules.urls import normalised, same
-from clawlink.doors.portal.rules.words import seconds
 from clawlink.errors import BadRequest
 
 DEFAULT_PASSWORD = "19950302"  # noqa: S105 - everybody knows it

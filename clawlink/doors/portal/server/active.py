@@ -26,6 +26,7 @@ from clawlink.doors.portal.server.errands import Errands
 from clawlink.doors.portal.server.file_outbox import FileOutbox
 from clawlink.doors.portal.server.file_poster import FilePoster
 from clawlink.doors.portal.server.file_routes import FileRoutes
+from clawlink.doors.portal.server.file_store import FileStore
 from clawlink.doors.portal.server.files import Files
 from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.import_page import PageImport
@@ -39,7 +40,6 @@ from clawlink.doors.portal.server.parts import Home, Parts
 from clawlink.doors.portal.server.photos import Photos
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.server.routes import Routes
-from clawlink.doors.portal.server.shelf import Shelf
 from clawlink.doors.portal.server.task_files import TaskFiles
 from clawlink.doors.portal.server.tasks import Tasks
 from clawlink.doors.portal.settings import Settings
@@ -95,15 +95,15 @@ class ActivePortal:
         """The contacts that agents of the relay wrote to lately, and when."""
         allowed = networks.networks(settings.allow_private)
         self._poster = Poster(url, ca=settings.ca, allowed=allowed, acts=acts)
-        self.shelf = Shelf(relay, self.book, self.members)
+        self.file_store = FileStore(relay, self.book, self.members)
         file_poster = FilePoster(self._poster)
-        self.file_outbox = FileOutbox(relay, self.book, self.shelf, file_poster, moved=self._file_moved)
-        self.task_files = TaskFiles(relay, self.book, self.shelf, settings, self.file_outbox.look)
+        self.file_outbox = FileOutbox(relay, self.book, self.file_store, file_poster, moved=self._file_moved)
+        self.task_files = TaskFiles(relay, self.book, self.file_store, settings, self.file_outbox.look)
         self.errands = Errands(
             relay, self.contacts, self.mail, self.members, self._poster, self.task_files, settings.portal_ttl
         )
         self.outbox = Outbox(relay, self.book, self.contacts, self.members, self._poster, self.errands)
-        self.files = Files(relay, self.book, self.shelf, settings, self.file_outbox.wake)
+        self.files = Files(relay, self.book, self.file_store, settings, self.file_outbox.wake)
         self.page_import = PageImport(
             self.home, most_waiting=settings.portal_guests, folder=folder, keys_ended=self._keys_ended
         )
@@ -119,7 +119,7 @@ class ActivePortal:
             self.members,
             self.contacts,
             self.files,
-            self.shelf,
+            self.file_store,
             self.photos,
         )
 
@@ -238,7 +238,7 @@ class ActivePortal:
             self.keys,
             self.contacts,
             self.files,
-            self.shelf,
+            self.file_store,
             tasks,
             folder=self._folder,
             clock=self.relay.steady,

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from clawlink.domain.limits import MIB
-from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.server.asking import Ask, handler_of
 from clawlink.doors.portal.server.contacts import Contacts
-from clawlink.doors.portal.server.kept import KeptFiles, part_of, within
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.members import Members
+from clawlink.doors.portal.server.owner_files import OwnerFiles, part_of, within
 from clawlink.doors.portal.wire.calls import ATTACHMENTS, CHAT_FILE, CHAT_UPLOAD
 from clawlink.errors import UnknownFile
 from clawlink.protocol.endpoint import Endpoint
@@ -36,7 +36,7 @@ class Attachments:
     def __init__(self, relay: Relay, keys: Keys, contacts: Contacts, members: Members) -> None:
         self._keys = keys
         self._contacts = contacts
-        self._kept = KeptFiles(relay, members)
+        self._kept = OwnerFiles(relay, members)
 
     def all(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Give each route, also with two slashes."""
@@ -48,7 +48,7 @@ class Attachments:
     async def chat_upload(self, ask: Ask) -> Any:
         """Keep the part ``file`` of a form, and say where it is."""
         part = await part_of(ask.request, "file")
-        filename = cutting.harmless(part.filename or "file")
+        filename = file_parts.harmless(part.filename or "file")
         ending = _ENDING.fullmatch("." + filename.rpartition(".")[2]) if "." in filename else None
         name = random_text(16) + ("" if ending is None else ending[0].lower())
         await self._kept.put(PLACE + name, within(part, MAX_ATTACHMENT_BYTES, "file", _LARGE), field="file")

@@ -29,9 +29,9 @@ from clawlink.doors.portal.records import (
     Photo,
     Portal,
 )
-from clawlink.doors.portal.rules import posting
+from clawlink.doors.portal.rules import outbox_steps
 from clawlink.doors.portal.server.keys import PORTAL_ID
-from clawlink.doors.portal.server.reach import Reach
+from clawlink.doors.portal.server.reachability import Reachability
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.transfers import TRANSFERS, Transfer, unfinished
 from clawlink.errors import TooLarge
@@ -79,7 +79,7 @@ def keep_kinds(relay: Relay) -> None:
         (Photo, _stays, None),
         (Guest, _stays, DECIDED),
         (Chat, _stays, CHAT),
-        (Message, posting.lapse, SETTLED_MESSAGES),
+        (Message, outbox_steps.lapse, SETTLED_MESSAGES),
         (Transfer, unfinished, None),
         (Errand, _over, None),
     ):
@@ -95,7 +95,7 @@ class Book:
         self._core = relay.core
         self._settings = settings
         self._numbers: dict[type[Any], int] = {}
-        self.reach = Reach()
+        self.reach = Reachability()
 
     async def start(self) -> None:
         """Count numbers on from the newest record of each kind."""

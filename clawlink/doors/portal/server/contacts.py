@@ -11,13 +11,13 @@ from clawlink.domain.shares import Origin
 from clawlink.doors.portal import records
 from clawlink.doors.portal.records import AGENT, CONTACTS, OPERATOR, Contact, hash_key
 from clawlink.doors.portal.rules import consent
+from clawlink.doors.portal.rules.texts import seconds
 from clawlink.doors.portal.rules.urls import normalised, same
-from clawlink.doors.portal.rules.words import seconds
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.keys import new_key
 from clawlink.doors.portal.server.names import Names
-from clawlink.doors.portal.server.reach import Seen
+from clawlink.doors.portal.server.reachability import Seen
 from clawlink.errors import AmbiguousName, BadRequest, NotFound, RelayFull, WrongState
 from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay

@@ -20,7 +20,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskResponse, TaskUpdate, decode
 from clawlink.domain.task import FINAL
 from clawlink.doors.portal.records import AGENT, SUFFIX, Contact, Errand, errand_of, errands_with
-from clawlink.doors.portal.rules.refused import in_place_of
+from clawlink.doors.portal.rules.refused_reports import in_place_of
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.book import require_short
 from clawlink.doors.portal.server.contacts import Contacts

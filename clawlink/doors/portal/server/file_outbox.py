@@ -13,12 +13,12 @@ from msgspec.structs import replace
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.task import FINAL, TaskState
 from clawlink.doors.portal.records import Contact, Errand, errand_of
-from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.file_poster import Begun, Bytes, FilePoster, Refusal, There
-from clawlink.doors.portal.server.shelf import Shelf
+from clawlink.doors.portal.server.file_store import FileStore
 from clawlink.doors.portal.server.workers import ContactWorkers
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.errors import NotAllowed, NotFound, OverLimit, StorageFull, Unavailable
@@ -41,14 +41,14 @@ class FileOutbox(ContactWorkers):
     """Sends files. A contact for which none waits costs nothing."""
 
     def __init__(
-        self, relay: Relay, book: Book, shelf: Shelf, poster: FilePoster, moved: Callable[[str], None]
+        self, relay: Relay, book: Book, file_store: FileStore, poster: FilePoster, moved: Callable[[str], None]
     ) -> None:
         """``moved`` is called with a contact once a file for it is settled."""
         super().__init__()
         self._relay = relay
         self._core = relay.core
         self._book = book
-        self._shelf = shelf
+        self._file_store = file_store
         self._poster = poster
         self._moved = moved
         self._at_once = asyncio.Semaphore(FILES_AT_ONCE)
@@ -68,7 +68,7 @@ class FileOutbox(ContactWorkers):
     async def start(self) -> None:
         """Go on with the files that waited when the relay was here last."""
         self._closed = False
-        for contact in await self._shelf.receivers():
+        for contact in await self._file_store.receivers():
             self.wake(contact)
 
     def look(self, contact: str) -> None:
@@ -88,7 +88,7 @@ class FileOutbox(ContactWorkers):
         while True:
             self._again.discard(contact)
             try:
-                transfer = await self._shelf.next_waiting(contact, self._aside | self._kept.get(contact, set()))
+                transfer = await self._file_store.next_waiting(contact, self._aside | self._kept.get(contact, set()))
                 if transfer is None:
                     return
                 self._hurry[contact].clear()
@@ -159,7 +159,7 @@ class FileOutbox(ContactWorkers):
         if isinstance(outcome, Refusal):
             if outcome.final or (transfer.task is not None and outcome.status == _FULL):
                 return await self._settle(transfer, FileState.REFUSED, outcome.detail)
-            await self._shelf.note(transfer.id, FileState.QUEUED, outcome.detail)
+            await self._file_store.note(transfer.id, FileState.QUEUED, outcome.detail)
             return False
         return await self._settle(transfer, FileState.SENT, "")
 
@@ -171,7 +171,7 @@ class FileOutbox(ContactWorkers):
 
     async def _is_over(self, transfer: Transfer) -> bool:
         """Return True if the task of an attachment needs no files any more."""
-        agent = await self._shelf.agent(transfer.contact, inbound=True)
+        agent = await self._file_store.agent(transfer.contact, inbound=True)
         try:
             view = await self._relay.task_views.get(agent, str(transfer.task), requests.TaskQuery())
         except (NotFound, NotAllowed):
@@ -181,12 +181,12 @@ class FileOutbox(ContactWorkers):
     async def _step(self, peer: Contact, transfer: Transfer) -> Refusal | None:
         """Send what the other portal does not have; None once it has all of it, and the sums are right there."""
         if transfer.md5 is None and not peer.ours:  # a portal of Agent P2P knows no other sum
-            transfer = replace(transfer, md5=await self._shelf.md5(transfer))
+            transfer = replace(transfer, md5=await self._file_store.md5(transfer))
         begun = await self._poster.begin(peer, transfer) if transfer.peer_id is None else None
         if isinstance(begun, Refusal):
             return begun
         if begun is not None:
-            await self._shelf.note(transfer.id, FileState.QUEUED, "", begun.file_id)
+            await self._file_store.note(transfer.id, FileState.QUEUED, "", begun.file_id)
         file_id = begun.file_id if begun is not None else str(transfer.peer_id)
         there = await self._poster.look(peer, file_id)
         if isinstance(there, There) and there.status not in ("transferring", "completed"):
@@ -194,7 +194,7 @@ class FileOutbox(ContactWorkers):
             again = await self._poster.begin(peer, transfer)
             if isinstance(again, Refusal):
                 return again
-            await self._shelf.note(transfer.id, FileState.QUEUED, "", again.file_id)
+            await self._file_store.note(transfer.id, FileState.QUEUED, "", again.file_id)
             begun, there = again, await self._poster.look(peer, again.file_id)
         if isinstance(there, Refusal):
             return there
@@ -224,12 +224,12 @@ class FileOutbox(ContactWorkers):
         refused: Refusal | None = None
         under_way: list[asyncio.Task[Refusal | None]] = []
         try:
-            for index in range(cutting.count(transfer.size, transfer.part_size)):
+            for index in range(file_parts.count(transfer.size, transfer.part_size)):
                 if index in there.received:
                     continue
                 if self._core.stopped:
                     return Refusal("the operator has stopped all work here; it goes on once work is resumed", False)
-                length = cutting.length(index, transfer.size, transfer.part_size)
+                length = file_parts.length(index, transfer.size, transfer.part_size)
                 leaving = _Leaving()
                 contents = partial(self._contents, transfer, index * transfer.part_size, length, leaving)
                 under_way.append(asyncio.create_task(self._part(peer, begun, index, length, contents, leaving)))
@@ -260,7 +260,7 @@ class FileOutbox(ContactWorkers):
     ) -> AsyncGenerator[bytes, None]:
         """Give a part, and note once all of it has left."""
         try:
-            async with self._shelf.opened(transfer, start) as (_, opened):
+            async with self._file_store.opened(transfer, start) as (_, opened):
                 while length > 0 and (piece := await opened.read(min(_READ_BYTES, length))):
                     length -= len(piece)
                     yield piece
@@ -275,7 +275,7 @@ class FileOutbox(ContactWorkers):
         self._mishaps.pop(transfer.id, None)
         text = f"File {transfer.filename} to {shown(transfer.contact)} is {state.value}: {detail}"
         quiet = state is FileState.SENT or transfer.for_task  # the requester of the task hears of it
-        await self._shelf.sent(transfer.id, state, detail, None if quiet else text)
+        await self._file_store.sent(transfer.id, state, detail, None if quiet else text)
         self._moved(transfer.contact)
         return True
 

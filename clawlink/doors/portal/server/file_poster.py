@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 
 from clawlink.doors.portal.records import Contact
-from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.server.bodies import ahead
 from clawlink.doors.portal.server.poster import (
     CONNECT_SECONDS,
@@ -72,7 +72,7 @@ class FilePoster:
             "filename": transfer.filename,
             "size": transfer.size,
             "md5": transfer.md5,
-            "chunks_total": cutting.count(transfer.size, transfer.part_size),
+            "chunks_total": file_parts.count(transfer.size, transfer.part_size),
             "to_portal": contact.url,
             "chunk_size": transfer.part_size,
             "sha256": transfer.sha256,

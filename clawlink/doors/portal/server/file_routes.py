@@ -10,15 +10,15 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.asking import Ask, Invalid, handler_of, key_of, refuse_shut, require_open
 from clawlink.doors.portal.server.bodies import ahead, on_disk
 from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.file_store import FileStore
 from clawlink.doors.portal.server.files import Files, Offer
 from clawlink.doors.portal.server.keys import Caller, Keys
-from clawlink.doors.portal.server.shelf import Shelf
 from clawlink.doors.portal.server.tasks import Tasks
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
@@ -46,7 +46,7 @@ class FileRoutes:
         keys: Keys,
         contacts: Contacts,
         files: Files,
-        shelf: Shelf,
+        file_store: FileStore,
         tasks: Tasks,
         *,
         folder: str | None,
@@ -57,7 +57,7 @@ class FileRoutes:
         self._keys = keys
         self._contacts = contacts
         self._files = files
-        self._shelf = shelf
+        self._file_store = file_store
         self._tasks = tasks
         self._folder = folder
         self._now = clock
@@ -91,9 +91,9 @@ class FileRoutes:
 
     async def file_chunk(self, ask: Ask) -> Any:
         """Take a part as base64. Its key may be the last field of its body, so that is kept before it is known."""
-        transfer = await self._shelf.get(parameter(ask.request, "file_id"))
+        transfer = await self._file_store.get(parameter(ask.request, "file_id"))
         index = ask.number("chunk_index")
-        length = cutting.length(index, transfer.size, transfer.part_size)
+        length = file_parts.length(index, transfer.size, transfer.part_size)
         if ask.request.content_type != "application/json":
             raise Invalid("send JSON as Content-Type: application/json", None, "content_type")
         given = key_of(ask.request) or ask.request.query.get("api_key")
@@ -114,10 +114,10 @@ class FileRoutes:
 
     async def file_part(self, ask: Ask) -> Any:
         """Take a part as bytes, straight to its place."""
-        transfer = await self._shelf.get(parameter(ask.request, "file_id"))
+        transfer = await self._file_store.get(parameter(ask.request, "file_id"))
         self._require_own(ask.caller, transfer, writes=True)
         index = ask.number("chunk_index")
-        length = cutting.length(index, transfer.size, transfer.part_size)
+        length = file_parts.length(index, transfer.size, transfer.part_size)
         if ask.request.content_length not in (None, length):
             raise BadRequest(
                 f"part {index} has {length} bytes, and {ask.request.content_length} are announced", limit=length
@@ -126,10 +126,10 @@ class FileRoutes:
         return await self._taken(transfer.id, index, new)
 
     async def _taken(self, id: str, index: int, new: bool) -> dict[str, Any]:
-        transfer = await self._shelf.get(id)
+        transfer = await self._file_store.get(id)
         if not new:
             return {"status": "exists", "message": f"part {index} is here already"}
-        total = cutting.count(transfer.size, transfer.part_size)
+        total = file_parts.count(transfer.size, transfer.part_size)
         here = total if transfer.state is not FileState.TRANSFERRING else len(await self._files.received(transfer))
         return {"status": "received", "chunk_index": index, "chunks_received": here, "chunks_total": total}
 
@@ -171,23 +171,23 @@ class FileRoutes:
     # -- out ---------------------------------------------------------------------------------------------------------
 
     async def file_status(self, ask: Ask) -> Any:
-        transfer = await self._shelf.get(parameter(ask.request, "file_id"))
+        transfer = await self._file_store.get(parameter(ask.request, "file_id"))
         self._require_own(ask.caller, transfer, writes=False)
         return views.file(transfer, await self._files.received(transfer), self._url)
 
     async def file_download(self, ask: Ask) -> Any:
-        transfer = await self._shelf.get(parameter(ask.request, "file_id"))
+        transfer = await self._file_store.get(parameter(ask.request, "file_id"))
         self._require_own(ask.caller, transfer, writes=False)
         if transfer.state is not FileState.COMPLETED:
             raise BadRequest(f"the file is not ready: it is {transfer.state.value}", field="file_id")
-        async with self._shelf.opened(transfer) as (file, opened):
+        async with self._file_store.opened(transfer) as (file, opened):
             version = file.newest
             headers = {
                 name: value
-                for name, value in headers_of(file, version, self._shelf.time).items()
+                for name, value in headers_of(file, version, self._file_store.time).items()
                 if not name.startswith("ClawLink-")
             }
-            headers[hdrs.CONTENT_DISPOSITION] = cutting.disposition(transfer.filename)
+            headers[hdrs.CONTENT_DISPOSITION] = file_parts.disposition(transfer.filename)
             span = span_of(ask.request.headers, version)
             if ask.request.method == hdrs.METH_HEAD:
                 response = web.StreamResponse(headers={**headers, hdrs.CONTENT_TYPE: _OCTETS})
@@ -200,7 +200,7 @@ class FileRoutes:
         named = ask.request.query.get("contact")
         contact = None if named is None else (await self._contacts.find(named)).id
         files, turns = [], Turns()
-        for one in await self._shelf.listed(contact):
+        for one in await self._file_store.listed(contact):
             shown = views.file(one, await self._files.received(one), self._url)
             shown["received_chunks"] = len(shown["received_chunks"])
             shown["task_id"] = await self._tasks.here(one)

@@ -20,9 +20,9 @@ from clawlink.domain.file import Version
 from clawlink.domain.file_write import Write
 from clawlink.doors.portal import transfers
 from clawlink.doors.portal.records import AGENT, Contact, mailbox_of
-from clawlink.doors.portal.rules import cutting, words
+from clawlink.doors.portal.rules import file_parts, texts
 from clawlink.doors.portal.server.book import Book
-from clawlink.doors.portal.server.shelf import Shelf, apart
+from clawlink.doors.portal.server.file_store import FileStore, apart
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.transfers import INCOMING, UNFINISHED_SECONDS, FileState, Transfer
 from clawlink.errors import BadRequest, KeyReused, RateLimited, StorageFull, TooLarge, UnknownFile, UnknownUpload
@@ -60,11 +60,13 @@ Pieces = Callable[[int, Any], AsyncIterator[Block]]
 class Files:
     """The files. ``wake`` is called with a contact for which a file waits."""
 
-    def __init__(self, relay: Relay, book: Book, shelf: Shelf, settings: Settings, wake: Callable[[str], None]) -> None:
+    def __init__(
+        self, relay: Relay, book: Book, file_store: FileStore, settings: Settings, wake: Callable[[str], None]
+    ) -> None:
         self._relay = relay
         self._core = relay.core
         self._book = book
-        self._shelf = shelf
+        self._file_store = file_store
         self._settings = settings
         self._wake = wake
         self._sums: dict[str, tuple[int, Any]] = {}
@@ -78,15 +80,15 @@ class Files:
         while True:
             page = await self._core.store.page(Transfer, INCOMING, after, _PAGE)
             for transfer in page.records:
-                if await self._shelf.written(transfer) is not None:
+                if await self._file_store.written(transfer) is not None:
                     await self._finish_late(transfer.id)
             after = page.after
             if after is None:
                 return
 
     async def _finish_late(self, id: str) -> None:
-        async with self._shelf.lock(id):
-            transfer = await self._shelf.get(id)
+        async with self._file_store.lock(id):
+            transfer = await self._file_store.get(id)
             if transfer.state is FileState.TRANSFERRING:
                 with suppress(BadRequest):  # its sender sees that it has failed
                     await self._finish(transfer)
@@ -100,18 +102,18 @@ class Files:
         """
         core = self._core
         core.require_working()
-        cutting.require_shape(offer.size, offer.part_size, offer.parts)
-        md5, sha256 = cutting.sums(offer.md5, offer.sha256, offer.size, required=inbound)
-        offer = offer._replace(md5=md5, sha256=sha256, filename=cutting.harmless(offer.filename))
+        file_parts.require_shape(offer.size, offer.part_size, offer.parts)
+        md5, sha256 = file_parts.sums(offer.md5, offer.sha256, offer.size, required=inbound)
+        offer = offer._replace(md5=md5, sha256=sha256, filename=file_parts.harmless(offer.filename))
         cause = core.ids.fresh() if offer.key is None else offer.key
-        id = cutting.derived_id(core.secret, "in" if inbound else "out", contact.id, cause)
+        id = file_parts.derived_id(core.secret, "in" if inbound else "out", contact.id, cause)
         transfer = await core.finish(self._begin(id, contact, offer, inbound))
         if transfer.size == 0 and transfer.state is FileState.TRANSFERRING:
-            async with self._shelf.lock(id):
-                agent = await self._shelf.agent(contact.id, inbound=inbound)
+            async with self._file_store.lock(id):
+                agent = await self._file_store.agent(contact.id, inbound=inbound)
                 await self._relay.uploads.complete(self._relay.uploads.get(transfer.upload), agent)
                 await core.finish(self._go_on(id, agent))
-            transfer = await self._shelf.get(id)
+            transfer = await self._file_store.get(id)
         return transfer
 
     @retrying
@@ -128,11 +130,11 @@ class Files:
             ):
                 raise KeyReused("this idempotency key belongs to another file", field="idempotency_key")
             return old if old.state is not FileState.FAILED else await self._again(old)
-        agent = await self._shelf.agent(contact.id, inbound=inbound)
+        agent = await self._file_store.agent(contact.id, inbound=inbound)
         await self._require_room(contact, offer, inbound=inbound)
         await self._book.require_memory(len(offer.filename), agent.origin)
         number, now = self._book.number(Transfer), core.clock()
-        file_key = cutting.place(contact.id, number, offer.filename)
+        file_key = file_parts.place(contact.id, number, offer.filename)
         transfer = Transfer(
             id=id,
             version=1,
@@ -156,7 +158,7 @@ class Files:
 
     async def _again(self, failed: Transfer) -> Transfer:
         """Begin a file once more whose contents were wrong."""
-        upload = await self._new_upload(await self._shelf.agent(failed.contact, inbound=failed.inbound), failed)
+        upload = await self._new_upload(await self._file_store.agent(failed.contact, inbound=failed.inbound), failed)
         now = self._core.clock()
         begun = replace(failed, version=failed.version + 1, state=FileState.TRANSFERRING, upload=upload, moved_at=now)
         await self._core.commit(AGENT, Put(begun))
@@ -207,14 +209,14 @@ class Files:
         ``pieces`` gives the bytes of the part after the first ones, and adds all that it gives to a sum. Raises
         UnknownFile, BadRequest, and the refusals of an upload.
         """
-        async with self._shelf.lock(id):
-            transfer = await self._shelf.get(id)
-            length = cutting.length(index, transfer.size, transfer.part_size)
+        async with self._file_store.lock(id):
+            transfer = await self._file_store.get(id)
+            length = file_parts.length(index, transfer.size, transfer.part_size)
             if transfer.state is FileState.FAILED:
                 raise BadRequest(f"the file has failed: {transfer.detail}; begin it again", field="file_id")
             if transfer.state is not FileState.TRANSFERRING:
                 return False
-            agent = await self._shelf.agent(transfer.contact, inbound=transfer.inbound)
+            agent = await self._file_store.agent(transfer.contact, inbound=transfer.inbound)
             came = await self._here(transfer, agent)
             start = index * transfer.part_size
             new = came < start + length
@@ -237,7 +239,7 @@ class Files:
         """Return how many bytes are here, one after another; None if there is no upload."""
         if transfer.state is FileState.FAILED:
             return 0
-        if transfer.state is not FileState.TRANSFERRING or await self._shelf.written(transfer) is not None:
+        if transfer.state is not FileState.TRANSFERRING or await self._file_store.written(transfer) is not None:
             return transfer.size
         try:
             upload = self._relay.uploads.get(transfer.upload)
@@ -247,7 +249,7 @@ class Files:
 
     @retrying
     async def _begin_again(self, id: str, upload: str) -> None:
-        transfer = await self._shelf.get(id)
+        transfer = await self._file_store.get(id)
         await self._core.commit(AGENT, Put(replace(transfer, version=transfer.version + 1, upload=upload)))
 
     async def _append(
@@ -258,7 +260,7 @@ class Files:
             size, known = self._sums.pop(transfer.id, (0, None))
             md5 = known if size == offset else None
             md5 = hashlib.md5(usedforsecurity=False) if offset == 0 else md5
-        upload = self._relay.uploads.get((await self._shelf.get(transfer.id)).upload)
+        upload = self._relay.uploads.get((await self._file_store.get(transfer.id)).upload)
         await self._relay.uploads.append(upload, agent, offset, _exactly(pieces(skip, md5), length), size=length)
         if md5 is not None:
             self._sums[transfer.id] = (offset + length, md5)
@@ -271,7 +273,7 @@ class Files:
             raise RateLimited(
                 f"{MAX_APART} parts wait for earlier ones; send those first", limit=MAX_APART, retry_after=1.0
             )
-        length = cutting.length(index, transfer.size, transfer.part_size)
+        length = file_parts.length(index, transfer.size, transfer.part_size)
         write = Write(key=apart(transfer, index), content_type=_OCTETS, readers=(), ttl=UNFINISHED_SECONDS)
         await self._relay.files.put(agent, write, _exactly(pieces(0, None), length), length)
         await self._core.finish(self._moved(transfer.id, apart=(*transfer.apart, index)))
@@ -279,7 +281,7 @@ class Files:
 
     async def _go_on(self, id: str, agent: Agent) -> None:
         """Append the parts whose turn has come, and finish the file if it was the last one."""
-        transfer = await self._shelf.get(id)
+        transfer = await self._file_store.get(id)
         waiting = list(transfer.apart)
         while (came := await self._here(transfer, agent)) < transfer.size:
             index, within = divmod(came, transfer.part_size)
@@ -295,7 +297,7 @@ class Files:
         if tuple(waiting) != transfer.apart or self._core.clock() - transfer.moved_at > _NOTED_SECONDS:
             await self._moved(id, apart=tuple(waiting))
         if came == transfer.size:
-            if transfer.size and await self._shelf.written(transfer) is None:
+            if transfer.size and await self._file_store.written(transfer) is None:
                 await self._relay.uploads.complete(self._relay.uploads.get(transfer.upload), agent)
             await self._finish(transfer)
 
@@ -311,14 +313,14 @@ class Files:
 
     async def _finish(self, transfer: Transfer) -> None:
         """Check the sums of a file of which all is here, and tell of it. Raises BadRequest for wrong sums."""
-        version = await self._shelf.written(transfer)
+        version = await self._file_store.written(transfer)
         if version is None:
             raise UnknownFile("the file is not here any more; begin it again", field="file_id")
         fault = await self._fault(transfer, version)
         self._sums.pop(transfer.id, None)
         await self._settle(transfer.id, fault, version.content.digest)
         if fault:
-            await self._shelf.drop_contents(transfer)
+            await self._file_store.drop_contents(transfer)
             raise BadRequest(fault, field="md5" if transfer.sha256 is None else "sha256")
         if not transfer.inbound:
             self._wake(transfer.contact)
@@ -332,14 +334,16 @@ class Files:
         else:
             name, said = "MD5", str(transfer.md5)
             size, md5 = self._sums.get(transfer.id, (0, None))
-            found = md5.hexdigest() if md5 is not None and size == transfer.size else await self._shelf.md5(transfer)
+            found = (
+                md5.hexdigest() if md5 is not None and size == transfer.size else await self._file_store.md5(transfer)
+            )
         return "" if said == found else f"the {name} of the file is {found}, not {said}; begin it again"
 
     @retrying
     async def _settle(self, id: str, fault: str, sha256: str) -> None:
         core = self._core
         now = core.clock()
-        transfer = await self._shelf.get(id)
+        transfer = await self._file_store.get(id)
         if transfer.state is not FileState.TRANSFERRING:
             return
         settled = replace(transfer, version=transfer.version + 1, apart=(), settled_at=now, detail=fault)
@@ -352,7 +356,7 @@ class Files:
         elif transfer.task is not None:
             await core.commit(AGENT, Put(replace(settled, state=FileState.ATTACHED)))
         elif transfer.inbound:
-            text = words.file_notice(id)
+            text = texts.file_notice(id)
             sender = Sender(mailbox_of(transfer.contact))
             delivery = self._book.for_agent(f"file-{transfer.number}", text, sender=sender, name="portal", now=now)
             await self._relay.mailbox.put(delivery, Put(replace(settled, state=FileState.COMPLETED)))
@@ -362,18 +366,18 @@ class Files:
 
     async def remove(self, id: str) -> None:
         """Delete a file, whatever state it is in. Raises UnknownFile."""
-        await self._shelf.remove(id)
+        await self._file_store.remove(id)
         self._sums.pop(id, None)
 
     async def forget(self, contact: str) -> int:
         """Delete all files from and to a contact, and return how many there were."""
-        return await self._shelf.forget(contact)
+        return await self._file_store.forget(contact)
 
     async def received(self, transfer: Transfer) -> list[int]:
         """Return which parts are here."""
         came = await self._came(transfer) or 0
         whole = (
-            cutting.count(transfer.size, transfer.part_size) if came == transfer.size else came // transfer.part_size
+            file_parts.count(transfer.size, transfer.part_size) if came == transfer.size else came // transfer.part_size
         )
         return [*range(whole), *sorted(index for index in transfer.apart if index >= whole)]
 

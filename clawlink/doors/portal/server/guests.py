@@ -18,7 +18,7 @@ from clawlink.doors.portal.records import (
     guest_with,
     hash_key,
 )
-from clawlink.doors.portal.rules import consent, words
+from clawlink.doors.portal.rules import consent, texts
 from clawlink.doors.portal.rules.consent import Decision
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.book import Book
@@ -116,7 +116,7 @@ class Guests:
             digest=digest,
         )
         sender = Sender(_GUEST, address)
-        told = words.guest_notice(number, text)
+        told = texts.guest_notice(number, text)
         delivery = self._book.for_agent(f"guest-{number}", told, sender=sender, name=_GUEST, now=now)
         await self._relay.mailbox.require_room(delivery)
         await self._book.require_memory(guest.weight, Origin(address, _GUEST))

@@ -10,7 +10,7 @@ from typing import Any
 
 from clawlink.domain.file_write import Write
 from clawlink.doors.portal.records import Contact
-from clawlink.doors.portal.rules import cutting, import_rows
+from clawlink.doors.portal.rules import file_parts, import_rows
 from clawlink.doors.portal.rules.import_report import Skipped
 from clawlink.doors.portal.rules.import_rows import FileRow
 from clawlink.doors.portal.server.files import Offer, Pieces
@@ -36,7 +36,7 @@ class FileImporter:
         contact = await home.relay.core.store.get(Contact, file_row.contact)
         if contact is None:  # the owner has just removed it
             return file_row.skipped("no_contact")
-        part_size = file_row.part_size or cutting.PART_BYTES
+        part_size = file_row.part_size or file_parts.PART_BYTES
         offer = Offer(file_row.filename, file_row.size, part_size, None, file_row.md5.lower(), None, file_row.key)
         home.files.known.add(id)  # the agent heard of it long ago
         skipped: Skipped | None = None
@@ -44,12 +44,12 @@ class FileImporter:
             await home.files.begin(contact, offer, inbound=True)
             index = 0
             async for data in self._database.read_chunks(file_row.id):
-                if len(data) != cutting.length(index, file_row.size, part_size):
+                if len(data) != file_parts.length(index, file_row.size, part_size):
                     skipped = file_row.skipped("holes")
                     break
                 await home.files.take(id, index, _pieces(data))
                 index += 1
-            if (await home.shelf.get(id)).state is not FileState.COMPLETED:
+            if (await home.file_store.get(id)).state is not FileState.COMPLETED:
                 skipped = skipped or file_row.skipped("holes")
         except ClawLinkError as error:
             skipped = file_row.skipped(_reason(error), error.message)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clawlink.domain.limits import MIB
-from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.import_report import Choice, Note
 from clawlink.doors.portal.rules.urls import normalised, same
 from clawlink.doors.portal.server.asking import Ask, handler_of
@@ -107,7 +107,7 @@ class PageImport:
     async def import_beside(self, ask: Ask) -> Any:
         """Take a file of one of the folders beside the database."""
         self._require_idle()
-        place, name = parameter(ask.request, "place"), cutting.harmless(parameter(ask.request, "name"))
+        place, name = parameter(ask.request, "place"), file_parts.harmless(parameter(ask.request, "name"))
         if place not in FOLDERS:
             raise NotFound(f"the folders beside a database are {' and '.join(FOLDERS)}", field="place")
         if self._folder is None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from clawlink.doors.portal.rules import cutting, import_rows
+from clawlink.doors.portal.rules import file_parts, import_rows
 from clawlink.doors.portal.rules.import_report import Choice, KeyCandidate, Report, Skipped
 from clawlink.doors.portal.rules.import_rows import ChatRow, ContactRow, FileRow, GuestRow, MessageRow
 from clawlink.doors.portal.rules.urls import normalised
@@ -188,7 +188,7 @@ def _beside(folder: Path) -> Sequence[FileBeside]:
             if path.is_file() and not path.is_symlink():
                 of_chat = name == "owner_files" and NAME.fullmatch(path.name) is not None
                 kept = PLACE if of_chat else f"portal/{name}/"  # links in the chat go on leading there
-                found.append(FileBeside(path, kept + cutting.harmless(path.name), name == "photos"))
+                found.append(FileBeside(path, kept + file_parts.harmless(path.name), name == "photos"))
     return found
 
 

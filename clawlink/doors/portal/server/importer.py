@@ -30,7 +30,7 @@ from clawlink.doors.portal.records import (
     State,
     hash_key,
 )
-from clawlink.doors.portal.rules import consent, cutting, import_rows, words
+from clawlink.doors.portal.rules import consent, file_parts, import_rows, texts
 from clawlink.doors.portal.rules.import_report import Note, Report, Skipped
 from clawlink.doors.portal.rules.import_rows import ChatRow, ContactRow, FileRow, GuestRow, MessageRow
 from clawlink.doors.portal.server.book import MAX_MESSAGE_BYTES
@@ -115,7 +115,7 @@ class Preview(Target):
 
     def file_id(self, row: FileRow) -> str:
         """Return the id that a file of the old database has here."""
-        return cutting.derived_id(self._core.secret, "in", row.contact, row.key)
+        return file_parts.derived_id(self._core.secret, "in", row.contact, row.key)
 
     async def _all(self, kind: type[Any], key: str) -> AsyncIterator[Any]:
         after: str | None = None
@@ -273,7 +273,7 @@ class Importer(Preview):
         mailbox = records.mailbox_of(message.contact)
         name = message.contact
         if contact is not None:
-            name = words.contact_name(contact.agent_name, contact.user_name, contact.url)
+            name = texts.contact_name(contact.agent_name, contact.user_name, contact.url)
         now = self._core.clock()
         delivery = self._book.for_agent(message.id, message.content, sender=Sender(mailbox), name=name, now=now)
         with self.home.contacts.directory.changing(message.contact):
@@ -299,7 +299,7 @@ class Importer(Preview):
         if guest.is_read:
             await self._core.commit(AGENT, Put(guest))
         else:
-            told = words.guest_notice(number, guest.content)
+            told = texts.guest_notice(number, guest.content)
             now = self._core.clock()
             sender = Sender("guest", row.address)
             delivery = self._book.for_agent(f"guest-{number}", told, sender=sender, name="guest", now=now)

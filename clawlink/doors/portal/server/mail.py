@@ -14,7 +14,7 @@ from clawlink.domain.message import PlainMessage, encode
 from clawlink.domain.shares import Origin
 from clawlink.doors.portal import records
 from clawlink.doors.portal.records import AGENT, Contact, Message, State, mailbox_of
-from clawlink.doors.portal.rules import words
+from clawlink.doors.portal.rules import texts
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.book import Book, require_short
 from clawlink.doors.portal.server.directory import Directory
@@ -81,7 +81,7 @@ class Mail:
         self._relay.admission.require_pace(contact.mailbox, AGENT)
         now = core.clock()
         self.require_quota(contact, len(content.encode()))
-        name = words.contact_name(contact.agent_name, contact.user_name, contact.url)
+        name = texts.contact_name(contact.agent_name, contact.user_name, contact.url)
         delivery = self._book.for_agent(id, content, sender=Sender(contact.mailbox), name=name, now=now)
         await self._relay.mailbox.require_room(delivery)
         message = self._new(id, contact.id, content, message_type, State.RECEIVED)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clawlink.doors.portal.rules.cutting import MAX_PART_BYTES
+from clawlink.doors.portal.rules.file_parts import MAX_PART_BYTES
 from clawlink.doors.portal.rules.import_rows import MAX_TEXT_BYTES
 from clawlink.errors import BadRequest
 

@@ -15,8 +15,8 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.delivery import Delivery
 from clawlink.doors.portal.records import AGENT, OPEN, QUEUED, Contact, Message, State, mailbox_of, queued_for
-from clawlink.doors.portal.rules import posting
-from clawlink.doors.portal.rules.posting import Outcome, Step
+from clawlink.doors.portal.rules import outbox_steps
+from clawlink.doors.portal.rules.outbox_steps import Outcome, Step
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.contacts import Contacts
@@ -152,7 +152,7 @@ class Outbox(ContactWorkers):
         peer = await self._core.store.get(Contact, contact) if held else None
         for id in held if peer is not None and peer.ours else ():
             message = await self._core.store.get(Message, id)
-            if message is not None and (doubtful := posting.cut_off(message)) is not message:
+            if message is not None and (doubtful := outbox_steps.cut_off(message)) is not message:
                 await self._commit(doubtful)
 
     async def _something_waits(self, contact: str, agent: Agent) -> bool:
@@ -173,7 +173,7 @@ class Outbox(ContactWorkers):
         message = await self._core.store.get(Message, delivery.id)
         if message is None:
             await self._errands.lapsed(delivery)
-        elif (over := posting.lapse(message, self._core.clock())) is not message:
+        elif (over := outbox_steps.lapse(message, self._core.clock())) is not message:
             await self._settle(message, over)
         return True
 
@@ -185,10 +185,10 @@ class Outbox(ContactWorkers):
         """End the messages whose time is over, and tell the owner's agent; return True if there were any."""
         now, expired = self._core.clock(), False
         for hint in (await self._core.store.page(Message, queued_for(contact), limit=_PAGE)).records:
-            if posting.lapse(hint, now) is hint:
+            if outbox_steps.lapse(hint, now) is hint:
                 continue
             message = await self._core.store.get(Message, hint.id)  # the index may be late
-            if message is not None and (lapsed := posting.lapse(message, now)) is not message:
+            if message is not None and (lapsed := outbox_steps.lapse(message, now)) is not message:
                 await self._settle(message, lapsed)
                 expired = True
         return expired
@@ -227,7 +227,7 @@ class Outbox(ContactWorkers):
                 continue
             if message.state not in OPEN:
                 return Carried.DONE if message.state is State.SENT else Carried.ENDED
-            if (lapsed := posting.lapse(message, now)) is not message:
+            if (lapsed := outbox_steps.lapse(message, now)) is not message:
                 await self._settle(message, lapsed)
                 return Carried.ENDED
             if self._core.stopped:
@@ -291,17 +291,17 @@ class Outbox(ContactWorkers):
         why = "removed" if peer is None else peer.shut(self._core.steady())
         if peer is None or why is not None:
             before = "it was confirmed" if message.state is State.SENDING else "the message was sent"
-            gone = posting.given_up(message, State.REFUSED, f"the contact was {why} before {before}")
+            gone = outbox_steps.given_up(message, State.REFUSED, f"the contact was {why} before {before}")
             await self._settle(message, gone)
             return True
         if peer.paused:
             return False
-        if posting.step(message, peer.ours) is Step.ASK:
+        if outbox_steps.step(message, peer.ours) is Step.ASK:
             ours = await self._poster.is_ours(peer)
             if ours is None:
                 return False
             peer = await self._contacts.learn(contact, ours=ours) or peer
-        begun = posting.begun(message, peer.ours)
+        begun = outbox_steps.begun(message, peer.ours)
         if begun is not message:
             await self._commit(begun)
             if begun.state is State.UNKNOWN:
@@ -316,7 +316,7 @@ class Outbox(ContactWorkers):
             self._book.reach.missed(contact)
         if posted.outcome is Outcome.STORED:
             await self._contacts.learn(contact, ours=posted.ours)
-        await self._settle(begun, posting.after(begun, posted.outcome, posted.detail, self._core.steady()))
+        await self._settle(begun, outbox_steps.after(begun, posted.outcome, posted.detail, self._core.steady()))
         return posted.outcome in (Outcome.STORED, Outcome.REFUSED)
 
     async def _settle(self, before: Message, after: Message) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from clawlink.doors.portal.records import Portal
 from clawlink.doors.portal.rules.consent import Decision, decided
-from clawlink.doors.portal.rules.words import stamp
+from clawlink.doors.portal.rules.texts import stamp
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.asking import Ask, Shown, empty, key_of
 from clawlink.doors.portal.server.chat import MOST_WAIT_SECONDS

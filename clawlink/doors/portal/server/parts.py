@@ -10,6 +10,7 @@ from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.chat import OwnerChat
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.errands import Errands
+from clawlink.doors.portal.server.file_store import FileStore
 from clawlink.doors.portal.server.files import Files
 from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.keys import Keys
@@ -17,7 +18,6 @@ from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.photos import Photos
 from clawlink.doors.portal.server.poster import Poster
-from clawlink.doors.portal.server.shelf import Shelf
 from clawlink.doors.portal.server.tasks import Tasks
 from clawlink.relay.relay import Relay
 from clawlink.server.page_sessions import PageSessions
@@ -53,5 +53,5 @@ class Home(NamedTuple):
     members: Members
     contacts: Contacts
     files: Files
-    shelf: Shelf
+    file_store: FileStore
     photos: Photos

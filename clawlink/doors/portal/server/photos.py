@@ -12,9 +12,9 @@ from clawlink.domain.limits import MIB
 from clawlink.doors.portal.records import AGENT, PHOTOS, Photo
 from clawlink.doors.portal.server.asking import Ask, handler_of
 from clawlink.doors.portal.server.contacts import Contacts
-from clawlink.doors.portal.server.kept import KeptFiles, part_of, within
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.members import Members
+from clawlink.doors.portal.server.owner_files import OwnerFiles, part_of, within
 from clawlink.doors.portal.wire.old_calls import PHOTO_CALLS, PHOTO_FILES
 from clawlink.errors import RelayFull, UnknownFile, UnsupportedMediaType
 from clawlink.protocol.endpoint import Endpoint
@@ -40,7 +40,7 @@ class Photos:
         self._core = relay.core
         self._keys = keys
         self._contacts = contacts
-        self._kept = KeptFiles(relay, members)
+        self._kept = OwnerFiles(relay, members)
 
     def all(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Give each route, also with two slashes."""

@@ -20,8 +20,8 @@ from clawlink.domain.networks import Network
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.records import Contact, Message
 from clawlink.doors.portal.rules import screening
-from clawlink.doors.portal.rules.posting import Outcome
-from clawlink.doors.portal.rules.words import seconds
+from clawlink.doors.portal.rules.outbox_steps import Outcome
+from clawlink.doors.portal.rules.texts import seconds
 from clawlink.errors import NotAuthenticated
 from clawlink.server.outgoing import Fault, Forbidden, ScreenedResolver
 

@@ -12,7 +12,7 @@ import msgspec
 from clawlink.doors.portal.records import Contact, Message
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, key_fault
-from clawlink.doors.portal.rules.words import utc
+from clawlink.doors.portal.rules.texts import utc
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.asking import (
     Ask,

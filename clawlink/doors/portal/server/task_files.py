@@ -18,10 +18,10 @@ from clawlink.domain.message import Attachment
 from clawlink.domain.shares import Origin
 from clawlink.doors.portal import transfers
 from clawlink.doors.portal.records import AGENT, Contact, mailbox_of
-from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.book import Book
-from clawlink.doors.portal.server.shelf import Shelf
+from clawlink.doors.portal.server.file_store import FileStore
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.transfers import UNFINISHED_SECONDS, FileState, Transfer
 from clawlink.errors import BadRequest, NotFound, UnknownFile
@@ -47,12 +47,14 @@ class Crossing(NamedTuple):
 class TaskFiles:
     """The files that go with tasks, answers and messages."""
 
-    def __init__(self, relay: Relay, book: Book, shelf: Shelf, settings: Settings, look: Callable[[str], None]) -> None:
+    def __init__(
+        self, relay: Relay, book: Book, file_store: FileStore, settings: Settings, look: Callable[[str], None]
+    ) -> None:
         """``look`` is called with a contact for which a file waits."""
         self._relay = relay
         self._core = relay.core
         self._book = book
-        self._shelf = shelf
+        self._file_store = file_store
         self._settings = settings
         self._look = look
         self._stuck: set[str] = set()
@@ -111,8 +113,8 @@ class TaskFiles:
         if known is not None:
             return known
         await self._require_there(peer, attachment)
-        cutting.require_shape(attachment.size, cutting.PART_BYTES, None)
-        name = cutting.harmless(attachment.name)
+        file_parts.require_shape(attachment.size, file_parts.PART_BYTES, None)
+        name = file_parts.harmless(attachment.name)
         await self._book.require_memory(len(name), Origin(None, AGENT))
         transfer = Transfer(
             id=id,
@@ -122,7 +124,7 @@ class TaskFiles:
             contact=peer.id,
             filename=name,
             size=attachment.size,
-            part_size=cutting.PART_BYTES,
+            part_size=file_parts.PART_BYTES,
             file_key=attachment.file_key,
             created_at=now,
             moved_at=now,
@@ -159,7 +161,7 @@ class TaskFiles:
         transfer = await self._core.store.get(Transfer, id)
         version = None
         if transfer is not None and transfer.inbound and (transfer.contact, transfer.task) == (contact.id, task):
-            version = await self._shelf.written(transfer) if transfer.state is FileState.COMPLETED else None
+            version = await self._file_store.written(transfer) if transfer.state is FileState.COMPLETED else None
         if transfer is None or version is None:
             raise BadRequest(f"no complete file {id[:64]!r} for this task came from your portal", field="files")
         return Attachment(
@@ -175,7 +177,7 @@ class TaskFiles:
         for one in () if attachments is msgspec.UNSET else attachments:
             for own in (await self._core.store.page(Transfer, transfers.lies_at(one.file_key), limit=1)).records:
                 if own.state is FileState.ATTACHED:
-                    await self._shelf.remove(own.id)
+                    await self._file_store.remove(own.id)
                 elif own.state is FileState.QUEUED:
                     self._look(own.contact)
 
@@ -225,7 +227,7 @@ class TaskFiles:
             if not transfer.unclaimed or transfer.id in self._stuck or await self._moved_lately(transfer):
                 continue
             try:
-                await self._shelf.remove(transfer.id)
+                await self._file_store.remove(transfer.id)
             except Exception:
                 _log.exception("a file without its task cannot be deleted", extra={"file": transfer.id})
                 self._stuck.add(transfer.id)
@@ -262,7 +264,7 @@ class TaskFiles:
         return found[0] if found else None
 
     def _id_of(self, contact: str, cause: str) -> str:
-        return cutting.derived_id(self._core.secret, "attachment", contact, cause)
+        return file_parts.derived_id(self._core.secret, "attachment", contact, cause)
 
 
 def _sentence(name: str, size: int, peer: Contact, why: str) -> str:

@@ -9,7 +9,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, INPUT_REQUIRED
 from clawlink.doors.portal import transfers
 from clawlink.doors.portal.records import AGENT, ERRANDS, SUFFIX, Contact, Errand, errand_of, errands_with, mailbox_of
-from clawlink.doors.portal.rules.words import seconds, utc
+from clawlink.doors.portal.rules.texts import seconds, utc
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.errands import Errands
 from clawlink.doors.portal.server.members import Members

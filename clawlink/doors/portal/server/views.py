@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from clawlink.doors.portal.records import AgentKey, Chat, Contact, Guest, Message, State
-from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.consent import offered
-from clawlink.doors.portal.rules.words import stamp, utc
+from clawlink.doors.portal.rules.texts import stamp, utc
 from clawlink.doors.portal.transfers import FileState, Transfer
 
 
@@ -127,7 +127,7 @@ def file(found: Transfer, received: Sequence[int], own_url: str) -> dict[str, An
         "filename": found.filename,
         "size": found.size,
         "status": found.state.value,
-        "chunks_total": cutting.count(found.size, found.part_size),
+        "chunks_total": file_parts.count(found.size, found.part_size),
         "chunks_received": len(received),
         "received_chunks": list(received),
         "from_portal": found.contact if found.inbound else own_url,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from clawlink.doors.portal.rules.cutting import PART_BYTES
+from clawlink.doors.portal.rules.file_parts import PART_BYTES
 from clawlink.doors.portal.wire.calls import make_call
 from clawlink.protocol.endpoint import Endpoint
 

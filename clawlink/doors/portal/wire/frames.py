@@ -8,7 +8,7 @@ import msgspec
 
 from clawlink.doors.portal.records import Chat, Contact, Guest, Message
 from clawlink.doors.portal.rules.consent import masked
-from clawlink.doors.portal.rules.words import contact_name, guest_notice, stamp, utc
+from clawlink.doors.portal.rules.texts import contact_name, guest_notice, stamp, utc
 from clawlink.errors import BadRequest
 
 _encode = msgspec.json.Encoder().encode

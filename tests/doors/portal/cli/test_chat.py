@@ -19,7 +19,7 @@ import requests
 from clawlink.cli.main import main
 from clawlink.doors.portal.cli import chat
 from clawlink.doors.portal.cli.chat import attach, save
-from clawlink.doors.portal.cli.telling import as_instant, local
+from clawlink.doors.portal.cli.output import as_instant, local
 from clawlink.doors.portal.client.portal import Portal
 from clawlink.errors import NotFound, RelayUnreachable, TooLarge
 from tests.cli.test_top import Screen

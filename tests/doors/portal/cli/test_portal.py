@@ -21,7 +21,7 @@ from clawlink.cli.main import main
 from clawlink.doors.portal import DOOR
 from clawlink.doors.portal.client import scripts
 from clawlink.doors.portal.client.portal import Portal, gateway, place
-from clawlink.doors.portal.client.starting import FOLDER, PID_FILE, STATUS_FILE, running
+from clawlink.doors.portal.client.start_script import FOLDER, PID_FILE, STATUS_FILE, running
 from clawlink.doors.portal.server import outbox
 from clawlink.errors import BadRequest, RelayUnreachable
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals

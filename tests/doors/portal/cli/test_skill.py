@@ -12,7 +12,7 @@ import clawlink.doors.portal
 from clawlink.cli.main import main
 from clawlink.doors.portal.cli.actions import ACTIONS
 from clawlink.doors.portal.cli.skill import LANGUAGES
-from clawlink.doors.portal.rules.waking import turn_of
+from clawlink.doors.portal.rules.wake_texts import turn_of
 
 ROOT = Path(clawlink.doors.portal.__file__).parent
 

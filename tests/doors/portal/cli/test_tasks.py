@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from clawlink.doors.portal.cli.telling import local
+from clawlink.doors.portal.cli.output import local
 from tests.doors.portal.cli.test_portal import clawlink as clawlink
 from tests.doors.portal.conftest import Bridges, Own, Portals
 from tests.doors.portal.test_errands import B_KEY, delegate, heard, task_in

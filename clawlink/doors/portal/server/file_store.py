@@ -1,4 +1,4 @@
-"""The shelf of files: their records, their contents among the relay's files, and their removal."""
+"""The files of the portal: their records, their contents among the relay's files, and their removal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _READ_BYTES = 256 * 1024
 _log = logging.getLogger("clawlink.portal")
 
 
-class Shelf:
+class FileStore:
     """The files that are here, whole or in parts."""
 
     def __init__(self, relay: Relay, book: Book, members: Members) -> None:

@@ -16,7 +16,7 @@ class Seen(NamedTuple):
 NEVER = Seen()
 
 
-class Reach:
+class Reachability:
     """Signs of the contacts' portals, in memory: a restart forgets them."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from filelock import Timeout
 
 from clawlink.cli.main import main
 from clawlink.doors.portal.client.bridge import Bridge
-from clawlink.doors.portal.client.starting import PID_FILE, STATUS_FILE, held, running
+from clawlink.doors.portal.client.start_script import PID_FILE, STATUS_FILE, held, running
 
 LOOKS = 300
 

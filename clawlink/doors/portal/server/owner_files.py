@@ -17,7 +17,7 @@ _PIECE_BYTES = 64 * 1024
 _OCTETS = "application/octet-stream"
 
 
-class KeptFiles:
+class OwnerFiles:
     """Files of the owner's agent, which no other agent sees."""
 
     def __init__(self, relay: Relay, members: Members) -> None:
