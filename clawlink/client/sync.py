@@ -63,7 +63,7 @@ class Client(BaseClient):
         return method
 
     def _register_and_keep(self, name: str | None = None, **said: Any) -> Registered:
-        from clawlink.client.kept import register_and_keep
+        from clawlink.client.registration import register_and_keep
 
         def register(key: str | None) -> Registered:
             return self.perform(endpoints.register(self.identity, name, **{"key": key, **said}))

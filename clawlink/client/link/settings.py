@@ -12,10 +12,10 @@ from typing import Any
 from clawlink.client.aio import AsyncClient
 from clawlink.client.calls import Call
 from clawlink.client.identity import Identities, Saved
-from clawlink.client.kept import kept_as
 from clawlink.client.link.handlers import Handlers
 from clawlink.client.link.outbox import Outbox
 from clawlink.client.proof import forget_moved, kept_elsewhere
+from clawlink.client.registration import kept_as
 from clawlink.domain.limits import MAX_ID_LENGTH
 from clawlink.errors import ClawLinkError
 
