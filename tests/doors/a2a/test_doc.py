@@ -18,7 +18,7 @@ from clawlink.domain.limits import MAX_ATTACHMENTS, MAX_JSON_DEPTH
 from clawlink.doors.a2a import DOOR, Settings, cards
 from clawlink.doors.a2a.rules import asking, saying, states
 from clawlink.doors.a2a.server import bodies, errands, files, push, remote_calls, sites
-from clawlink.doors.a2a.wire import clients, cutting, failures, remotes, shapes, v0_3
+from clawlink.doors.a2a.wire import clients, failures, large_strings, remotes, shapes, v0_3
 from tests.cli.test_docs import require_described
 from tests.conftest import Start
 
@@ -87,7 +87,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert told["time for a large body"] == (
         f"{bodies.LARGE_SECONDS:g} seconds, and 1 second for each {bodies.LARGE_RATE >> 10} KiB of it"
     )
-    assert cutting.LONG == 64 << 10
+    assert large_strings.LONG == 64 << 10
     assert f"up to {shapes.MAX_PAGE_SIZE} tasks a page" in TEXT
     assert f"tries {push.ATTEMPTS} times" in TEXT
     assert f"takes {push.POST_SECONDS:g} s at most" in TEXT

@@ -20,8 +20,8 @@ from clawlink.doors.a2a.server.files import Files
 from clawlink.doors.a2a.server.methods import OWN, Call, Methods
 from clawlink.doors.a2a.server.sites import Sites
 from clawlink.doors.a2a.wire import v0_3
-from clawlink.doors.a2a.wire.cutting import Pieces
 from clawlink.doors.a2a.wire.failures import A2AError, Refusal, refusal
+from clawlink.doors.a2a.wire.large_strings import Pieces
 from clawlink.doors.a2a.wire.routing import VERSION_HEADER, envelope, require_version, route, version
 from clawlink.errors import BadRequest, ClawLinkError, MethodNotAllowed, NotAuthenticated
 from clawlink.relay.error_mapping import refusal as of_relay

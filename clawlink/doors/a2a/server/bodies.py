@@ -15,8 +15,8 @@ from clawlink.domain.dense_json import MAX_PARTS, has_too_many
 from clawlink.domain.limits import MAX_JSON_DEPTH
 from clawlink.doors.a2a.server import callers
 from clawlink.doors.a2a.wire import v0_3
-from clawlink.doors.a2a.wire.cutting import LONG, Cutter, Pieces, marks, restored
 from clawlink.doors.a2a.wire.failures import A2AError
+from clawlink.doors.a2a.wire.large_strings import LONG, Cutter, Pieces, marks, restored
 from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge
 from clawlink.protocol.reading import is_shallow
 from clawlink.relay.relay import Relay

@@ -16,8 +16,8 @@ from clawlink.domain.task import TaskState
 from clawlink.doors.a2a.rules import asking, listing, states, tasks
 from clawlink.doors.a2a.rules.states import FINAL, INTERRUPTED, STATES, Json, UrlOf
 from clawlink.doors.a2a.server.files import Files
-from clawlink.doors.a2a.wire.cutting import Pieces
 from clawlink.doors.a2a.wire.failures import A2AError
+from clawlink.doors.a2a.wire.large_strings import Pieces
 from clawlink.doors.a2a.wire.shapes import ListTasks, Message, SendMessage
 from clawlink.errors import NotAllowed, TooLarge, UnknownAgent, UnknownTask, WrongState
 from clawlink.protocol import requests

@@ -16,8 +16,8 @@ from clawlink.domain.message import Attachment
 from clawlink.doors.a2a.rules import asking, states, tasks
 from clawlink.doors.a2a.rules.states import Json
 from clawlink.doors.a2a.wire import base64s
-from clawlink.doors.a2a.wire.cutting import Pieces
 from clawlink.doors.a2a.wire.failures import A2AError
+from clawlink.doors.a2a.wire.large_strings import Pieces
 from clawlink.doors.a2a.wire.shapes import Message
 from clawlink.errors import ClawLinkError, NotAllowed, UnknownFile
 from clawlink.protocol.replies import TaskView

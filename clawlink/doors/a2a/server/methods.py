@@ -18,8 +18,8 @@ from clawlink.doors.a2a.server.calls import Calls, Target
 from clawlink.doors.a2a.server.push import Push
 from clawlink.doors.a2a.server.sites import Sites
 from clawlink.doors.a2a.wire import shapes
-from clawlink.doors.a2a.wire.cutting import Pieces
 from clawlink.doors.a2a.wire.failures import A2AError
+from clawlink.doors.a2a.wire.large_strings import Pieces
 from clawlink.protocol.replies import TaskView
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Request

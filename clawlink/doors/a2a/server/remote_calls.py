@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from clawlink.domain.dense_json import MAX_PARTS, has_too_many
 from clawlink.domain.limits import MAX_JSON_DEPTH
 from clawlink.doors.a2a import outward
-from clawlink.doors.a2a.wire.cutting import LONG, Cutter
+from clawlink.doors.a2a.wire.large_strings import LONG, Cutter
 from clawlink.doors.a2a.wire.remotes import Remote
 from clawlink.errors import BadRequest, ClawLinkError, Unavailable
 from clawlink.protocol.reading import is_shallow

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawlink.doors.a2a.wire import cutting
-from clawlink.doors.a2a.wire.cutting import LONG, STEP, Cutter, marks, restored
+from clawlink.doors.a2a.wire import large_strings
+from clawlink.doors.a2a.wire.large_strings import LONG, STEP, Cutter, marks, restored
 
 
 def cut(body: bytes, size: int) -> Cutter:
@@ -63,7 +63,7 @@ def test_a_body_that_breaks_off_stays_broken() -> None:
 def test_what_cannot_be_cut_out_is_counted_as_it_comes() -> None:
     cutter = cut(b'{"a": "\\n' + b"x" * 500_000, 4096)
     assert cutter.kept > 500_000
-    assert cut(b'{"a": "' + b"x" * 500_000, 4096).kept < cutting.STEP
+    assert cut(b'{"a": "' + b"x" * 500_000, 4096).kept < large_strings.STEP
 
 
 def test_a_string_of_escapes_takes_few_pieces() -> None:
