@@ -13,6 +13,8 @@ from clawlink.store.base import Failed
 _log = logging.getLogger("clawlink.relay")
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 300.0
+# A store may tell a new reason each time. Beyond this number of them the log has enough.
+_REASONS = 8
 
 
 class UpkeepFailures:
@@ -23,29 +25,31 @@ class UpkeepFailures:
 
     def __init__(self, stats: Stats) -> None:
         self._stats = stats
-        self._known: dict[str, set[type[Exception]]] = {}
-        self._reasons: dict[str, str] = {}  # of the known failures of the store, by step
+        self._known: dict[str, set[type[Exception] | str]] = {}
 
     def note(self, step: str, failure: Exception, *, id: str | None = None) -> None:
-        """Count a failure of a step, and log it unless the step has failed in this way before."""
+        """Count a failure of a step, and log it unless the step has failed in this way before.
+
+        Failures of the store differ by their reasons, the first ``_REASONS`` of a step. Others differ by their class.
+        """
         self._stats.upkeep_failures += 1
         known = self._known.setdefault(step, set())
-        if type(failure) not in known:
-            known.add(type(failure))
-            facts = {"step": step} if id is None else {"step": step, "id": id}
-            words = "upkeep failed; it goes on, and tries this again"
-            if not isinstance(failure, Failed):
-                _log.error(words, extra=facts, exc_info=failure)
-                return
-            reason = str(failure)  # says all: the trace leads through this process, and not to the store
-            if reason not in self._reasons.values():
-                _log.error(words, extra={**facts, "reason": reason})
-            self._reasons[step] = reason
+        # The reason of the store says all: the trace leads through this process, and not to the store.
+        way = str(failure) if isinstance(failure, Failed) else type(failure)
+        if way in known or (isinstance(way, str) and len(known) >= _REASONS):
+            return
+        new = not isinstance(way, str) or not any(way in others for others in self._known.values())
+        known.add(way)
+        facts = {"step": step} if id is None else {"step": step, "id": id}
+        words = "upkeep failed; it goes on, and tries this again"
+        if not isinstance(way, str):
+            _log.error(words, extra=facts, exc_info=failure)
+        elif new:
+            _log.error(words, extra={**facts, "reason": way})
 
     def over(self, step: str) -> None:
         """Note that a step works again: its next failure is news."""
         self._known.pop(step, None)
-        self._reasons.pop(step, None)
 
 
 class RetryLater:

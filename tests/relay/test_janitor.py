@@ -19,6 +19,23 @@ from tests.relay.scene import Scene, receipt_of
 ROOM = 20_000
 
 
+async def test_another_reason_of_the_store_is_another_line_and_endless_reasons_are_few(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene()
+
+    async def fail(reason: str) -> None:
+        raise Failed(reason)
+
+    for reason in ("away", "the disk is full", "away", "the disk is full"):
+        for name in ("evict", "pools"):
+            await scene.relay.janitor.step(name, fail, reason)
+    assert [record.__dict__["reason"] for record in caplog.records] == ["away", "the disk is full"]
+    for number in range(1000):
+        await scene.relay.janitor.step("evict", fail, f"connection {number} was lost")
+    assert len(caplog.records) < 10
+
+
 async def known(scene: Scene, ids: list[str]) -> list[str]:
     """Return those of the messages that the relay still tells of."""
     found = []
