@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -110,3 +111,36 @@ async def test_what_is_under_way_at_the_close_fails(valkey: Server) -> None:
     for answer in (*asked, wire.begin("PING")):
         with pytest.raises(Failed):
             await answer
+
+
+@pytest.mark.both_loops
+async def test_a_close_that_fails_leaves_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal there
+        there += 1
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(b"+OK\r\n" * data.count(b"*"))
+        there -= 1
+        writer.close()
+
+    connections: list[Any] = []
+
+    async def fail(connection: Any, **options: object) -> None:
+        connections.append(connection)
+        raise AttributeError("its telemetry is broken")
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        wire = Wire(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        monkeypatch.setattr("redis.asyncio.connection.AbstractConnection.disconnect", fail)
+        link = await wire.link()
+        await until(lambda: there == 1)
+        await link.close()
+        await until(lambda: not there)
+        monkeypatch.undo()
+        for connection in connections:
+            await connection.disconnect(nowait=True)
+        await wire.close()
