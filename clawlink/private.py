@@ -6,7 +6,11 @@ import contextlib
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 UNFINISHED = ".new"
 _MAY_BE_IN_USE = os.name == "nt"
@@ -83,9 +87,27 @@ def replace(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
         try:
             return os.replace(temporary, path)
         except PermissionError:
-            if not _MAY_BE_IN_USE or time.monotonic() > give_up_at:
+            if not _may_try_again(give_up_at):
                 raise
-            time.sleep(_PAUSE_SECONDS)
+        time.sleep(_PAUSE_SECONDS)
+
+
+async def patiently(move: Callable[[], T]) -> T:
+    """Do what moves a file, and try it as long as ``replace`` does. The event loop goes on between the tries."""
+    import asyncio  # takes most of the start of a command, which does not need it here
+
+    give_up_at = time.monotonic() + _REPLACE_SECONDS
+    while True:
+        try:
+            return move()
+        except PermissionError:
+            if not _may_try_again(give_up_at):
+                raise
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _may_try_again(give_up_at: float) -> bool:
+    return _MAY_BE_IN_USE and time.monotonic() <= give_up_at
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from clawlink import private
+from tests.restarting import Restarting
+from tests.server.blobs import content, saved
 
 
 def test_a_private_file_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,8 +58,32 @@ def test_windows_gets_time_to_let_go_of_a_file_that_is_read(tmp_path: Path, monk
     assert path.read_bytes() == b"new"
 
 
+async def test_a_file_is_shared_though_another_program_reads_it_when_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restarting = Restarting(tmp_path / "data")
+    refusals = [PermissionError("in use"), PermissionError("in use")]
+    really = os.replace
+
+    def refuse(temporary: Path, path: Path) -> None:
+        if "incoming" in temporary.parts and refusals:
+            raise refusals.pop()
+        really(temporary, path)
+
+    try:
+        relay = await restarting.begin()
+        await relay.register("Ann", agent_id="a")
+        monkeypatch.setattr(os, "replace", refuse)
+        monkeypatch.setattr(private, "_MAY_BE_IN_USE", True)
+        assert await saved(relay, "k", b"x" * 100_000) == 1
+        assert await content(relay, "k") == b"x" * 100_000
+        assert not refusals
+    finally:
+        await restarting.end()
+
+
 def test_all_moves_of_files_give_windows_that_time() -> None:
-    """The loop does not wait, so moves on it are tried once: of a whole content, and of a content without a hold."""
+    """Moves on the event loop do not wait: ``patiently`` repeats the move of a whole content, one to be left stays."""
     code = Path(private.__file__).parent
     found = {
         file.relative_to(code).as_posix(): count

@@ -6,8 +6,10 @@ import hashlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
+from clawlink import private
 from clawlink.domain import file as rules
 from clawlink.domain.file import PRESENT, RESTRICTED, Content, SharedFile, Version, by_heir, by_heir_address
 from clawlink.domain.limits import MIB
@@ -323,10 +325,10 @@ class UploadBuffer:
         """Forget the bytes since ``mark``."""
         self._draft.back_to(mark)
 
-    def keep(self, scope: str = "") -> Content:
+    async def keep(self, scope: str = "") -> Content:
         """Make it a content of this scope, held once. Raises StorageFull, StoreUnavailable."""
         try:
-            content = self._draft.keep(scope)
+            content = await private.patiently(partial(self._draft.keep, scope))
         except OSError as error:
             raise self._refusal(error) from error
         self._quota.arrived(self)

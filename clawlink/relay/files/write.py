@@ -163,7 +163,7 @@ class Files:
             )
         old = None if ask.readers is not None else await self._core.store.get(SharedFile, ask.key)
         apart = not ask.opens if ask.readers is not None else old is not None and old.access is not None
-        return buffer.keep(ask.key if apart else "")
+        return await buffer.keep(ask.key if apart else "")
 
     async def put_content(self, editor: Agent, ask: Write, content: Content) -> Written:
         """Write the next version of a file with a content that is here. It takes the caller's hold, done or not.
