@@ -89,3 +89,15 @@ async def test_the_tasks_of_an_agent_that_left_are_returned_at_the_instant_that_
     assert await scene.status(id) == "queued"
     await scene.let_pass(0.5)
     assert await scene.status(id) == "returned"
+
+
+async def test_a_claim_at_the_instant_that_a_heartbeat_no_longer_holds_a_task_gets_it(scene: Scene) -> None:
+    await scene.register("b2", capabilities=["go"])
+    await scene.delegate(capability="go")
+    await scene.claim("b1", lease=5)
+    scene.now += 3
+    await scene.relay.agents.beat("b1")
+    scene.now += 4.5  # without a look of the janitor
+    assert await scene.claim("b2") == []
+    scene.now += 0.5
+    assert len(await scene.claim("b2")) == 1
