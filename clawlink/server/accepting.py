@@ -118,7 +118,7 @@ class Acceptor:
 
     def _admit(self, conn: socket.socket, peer: str) -> None:
         block = self._block(peer)
-        seat = self._ceiling.take(block)
+        seat = self._ceiling.take(block, self._loop.time())
         if isinstance(seat, Full):
             self._complain("connections refused", {"address": block or "none", "limit": seat.flag})
             self._refuse(conn, seat)

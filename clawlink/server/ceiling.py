@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import islice, takewhile
 from typing import NamedTuple, Protocol
@@ -12,10 +13,12 @@ HEAD_SECONDS = 30.0
 IDLE_SECONDS = 75.0
 _LEAST_ADDRESS = 256
 _LEAST_SPARE_FILES = 64
-# At most this many idle connections are looked at to make room for a new connection.
-_MOST_LOOKS = 32
+# At most this many connections are asked to make room for a new connection: half a millisecond.
+_MOST_LOOKS = 512
 # An address at its limit has many seats, so the idle seats that are searched for its own are few.
 _MOST_SEARCHED = 1000
+# A seat that has its place in the order of time keeps the place for this long: a request does not move it.
+_PLACED_SECONDS = 1.0
 # At most this many connections end in one turn of the event loop.
 _MOST_ENDED = 64
 
@@ -42,15 +45,23 @@ class Holder(Protocol):
 
 
 class Seat:
-    """The place of one connection. It is busy at first: neither idle nor waited for."""
+    """The place of one connection. It is busy at first: neither idle nor waited for.
 
-    __slots__ = ("_among", "_ceiling", "block", "holder")
+    The seat of a short request stands among the idle seats meanwhile. Its connection says that it is busy once it is
+    asked to end.
+    """
+
+    __slots__ = ("_among", "_ceiling", "block", "holder", "placed_until", "waited_for")
 
     def __init__(self, ceiling: Ceiling, block: str | None) -> None:
         self._ceiling: Ceiling | None = ceiling
         self._among: dict[Seat, float] | None = None  # the table that it stands in
         self.block = block
         self.holder: Holder | None = None
+        self.waited_for = False
+        """True while a request head is due."""
+        self.placed_until = -math.inf
+        """The time from which the end of a request moves it to the last place of the idle seats."""
 
     def awaits_head(self, now: float) -> None:
         """Note that a request head is due. The first call counts."""
@@ -59,21 +70,24 @@ class Seat:
             self.busy()
             ceiling.heads[self] = now
             self._among = ceiling.heads
+            self.waited_for = True
 
     def idle(self, now: float) -> None:
         """Note that the last request is answered."""
         ceiling = self._ceiling
         if ceiling is not None:
-            if self._among is not None:
-                del self._among[self]
+            self.busy()
             ceiling.idle[self] = now  # in the last place
             self._among = ceiling.idle
+            self.placed_until = now + _PLACED_SECONDS
 
     def busy(self) -> None:
-        """Note that a request is under way."""
+        """Note that a head has come, or that a request takes its time."""
         if self._among is not None:
             del self._among[self]
             self._among = None
+            self.waited_for = False
+            self.placed_until = -math.inf
 
     def leave(self) -> None:
         """Give the place up. A second call does nothing."""
@@ -86,8 +100,8 @@ class Seat:
 class Ceiling:
     """The places for connections. A full ceiling ends the connection that has been idle longest, if there is one.
 
-    ``heads`` are the seats with a request head due, and ``idle`` the idle seats, each with its start. Both are in the
-    order of time.
+    ``heads`` are the seats with a request head due, and ``idle`` the idle seats and those with a short request, each
+    with its start. Both are in the order of time; the start of an idle seat is early by up to ``_PLACED_SECONDS``.
     """
 
     def __init__(self, most: int, most_address: int) -> None:
@@ -98,14 +112,14 @@ class Ceiling:
         self.idle: dict[Seat, float] = {}
         self._of: dict[str, int] = {}
 
-    def take(self, block: str | None) -> Seat | Full:
+    def take(self, block: str | None, now: float) -> Seat | Full:
         """Return a place for a connection; ``block`` None is that of a peer without a limit by address."""
         has = 0 if block is None else self._of.get(block, 0)
         if has >= self.most_address < self.most:
             own = (seat for seat in islice(self.idle, _MOST_SEARCHED) if seat.block == block)
-            if not _make_room(own):
+            if not _make_room(own, now):
                 return Full(self.most_address, "--max-connections-address", "this address has")
-        if self.count >= self.most and not _make_room(self.idle):
+        if self.count >= self.most and not _make_room(self.idle, now):
             return Full(self.most, "--max-connections", "this relay has")
         self.count += 1
         if block is not None:
@@ -117,7 +131,8 @@ class Ceiling:
 
         Return True if there may be more. The caller then repeats it after other tasks have had their turn.
         """
-        heads, idle = _older(self.heads, now - HEAD_SECONDS), _older(self.idle, now - IDLE_SECONDS)
+        heads = _older(self.heads, now - HEAD_SECONDS)
+        idle = _older(self.idle, now - IDLE_SECONDS - _PLACED_SECONDS)
         for seat in heads:
             seat.busy()
             if seat.holder is not None:
@@ -137,12 +152,13 @@ class Ceiling:
                 del self._of[seat.block]
 
 
-def _make_room(idle: Iterable[Seat]) -> bool:
+def _make_room(idle: Iterable[Seat], now: float) -> bool:
     """End the connection that has been idle longest. Return True if there was one."""
     for seat in list(islice(idle, _MOST_LOOKS)):
         if seat.holder is not None and seat.holder.leave_if_idle():
             seat.leave()
             return True
+        seat.idle(now)  # it is busy: others are looked at before it the next time
     return False
 
 

@@ -52,7 +52,9 @@ class Server(web.Server):
 
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
             made = kind(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
-            protocol.begin(made)
+            protocol.began = made
+            if protocol.ended:
+                protocol.close_once_answered()
             return made
 
         super().__init__(cast(Any, router), request_factory=request, handler_cancellation=True)
@@ -70,7 +72,7 @@ class Server(web.Server):
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("_ahead", "_closed_early", "_handovers", "_heard", "_request", "ended", "reset", "seat", "when_lost")
+    __slots__ = ("_ahead", "_closed_early", "_handovers", "_heard", "began", "ended", "reset", "seat", "when_lost")
 
     def __init__(self, server: Server, seat: Seat, **options: Any) -> None:
         super().__init__(server, **options)
@@ -82,7 +84,8 @@ class _Connection(RequestHandler):
         self.ended = False  # the peer has closed its side
         self._closed_early = False
         self._ahead = False  # something came that is not the request under way
-        self._request: Request | None = None  # the last that began
+        self.began: Request | None = None
+        """The last request that began."""
         self._handovers: Handovers | None = None
         self.when_lost: list[Callable[[bool], object]] = []
         self._heard = False
@@ -109,25 +112,25 @@ class _Connection(RequestHandler):
         """Take bytes. They prove that the peer has read the last reply, if it had no request on its way before."""
         if self._handovers:
             self._handovers.heard()
-        self._heard = True
         idle = self._waiter is not None and not self._messages
         super().data_received(data)
-        if self._messages:
+        if not self._messages:
+            if idle:
+                self._heard = True
+                self.seat.awaits_head(self._loop.time())
+        elif self.seat.waited_for:
             self.seat.busy()
-        elif idle:
-            self.seat.awaits_head(self._loop.time())
-        self._ahead = not idle or len(self._messages) > 1 or not data.endswith(b"\r\n\r\n")
+        self._ahead = not idle or not data.endswith(b"\r\n\r\n") or len(self._messages) > 1
 
     def resume_reading(self, *parser: Any, **more: Any) -> None:
         """Read on after a pause. aiohttp asks at the end of each body, and would parse again without a pause."""
         if self._reading_paused or self._buffer_paused:
             super().resume_reading(*parser, **more)
 
-    def begin(self, request: Request) -> None:
-        """Note that a request is handled from now on."""
-        self._request = request
-        if self.ended and not self._messages:
-            self.close()  # once it is answered
+    def close_once_answered(self) -> None:
+        """Close the connection of a peer that has closed its side, after the request that began if it is the last."""
+        if not self._messages:
+            self.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Note that the peer has closed its side.
@@ -145,14 +148,14 @@ class _Connection(RequestHandler):
         busy, at_once = self._under_way()
         if busy and not at_once:
             return False
-        if busy and not self._messages:
-            self.close()  # once it is answered
+        if busy:
+            self.close_once_answered()
         unsure = self._handovers is not None and bool(self._handovers) and self._handovers.end()
         return (busy or unsure) and transport.get_extra_info("sslcontext") is None
 
     def _under_way(self) -> tuple[bool, bool]:
         """Return two booleans: whether a request waits for its reply, and whether it can be answered at once."""
-        request = self._request if self._waiter is None else None
+        request = self.began if self._waiter is None else None
         if request is not None and request.writer.output_size and self._current_request is not request:
             request = None  # it is answered
         if request is None and not self._messages:
@@ -174,14 +177,9 @@ class _Connection(RequestHandler):
         super().connection_lost(exc)
         for tell in self.when_lost:
             tell(self.reset)
-        self._request = None  # it leads back to this connection
+        self.began = None  # it leads back to this connection
 
     # -- connections that keep the relay waiting ---------------------------------------------------------------------
-
-    def answered(self) -> None:
-        """Note that a request is answered. A connection with further requests stays busy."""
-        if not self._messages:
-            self.seat.idle(self._loop.time())
 
     def leave_if_idle(self) -> bool:
         """End the connection unless a request or a reply is under way. Return True if it has ended."""
@@ -196,7 +194,7 @@ class _Connection(RequestHandler):
     def give_up_idle(self) -> None:
         """End a connection that has been idle for too long."""
         if self._is_busy():
-            self.answered()  # it begins again
+            self.seat.idle(self._loop.time())  # it begins again
         else:
             self.force_close()
 

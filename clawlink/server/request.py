@@ -33,7 +33,7 @@ from clawlink.protocol.reading import is_shallow, read_dense, read_json, why_no_
 from clawlink.relay.ids import split_receipt
 from clawlink.relay.relay import Relay
 from clawlink.server.address import came_by_proxy, host_name
-from clawlink.server.ceiling import Ceiling
+from clawlink.server.ceiling import Ceiling, Seat
 from clawlink.server.flow import has_gone
 from clawlink.server.response import Asked, Reply
 from clawlink.server.tickets import Ticket
@@ -70,7 +70,10 @@ class Request(Asked):
 
     def _finish(self) -> None:
         super()._finish()
-        self._protocol.answered()  # type: ignore[attr-defined]
+        seat: Seat = self._protocol.seat  # type: ignore[attr-defined]
+        now = self._loop.time()
+        if now >= seat.placed_until:
+            seat.idle(now)
 
     def stay(self) -> None:
         """Note that the reply takes its time: a peer that closes its side meanwhile has hung up.
@@ -78,6 +81,7 @@ class Request(Asked):
         Raises ConnectionError if it has closed it already.
         """
         self.stays = True
+        self._protocol.seat.busy()  # type: ignore[attr-defined]
         if getattr(self.protocol, "ended", False):
             if self.transport is not None:
                 self.transport.close()

@@ -27,14 +27,14 @@ class Connection:
 
 
 def seated(ceiling: Ceiling, block: str | None, *, busy: bool = False) -> tuple[Seat, Connection]:
-    seat = ceiling.take(block)
+    seat = ceiling.take(block, 0)
     assert isinstance(seat, Seat)
     seat.holder = connection = Connection(busy=busy)
     return seat, connection
 
 
 def full(ceiling: Ceiling, block: str | None) -> tuple[int, str]:
-    refused = ceiling.take(block)
+    refused = ceiling.take(block, 0)
     assert isinstance(refused, Full)
     return refused.limit, refused.flag
 
@@ -82,6 +82,36 @@ def test_an_idle_connection_with_a_reply_under_way_makes_no_room() -> None:
     assert (a_ended.ended, b_ended.ended) == ("", "room")
 
 
+def test_busy_connections_do_not_hide_an_idle_one() -> None:
+    ceiling = Ceiling(900, 900)
+    for _ in range(899):
+        seat, _ = seated(ceiling, None, busy=True)
+        seat.idle(1)
+    idle, ended = seated(ceiling, None)
+    idle.idle(2)
+    assert full(ceiling, None)[0] == 900  # it asks some at a time, and others the next time
+    seated(ceiling, None)
+    assert ended.ended == "room"
+
+
+def test_the_time_of_an_idle_connection_begins_anew_with_each_reply() -> None:
+    ceiling = Ceiling(9, 9)
+    (one, one_ended), (other, other_ended) = seated(ceiling, None), seated(ceiling, None)
+    for tenth in range(100):  # as a connection does it: not for each reply
+        if tenth / 10 >= one.placed_until:
+            one.idle(tenth / 10)
+        if tenth == 50:
+            other.idle(5)
+    for now, told in (
+        (5 + IDLE_SECONDS, ("", "")),
+        (7 + IDLE_SECONDS, ("", "idle")),
+        (9.9 + IDLE_SECONDS, ("", "idle")),
+        (11 + IDLE_SECONDS, ("idle", "idle")),
+    ):
+        assert not ceiling.tend(now)
+        assert (one_ended.ended, other_ended.ended) == told, now
+
+
 def test_late_connections_end() -> None:
     ceiling = Ceiling(9, 9)
     (head, head_ended), (idle, idle_ended), (busy, busy_ended) = (seated(ceiling, "a") for _ in range(3))
@@ -95,8 +125,8 @@ def test_late_connections_end() -> None:
     for now, told in (
         (HEAD_SECONDS - 0.1, ("", "", "")),
         (HEAD_SECONDS, ("head", "", "")),
-        (IDLE_SECONDS + 0.9, ("head", "", "")),
-        (IDLE_SECONDS + 1, ("head", "idle", "")),
+        (IDLE_SECONDS + 1, ("head", "", "")),
+        (IDLE_SECONDS + 2, ("head", "idle", "")),
         (1e9, ("head", "idle", "")),
     ):
         assert not ceiling.tend(now)
