@@ -77,16 +77,16 @@ class Guard:
         origin = headers.get(hdrs.ORIGIN)
         if origin is not None:
             self._check_origin(request, endpoint, origin, host)
-        elif headers.get(_FETCH_SITE, "none") not in _OWN_SITES and not _opens_page(request, endpoint):
+        elif _FETCH_SITE in headers and headers[_FETCH_SITE] not in _OWN_SITES and not _opens_page(request, endpoint):
             raise NotAllowed(
                 "pages of other sites may not use this relay, not even for images; "
                 "start it with --allow-origin to let a page use fetch",
                 field="Sec-Fetch-Site",
             )
-        if endpoint is None or endpoint.plain:
-            self._require_token(request, endpoint)
-        else:
+        if endpoint is not None and not endpoint.plain:
             self._check_rights(request, endpoint)
+        elif self._token is not None:
+            self._require_token(request, endpoint)
 
     def may_look(self, request: Request, endpoint: Endpoint) -> bool:
         """Return True if a request has the right to see what an endpoint shows, and no other site began it."""

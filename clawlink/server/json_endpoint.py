@@ -168,7 +168,7 @@ def _registering(endpoint: Endpoint, use: UseCase) -> Handler:
     async def serve(relay: Relay, request: Request) -> Reply:
         ask = await read(request, kind)
         try:
-            agent, new = await acting(relay, request, agent_of(ask), by), False
+            agent, new = await relay.agents.acting(agent_of(ask), key_of(request), field=by), False
         except UnknownAgent:
             plain = ask.idempotency_key is None and getattr(ask, "receipt", None) is None
             made = await by_the_way(relay, request, agent_of(ask), key_of(request)) if plain else None

@@ -50,6 +50,8 @@ T = TypeVar("T")
 class Request(Asked):
     """A request, with the parameters of its path, still percent-encoded."""
 
+    target: tuple[str, str]
+    """The method, and the address as it came, with its query."""
     parameters: Mapping[str, str] = {}
     names: frozenset[str] = frozenset()
     ceiling = Ceiling(1, 1)
@@ -69,7 +71,7 @@ class Request(Asked):
     stays = False
 
     def _finish(self) -> None:
-        super()._finish()
+        Asked._finish(self)
         seat: Seat = self._protocol.seat  # type: ignore[attr-defined]
         now = self._loop.time()
         if now >= seat.placed_until:

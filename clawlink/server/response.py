@@ -74,6 +74,8 @@ class Asked(web.BaseRequest):
     """A request as far as a reply concerns it: its client's address, and the headers of every reply to it."""
 
     headers_too: Mapping[str, str] | None = None
+    plain = False
+    """True if it is HTTP/1.1, and the connection stays after the reply."""
     addresses = Addresses()
     unread = UnreadReplies(Limits())
 
@@ -118,29 +120,26 @@ _LAST = _Written(stays=False)
 
 
 def send_plain(request: Asked, answer: Reply) -> bool | None:
-    """Write a small reply after which the connection stays, as most replies are.
+    """Write a small reply without headers of its own, after which the connection stays, as most replies are.
 
     Return True if a part of it is not on its way yet. Return None for any other reply: ``write`` does all of them.
     """
     body = answer.body
+    connection: Any = request.protocol
     if (
-        answer.handover is not None
+        not request.plain
+        or answer.handover is not None
+        or answer.headers is not None
+        or request.headers_too is not None
         or answer.more
+        or answer.status == 204
         or len(body) > _LARGE_BYTES
-        or not request.keep_alive
+        or connection.ended
         or request.method == hdrs.METH_HEAD
-        or request.protocol.ended  # type: ignore[attr-defined]
     ):
         return None
-    if (
-        answer.headers is not None
-        or request.headers_too is not None
-        or answer.status == 204
-        or request.version is not HttpVersion11
-    ):
-        return _transmit(request, _head_of(request, answer, len(body)) + body)
     head = _head(answer.status, answer.content_type)
-    return _transmit(request, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+    return _transmit(request, connection.transport, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
 
 
 async def write(request: Asked, answer: Reply) -> web.StreamResponse:
@@ -235,11 +234,10 @@ def _watched(request: Asked) -> Iterator[None]:
 def _send(request: Asked, answer: Reply) -> bool:
     """Write a small reply. Return True if a part of it is not on its way yet."""
     body = b"".join((answer.body, *answer.more)) if answer.more else answer.body
-    return _transmit(request, _head_of(request, answer, len(body)) + body)
+    return _transmit(request, request.transport, _head_of(request, answer, len(body)) + body)
 
 
-def _transmit(request: Asked, data: bytes) -> bool:
-    transport: Any = request.protocol.transport
+def _transmit(request: Asked, transport: Any, data: bytes) -> bool:
     if has_gone(transport):
         raise ConnectionResetError("the client has gone")
     request.writer.output_size += len(data)

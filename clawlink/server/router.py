@@ -67,8 +67,7 @@ class Router:
         if _IN_ONE_TURN:
             # Requests that came together hold up nobody else, and a peer that has closed is known to have done so.
             await asyncio.sleep(0)
-        method = request.method
-        endpoint, serve = self._fixed.get((method, request.rel_url.raw_path)) or self._find(request, method)
+        endpoint, serve = self._fixed.get(request.target) or self._find(request, request.method)
         if endpoint is INFO and self._page is not None and wants_page(request):
             endpoint, serve = PAGE_FILE, self._page
         started = time.perf_counter() if self._logs else 0.0
