@@ -26,6 +26,7 @@ from clawlink.server.app import App
 from clawlink.server.keys import noted, with_secrets
 from clawlink.server.logs import set_up
 from clawlink.server.memory_limit import memory_warning
+from clawlink.server.threads import Threads
 from clawlink.store.base import Store
 from clawlink.version import VERSION, extra_command, former_distribution
 
@@ -205,6 +206,7 @@ async def open_mesh(config: ServerConfig, url: str) -> Mesh:
 
 
 async def _serve(config: ServerConfig) -> None:
+    asyncio.get_running_loop().set_default_executor(Threads())
     async with _kept(config) as kept:
         try:
             config = with_secrets(config, os.environ)

@@ -62,13 +62,16 @@ class Runner:
         self._threads = _Threads()
 
     def start(self, function: Callable[..., Any], argument: Any, *, task_id: str | None = None) -> Run:
-        """Call a handler, plain or async."""
+        """Call a handler, plain or async. If the system gives it no thread, the run ends with that error."""
         run = Run()
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-            self._await(run, lambda: function(argument), task_id)
-        else:
-            context = contextvars.copy_context()
-            self._threads.start(lambda: context.run(self._call, run, lambda: function(argument), task_id))
+        try:
+            if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+                self._await(run, lambda: function(argument), task_id)
+            else:
+                context = contextvars.copy_context()
+                self._threads.start(lambda: context.run(self._call, run, lambda: function(argument), task_id))
+        except RuntimeError as error:
+            run.outcome.set_result(Outcome(error=error))
         return run
 
     def close(self) -> None:
@@ -126,9 +129,14 @@ class Runner:
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         if self._home is None:
-            home = self._home = asyncio.new_event_loop()
-            self._own = threading.Thread(target=home.run_forever, name="clawlink-handlers", daemon=True)
-            self._own.start()
+            home = asyncio.new_event_loop()
+            own = threading.Thread(target=home.run_forever, name="clawlink-handlers", daemon=True)
+            try:
+                own.start()
+            except RuntimeError:
+                home.close()
+                raise
+            self._home, self._own = home, own
         return self._home
 
 
@@ -141,23 +149,30 @@ class _Threads:
         self._idle = 0
 
     def start(self, work: Callable[[], None]) -> None:
+        """Have work done. Raises RuntimeError if the system gives no thread: it is never done then."""
         with self._lock:
             new = self._idle == 0
             self._idle -= not new
-        self._work.put(work)
         if new:
-            threading.Thread(target=self._run, name="clawlink-handler", daemon=True).start()
+            threading.Thread(target=self._run, args=(work,), name="clawlink-handler", daemon=True).start()
+        else:
+            self._work.put(work)
 
-    def _run(self) -> None:
-        while True:
-            try:
-                work = self._work.get(timeout=_IDLE_SECONDS)
-            except Empty:
-                with self._lock:
-                    if self._idle == 0:  # a caller depends on this one
-                        continue
-                    self._idle -= 1
-                    return
+    def _run(self, first: Callable[[], None]) -> None:
+        work: Callable[[], None] | None = first
+        while work is not None:
             work()
             with self._lock:
                 self._idle += 1
+            work = self._next()
+
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for more work; None if there was none for long."""
+        while True:
+            try:
+                return self._work.get(timeout=_IDLE_SECONDS)
+            except Empty:
+                with self._lock:
+                    if self._idle > 0:  # else a caller depends on this thread
+                        self._idle -= 1
+                        return None

@@ -17,7 +17,7 @@ from clawlink.domain.file_write import Write
 from clawlink.errors import BadRequest, ClawLinkError, MethodNotAllowed, UnsupportedMediaType, VersionConflict
 from clawlink.protocol import file_paths
 from clawlink.protocol.headers import OFFSET_TYPE
-from clawlink.relay.error_mapping import refusal
+from clawlink.relay.error_mapping import is_no_thread, refusal
 from clawlink.relay.files.upload import CHECKSUMS, Checksum, Upload
 from clawlink.relay.relay import Relay
 from clawlink.server import http_files
@@ -52,7 +52,9 @@ def _speaks_tus(serve: Serve) -> Serve:
                     current=VERSION,
                 )
             answer = await serve(relay, request)
-        except (ClawLinkError, Failed) as error:
+        except Exception as error:
+            if not isinstance(error, ClawLinkError | Failed) and not is_no_thread(error):
+                raise
             facts = {"method": request.method, "route": "uploads", **origin_of(request)}
             answer = reply_failure(refusal(relay, error, facts, _log))
             if isinstance(error, VersionConflict) and error.field == "Tus-Resumable":

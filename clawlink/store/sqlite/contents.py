@@ -215,8 +215,14 @@ class FolderBlobs(Holds[Held]):
             os.rename(place, gone)
         except OSError:
             remove(place)
-        else:
-            threading.Thread(target=remove, args=(gone,)).start() if held.size > PIECE_BYTES else remove(gone)
+            return
+        if held.size > PIECE_BYTES:
+            try:
+                threading.Thread(target=remove, args=(gone,)).start()
+                return
+            except RuntimeError:  # the system gives no thread: a pause is better than a full disk
+                pass
+        remove(gone)
 
     def leaving(self) -> Callable[[], None]:
         """Return what removes the contents that nothing holds now. Call it once all commits so far are on the disk."""
