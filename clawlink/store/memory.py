@@ -150,8 +150,7 @@ class MemoryStore:
         return box.shares.of(address, agent)
 
     async def memory_from(self, address: str | None, agent: str) -> tuple[int, int]:
-        by_address, by_agent = self._origins.of(address, agent)
-        return by_address.bytes, by_agent.bytes
+        return self._origins.memory_of(address, agent)
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         if self._ripen(mailbox, now):
@@ -331,7 +330,7 @@ class MemoryStore:
                 if kind is self._deliveries:
                     self._queue(partition_key, old, None)
                 size = old.footprint
-                self._memory += kind.remove(id, old) - size + self._count(old, -1, -size)
+                self._memory += kind.remove(id, old) - size + self._count(old, -size)
 
     def _replace(self, table: Table, id: str, old: Any, new: Any) -> None:
         """Put a record in the place of another."""
@@ -348,7 +347,7 @@ class MemoryStore:
         size = new.footprint
         more = size + table.add(id, new)
         if table is not self._deliveries or (new.state is not PENDING and new.state is not DEAD):
-            self._memory += more + self._count(new, 1, size)
+            self._memory += more + self._count(new, size)
             return
         # As ``_queue`` does for a delivery that changes, with fewer questions.
         mailbox, origin, held = new.mailbox, new.origin, len(new.body)
@@ -364,10 +363,10 @@ class MemoryStore:
         if new.state is PENDING:
             self._file(box, new)
 
-    def _count(self, record: Any, count: int, size: int) -> int:
+    def _count(self, record: Any, size: int) -> int:
         """Count the memory of a record in or out for its origin. Return by how many bytes that makes memory grow."""
         origin = getattr(record, "origin", None)
-        return 0 if origin is None else self._origins.change(origin, count, size)
+        return 0 if origin is None else self._origins.change(origin, size)
 
     def _move(self, old: Any, new: Any, larger: int) -> int:
         """Count the memory of a changed record, which is ``larger`` now, for its origin, which may have changed too.
@@ -376,8 +375,8 @@ class MemoryStore:
         """
         before = getattr(old, "origin", None)
         if before is not None and before == getattr(new, "origin", None):
-            return self._origins.change(before, 0, larger)
-        return self._count(old, -1, -old.footprint) + self._count(new, 1, new.footprint)
+            return self._origins.change(before, larger)
+        return self._count(old, -old.footprint) + self._count(new, new.footprint)
 
     def _made(self, mailbox: str) -> _Mailbox:
         box = self._mailboxes[mailbox] = _Mailbox()

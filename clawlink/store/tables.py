@@ -29,19 +29,14 @@ _NEVER = sys.maxsize
 
 
 class _Share:
-    """The records that come from an agent, or from an address, which the shares of its agents know.
+    """The records that come from an agent, or from an address, which the shares of its agents know."""
 
-    ``Origins`` alone counts those that mailboxes hold.
-    """
-
-    __slots__ = ("address", "bytes", "count", "held_bytes", "held_count")
+    __slots__ = ("address", "bytes", "count")
 
     def __init__(self, address: _Share | None = None) -> None:
         self.address = address
         self.count = 0
         self.bytes = 0
-        self.held_count = 0
-        self.held_bytes = 0
 
 
 class Shares:
@@ -102,48 +97,94 @@ def _usage(share: _Share | None) -> Usage:
     return NOTHING if share is None else Usage(share.count, share.bytes)
 
 
-class Origins(Shares):
+class _Origin:
+    """The memory of all records from an agent, or from an address, and those of their messages that mailboxes hold."""
+
+    __slots__ = ("address", "bytes", "held_bytes", "held_count")
+
+    def __init__(self, address: _Origin | None = None) -> None:
+        self.address = address
+        self.bytes = 0
+        self.held_count = 0
+        self.held_bytes = 0
+
+
+class Origins:
     """The memory that all records take, and the messages that mailboxes hold, by agents and addresses."""
 
-    __slots__ = ()
+    def __init__(self) -> None:
+        self._by_address: dict[str | None, _Origin] = {}
+        self._by_agent: dict[tuple[str | None, str], _Origin] = {}
 
     def enter(self, origin: tuple[str | None, str], size: int, held: int) -> int:
         """Count a new message that takes ``size``, with ``held`` in its mailbox. Return by how much memory has grown.
 
         It does what ``change`` and ``hold`` do, in one step.
         """
-        share = self._by_agent.get(origin)
-        if share is None:
-            grown = self._begin(origin, 1, size)
-            self.hold(origin, 1, held)
-            return grown
-        share.count += 1
-        share.bytes += size
-        share.held_count += 1
-        share.held_bytes += held
-        address: Any = share.address
-        address.count += 1
+        mine, grown = self._by_agent.get(origin), 0
+        if mine is None:
+            mine, grown = self._begin(origin)
+        mine.bytes += size
+        mine.held_count += 1
+        mine.held_bytes += held
+        address: Any = mine.address
         address.bytes += size
         address.held_count += 1
         address.held_bytes += held
-        return 0
+        return grown
+
+    def change(self, origin: tuple[str | None, str], size: int) -> int:
+        """Count memory of records in, or out again. Return by how much memory has grown."""
+        mine, grown = self._by_agent.get(origin), 0
+        if mine is None:
+            mine, grown = self._begin(origin)
+        mine.bytes += size
+        address: Any = mine.address
+        address.bytes += size
+        return grown if mine.bytes else grown - self._end(origin, address)
 
     def hold(self, origin: tuple[str | None, str], count: int, size: int) -> None:
         """Count messages into mailboxes, or out again, while they are counted among the records."""
-        share = self._by_agent[origin]
-        share.held_count += count
-        share.held_bytes += size
-        address: Any = share.address
+        mine = self._by_agent[origin]
+        mine.held_count += count
+        mine.held_bytes += size
+        address: Any = mine.address
         address.held_count += count
         address.held_bytes += size
+
+    def _begin(self, origin: tuple[str | None, str]) -> tuple[_Origin, int]:
+        """Return a new count of an agent, and by how many bytes memory has grown."""
+        address, grown = self._by_address.get(origin[0]), SHARE_BYTES
+        if address is None:
+            address = self._by_address[origin[0]] = _Origin()
+            grown += SHARE_BYTES
+        mine = self._by_agent[origin] = _Origin(address)
+        return mine, grown
+
+    def _end(self, origin: tuple[str | None, str], address: _Origin) -> int:
+        """Forget an agent without records: each takes some memory. Return by how many bytes memory has shrunk."""
+        del self._by_agent[origin]
+        if address.bytes:
+            return SHARE_BYTES
+        del self._by_address[origin[0]]
+        return 2 * SHARE_BYTES
+
+    @property
+    def memory(self) -> int:
+        return SHARE_BYTES * (len(self._by_address) + len(self._by_agent))
+
+    def memory_of(self, address: str | None, agent: str) -> tuple[int, int]:
+        """Return the bytes that records from the address take, and those from the agent at it."""
+        all, mine = self._by_address.get(address), self._by_agent.get((address, agent))
+        return 0 if all is None else all.bytes, 0 if mine is None else mine.bytes
 
     def held_of(self, address: str | None, agent: str) -> tuple[Usage, Usage]:
         """Return what mailboxes hold from the address, and from the agent at it."""
         return _held(self._by_address.get(address)), _held(self._by_agent.get((address, agent)))
 
 
-def _held(share: _Share | None) -> Usage:
-    return NOTHING if share is None else Usage(share.held_count, share.held_bytes)
+def _held(origin: _Origin | None) -> Usage:
+    return NOTHING if origin is None else Usage(origin.held_count, origin.held_bytes)
 
 
 class Index(Ids):
