@@ -192,7 +192,7 @@ def sort_key(level: int, arrival: int) -> int:
 
     All arrivals from 2**51 on, those of a clock that is far ahead, are one: no message leaves its priority.
     """
-    return level << _ARRIVAL_BITS | min(arrival, _LAST_ARRIVAL)
+    return level << _ARRIVAL_BITS | (arrival if arrival < _LAST_ARRIVAL else _LAST_ARRIVAL)
 
 
 def arrival(d: Delivery) -> int:

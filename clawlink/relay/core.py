@@ -78,7 +78,8 @@ class Core:
         self.signals = signals
         self.limits = limits
         self.time = StoppableTime(clock)
-        self.clock = self.steady = clock  # until the first stop they are the same
+        self.clock = self.steady = clock
+        self.never_stopped = True  # then relay time is the steady time, and shown as it is
         self.ids = Ids()
         self.stats = Stats()
         self.talks = Talks(clock)
@@ -233,7 +234,7 @@ class Core:
     def follow(self, known: Standstill) -> None:
         """Have relay time stand still, or go on, as a record says."""
         self.time.standstill = known
-        self.clock = self.time
+        self.clock, self.never_stopped = self.time, False
 
     @property
     def stopped(self) -> bool:

@@ -16,36 +16,41 @@ class Ids:
     """Makes ids. Randomness is drawn in blocks: a system call an id would cost more than the rest of a request."""
 
     def __init__(self) -> None:
-        self._block = ""
-        self._at = 0
+        self._ids: list[str] = []
+        self._tokens: list[str] = []
         self._arrival = 0
-
-    def _take(self, digits: int) -> str:
-        at = self._at
-        if at + digits > len(self._block):
-            self._block = os.urandom(_BLOCK_BYTES).hex()
-            at = 0
-        self._at = at + digits
-        return self._block[at : at + digits]
 
     def fresh(self) -> str:
         """Return a new id: 96 random bits in hex."""
-        return self._take(_ID_HEX)
+        if not self._ids:
+            self._ids = _random(_ID_HEX)
+        return self._ids.pop()
 
     def token(self) -> str:
         """Return the random part of the receipts of one claim: 64 bits in hex, of no use to any other agent."""
-        return self._take(_RECEIPT_HEX)
+        if not self._tokens:
+            self._tokens = _random(_RECEIPT_HEX)
+        return self._tokens.pop()
 
     def arrival(self, now: float) -> int:
         """Return a number greater than any before: microseconds since the epoch, so it grows over a restart too."""
-        self._arrival = max(self._arrival + 1, int(now * 1_000_000))
-        return self._arrival
+        arrival = int(now * 1_000_000)
+        if arrival <= self._arrival:
+            arrival = self._arrival + 1
+        self._arrival = arrival
+        return arrival
 
     def arrivals(self, now: float, count: int) -> int:
         """Return the first of ``count`` numbers in a row, all greater than any before, as ``arrival`` does."""
         first = self.arrival(now)
         self._arrival += count - 1
         return first
+
+
+def _random(digits: int) -> list[str]:
+    """Return random texts of this many hexadecimal digits."""
+    block = os.urandom(_BLOCK_BYTES).hex()
+    return [block[at : at + digits] for at in range(0, len(block) - digits + 1, digits)]
 
 
 def derived(*cause: str) -> str:

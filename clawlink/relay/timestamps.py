@@ -87,6 +87,8 @@ class StoppableTime:
         self._standstill = Standstill()
         self._lag = 0.0
         self._still: float | None = None
+        self.stopped = False
+        """True while it stands still."""
 
     @property
     def standstill(self) -> Standstill:
@@ -98,11 +100,7 @@ class StoppableTime:
         self._standstill = known
         self._lag = known.lag
         self._still = None if known.since is None else relay_time(known, known.since)
-
-    @property
-    def stopped(self) -> bool:
-        """Return True while it stands still."""
-        return self._still is not None
+        self.stopped = self._still is not None
 
     def __call__(self) -> float:
         return self.at(self.steady())

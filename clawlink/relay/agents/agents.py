@@ -44,8 +44,11 @@ class Agents(AgentRegistration):
 
         Raises UnknownAgent, or NotAllowed for a claimed agent without its key.
         """
-        agent = _shown(await self._core.store.get(Agent, agent_id), agent_id, agent_key, field)
-        if not quiet and self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
+        core = self._core
+        agent = await core.store.get(Agent, agent_id)
+        if agent is None or agent.key_hash is not None:
+            agent = _shown(agent, agent_id, agent_key, field)
+        if not quiet and core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
             await self._seen(agent.id)
         return agent
 

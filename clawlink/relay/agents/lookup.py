@@ -146,8 +146,8 @@ class AgentLookup:
             now = core.clock()
         status = _ONLINE if rules.presence(agent, now, core.limits) is rules.ONLINE else _STALE
         age = int(now - heard) if now > heard else 0
+        shown = heard if core.never_stopped else core.time.shown(heard)
         there = self.stand_ins.of(agent.id)
-        shown = core.time.shown(heard)
         if there is None:
             return RecipientInfo(agent.id, agent.name, status, shown, age)
         return RecipientInfo(agent.id, there.name, status, shown, age, there.through)

@@ -52,10 +52,10 @@ class Admission:
         Raises RateLimited if it comes too fast, and then counts nothing. Raises Stopped.
         ``to`` is None for work that does not go to a single other agent. Work that ``answers`` goes on during a stop.
         """
+        core, agents, pairs = self._core, self._agents, self._pairs
         if not answers:
-            self._core.require_running()
-        agents, pairs = self._agents, self._pairs
-        now = self._core.steady()
+            core.require_running()
+        now = core.steady()
         bucket = agents.filled(sender, now)
         if bucket.tokens < 1:
             self._limited([sender], f"{sender} sends new work to all others", agents, bucket)
@@ -65,7 +65,7 @@ class Admission:
                 self._limited([sender, to], f"{sender} sends new work to {to}", pairs, of_pair)
             of_pair.tokens -= 1
         bucket.tokens -= 1
-        return self._core.time.at(now)  # without a second look at the clock
+        return now if core.never_stopped else core.time.at(now)  # without a second look at the clock
 
     def require_copies(self, sender: Agent, copies: int = 0) -> None:
         """Count copies of a message. Raises RateLimited if its sender has yet to wait for earlier ones.

@@ -115,10 +115,8 @@ class Mailbox(Room):
 
     async def put(self, delivery: Delivery, *changes: Put | Absent, ends_work: bool = False) -> None:
         """Store the delivery, with what else changes at the same partition. Raises Conflict."""
-        core = self._core
-        await core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
-        core.stats.stored += 1
-        core.talks.count(delivery)
+        await self._core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
+        self.count(delivery)
 
     async def put_before(
         self, delivery: Delivery, then: Batch, *, ends_work: bool = False, merged: Sequence[Put | Drop] = ()
@@ -138,14 +136,15 @@ class Mailbox(Room):
         if results[0] is None and merged:
             core.stats.merged += 1
         elif results[0] is None:
-            self._count(delivery)
+            self.count(delivery)
         for result in results:
             if isinstance(result, Full):
                 raise no_room_on_disk() from result
             if result is not None:
                 raise result
 
-    def _count(self, delivery: Delivery) -> None:
+    def count(self, delivery: Delivery) -> None:
+        """Count a delivery that was stored."""
         self._core.stats.stored += 1
         self._core.talks.count(delivery)
 

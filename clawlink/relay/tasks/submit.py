@@ -30,7 +30,7 @@ from clawlink.relay.mailbox.room import owner
 from clawlink.relay.tasks.lifecycle import capabilities_of, pool_of
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.timestamps import StoppableTime
-from clawlink.store.base import Absent, Conflict, together
+from clawlink.store.base import Absent, Conflict, Put, together
 from clawlink.store.base import Admission as Counted
 
 _FULL_RETRY_SECONDS = 30.0
@@ -72,9 +72,10 @@ class TaskSubmission:
         core = self._core
         core.require_working()
         key = ask.idempotency_key
-        if own is not None and (sender.key_hash is not None or key is not None):
-            own = None
-        own_id = None if own is None else await self._free(own.id)
+        own_id = None
+        if own is not None:
+            own = own if sender.key_hash is None and key is None else None
+            own_id = None if own is None else await self._free(own.id)
         id = own_id or (core.ids.fresh() if key is None else derived("task", sender.id, key))
         if key is not None:
             known = await self._known(id)
@@ -97,9 +98,9 @@ class TaskSubmission:
         message = _delegation(id, sender, ask, to.id, chain, core.time, now)
         route = core.sockets.route(to.id)
         stored = await self._store(message, sender, to, ask, now, own=own, read=None if found is None else read)
-        if stored is not None and own_id is not None:  # somebody has taken the id at this moment
-            return await self.delegate(sender, ask, own)
         if stored is not None:
+            if own_id is not None:  # somebody has taken the id at this moment
+                return await self.delegate(sender, ask, own)
             return await self._repeat(stored, sender, ask)
         core.stats.tasks_delegated += 1
         if core.activity_log.takes():
@@ -175,15 +176,17 @@ class TaskSubmission:
         count, size = known.count + alone.count, known.bytes + alone.bytes
         if count > self._calm.records or size + len(body) > self._calm.size:
             await self._require_capacity(delivery, count, size)
-        if ask.attachments and isinstance(to, Agent):
-            await self._grants.to_agent(sender, ask.attachments, to)
-        elif ask.attachments:
-            await self._grants.to_holders(sender, ask.attachments, message.message_id)
+        if ask.attachments:
+            if isinstance(to, Agent):
+                await self._grants.to_agent(sender, ask.attachments, to)
+            else:
+                await self._grants.to_holders(sender, ask.attachments, message.message_id)
         if ask.idempotency_key is None and pool is None and own is None:
             try:
-                await self._mailbox.put(delivery)
+                await self._core.commit(mailbox, Put(delivery))
             except Conflict:
                 return await self._put_again(delivery, pool)
+            self._mailbox.count(delivery)
             return None
         return await self._put_again(delivery, pool)
 
@@ -301,8 +304,7 @@ def _delegation(
     members: Any = (),
 ) -> TaskDelegation:
     stamp = time.iso(now)
-    capability = ask.capability
-    return TaskDelegation(
+    message = TaskDelegation(
         message_id=id,
         from_agent=sender.id,
         to_agent=to,
@@ -312,8 +314,14 @@ def _delegation(
         timestamp=stamp,
         queued_at=stamp,
         from_name=sender.name,
-        from_person=of_person(sender.person),
         chain=chain,
+    )
+    capability = ask.capability
+    if capability is None and ask.deadline is None and not (members or ask.attachments or sender.person):
+        return message  # as most are
+    return replace(
+        message,
+        from_person=of_person(sender.person),
         capability=_UNSET if capability is None else capability if isinstance(capability, str) else tuple(capability),
         to_any_of=tuple(members) if members else _UNSET,
         deadline_at=_UNSET if ask.deadline is None else time.iso(now + ask.deadline),
