@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any, Union
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from clawlink.domain.dense_json import MAX_PARTS, read_object
 from clawlink.domain.limits import MAX_ID_LENGTH, MAX_JSON_DEPTH
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed
 from clawlink.protocol import failure, mailbox_replies, paths, requests
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.reading import is_shallow, passed_on, read_fields, why_no_json
 from clawlink.relay.relay import Relay
 from clawlink.relay.tasks.submit import Own
@@ -50,12 +52,48 @@ def _further(fields: Mapping[str, Any]) -> tuple[Own, ...]:
     return (Own(id if isinstance(id, str) else None, further),) if further else ()
 
 
+_ShortId = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
+
+
+def _frame_of(row: Endpoint | paths.Frame) -> Any:
+    """Return the struct of a usual frame of this type: its request, with the id of the frame.
+
+    The field that names the agent may be left out. There are no other fields than those that are known.
+    """
+    own: list[tuple[str, Any, Any]] = [("id", _ShortId | int | None, None), (row.by, str | UnsetType, UNSET)]
+    options: dict[str, Any] = {"kw_only": True, "tag_field": "type", "tag": row.name, "forbid_unknown_fields": True}
+    return msgspec.defstruct(row.body.__name__, own, bases=(row.body,), **options)
+
+
+_USUAL: dict[type[Any], Endpoint | paths.Frame] = {_frame_of(row): row for row in paths.FRAMES.values()}
+_usual = msgspec.json.Decoder(Union[tuple(_USUAL)])  # noqa: UP007
+
+
 def read_frame(text: str, agent_id: str) -> Frame:
-    """Read a frame of the connection of ``agent_id``. Raises BadFrame."""
+    """Read a frame of the connection of ``agent_id``. Raises BadFrame.
+
+    A usual frame becomes its request in one step. Any other is read field by field, which names its fault.
+    """
+    body = text.encode("utf-8", "surrogatepass")
+    if not is_shallow(body, MAX_JSON_DEPTH):
+        raise BadFrame(too_deep(body))
+    if len(body) <= MAX_PARTS:
+        try:
+            ask = _usual.decode(body)
+        except (msgspec.DecodeError, UnicodeError):
+            return _read_fields(text, body, agent_id)
+        row = _USUAL[type(ask)]
+        by = getattr(ask, row.by)
+        if by is UNSET:
+            msgspec.structs.force_setattr(ask, row.by, agent_id)
+        if by is UNSET or by == agent_id:
+            return Frame(row.name, ask.id, ask)
+    return _read_fields(text, body, agent_id)
+
+
+def _read_fields(text: str, body: bytes, agent_id: str) -> Frame:
+    """Read a frame of any kind. Raises BadFrame."""
     try:
-        body = text.encode("utf-8", "surrogatepass")
-        if not is_shallow(body, MAX_JSON_DEPTH):
-            raise BadFrame(too_deep(body))
         fields = read_object(body)
     except msgspec.ValidationError as error:
         large = "out of range" in str(error)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from clawlink.server.ws_protocol import Frame, read_frame
+from clawlink.protocol.paths import FRAMES
+from clawlink.server.ws_protocol import BadFrame, Frame, read_frame
 from tests.conftest import Running, Serve
 from tests.server.asks import claim_one, delegate, ok, send, task_of
 from tests.server.sockets import CLOSE, PING, PONG, TEXT, Peer, attempt_of, packed, receipt_of, websocket, wire
@@ -20,6 +21,66 @@ memory = pytest.mark.parametrize("store_kind", ["memory"])
 CONTINUED = 0
 MORE = 0x00  # not the last frame of its message
 PACKED = 0xC0
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _read(frame: str) -> tuple[Any, ...]:
+    """Read a frame of the agent b; return what it asks, or why it is refused."""
+    try:
+        read = read_frame(frame, "b")
+    except BadFrame as bad:
+        return bad.id, type(bad.error), vars(bad.error)
+    names = FRAMES[read.type].body.__struct_fields__
+    return read.type, type(read.id), read.id, [(name, getattr(read.ask, name)) for name in names]
+
+
+_USUAL = {
+    "id": 1,
+    "to_agent": "a",
+    "content": "x",
+    "receipts": ["a-b"],
+    "lease": 30,
+    "status": "completed",
+    "message_id": "m",
+    "subscriptions": ["a.*"],
+    "task": "x",
+}
+_VALUES: dict[str, list[Any]] = {
+    "agent_id": ["b", "a", "", None, 1],
+    "from_agent": ["b", "a", "", None, 1],
+    "id": [7, "q", 2**70, "", "x" * 200, None, True, 1.0, 1.5, []],
+    "to_agent": ["", "x" * 200, None, 1],
+    "content": [None, {"a": [1, None]}, []],
+    "receipts": [[], None, [1], "a-b"],
+    "tasks": [["t"], [], None],
+    "lease": [30.5, "30", 0, None],
+    "delay": [0, -1, 1e300],
+    "priority": ["urgent", "medium", "none", None],
+    "subscriptions": [["a*"], None],
+    "topic": ["a", "a\n", None],
+    "status": ["no status", None],
+    "task": ["", None],
+}
+
+
+@each("type", [*FRAMES, "no type"])
+def test_a_further_field_changes_nothing_of_what_a_frame_asks(type: str) -> None:
+    known = ("id", *FRAMES[type].body.__struct_fields__) if type in FRAMES else ("id",)
+    usual = {name: value for name, value in _USUAL.items() if name in known}
+    asked = [usual, *({**usual, name: value} for name, values in _VALUES.items() for value in values if name in known)]
+    for fields in asked:
+        frame = json.dumps({"type": type, **fields})
+        assert _read(frame) == _read(frame[:-1] + ',"further":1}'), frame
+
+
+@each(
+    "frame",
+    ['{"type":"ping","type":"heartbeat"}', '{"id":[],"type":"ping","id":1}', '{"type":"ping","id":"\\ud800"}'],
+)
+def test_the_last_of_several_fields_with_one_name_counts(frame: str) -> None:
+    assert _read(frame) == _read(frame[:-1] + ',"further":1}')
 
 
 # -- what is asked -----------------------------------------------------------------------------------------------------
