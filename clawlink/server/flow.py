@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from clawlink.domain.limits import IDLE_BODY_SECONDS, Limits
@@ -28,6 +29,14 @@ def has_gone(transport: Any) -> bool:
         return True
     # asyncio's TLS on Python 3.10 tells of a lost connection a turn late, and drops what is written until then.
     return _TLS_TELLS_LATE and getattr(getattr(transport, "_ssl_protocol", transport), "_transport", transport) is None
+
+
+def gone_test(transport: Any) -> Callable[[], bool]:
+    """Return a function that returns ``has_gone`` of this transport; mostly the transport has one itself."""
+    if transport is None or _TLS_TELLS_LATE:
+        return partial(has_gone, transport)
+    told: Callable[[], bool] = transport.is_closing
+    return told
 
 
 def unwritten(transport: Any) -> int:

@@ -204,7 +204,9 @@ class _Session:
     async def _push_some(self) -> None:
         taken, earlier = await self._consumer.next(self._agent, tick=self._acting)
         for d in taken:
-            await self._sender.text(message_frame(d.body, lease_of(d, earlier, self._relay.time)))
+            frame = message_frame(d.body, lease_of(d, earlier, self._relay.time))
+            if not self._sender.text_now(frame):
+                await self._sender.text(frame)
         self._websocket.mark = b"%d" % self._consumer.batch
         # A first delivery needs no proof; of every other it must be known whether it was read.
         if taken and not (self._acks and all(map(first_time, taken))):
@@ -284,7 +286,9 @@ class _Session:
             return
         self._note(frame, reply)
         if frame.id is not None:
-            await self._sender.text(reply_frame(frame.id, reply))
+            answer = reply_frame(frame.id, reply)
+            if not self._sender.text_now(answer):
+                await self._sender.text(answer)
 
     def _note(self, frame: Frame, reply: Any) -> None:
         """Keep account of the peer's settled messages."""

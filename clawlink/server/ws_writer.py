@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from aiohttp import WSMsgType, web
 
-from clawlink.server.flow import has_gone, unwritten
+from clawlink.server.flow import gone_test, unwritten
 from clawlink.server.request import Request
 
 # Below that, packing costs the relay more than the network gains; between processes of one machine it never pays.
@@ -49,6 +49,7 @@ class Sender:
         self._turn = turn
         self._request = request
         self._transport = request.transport
+        self._has_gone = gone_test(request.transport)
         self._loop = asyncio.get_running_loop()
         self._piece: list[bytes] = []
         self._undrained = 0
@@ -63,6 +64,13 @@ class Sender:
     def waiting_since(self) -> float | None:
         """Return the start of the longest wait for the peer to read; None if there is none."""
         return next(iter(self._waits.values()), None)
+
+    def text_now(self, frame: bytes) -> bool:
+        """Send a text frame as ``text`` does. Return False if only ``text`` can, because it takes a wait."""
+        if self._undrained + len(frame) >= (_PACK_BYTES if self._packing else _PIECE_BYTES):
+            return False
+        self._add(_TEXT, frame)
+        return True
 
     async def text(self, frame: bytes) -> None:
         """Send a text frame, and wait while the peer is behind in reading. Raises ConnectionError."""
@@ -87,7 +95,7 @@ class Sender:
     @property
     def closed(self) -> bool:
         """Return True if nothing can be sent any more."""
-        return self._stopped or has_gone(self._transport)
+        return self._stopped or self._has_gone()
 
     def ping(self, data: bytes) -> None:
         """Send a ping."""
@@ -106,13 +114,15 @@ class Sender:
 
     def flush(self) -> None:
         """Write the gathered frames."""
-        piece, self._piece = self._piece, []
-        if piece and self._transport is not None and not has_gone(self._transport):
-            self._transport.write(b"".join(piece))
+        if piece := self._piece:
+            self._piece = []
+            if not self._has_gone() and self._transport is not None:
+                self._transport.write(b"".join(piece))
 
     def _add(self, opcode: int, data: bytes) -> None:
-        if not self._piece:
-            if self.closed:
+        piece = self._piece
+        if not piece:
+            if self._stopped or self._has_gone():
                 raise ConnectionResetError("the peer has gone")
             self._turn.add(self, self._loop)
         size = len(data)
@@ -122,7 +132,7 @@ class Sender:
             head = _LONG.pack(opcode, 126, size)
         else:
             head = _HUGE.pack(opcode, 127, size)
-        self._piece += head, data
+        piece += head, data
         self._undrained += size
 
     async def _drain(self) -> None:
