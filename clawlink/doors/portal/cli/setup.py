@@ -24,6 +24,10 @@ _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})+")
 _HOOKS = '--pre-hook "systemctl stop nginx" --post-hook "systemctl start nginx"'
 _KEPT = re.compile(r"^(\w+)=(.*)$", re.MULTILINE)
+_BODIES = ("/?api/file", "/?api/portal/(files|import)", "/?api/chat/owner/upload", "/?api/photos/upload")
+"""The addresses of files, attachments, photos and imports, which the portal limits itself."""
+_HIDDEN = (("home",), ("root",))
+"""The folders that ``ProtectHome`` of the unit hides."""
 
 
 class Planned(NamedTuple):
@@ -52,7 +56,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     root = Path(args.into or "/")
     made = first_keys()
     planned = files(domain, args.proxy, made, port=args.port)
-    steps = _steps(domain, args.proxy)
+    steps = [*program_moves(Path(sys.executable)), *_steps(domain, args.proxy)]
     if args.apply:
         made = _write(root, planned, made)
     if ctx.json:
@@ -97,7 +101,7 @@ def files(domain: str, proxy: str, made: Secrets, *, port: int) -> list[Planned]
             key=f"{folder}/privkey.pem",
             port=port,
             name="clawlink_portal",
-            files=("/?api/file",),
+            files=_BODIES,
         )
         front = Planned(f"/etc/nginx/conf.d/{NAME}.conf", text)
     unit = server_files.unit(
@@ -111,6 +115,18 @@ def files(domain: str, proxy: str, made: Secrets, *, port: int) -> list[Planned]
         f"CLAWLINK_TOKEN={made.token}\nAGENTP2P_API_KEY={made.owner_key}\nCLAWLINK_PORTAL_PASSWORD={made.password}\n"
     )
     return [front, Planned(f"/etc/systemd/system/{NAME}.service", unit), Planned(ENVIRONMENT, environment, secret=True)]
+
+
+def program_moves(program: Path) -> list[str]:
+    """Return the steps that bring a program out of a home folder, where the unit cannot start it."""
+    hidden = [one for one in (program, program.resolve()) if one.parts[1:2] in _HIDDEN]
+    if not hidden:
+        return []
+    return [
+        f"# {hidden[0]} is in a home folder, where the unit cannot start it. In a checkout of ClawLink, with a Python",
+        "# of the system, install it elsewhere, and run /opt/clawlink/bin/clawlink portal setup again:",
+        "python3 -m venv /opt/clawlink && /opt/clawlink/bin/pip install .",
+    ]
 
 
 def _steps(domain: str, proxy: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -61,7 +62,10 @@ FILE_INITIATE = make_call("file_initiate", "POST", "/api/file/initiate", "Begin 
 FILE_CHUNK = make_call("file_chunk", "POST", "/api/file/chunk/{file_id}/{chunk_index}", "Take a part as base64.")
 FILE_STATUS = make_call("file_status", "GET", "/api/file/status/{file_id}", "Tell which parts of a file are there.")
 FILE_DOWNLOAD = make_call("file_download", "GET", "/api/file/download/{file_id}", "Read a file.")
-FILE_PART = make_call("file_part", "PUT", "/api/portal/files/{file_id}/{chunk_index}", "Take a part as bytes.")
+FILE_PART = replace(
+    make_call("file_part", "PUT", "/api/portal/files/{file_id}/{chunk_index}", "Take a part as bytes."),
+    takes_bytes=True,
+)
 FILE_SEND = make_call("file_send", "POST", "/api/portal/files", "Begin a file for a contact.", BeginFile)
 FILE_LIST = make_call("file_list", "GET", "/api/portal/files", "List files.")
 FILE_REMOVE = make_call("file_remove", "DELETE", "/api/portal/files/{file_id}", "Delete a file.")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -19,10 +20,11 @@ import pytest
 
 from clawlink.cli import server_files
 from clawlink.cli.main import main
+from clawlink.doors.portal.cli import setup
 from clawlink.server import options
 from clawlink.server.keys import with_secrets
 from tests.conftest import Start
-from tests.doors.portal.conftest import Own
+from tests.doors.portal.conftest import Own, Portals
 from tests.doors.portal.test_processes import Portal
 from tests.operations import NAME, PAGE
 from tests.ports import free_port
@@ -67,7 +69,6 @@ def test_it_shows_and_writes_what_a_server_needs(
     written = files_in(root)
     conf, unit = written["etc/nginx/conf.d/clawlink-portal.conf"], written["etc/systemd/system/clawlink-portal.service"]
     assert "server_name me.example.org;" in conf
-    assert "|/?api/file)" in conf
     env = written["etc/clawlink/clawlink-portal.env"]
     assert f"AGENTP2P_API_KEY={made['owner_key']}\n" in env
     assert made["owner_key"] != shown["owner_key"]
@@ -92,6 +93,33 @@ def test_it_shows_and_writes_what_a_server_needs(
     assert "tls " not in caddy
     for wrong in ("", "https://me.example", "me example", "me.example;}", "localhost", "-x.example"):
         assert main(["portal", "setup", "--domain", wrong]) == 2, wrong
+
+
+async def test_nginx_leaves_all_large_bodies_to_the_portal(portals: Portals) -> None:
+    """It refused parts of files, attachments, photos and databases of more than 2 MB."""
+    (conf, *_) = setup.files("me.example.org", server_files.NGINX, setup.first_keys(), port=9077)
+    (large,) = re.findall(r"location ~ (\S+) \{\n[^}]*client_max_body_size 0;", conf.text)
+    portal: Any = (await portals()).relay.app.doors["portal"]
+    routes = [one for one, _ in portal.routes() if one.takes_bytes or one.name.startswith("file_chunk")]
+    assert len(routes) >= 12, "with two slashes, too"
+    for one in routes:
+        path = one.url(**dict.fromkeys(re.findall(r"{(\w+)}", one.path), "1"))
+        assert re.match(large, path), path
+        assert re.match(large, path.replace("//", "/")), "as nginx compares it"
+    for other in ("/api/message/receive", "/api/files", "/api/portal/filesystem", "/tasks"):
+        assert re.match(large, other) is None, other
+
+
+def test_a_program_in_a_home_folder_is_told_to_move(tmp_path: Path) -> None:
+    """The unit hides home folders, so systemd would find no program there."""
+    for home in ("/root/.local/bin/python", "/home/me/venv/bin/python"):
+        why, _, step = setup.program_moves(Path(home))
+        assert home in why
+        assert step.startswith("python3 -m venv /opt/clawlink")
+    assert setup.program_moves(Path("/opt/clawlink/bin/no-such-python")) == []
+    if os.name == "posix":
+        (tmp_path / "python").symlink_to("/root/.pyenv/python")
+        assert setup.program_moves(tmp_path / "python"), "a virtual environment leads to the Python that made it"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="units are those of systemd")
