@@ -21,7 +21,7 @@ _LOG_BYTES, _LOGS = 5 * 1024 * 1024, 2
 def run(args: Namespace, ctx: Context) -> Exit:
     """Bridge until told to stop; with ``--install`` have the system do it."""
     from clawlink.cli.exits import LocalFailure, UsageError
-    from clawlink.doors.portal.client.portal import place
+    from clawlink.doors.portal.client.portal import authority, place
     from clawlink.doors.portal.client.start_script import FOLDER
     from clawlink.errors import BadRequest
     from clawlink.service import ServiceError
@@ -38,9 +38,13 @@ def run(args: Namespace, ctx: Context) -> Exit:
                 error.message if args.at or args.key else f"{error.message}, or give --at and --key"
             ) from None
         _require_safe(own.url)
+        try:
+            ca = authority(args.ca, ctx.environ)
+        except BadRequest as error:
+            raise UsageError(error.message) from None
         if args.install:
-            return _install(args, ctx, home, folder, own)
-        return _run(args, ctx, folder, own)
+            return _install(ctx, home, folder, own, ca)
+        return _run(ctx, folder, own, ca)
     except ServiceError as error:
         raise LocalFailure(str(error)) from None
     except OSError as error:
@@ -61,16 +65,16 @@ def _require_safe(url: str) -> None:
         raise UsageError(f"{one} would show the key on the way: the address of the portal begins with https://")
 
 
-def _service(args: Namespace | None, folder: Path) -> Service:
+def _service(folder: Path, ca: str | None = None) -> Service:
     from clawlink.service import Service, own_command
 
     words: tuple[str, ...] = (*own_command(), "portal", "bridge", "--folder", str(folder.resolve()))
-    if args is not None and args.ca:
-        words += ("--ca", str(Path(args.ca).resolve()))
+    if ca is not None:
+        words += ("--ca", ca)
     return Service(NAME, "Wakes OpenClaw for what comes to the portal", words)
 
 
-def _install(args: Namespace, ctx: Context, home: Path, folder: Path, own: Place) -> Exit:
+def _install(ctx: Context, home: Path, folder: Path, own: Place, ca: str | None) -> Exit:
     from clawlink import private
     from clawlink.doors.portal.client.portal import GATEWAY_FILE, KEY, URL
     from clawlink.doors.portal.rules.wake_texts import merged
@@ -90,7 +94,7 @@ def _install(args: Namespace, ctx: Context, home: Path, folder: Path, own: Place
         private.make_folder(path.parent, 0o755)
         private.write(path, after.encode())
     private.make_folder(folder, 0o755)
-    where = Services(home).install(_service(args, folder))
+    where = Services(home).install(_service(folder, ca))
     old = home / _OLD_UNIT
     if old.exists():
         ctx.err.line(f"clawlink: {old} is there, too: stop the old bridge, or each has a part of the messages")
@@ -100,7 +104,7 @@ def _install(args: Namespace, ctx: Context, home: Path, folder: Path, own: Place
 def _uninstall(ctx: Context, home: Path, folder: Path) -> Exit:
     from clawlink.service import Services
 
-    there = Services(home).uninstall(_service(None, folder))
+    there = Services(home).uninstall(_service(folder))
     return _done(ctx, {"removed": there}, "The bridge is removed." if there else "The bridge was not installed.")
 
 
@@ -112,7 +116,7 @@ def _done(ctx: Context, told: dict[str, object], said: str) -> Exit:
     return Exit.DONE
 
 
-def _run(args: Namespace, ctx: Context, folder: Path, own: Place) -> Exit:
+def _run(ctx: Context, folder: Path, own: Place, ca: str | None) -> Exit:
     import asyncio
     from functools import partial
 
@@ -131,7 +135,7 @@ def _run(args: Namespace, ctx: Context, folder: Path, own: Place) -> Exit:
             try:
                 _log_to(folder / "local" / "bridge.log")
                 ctx.out.line(f"The bridge wakes OpenClaw for {own.url}; its state is in {folder}")
-                bridge = Bridge(own, partial(openclaw.find, ctx.environ), status, ca=args.ca or None)
+                bridge = Bridge(own, partial(openclaw.find, ctx.environ), status, ca=ca)
                 asyncio.run(bridge.run())
             finally:  # also if it has to end before it began
                 status.tell("stopped", "the bridge has ended")

@@ -84,7 +84,7 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """Do it at the own portal."""
     from clawlink.cli.exits import UsageError
-    from clawlink.doors.portal.client.portal import Portal, place
+    from clawlink.doors.portal.client.portal import Portal, authority, place
     from clawlink.errors import BadRequest
 
     words = ACTIONS[args.action]
@@ -103,7 +103,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
         own = place(ctx.environ, at=args.at, key=args.key)
     except BadRequest as error:
         raise UsageError(error.message if args.at or args.key else f"{error.message}, or give --at and --key") from None
-    with Portal(own.url, own.key, ca=args.ca or None, timeout=30.0, source=own.source) as portal:
+    try:
+        ca = authority(args.ca, ctx.environ)
+    except BadRequest as error:
+        raise UsageError(error.message) from None
+    with Portal(own.url, own.key, ca=ca, timeout=30.0, source=own.source) as portal:
         return _VERBS[args.action](args, ctx, portal)
 
 

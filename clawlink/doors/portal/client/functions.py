@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clawlink.doors.portal.client import files
-from clawlink.doors.portal.client.portal import Portal, place
+from clawlink.doors.portal.client.portal import Portal, authority, place
 from clawlink.errors import BadRequest
 
 __all__ = ["get_contacts", "get_file", "send_file", "send_message"]
@@ -80,4 +80,4 @@ def get_contacts(*, ca: str | None = None) -> list[dict[str, Any]]:
 
 def _own(ca: str | None) -> Portal:
     own = place()
-    return Portal(own.url, own.key, ca=ca)
+    return Portal(own.url, own.key, ca=authority(ca), source=own.source)

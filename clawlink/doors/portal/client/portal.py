@@ -7,7 +7,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from clawlink.errors import (
     RelayUnreachable,
 )
 
-URL, KEY = "AGENTP2P_HUB_URL", "AGENTP2P_API_KEY"
+URL, KEY, CA = "AGENTP2P_HUB_URL", "AGENTP2P_API_KEY", "CLAWLINK_CA"
 AT = "--at"
 GATEWAY_FILE = Path(".openclaw") / "gateway.env"
 OPEN = ("queued", "sending")
@@ -68,12 +68,7 @@ def place(
     named = _place(at or environ.get(URL), key or environ.get(KEY), AT if at else URL)
     if named is not None:
         return named
-    kept, path = {}, "~" / GATEWAY_FILE
-    try:
-        path = (home or Path.home()) / GATEWAY_FILE
-        kept = gateway(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, RuntimeError):  # no such file, or no home
-        pass
+    kept, path = kept_gateway(home)
     named = _place(at or kept.get(URL), key or kept.get(KEY), AT if at else f"{URL} in {path}")
     if named is not None:
         return named
@@ -91,6 +86,33 @@ def _place(url: str | None, key: str | None, source: str) -> Place | None:
     if not url or not key:
         return None
     return Place(several(url, field=AT if source == AT else URL), key, source)
+
+
+def authority(
+    given: str | None = None, environ: Mapping[str, str] = os.environ, *, home: Path | None = None
+) -> str | None:
+    """Return the file of an authority to trust: the given one, that of CLAWLINK_CA, or that of ``gateway.env``.
+
+    Raises BadRequest if it is none.
+    """
+    found = given or environ.get(CA) or kept_gateway(home)[0].get(CA)
+    if not found:
+        return None
+    try:
+        ssl.create_default_context().load_verify_locations(found)
+    except OSError as error:  # ssl.SSLError is one
+        why = "is no certificate in PEM format" if isinstance(error, ssl.SSLError) else error.strerror or str(error)
+        raise BadRequest(f"{found} cannot be trusted: {why}; give --ca or {CA} the file of a certificate") from None
+    return os.path.abspath(found)
+
+
+def kept_gateway(home: Path | None = None) -> tuple[dict[str, str], Path]:
+    """Return what ``gateway.env`` of the account has, and its path; nothing if it cannot be read."""
+    path = "~" / GATEWAY_FILE
+    with suppress(OSError, UnicodeDecodeError, RuntimeError):  # no such file, or no home
+        path = (home or Path.home()) / GATEWAY_FILE
+        return gateway(path.read_text("utf-8")), path
+    return {}, path
 
 
 def gateway(text: str) -> dict[str, str]:
@@ -244,7 +266,7 @@ def reason(error: BaseException) -> str:
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({inner.verify_message}); name its authority with --ca"
+            return f"its certificate is not trusted ({inner.verify_message}); name its authority with --ca or {CA}"
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
         inner = inner.__cause__ or inner.__context__

@@ -15,7 +15,7 @@ from clawlink import private
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.client import functions
 from clawlink.doors.portal.client.files import OPEN_FILE
-from clawlink.doors.portal.client.portal import OPEN, Portal, place
+from clawlink.doors.portal.client.portal import OPEN, Portal, authority, place
 from clawlink.doors.portal.client.start_script import start as start
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.errors import ClawLinkError
@@ -23,56 +23,52 @@ from clawlink.errors import ClawLinkError
 MARK = "clawlink.doors.portal.client.scripts"
 _DONE, _FAILED, _PENDING = 0, 1, 6
 _SCRIPTS = {
-    "send.py": '''#!{python}
-"""Send a message: send.py TEXT --to-contact ID | --to-portal URL | --to-owner; send.py --list."""
-
-import sys
-
-from clawlink.portal import send_message
-from {module} import send
-
-__all__ = ["send_message"]
-
-if __name__ == "__main__":
-    sys.exit(send(sys.argv[1:]))
-''',
-    "send_file.py": '''#!{python}
-"""Send or read a file: send_file.py -f FILE -t ID; send_file.py -d FILE_ID -o FOLDER."""
-
-import sys
-
-from clawlink.portal import get_file, send_file
-from {module} import files
-
-__all__ = ["get_file", "send_file"]
-
-if __name__ == "__main__":
-    sys.exit(files(sys.argv[1:]))
-''',
-    "client.py": '''#!{python}
-"""Send a message: client.py ID TEXT."""
-
-import sys
-
-from clawlink.portal import get_contacts
-from {module} import AgentP2PClient, client, send_to_contact as send_message
-
-__all__ = ["AgentP2PClient", "get_contacts", "send_message"]
-
-if __name__ == "__main__":
-    sys.exit(client(sys.argv[1:]))
-''',
-    "start.py": '''#!{python}
-"""Start and stop the bridge beside OpenClaw: start.py start|stop|restart|status."""
-
-import sys
-
-from {module} import start
-
-if __name__ == "__main__":
-    sys.exit(start(sys.argv[1:]))
-''',
+    "send.py": (
+        "Send a message: send.py TEXT --to-contact ID | --to-portal URL | --to-owner; send.py --list.",
+        ("from clawlink.portal import send_message", "from {module} import send"),
+        "send",
+    ),
+    "send_file.py": (
+        "Send or read a file: send_file.py -f FILE -t ID; send_file.py -d FILE_ID -o FOLDER.",
+        ("from clawlink.portal import get_file, send_file", "from {module} import files"),
+        "files",
+    ),
+    "client.py": (
+        "Send a message: client.py ID TEXT.",
+        (
+            "from clawlink.portal import get_contacts",
+            "from {module} import AgentP2PClient, client, send_to_contact as send_message",
+        ),
+        "client",
+    ),
+    "start.py": (
+        "Start and stop the bridge beside OpenClaw: start.py start|stop|restart|status.",
+        ("from {module} import start",),
+        "start",
+    ),
 }
+"""The scripts: what they say of themselves, what they import, and the function that they run."""
+_TEXT = '''#!{python}
+"""{doc}"""
+
+import os
+import subprocess
+import sys
+
+PYTHON = {python!r}  # ClawLink is installed for this one
+try:
+    {imports}
+except ModuleNotFoundError as error:
+    if __name__ != "__main__" or sys.executable == PYTHON or not os.path.exists(PYTHON):
+        raise ImportError(
+            f"{{sys.executable}} has no ClawLink; use {{PYTHON}}, or run 'clawlink portal install-scripts DIR' again"
+        ) from error
+    sys.exit(subprocess.call([PYTHON, *sys.argv]))
+
+if __name__ == "__main__":
+    sys.exit({function}(sys.argv[1:]))
+'''
+"""A script. Prompts run it as ``python3 send.py``, whatever Python that is."""
 
 
 def install(folder: Path) -> list[Path]:
@@ -86,9 +82,10 @@ def install(folder: Path) -> list[Path]:
         path = folder / name
         if path.exists() and MARK not in path.read_text("utf-8", errors="replace"):
             raise FileExistsError(f"{path} is there already, and ClawLink did not write it; move it away first")
-    for name, text in _SCRIPTS.items():
+    for name, (doc, imports, function) in _SCRIPTS.items():
         path = folder / name
-        private.write(path, text.format(python=sys.executable, module=MARK).encode())
+        lines = "\n    ".join(imports).format(module=MARK)
+        private.write(path, _TEXT.format(python=sys.executable, doc=doc, imports=lines, function=function).encode())
         path.chmod(0o755)
         written.append(path)
     return written
@@ -178,7 +175,7 @@ class AgentP2PClient:
     def get_messages(self, url: str, limit: int = 50) -> list[dict[str, Any]]:
         """Return the last messages with the portal of this address, the newest first."""
         own = place()
-        with Portal(own.url, own.key) as portal:
+        with Portal(own.url, own.key, ca=authority()) as portal:
             told = portal.ask("GET", "/api/messages/history", contact_portal=url, limit=limit)
         found: list[dict[str, Any]] = told["messages"]
         return found

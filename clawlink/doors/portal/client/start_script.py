@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from clawlink import private
 from clawlink.domain.terminal import cell
-from clawlink.doors.portal.client.portal import GATEWAY_FILE, gateway
+from clawlink.doors.portal.client.portal import kept_gateway
 
 FOLDER = Path(".openclaw") / "agent-p2p"
 """The place of the bridge's state below the home of the account."""
@@ -106,7 +106,7 @@ def _start(folder: Path) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, **_kept()},
+            env={**os.environ, **kept_gateway()[0]},  # as in the original
             start_new_session=True,
             creationflags=getattr(subprocess, "DETACHED_PROCESS", 0),
         )
@@ -120,13 +120,6 @@ def _start(folder: Path) -> int:
     why = said.read_text("utf-8", errors="replace").strip()
     print(cell(why) or f"the bridge did not start; see {cell(str(said))}", file=sys.stderr)
     return _FAILED
-
-
-def _kept() -> dict[str, str]:
-    """Return what ``gateway.env`` has, which goes before the environment, as in the original."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return gateway((Path.home() / GATEWAY_FILE).read_text("utf-8"))
-    return {}
 
 
 def _stop(folder: Path) -> int:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +19,7 @@ from clawlink import portal as functions
 from clawlink.cli.main import main
 from clawlink.doors.portal import DOOR
 from clawlink.doors.portal.client import scripts
-from clawlink.doors.portal.client.portal import Portal, gateway, place
+from clawlink.doors.portal.client.portal import Portal
 from clawlink.doors.portal.client.start_script import FOLDER, PID_FILE, STATUS_FILE, running
 from clawlink.doors.portal.server import outbox
 from clawlink.errors import BadRequest, RelayUnreachable
@@ -301,59 +300,6 @@ async def test_the_functions_use_the_portal_of_the_environment(
         functions.send_message("hi")
 
 
-async def test_the_scripts_take_the_flags_of_all_releases(
-    portals: Portals, old_portals: Peers, clawlink_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    portal, peer = await portals(), await old_portals("0.9")
-    peer.key, peer.from_portal = await portal.befriend(peer.url, agent_name="bob"), portal.url
-    monkeypatch.setenv("AGENTP2P_HUB_URL", portal.url)
-    folder = tmp_path / "scripts"
-    assert main(["portal", "install-scripts", str(folder)]) == 0
-    assert main(["portal", "install-scripts", str(folder)]) == 0, "its own files it replaces"
-
-    async def run(script: str, *words: str) -> tuple[int, str]:
-        done = await asyncio.to_thread(
-            subprocess.run, [sys.executable, str(folder / script), *words], capture_output=True, text=True, timeout=60
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    assert await run("send.py", "one", "--to-contact", "1") == (0, "消息发送完成\n")
-    assert await run("client.py", "bob", "two") == (0, "消息发送完成\n")
-    for words, code in (
-        (["three", "--to-user", "1"], 0),
-        (["four", "--to-portal", peer.url + "/"], 0),
-        (["-m", "five", "-t", "bob"], 0),
-        (["done", "--to-owner"], 0),
-        (["--list"], 0),
-        (["--contacts"], 0),
-        (["six", "--to-contact", "99"], 1),
-    ):
-        assert await asyncio.to_thread(scripts.send, words) == code, words
-    assert [one["content"] for one in peer.stored] == ["one", "two", "three", "four", "five"]
-    newest = await asyncio.to_thread(lambda: scripts.AgentP2PClient().get_messages(peer.url, 1))
-    assert [one["content"] for one in newest] == ["five"]
-    path = tmp_path / "x.txt"
-    path.write_text("a file")
-    for words, code in (
-        (["-f", str(path), "-t", "bob"], 0),
-        (["-m", "seven", "-f", str(path), "-t", "1"], 0),
-        (["-f", str(path), "--to-owner"], 1),
-        (["-f", str(path)], 1),
-        (["nobody"], 1),
-        (["--to-contact", "1"], 1),
-    ):
-        assert await asyncio.to_thread(scripts.send, words) == code, words
-    assert [one["filename"] for one in peer.files.known.values()] == ["x.txt", "x.txt"]
-    assert peer.stored[-1]["content"] == "seven"
-    assert await asyncio.to_thread(scripts.files, ["-f", str(path)]) == 1
-    monkeypatch.delenv("AGENTP2P_HUB_URL")
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert await asyncio.to_thread(scripts.send, ["--list"]) == 1, "no portal is named"
-    (folder / "send.py").write_text("print('mine')")
-    assert main(["portal", "install-scripts", str(folder)]) == 1
-    assert (folder / "send.py").read_text() == "print('mine')"
-
-
 async def test_start_py_starts_and_stops_the_bridge(portals: Portals, monkeypatch: pytest.MonkeyPatch) -> None:
     portal = await portals()
     with TemporaryDirectory() as home:
@@ -395,28 +341,6 @@ async def test_start_py_starts_and_stops_the_bridge(portals: Portals, monkeypatc
         finally:
             assert await run("stop") == 0
         assert running(folder) is None
-
-
-def test_the_place_is_read_from_one_source(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="AGENTP2P_HUB_URL"):
-        place({}, home=tmp_path)
-    (tmp_path / ".openclaw").mkdir()
-    (tmp_path / ".openclaw" / "gateway.env").write_text(
-        "# mine\nAGENTP2P_HUB_URL=https://Me.example/\nAGENTP2P_API_KEY = ap2p_$x=y \nOTHER\n", "utf-8"
-    )
-    for environ in ({}, {"AGENTP2P_HUB_URL": "https://other.example"}, {"AGENTP2P_API_KEY": "other"}):
-        source = f"AGENTP2P_HUB_URL in {tmp_path / '.openclaw' / 'gateway.env'}"
-        assert place(environ, home=tmp_path) == ("https://me.example", "ap2p_$x=y", source), environ
-    both = {"AGENTP2P_HUB_URL": "https://other.example", "AGENTP2P_API_KEY": "k"}
-    assert place(both, home=tmp_path) == ("https://other.example", "k", "AGENTP2P_HUB_URL")
-    kept = place({}, home=tmp_path, at="https://at.example")
-    assert kept == ("https://at.example", "ap2p_$x=y", "--at"), "the flag goes first"
-    assert place(both, home=tmp_path, at="https://at.example") == ("https://at.example", "k", "--at")
-    assert place({"AGENTP2P_API_KEY": "other"}, home=tmp_path, at="https://at.example").key == "other"
-    assert place(both, home=tmp_path, key="given") == ("https://other.example", "given", "AGENTP2P_HUB_URL")
-    with pytest.raises(BadRequest, match="not 'ftp:"):
-        place(both, home=tmp_path, at="ftp://at.example")
-    assert gateway("#A=1\n\nB=2=3\n") == {"B": "2=3"}
 
 
 def test_what_is_missing_of_the_place_is_named(
