@@ -80,7 +80,7 @@ test-floors:
 
 test-proxy: $(READY)
 	$(BIN)/python -m tests.binaries nginx caddy
-	CLAWLINK_TEST_PROXY=1 $(BIN)/python -m pytest tests/proxy $(FLAGS)
+	CLAWLINK_TEST_PROXY=1 $(BIN)/python -m pytest tests/proxy tests/doors/*/test_proxy.py $(FLAGS)
 
 test-page: $(READY)
 	$(PYTHON) -m tests.browser.programs

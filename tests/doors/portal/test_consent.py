@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 from tests.doors.portal.conftest import Bridges, Own, Portals
-from tests.waiting import eventually
+from tests.doors.portal.old_peer import OldBridge
+from tests.waiting import eventually, until
 
 URL = "https://b.example"
 KEY = "ap2p_" + "k" * 43
@@ -80,6 +81,26 @@ async def test_each_way_to_approve_takes_the_offered_key(portals: Portals) -> No
         assert await status_of(portal, number) == "approved", way
         body = {"api_key": KEY, "from_portal": URL, "content": "hi"}
         assert (await portal.ask("POST", "/api/message/receive", body, key=""))[0] == 200, way
+
+
+async def test_the_agent_hears_of_no_guest_that_is_decided_already(portals: Portals, bridges: Bridges) -> None:
+    """It would ask its owner for a decision once more."""
+    portal = await portals()
+    first, second, third, read, last = [await leave(portal, f"{n}: {TEXT}".replace("b.", f"b{n}.")) for n in range(5)]
+    await portal.well("POST", f"/api/portal/guests/{first}", {"decision": "approve"})
+    await portal.well("POST", "/api/chat/owner/send", {"content": f"拒绝 {second}"})
+    await portal.well("POST", "/api/contacts", {"portal_url": "https://b2.example", "SHARED_KEY": KEY + "2"})
+    await portal.well("POST", f"/api/guest/messages/{read}/status", {"status": "read"})
+    bridge = await bridges(portal)
+    await until(lambda: _numbers(bridge) == [read, last])
+    assert await status_of(portal, third) == "approved"
+    await portal.well("POST", f"/api/portal/guests/{last}", {"decision": "deny"})
+    await leave(portal, "one more")
+    await until(lambda: len(_numbers(bridge)) == 3)
+
+
+def _numbers(bridge: OldBridge) -> list[int]:
+    return [frame["message_id"] for frame in bridge.frames if frame["type"] == "new_guest_message"]
 
 
 async def test_deny_and_read_make_no_contact(portals: Portals) -> None:

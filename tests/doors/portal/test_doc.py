@@ -12,7 +12,7 @@ import clawlink.portal
 from clawlink.doors.portal import DOOR, transfers
 from clawlink.doors.portal.cli.actions import ACTIONS
 from clawlink.doors.portal.records import State
-from clawlink.doors.portal.rules import file_parts
+from clawlink.doors.portal.rules import access, file_parts
 from clawlink.doors.portal.rules.access import RIGHTS, Role
 from clawlink.doors.portal.server import (
     book,
@@ -84,7 +84,7 @@ def test_flags_limits_and_states_are_those_of_the_code() -> None:
         (socket.MAX_SOCKETS, "| sockets of agents | {:,} |"),
         (socket.MAX_SOCKETS, "up to {} sockets"),
         (keys.LOGINS_AT_ONCE, "| logins of one address | {:,} at once"),
-        (keys.MAX_PASSWORD_LENGTH, "to {:,} characters"),
+        (access.MAX_PASSWORD_LENGTH, "to {:,} characters"),
         (book.MAX_MESSAGE_BYTES, "at most {:,} bytes"),
         (outbox.MOST_PAUSE_SECONDS, "up to {:.0f} s"),
         (poster.ANSWER_SECONDS, "within {:.0f} s"),

@@ -16,8 +16,8 @@ from clawlink.cli.main import main
 from clawlink.domain.delivery import PENDING, Delivery
 from clawlink.domain.file import SharedFile
 from clawlink.doors.portal.records import Contact, Message, Photo, Portal
+from clawlink.doors.portal.rules.access import PUBLIC_PASSWORD
 from clawlink.doors.portal.rules.consent import WELL_KNOWN_KEY
-from clawlink.doors.portal.rules.import_rows import DEFAULT_PASSWORD
 from clawlink.doors.portal.server import importer
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.errors import BadRequest
@@ -96,13 +96,14 @@ def test_what_is_known_to_all_and_what_strangers_made_stays(bring: Import, tmp_p
             contact(8, "https://f.example", SHARED_KEY=K3, is_verified=0),
             contact(9, None, SHARED_KEY=K3),
             contact(10, "https://g.example", SHARED_KEY="short"),
+            contact(11, "https://h.example", SHARED_KEY=K3, expires_at="2027-01-31 00:00:00"),
         ],
         api_keys=[
             {"key_id": WELL_KNOWN_KEY, "portal_url": OWN},
             {"key_id": K1, "portal_url": "https://b.example", "agent_name": "friend"},
             {"key_id": K2, "portal_url": OWN, "is_active": 0},
         ],
-        config=[{"key": "admin_password", "value": DEFAULT_PASSWORD}, {"key": "openclaw_token", "value": "s"}],
+        config=[{"key": "admin_password", "value": PUBLIC_PASSWORD}, {"key": "openclaw_token", "value": "s"}],
         messages=[{"from_portal": "https://x.example", "to_portal": "https://y.example", "content": "not ours"}],
         pending_notifications=[{"type": "x"}],
     )
@@ -110,7 +111,7 @@ def test_what_is_known_to_all_and_what_strangers_made_stays(bring: Import, tmp_p
     code, report = bring(path, "--data", folder)
     assert code == 0, report
     kept = contacts_in(folder)
-    assert {one.number: one.key for one in kept.values()} == {2: K2}
+    assert {one.number: one.key for one in kept.values()} == {2: K2, 11: K3}
     why = reasons(report)
     for what, word in (
         ("contact 1 (https://b.example)", "contact 2 is the same portal"),
@@ -122,6 +123,7 @@ def test_what_is_known_to_all_and_what_strangers_made_stays(bring: Import, tmp_p
         ("contact 8 (https://f.example)", "never verified"),
         ("contact 9 (-)", "address"),
         ("contact 10 (https://g.example)", "16 to 256"),
+        ("contact 11 (https://h.example)", "its end, 2027-01-31 00:00:00, does not come with it"),
         ("message 2", "not with this portal"),
         ("the owner's password", "public default"),
     ):

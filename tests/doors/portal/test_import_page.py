@@ -17,9 +17,10 @@ import pytest
 
 from clawlink.domain.limits import MIB
 from clawlink.doors.portal.records import Message
+from clawlink.doors.portal.rules.access import PUBLIC_PASSWORD
 from clawlink.doors.portal.rules.consent import WELL_KNOWN_KEY
 from clawlink.doors.portal.rules.file_parts import MAX_PART_BYTES
-from clawlink.doors.portal.rules.import_rows import DEFAULT_PASSWORD, MAX_TEXT_BYTES
+from clawlink.doors.portal.rules.import_rows import MAX_TEXT_BYTES
 from clawlink.doors.portal.server import import_page, importer
 from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.store.base import Conflict
@@ -151,7 +152,7 @@ async def test_what_must_not_come_stays_and_the_owner_chooses_keys(
             {"key_id": OWNER_KEY[:-1] + "x", "portal_url": OWN, "agent_name": "a <b>stranger</b>"},
             {"key_id": K3, "portal_url": "https://b.example"},
         ],
-        config=[{"key": "admin_password", "value": DEFAULT_PASSWORD}],
+        config=[{"key": "admin_password", "value": PUBLIC_PASSWORD}],
     )
     bridge = await bridges(portal)
     await owner.ask("PUT", data=path.read_bytes())

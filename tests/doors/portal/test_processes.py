@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from clawlink.cli.main import main
 from clawlink.server import options
 from clawlink.server.keys import with_secrets
 from tests.conftest import RelayProcess, Running, Start
@@ -264,6 +265,25 @@ def test_the_first_start_makes_keys_and_prints_them_once(start_relay: Start, tmp
     kept = b"".join(path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file())
     for secret in re.findall(r"shown this once: (\S+)", first):
         assert secret.encode() not in kept, "the folder has hashes alone"
+
+
+@each(
+    ("key", "password", "said"),
+    [
+        ("ap2p_$(openssl rand -hex 16)", "", "AGENTP2P_API_KEY cannot be the owner key: this key is the same for"),
+        ("", "19950302", "CLAWLINK_PORTAL_PASSWORD cannot be the owner's password: this password is the default"),
+        ("", "short", "CLAWLINK_PORTAL_PASSWORD cannot be the owner's password: a password has 6 to"),
+    ],
+)
+def test_what_everybody_knows_opens_no_portal(
+    key: str, password: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AGENTP2P_API_KEY", key)
+    monkeypatch.setenv("CLAWLINK_PORTAL_PASSWORD", password)
+    assert main(["serve", "--portal", "https://me.example", "--port", "0", "--no-mdns"]) == 1
+    told = capsys.readouterr().err
+    assert said in told
+    assert "the contact" not in told, "it is about the owner"
 
 
 @each(

@@ -226,7 +226,8 @@ def _tell(ctx: Context, sent: Any) -> Exit:
         said = {"queued": "is stored here, and not yet sent", "sending": "is being sent, and no answer came yet"}
         detail = f": {_shown(sent['detail'])}" if sent["detail"] else ""
         state = said.get(sent["state"], f"is {sent['state']}")
-        ctx.out.line(f"Message {sent['id']} to {_shown(sent['to'])} {state}{detail}.")
+        way = "from" if sent["type"] == "received" else "to"
+        ctx.out.line(f"Message {sent['id']} {way} {_shown(sent['to'])} {state}{detail}.")
     if sent["state"] in OPEN:
         return Exit.PENDING
     return Exit.FAILED if sent["state"] in ("refused", "expired", "unknown") else Exit.DONE

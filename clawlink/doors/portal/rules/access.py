@@ -101,6 +101,19 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
 PAGE_ONLY = frozenset({"import_upload", "import_beside", "import_start", "import_view", "import_drop"})
 """The routes for a session of the owner's page alone: agents hold the owner key, and could bring keys of their own."""
 
+MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH = 6, 1024
+PUBLIC_PASSWORD = "19950302"  # noqa: S105 - the default of Agent P2P, which everybody knows
+
+
+def password_fault(password: str) -> str | None:
+    """Return what is wrong with a password of the owner; None if it can be one."""
+    if not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
+        return f"a password has {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters"
+    if password == PUBLIC_PASSWORD:
+        return "this password is the default of Agent P2P, which everybody knows"
+    return None
+
+
 _WAYS = {
     NONE: "the key is missing or not known here",
     CONTACT: "the key is that of a contact, and this is for the owner",

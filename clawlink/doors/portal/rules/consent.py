@@ -76,7 +76,7 @@ class Fault(NamedTuple):
 def fault_of(key: str) -> Fault | None:
     """Return what is wrong with a shared key; None if it can be one."""
     if key == WELL_KNOWN_KEY:
-        told = "this key is the same for everybody who ran the old set-up command; have the contact make another"
+        told = "this key is the same for everybody who ran the old set-up command; it has to be another one"
         return Fault("known_key", told)
     if not MIN_KEY_LENGTH <= len(key) <= MAX_KEY_LENGTH:
         told = f"a key has {MIN_KEY_LENGTH} to {MAX_KEY_LENGTH} characters, and this one has {len(key)}"

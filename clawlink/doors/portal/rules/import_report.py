@@ -35,6 +35,7 @@ _WHY = {
     "key_characters": "{detail}",
     "same_key": "contact {detail} has the same key, and each contact needs its own",
     "same_portal": "contact {detail} is the same portal",
+    "end": "its end, {detail}, does not come with it; set it with: clawlink portal end CONTACT DATE",
     "most_contacts": "there may be {detail} contacts",
     "no_portal": "it names no portal that it came from or went to ({detail})",
     "others": "it is between {detail}, not with this portal",

@@ -12,7 +12,6 @@ from clawlink.doors.portal.rules.texts import seconds
 from clawlink.doors.portal.rules.urls import normalised, same
 from clawlink.errors import BadRequest
 
-DEFAULT_PASSWORD = "19950302"  # noqa: S105 - everybody knows it
 MAX_NAME_LENGTH = 200
 MAX_TEXT_BYTES = 1024 * 1024
 MOST_CANDIDATES = 100
@@ -151,9 +150,10 @@ class ContactRows:
         if before is not None:
             del self._by_key[before.key]
         self._found[id] = self._by_key[key] = contact
-        if before is None:
-            return None
-        return Skipped("contact", f"{before.number} ({before.url})", "same_portal", str(number))
+        if before is not None:
+            return Skipped("contact", f"{before.number} ({before.url})", "same_portal", str(number))
+        ends = text(row, "expires_at")
+        return Skipped("contact", what, "end", shortened(ends)) if ends else None
 
     def rest(self) -> Iterator[Skipped]:
         """Give the rows that do not come, counted together."""

@@ -154,6 +154,9 @@ class Guests:
             if consent.offered(guest.content, self._book.url).url == id:
                 changes.append(Put(_decided(guest, Decision.APPROVE, id)))
         await self._contacts.commit(contact.id, *changes)
+        for change in changes:
+            if isinstance(change.record, Guest):
+                await self._settle(change.record)
         return contact
 
     @retrying
@@ -205,7 +208,13 @@ class Guests:
             await self._contacts.commit(contact.id, *changes)
         elif changes:
             await core.commit(AGENT, *changes)
+        if decided.status is not GuestStatus.PENDING:
+            await self._settle(decided)
         return decided, contact
+
+    async def _settle(self, guest: Guest) -> None:
+        """Take the notice of a guest message out of the agent's mailbox: nobody has to decide about it any more."""
+        await self._relay.mailbox.expire(f"guest-{guest.number}")
 
     async def _require_no_access(self, guest: Guest) -> None:
         """Refuse to deny a guest whose contact has access by its approval. Raises WrongState."""
@@ -273,7 +282,7 @@ class Guests:
             for guest in page.records:
                 await turns.next()
                 if consent.offered(guest.content, self._book.url).url == url:
-                    await self._relay.mailbox.expire(f"guest-{guest.number}")
+                    await self._settle(guest)
                     await self._drop(guest.id)
                     forgotten += 1
             after = page.after

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from clawlink.doors.portal.rules import file_parts, import_rows
+from clawlink.doors.portal.rules.access import (
+    MAX_PASSWORD_LENGTH,
+    MIN_PASSWORD_LENGTH,
+    PUBLIC_PASSWORD,
+    password_fault,
+)
 from clawlink.doors.portal.rules.import_report import Choice, KeyCandidate, Report, Skipped
 from clawlink.doors.portal.rules.import_rows import ChatRow, ContactRow, FileRow, GuestRow, MessageRow
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.attachments import NAME, PLACE
 from clawlink.doors.portal.server.contacts import MAX_CONTACTS
-from clawlink.doors.portal.server.keys import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH
 from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.errors import BadRequest
 from clawlink.relay.time_slices import Turns
@@ -150,9 +155,9 @@ class ImportRun:
         if notices := await asyncio.to_thread(database.count, "pending_notifications"):
             report.skip(Skipped("notices", str(notices), "repeated"))
         password = config.get("admin_password") or None
-        if password == import_rows.DEFAULT_PASSWORD:
+        if password == PUBLIC_PASSWORD:
             report.skip(Skipped("password", "", "public"))
-        elif password is not None and not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
+        elif password is not None and password_fault(password) is not None:
             report.skip(Skipped("password", "", "bad_length", f"{MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH}"))
         elif password is not None:
             await self._one(target, Password(password))

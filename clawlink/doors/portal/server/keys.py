@@ -25,7 +25,6 @@ from clawlink.store.base import Conflict, Drop, Failed, Put
 
 OWNER_KEY = "AGENTP2P_API_KEY"
 PASSWORD = "CLAWLINK_PORTAL_PASSWORD"  # noqa: S105 - the name of a variable
-MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH = 6, 1024
 SESSION_SECONDS = 24 * 3600.0
 LOGINS_AT_ONCE = 10
 LOGIN_SECONDS = 60.0
@@ -67,13 +66,13 @@ class Keys:
 
         Of several relays that start at once, one makes them.
         The environment replaces the owner key at any start, and the password at the first alone: the owner changes it.
-        Raises ClawLinkError for a key that everybody knows.
+        Raises ClawLinkError for a key or a password that everybody knows.
         """
         key, password = environ.get(OWNER_KEY) or None, environ.get(PASSWORD) or None
         if key is not None and (fault := consent.key_fault(key)) is not None:
             raise ClawLinkError(f"{OWNER_KEY} cannot be the owner key: {fault}; unset it to have one made")
-        if password is not None:
-            _require_password(password, field=PASSWORD)
+        if password is not None and (fault := access.password_fault(password)) is not None:
+            raise ClawLinkError(f"{PASSWORD} cannot be the owner's password: {fault}; unset it to have one made")
         told = []
         before = await self._core.store.get(Portal, PORTAL_ID) or Portal(
             id=PORTAL_ID, version=0, url=self._url, owner_hash="", password=""
@@ -108,7 +107,7 @@ class Keys:
         """
         old = await self._core.store.get(Portal, PORTAL_ID)
         kept = "" if old is None else old.password
-        comes = password is not None and not kept and MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH
+        comes = password is not None and not kept and access.password_fault(password) is None
         hashed = await self._hashed(password) if comes and password is not None else kept
         owner_hash = hash_key(key) if key is not None else "" if old is None else old.owner_hash
         if old is None:
@@ -252,7 +251,7 @@ class Keys:
         if address is not None:
             self._logins.take(address, now)
         portal = await self._core.store.get(Portal, PORTAL_ID)
-        if portal is None or not await self._is_password(password[:MAX_PASSWORD_LENGTH], portal.password):
+        if portal is None or not await self._is_password(password[: access.MAX_PASSWORD_LENGTH], portal.password):
             raise NotAuthenticated("the password is wrong", field="password")
 
     async def _hashed(self, password: str) -> str:
@@ -276,10 +275,6 @@ def new_key() -> str:
 
 
 def _require_password(password: str, *, field: str) -> None:
-    if not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
-        raise BadRequest(
-            f"a password has {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters",
-            field=field,
-            limit=MIN_PASSWORD_LENGTH,
-            actual=len(password),
-        )
+    fault = access.password_fault(password)
+    if fault is not None:
+        raise BadRequest(fault, field=field, limit=access.MIN_PASSWORD_LENGTH, actual=len(password))

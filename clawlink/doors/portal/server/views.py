@@ -78,14 +78,19 @@ def state(found: Message) -> str:
     return value
 
 
+def _type(found: Message) -> str:
+    return "received" if found.inbound else "sent"
+
+
 def sent(found: Message, hint: str, expires_at: float | None) -> dict[str, Any]:
-    """Return how far a message came, with the time of each fact, and what hinders it.
+    """Return how far a message came, with the time of each fact, and what hinders it. ``to`` is the other portal.
 
     ``expires_at`` is the end of its time to live, as people have it: that of the record is in relay time.
     """
     return {
         "id": found.number,
         "message_id": found.id,
+        "type": _type(found),
         "to": found.contact,
         "state": state(found),
         "stored_at": utc(found.created_at),

@@ -75,9 +75,10 @@ async def test_two_owners_meet_and_write(portals: Portals, bridges: Bridges, cla
     assert "Message 2 to" in await well(a, "send", "bob", "hello", "--idempotency-key", "k")
     assert "is sent" in await well(a, "status", "1")
     bridge = await bridges(b)
-    await until(lambda: len(bridge.texts) == 3)
+    await until(lambda: len(bridge.texts) == 2)
     assert "acknowledged" in await well(a, "status", "2")
     numbers = [frame["id"] for frame in bridge.frames if frame["type"] == "new_message"]
+    assert f"Message {numbers[1]} from {a.url} is acknowledged" in await well(b, "status", str(numbers[1]))
     await well(b, "send", "ann", "hi", "--in-reply-to", str(numbers[1]))
     assert json.loads(await well(a, "status", "2", "--json"))["state"] == "answered"
     history = await well(a, "history", "bob")

@@ -1,4 +1,4 @@
-"""What scripts of Agent P2P use: the installed scripts, the place of the portal, and the authority to trust."""
+"""Scripts of Agent P2P: where they run, which portal they use, and the authority that they trust."""
 
 from __future__ import annotations
 
