@@ -361,7 +361,11 @@ class MemoryStore:
             more += box.shares.change(origin, 1, held)
         self._memory += more
         if new.state is PENDING:
-            self._file(box, new)
+            ready = box.ready
+            if new.visible_at <= new.stored_at and (not ready or ready[-1].sort_key < new.sort_key):
+                ready.append(new)  # the last of all, as most new messages are
+            else:
+                self._file(box, new)
 
     def _count(self, record: Any, size: int) -> int:
         """Count the memory of a record in or out for its origin. Return by how many bytes that makes memory grow."""
@@ -411,11 +415,7 @@ class MemoryStore:
         # A new message is due at once unless it was stored to wait. Anything else is filed by its time, and `due` moves
         # it over when that has come.
         if d.version == 1 and d.visible_at <= d.stored_at:
-            ready = box.ready
-            if not ready or ready[-1].sort_key < d.sort_key:
-                ready.append(d)
-            else:
-                _insert(ready, d)
+            _insert(box.ready, d)
             return
         heappush(box.later, (d.visible_at, d.id, d.version))
         self._memory += _LATER_BYTES
