@@ -9,7 +9,7 @@ import msgspec
 from clawlink.domain.agent import Agent, is_same
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED, text_bytes
-from clawlink.domain.shares import Origin, holder
+from clawlink.domain.shares import Origin
 from clawlink.domain.wake import Wake
 from clawlink.errors import LeaseLost
 
@@ -104,7 +104,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     @property
     def origin(self) -> Origin:
         """The address and the agent that it counts for."""
-        return _origin(Origin, (self.address, holder(self.sender, self.sender_key)))
+        return _origin(Origin, (self.address, self.sender_key or self.sender))  # as ``holder``, without a call
 
     @property
     def index_keys(self) -> tuple[str, ...]:

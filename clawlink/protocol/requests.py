@@ -155,7 +155,8 @@ class Delegate(Struct, frozen=True, gc=False):
     idempotency_key: IdempotencyKey | None = None
 
     def __post_init__(self) -> None:
-        _require_content(self.task, "task")
+        if not self.task:
+            _require_content(self.task, "task")
         pooled = self.capability is not None or self.to_any_of is not None
         if self.to_agent is None:
             if not pooled:

@@ -14,7 +14,7 @@ from multidict import istr
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.dense_json import is_dense
+from clawlink.domain.dense_json import MAX_PARTS, is_dense
 from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH
 from clawlink.errors import (
     BadJson,
@@ -134,12 +134,13 @@ async def read(request: Request, kind: type[T]) -> T:
         body = content.read_nowait() if content.is_eof() else await _read_slowly(request)
     except web.RequestPayloadError:
         raise BadRequest("the body is not what its headers say: its chunks are wrong") from None
-    if len(body) > request.client_max_size:
-        raise _too_large(request.client_max_size, len(body))
+    size = len(body)
+    if size > request.client_max_size:
+        raise _too_large(request.client_max_size, size)
     if not is_shallow(body, MAX_JSON_DEPTH):
         raise too_deep(body)
     reads = read_json
-    if is_dense(body):
+    if size > MAX_PARTS and is_dense(body):
         reads = read_dense
         await asyncio.sleep(0)  # both steps take milliseconds here, so others come between them
     try:

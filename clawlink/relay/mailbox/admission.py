@@ -53,7 +53,7 @@ class Admission:
         ``to`` is None for work that does not go to a single other agent. Work that ``answers`` goes on during a stop.
         """
         core, agents, pairs = self._core, self._agents, self._pairs
-        if not answers:
+        if core.time.stopped and not answers:
             core.require_running()
         now = core.steady()
         bucket = agents.filled(sender, now)
