@@ -10,7 +10,7 @@ from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as rules
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import Delivery, Sender, State
+from clawlink.domain.delivery import AttemptEnd, Delivery, Sender, State
 from clawlink.domain.message import Priority, TaskResponse, TaskUpdate, decode, encode, of_person
 from clawlink.domain.task import FINAL, Task, TaskState
 from clawlink.relay.core import Core, retrying
@@ -137,7 +137,8 @@ class TaskEnds:
         Until it expires, the agent may redrive or answer it.
         """
         core = self._core
-        note = f"handed out {d.attempts} times and never acknowledged; it is in the dead letters of {task.assignee}"
+        missed = "answered" if d.ended is AttemptEnd.TAKEN_BACK else "acknowledged"
+        note = f"handed out {d.attempts} times and never {missed}; it is in the dead letters of {task.assignee}"
         back = task_steps.lapse(task, now=now, note=note)
         await self.tell(task.requester, back, by=None, note=note)
         keep = max(0.0, task.expires_at - now)

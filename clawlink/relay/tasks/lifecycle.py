@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain.agent import Agent, Presence, is_asleep
-from clawlink.domain.delivery import Delivery
+from clawlink.domain.delivery import AttemptEnd, Delivery
 from clawlink.domain.message import TaskDelegation, decode
 from clawlink.domain.pool import Pool, pool_for, waiting_for
 from clawlink.domain.task import FINAL, QUEUED, Task, TaskState, by_owner
@@ -131,6 +131,7 @@ class TaskLifecycle(TaskEnds):
             deadline_at=task.deadline_at,
             address=task.address,
             sender_key=task.requester_key,
+            ended=AttemptEnd.TAKEN_BACK,
         )
 
     async def owner_left(self, agent: Agent, waiting: dict[str, str]) -> None:

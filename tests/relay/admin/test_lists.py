@@ -140,10 +140,24 @@ async def test_a_dead_letter_says_how_its_last_attempt_ended() -> None:
     for reason in AttemptEnd:
         only = (await lists.dead_letters(DeadLettersQuery(reason=reason))).dead_letters
         assert [letter.message_id for letter in only] == [id for name, id in dead.items() if name == reason]
+    shown = await lists.task(dead["taken_back"], ASK)
+    assert "never answered; it is in the dead letters of mute" in (shown.task.history[-1].note or "")
     back = await relay.operator.redrive_all(RedriveAll(reason=AttemptEnd.GIVEN_BACK))
     assert (back.message_ids, back.left) == ([dead["given_back"]], 3)
     (again,) = await scene.take("back")
     assert again.ended is None
+
+
+async def test_a_task_that_was_reported_on_says_too_how_its_last_attempt_ended() -> None:
+    scene = Scene(max_attempts=1, stale_after=30)
+    await scene.register("a", "mute")
+    task = await scene.delegate("a", to_agent="mute")
+    await scene.relay.acks.ack("mute", await scene.claim("mute"))
+    await scene.respond("mute", task, "in_progress")
+    await scene.let_pass(31)
+    await scene.let_pass(1)
+    (letter,) = (await scene.relay.admin_lists.dead_letters(DeadLettersQuery())).dead_letters
+    assert (letter.message_id, letter.reason) == (task, AttemptEnd.TAKEN_BACK)
 
 
 async def test_texts_are_withheld_where_they_are_not_to_be_shown() -> None:
