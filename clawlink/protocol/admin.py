@@ -169,12 +169,13 @@ class Overview(Struct, frozen=True, gc=False):
 
 
 class CurrentTask(Struct, frozen=True, gc=False):
-    """A task that an agent works on."""
+    """A task that an agent works on; ``words`` begin its text."""
 
     task_id: str
     status: str
     progress: float | None
     note: str | None
+    words: str | None = None
 
 
 class AgentRow(Struct, frozen=True, gc=False):
@@ -255,7 +256,7 @@ class TaskRow(Struct, frozen=True, gc=False):
 
 
 class AllTasks(Struct, frozen=True):
-    """Tasks by state, the newest first within each. A page may be short: go on while ``next`` is not null."""
+    """Tasks by state, the last to come to each first. A page may be short: go on while ``next`` is not null."""
 
     tasks: list[TaskRow]
     count: int

@@ -151,7 +151,10 @@ class InboxQuery(Struct, frozen=True, gc=False):
 
 
 class InboxMessage(Struct, frozen=True, gc=False):
-    """A message to the operator that is not put away. Where texts are withheld, ``message`` is null."""
+    """A message to the operator that is not put away. Where texts are withheld, ``message`` is null.
+
+    ``task_words`` begin the text of the task that the message is news of.
+    """
 
     message_id: str
     type: str
@@ -159,6 +162,7 @@ class InboxMessage(Struct, frozen=True, gc=False):
     stored_at: str
     task: bool
     message: dict[str, Any] | None
+    task_words: str | None = None
 
 
 class Inbox(Struct, frozen=True):

@@ -104,8 +104,9 @@ class AdminLists:
         tasks, alone = read.indexes
         current = None
         if tasks.count:
-            own = (await self._core.store.page(Task, key, limit=_OWN_TASKS)).records
-            current = next((t for t in own if t.assignee == agent.id and t.state in _WORKED_ON), None)
+            own = (await self._core.store.page(Task, key, limit=_OWN_TASKS, newest=True)).records
+            mine = [t for t in own if t.assignee == agent.id]
+            current = next((t for state in _WORKED_ON for t in mine if t.state is state), None)
         return AgentRow(
             agent_id=agent.id,
             name=self._agents.shown_name(agent),
@@ -120,7 +121,13 @@ class AdminLists:
             open_tasks=tasks.count + alone.count,
             current=None
             if current is None
-            else CurrentTask(current.id, current.state.value, current.progress, self._text(current.note)),
+            else CurrentTask(
+                current.id,
+                current.state.value,
+                current.progress,
+                self._text(current.note),
+                self._words(current.body),
+            ),
         )
 
     async def agent(self, agent_id: str, ask: OverviewQuery) -> AgentDetail:
@@ -185,10 +192,13 @@ class AdminLists:
     def _text(self, text: str | None) -> str | None:
         return text if self._contents else None
 
+    def _words(self, body: bytes) -> str | None:
+        return glimpse(body, _WORDS).words if self._contents else None
+
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     async def tasks(self, ask: AllTasksQuery) -> AllTasks:
-        """List tasks state by state, the newest first within each. Raises BadRequest."""
+        """List tasks state by state, the last to come to each first. Raises BadRequest."""
         store, turns = self._core.store, Turns()
         if ask.requester is not None:
             ask = replace(ask, requester=await self._agents.id_of(ask.requester))
@@ -238,7 +248,7 @@ class AdminLists:
             created_at=time.iso(task.created_at),
             finished_at=time.iso_or_none(task.finished_at),
             deadline_at=time.iso_or_none(task.deadline_at),
-            words=glimpse(task.body, _WORDS).words if self._contents else None,
+            words=self._words(task.body),
         )
 
     async def task(self, task_id: str, ask: OverviewQuery) -> TaskTimeline:

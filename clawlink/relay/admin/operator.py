@@ -6,6 +6,7 @@ import hashlib
 import hmac
 
 import msgspec
+from msgspec import Struct
 
 from clawlink.domain import delivery_steps, file_access
 from clawlink.domain import file as file_rules
@@ -23,6 +24,7 @@ from clawlink.relay.files.write import Files
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.messages import Messages
 from clawlink.relay.mailbox.unread import glimpse
+from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.tasks.report import TaskReports
 from clawlink.relay.tasks.responses import Responses
 from clawlink.relay.tasks.submit import TaskSubmission
@@ -30,6 +32,18 @@ from clawlink.relay.time_slices import SLICE, Turns
 from clawlink.store.base import Put
 
 _DESCRIPTION = "the operator of this relay, a person"
+_WORDS = 200
+
+
+class _News(Struct, gc=False):
+    """The fields of a message that tell which task it is about."""
+
+    type: str = ""
+    message_id: str | None = None
+    task_id: str | None = None
+
+
+_news = msgspec.json.Decoder(_News)
 
 
 class Operator:
@@ -173,12 +187,24 @@ class Operator:
         for d in await core.store.due(OPERATOR, core.clock(), ask.limit):
             seen = glimpse(d.body, 0)
             body = msgspec.json.decode(d.body, type=dict[str, msgspec.Raw]) if self._contents else None
-            at = core.time.iso(d.stored_at)
-            messages.append(operating.InboxMessage(message_id(d), seen.type, seen.from_agent, at, d.is_task, body))
+            at, words = core.time.iso(d.stored_at), await self._task_words(d) if self._contents else None
+            shown = operating.InboxMessage(
+                message_id(d), seen.type, seen.from_agent, at, d.is_task, body, task_words=words
+            )
+            messages.append(shown)
             await turns.next()
         held = (await core.store.admission((OPERATOR,))).mailboxes[0].count
         names = await self._agents.names(message.from_agent for message in messages)
         return operating.Inbox(messages, held, self._contents, names)
+
+    async def _task_words(self, d: Delivery) -> str | None:
+        """Return the first words of the task that a message is news of; None for other messages."""
+        news = _news.decode(d.body)
+        about = news.message_id if news.type == "task_response" else news.task_id
+        if d.is_task or about is None:
+            return None
+        task, _ = await read_task(self._core.store, about)
+        return None if task is None else glimpse(task.body, _WORDS).words
 
     async def put_away(self, ask: operating.PutAway) -> operating.IsPutAway:
         """Settle messages to the operator; tasks and messages that are not there stay as they are."""

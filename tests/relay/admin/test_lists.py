@@ -64,6 +64,17 @@ async def test_tasks_are_listed_by_state_and_by_party_page_by_page() -> None:
     assert (queued.capability, queued.assignee, queued.words) == (["a", "b"], None, '{"n":1}')
 
 
+async def test_the_last_task_that_came_to_a_state_is_the_first() -> None:
+    scene = Scene()
+    await scene.register("a", "w")
+    tasks = [await scene.delegate("a", to_agent="w") for _ in range(3)]
+    await scene.relay.acks.ack("w", await scene.claim("w"))
+    for asks in (1, 2, 0):
+        await scene.respond("w", tasks[asks], "input_required", "which?")
+    found = await scene.relay.admin_lists.tasks(AllTasksQuery(status="input_required"))
+    assert [task.task_id for task in found.tasks] == [tasks[0], tasks[2], tasks[1]]
+
+
 async def test_a_task_has_its_facts_and_leases() -> None:
     scene, tasks = await busy()
     shown = await scene.relay.admin_lists.task(tasks["completed"], ASK)
@@ -83,7 +94,7 @@ async def test_agents_have_their_load_and_what_they_work_on() -> None:
     assert found["w"].open_tasks == 3
     current = found["w"].current
     assert current is not None
-    assert current.task_id in (tasks["input_required"], tasks["in_progress"])
+    assert (current.task_id, current.words) == (tasks["in_progress"], "secret in_progress")
     for ask, ids in (
         (AgentsQuery(text="OTH"), ["other"]),
         (AgentsQuery(status="stale"), []),
