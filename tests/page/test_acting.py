@@ -77,6 +77,7 @@ def test_a_person_delegates_reads_the_answer_and_puts_it_away(acting: tuple[str,
     assert (task["task"], task["from_person"]) == ("sum\nthe numbers", True)
     post(url, "/respond", {"from_agent": "bob", "message_id": task["message_id"], "result": "42 <b>"})
     assert "42 <b>" in watched.show(url, "inbox")
+    assert page.inner_text(".letter p a[href^='#/tasks/']") == "sum the numbers"
     page.click(".letter button")
     page.wait_for_selector(".letter", state="detached")
     assert get(url, "/admin/inbox")["messages"] == []
@@ -189,6 +190,33 @@ def test_a_task_that_waits_again_shows_its_last_lease_until_the_answer(acting: t
     post(url, "/respond", {"from_agent": "bob", "message_id": task, "result": "done"})
     watched.page.wait_for_selector(".fact.answered_at:not(.missing)")
     assert watched.page.locator(".fact.missing").count() == 0
+
+
+def test_a_dead_task_is_put_back_where_it_is_shown(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    task = post(url, "/delegate", {"from_agent": "ann", "to_agent": "bob", "task": "t", "priority": "high"})[
+        "message_id"
+    ]
+    for _ in range(5):  # as often as a message is handed out
+        held = get(url, "/poll/bob?lease=60&wait=5")["deliveries"]
+        post(url, "/nack", {"agent_id": "bob", "receipts": [one["receipt"] for one in held]})
+    assert get(url, "/poll/bob?lease=60")["count"] == 0
+    shown = watched.show(url, f"tasks/{task}")
+    assert "a dead letter" in shown
+    assert "high" in shown
+    watched.page.click(".acts button:has-text('Put back')")
+    watched.page.wait_for_selector("text=a dead letter", state="detached")
+    assert only(url, "bob")["message_id"] == task
+
+
+def test_an_agent_is_shown_with_the_task_that_it_works_on(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    task = post(url, "/delegate", {"from_agent": "ann", "to_agent": "bob", "task": "count the words"})["message_id"]
+    only(url, "bob")
+    post(url, "/respond", {"from_agent": "bob", "message_id": task, "status": "in_progress", "note": "on page 3"})
+    watched.show(url, "agents")
+    assert watched.page.inner_text("td:has(.state) a") == "count the words"
+    assert "on page 3" in watched.page.inner_text("td:has(.state)")
 
 
 def test_a_person_answers_by_keys_alone(acting: tuple[str, Watched]) -> None:

@@ -166,6 +166,45 @@ def test_the_first_screen_needs_no_scrolling(browser: Browser, filled: Filled) -
         assert watched.page.evaluate("document.documentElement.scrollHeight") <= 800
 
 
+def test_the_first_screen_has_room_for_all_that_needs_a_person(browser: Browser) -> None:
+    """It needs no scrolling with lists above and all work stopped, and a long name takes the room of no column."""
+    tall = "document.querySelector('.short .scroll').offsetHeight"
+    with relay_in_thread(ServerConfig(port=0, admin_token="boss")) as url:
+        for n in range(16):
+            post(url, "/register", {"agent_id": f"a{n}", "name": f"{n}" + "W" * 120})
+            sent = post(url, "/send", {"from_agent": "a0", "to_agent": f"a{n}", "content": "x"})["message_id"]
+            failed = {"agent_id": f"a{n}", "adapter": "tmux", "result": "failed", "note": "gone"}
+            post(url, f"/messages/{sent}/woken", failed)
+        post(url, "/admin/stop", {"stopped": True}, Authorization="Bearer boss")
+        with opened(browser, url, viewport={"width": 1280, "height": 800}) as watched:
+            watched.show(url, "overview")
+            watched.page.wait_for_selector("section.stopped")
+            watched.page.wait_for_selector(".stops li:nth-child(16)")
+            assert watched.page.evaluate("document.documentElement.scrollHeight") <= 800
+            assert (
+                watched.page.evaluate(
+                    "(box => box.scrollWidth - box.clientWidth)(document.querySelector('.short .scroll'))"
+                )
+                == 0
+            )
+            at_first = watched.page.evaluate(tall)
+            watched.page.set_viewport_size({"width": 1280, "height": 1100})
+            assert watched.page.evaluate(tall) > at_first + 200
+
+
+def test_a_name_of_any_script_has_its_place_over_its_column(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        for id, name in (("a", "小李"), ("b", "مترجم"), ("c", "Ann")):
+            post(url, "/register", {"agent_id": id, "name": name})
+            post(url, "/send", {"from_agent": id, "to_agent": "a", "content": "x"})
+            post(url, "/send", {"from_agent": "a", "to_agent": id, "content": "x"})
+        watched.show(url, "conversations")
+        for head in watched.page.query_selector_all(".matrix thead th a"):
+            box = head.bounding_box()
+            assert box is not None
+            assert box["height"] > 18, head.inner_text()
+
+
 def test_keys_move_through_rows_search_and_help(browser: Browser, filled: Filled) -> None:
     with opened(browser, filled.url) as watched:
         page = watched.page

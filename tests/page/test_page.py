@@ -145,12 +145,13 @@ def test_another_page_can_neither_frame_it_nor_act_with_its_session(browser: Bro
 
 def test_dead_letters_are_put_back_from_the_page(browser: Browser) -> None:
     with relay_in_thread(ServerConfig(port=0, admin_token="boss", limits=Limits(max_attempts=1))) as url:
-        post(url, "/register", {"agent_id": "a", "name": "Ann"})
+        a = "__proto__"  # an id as others, and no name of an object of scripts
+        post(url, "/register", {"agent_id": a, "name": "Ann"})
         for n in range(3):
-            post(url, "/send", {"from_agent": "a", "to_agent": "a", "content": f"letter {n}"})
-        claimed = requests.get(url + "/poll/a?lease=60", timeout=10).json()
-        post(url, "/nack", {"agent_id": "a", "receipts": [d["receipt"] for d in claimed["deliveries"]]})
-        assert requests.get(url + "/poll/a?lease=60", timeout=10).json()["count"] == 0  # which buries them
+            post(url, "/send", {"from_agent": a, "to_agent": a, "content": f"letter {n}"})
+        claimed = requests.get(f"{url}/poll/{a}?lease=60", timeout=10).json()
+        post(url, "/nack", {"agent_id": a, "receipts": [d["receipt"] for d in claimed["deliveries"]]})
+        assert requests.get(f"{url}/poll/{a}?lease=60", timeout=10).json()["count"] == 0  # which buries them
         link = url + post(url, "/admin/links", {}, **BOSS)["path"]
         with opened(browser, url) as watched:
             watched.page.goto(link)
@@ -158,10 +159,10 @@ def test_dead_letters_are_put_back_from_the_page(browser: Browser) -> None:
             assert "letter 1" in watched.show(url, "dead-letters")
             watched.page.click("tr:has-text('letter 1') button")
             watched.page.wait_for_selector("tr:has-text('letter 1')", state="detached")
-            watched.page.click("text=Put these back")
+            watched.page.click("text=Put the first 2 back")
             watched.page.wait_for_selector("text=No dead letters.")
             assert watched.faults == []
-        back = requests.get(url + "/poll/a?lease=60", timeout=10).json()["messages"]
+        back = requests.get(f"{url}/poll/{a}?lease=60", timeout=10).json()["messages"]
         assert [message["content"] for message in back] == [f"letter {n}" for n in range(3)]
         acts = requests.get(url + "/admin/audit", headers=BOSS, timeout=10).json()["entries"]
         assert [entry["act"] for entry in acts] == ["redrive_for", "redrive_for", "make_link"]
@@ -328,7 +329,8 @@ def test_a_person_is_led_on(browser: Browser) -> None:
         page = watched.page
         page.goto(url + post(url, "/admin/links", {}, **BOSS)["path"])
         page.wait_for_selector("main article")
-        watched.show(url, "no-such-view")
+        for view in ("constructor", "__proto__", "write?kind=constructor", "no-such-view"):
+            assert ("There is no such view." in watched.show(url, view)) == ("write" not in view), view
         page.click("main a")
         page.wait_for_selector("h1:has-text('Overview')")
         assert "capability" in (page.get_attribute("a.tile:has-text('Pools without an agent')", "title") or "")
@@ -356,6 +358,8 @@ def test_a_person_is_led_on(browser: Browser) -> None:
         page.wait_for_selector(".trouble a[href='#/agents']")
         assert "discover" not in page.inner_text(".trouble")
         post(url, "/register", {"agent_id": "a", "name": "Ann"})
+        post(url, "/files", {"agent_id": "a", "file_key": "kept", "content": "x"})
+        assert "Version 7 is not kept any more." in watched.show(url, "files/kept?version=7")
         post(url, "/send", {"from_agent": "a", "to_agent": "a", "content": "letter"})
         claimed = requests.get(url + "/poll/a?lease=60", timeout=10).json()
         post(url, "/nack", {"agent_id": "a", "receipts": [d["receipt"] for d in claimed["deliveries"]]})
@@ -366,6 +370,16 @@ def test_a_person_is_led_on(browser: Browser) -> None:
         page.wait_for_selector(".filters p button:enabled")
         watched.show(url, "dead-letters?reason=lapsed")
         page.wait_for_selector(".filters p button:disabled")
+
+
+def test_work_of_an_agent_that_has_left_is_told_with_its_name(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        for id, name in (("a", "Ann"), ("b", "Bob")):
+            post(url, "/register", {"agent_id": id, "name": name})
+        post(url, "/delegate", {"from_agent": "a", "to_agent": "b", "task": "t"})
+        assert requests.delete(url + "/agents/b", timeout=10).status_code == 200
+        watched.show(url, "overview")
+        watched.page.wait_for_selector("#pools td:has-text('waits for an agent that has left: Bob')")
 
 
 def test_a_filter_that_a_link_opened_has_the_name_and_keeps_the_id(browser: Browser) -> None:

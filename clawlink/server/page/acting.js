@@ -60,7 +60,7 @@ function composed(kind, form) {
 
 // Fields keep what a person types: the page is drawn again with each update, and ``value`` would put the old text back.
 export function Write({ query, session }) {
-  const [kind, setKind] = useState(query.kind in PATHS ? query.kind : "task");
+  const [kind, setKind] = useState(Object.hasOwn(PATHS, query.kind) ? query.kind : "task");
   const { act, busy, done, error } = useAct();
   if (session.read_only) return html`<article><h1>${t("write")}</h1><p class="empty">${t("write.reads")}<code>clawlink open</code></p></article>`;
   const send = (event) => {
@@ -114,7 +114,7 @@ function Letter({ letter, session, onDone }) {
       <${Sender} id=${letter.from_agent} name=${message.from_name} />${" "}
       <${Kind} type=${letter.type} />${" "}
       ${message.status && html`<${Stands} status=${message.status} />`}${" "}
-      ${task && html`<a href=${one("tasks", task)} data-row>${t("task")}</a>`}</p>
+      ${task && html`<${TaskLink} id=${task} words=${letter.task_words || t("task")} />`}</p>
     ${letter.message === null ? html`<p class="empty">${t("withheld")}</p>` : html`<${Said} text=${texts(message)} block />`}
     ${!session.read_only &&
     html`<p class="buttons">
@@ -166,13 +166,15 @@ export function TaskActs({ task, session }) {
     const note = prompt(t("cancel.sure"), "");
     if (note !== null) act(`${path}/cancel`, note ? { note } : {});
   };
+  const putBack = () => act("admin/redrive", { agent: task.assignee, message_ids: [task.task_id] });
   return html`<section class="acts" aria-label=${t("acts")}>
     ${task.status === "input_required" && asked && html`<${Said} text=${asked.content ?? asked.note} block />`}
     ${task.status === "input_required" &&
     html`<${Reply} path=${`${path}/answer`} name=${t("answer.why")} button=${t("answer")} body=${(content) => ({ content })} />`}
     ${task.assignee === OPERATOR &&
     html`<${Reply} path=${`${path}/respond`} name=${t("respond.why")} button=${t("respond")} body=${(result) => ({ result })} />`}
-    <p><button class="danger" disabled=${busy} onClick=${cancel}>${t("cancel")}</button></p>
+    <p class="buttons">${task.dead_letter && html`<button disabled=${busy} onClick=${putBack}>${t("put_back")}</button>`}
+      <button class="danger" disabled=${busy} onClick=${cancel}>${t("cancel")}</button></p>
     <${Refusal} error=${error} />
   </section>`;
 }

@@ -41,7 +41,8 @@ function groupsFor(session) {
   return [...found, { name: "relay", views: VIEWS }].filter(({ views }) => Object.keys(views).length);
 }
 
-const viewsFor = (session) => Object.assign({}, ...groupsFor(session).map((group) => group.views));
+// Without a prototype: an address may have any name, also that of a method.
+const viewsFor = (session) => Object.assign(Object.create(null), ...groupsFor(session).map((group) => group.views));
 
 // Take the one-time code of a link out of the address, so that no history keeps it.
 function takeCode() {

@@ -3,7 +3,7 @@ import { html, useEffect, useState } from "./htm-preact.js";
 import { Unlock } from "./acting.js";
 import { changes } from "./diff.js";
 import { AgentSearch, asked, go, List, NAMED, NoRows, Search } from "./lists.js";
-import { address, Ago, AgentLink, At, bytes, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
+import { address, Ago, AgentLink, At, bytes, clean, count, one, Said, t, Table, Trouble, useData } from "./parts.js";
 
 const MOST_SHOWN = 256 * 1024; // bytes of a version that the page shows as text
 const IMAGES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
@@ -121,6 +121,7 @@ export function File({ id, query, session }) {
           </tr>`,
         )} />
       ${!state.data.contents && html`<p class="empty">${t(file.burn_after_read ? "burns.why" : "withheld")}</p>`}
+      ${query.version && !shown && html`<p class="empty">${t("version_gone", { n: clean(query.version) })}</p>`}
       ${state.data.contents && shown &&
       html`<div><h2>${old ? t("diff.of", { old: count(old.version), n: count(shown.version) }) : t("version_n", { n: count(shown.version) })}</h2>
         ${old ? html`<${Diff} name=${id} old=${old} version=${shown} />` : html`<${Content} name=${id} version=${shown} />`}</div>`}</div>`}</article>`;

@@ -53,14 +53,14 @@ export function Overview() {
     ["stuck_records", address("load")],
   ];
   const most = Math.max(1, ...overview.mailboxes.map((box) => box.messages));
-  return html`<article><h1>${t("overview")}</h1>
+  return html`<article class="overview"><h1>${t("overview")}</h1>
     <section aria-label=${t("needs_you")}>
       <h2>${t("needs_you")}</h2>
       <div class="tiles">
         ${waits.map(([name, to]) => html`<${Tile} name=${`needs.${name}`} value=${needs[name]} to=${to}
           why=${EXPLAINED.includes(name) ? t(`needs.${name}.why`) : null} alarm />`)}
       </div>
-      ${needs.unwoken.length > 0 &&
+      <div class="columns">${needs.unwoken.length > 0 &&
       html`<ul class="stops" id="unwoken" tabindex="0">
         ${needs.unwoken.map(
           (found) => html`<li key=${found.agent_id}>
@@ -76,7 +76,7 @@ export function Overview() {
             <${Ago} at=${stop.at} /> · ${t(`stop.${stop.code}`)} · <${Said} text=${stop.agents.map((id) => nameOf(id)).join(" → ")} />
           </li>`,
         )}
-      </ul>`}
+      </ul>`}</div>
     </section>
     <div class="columns">
       <section aria-label=${t("agents")}>
@@ -117,8 +117,7 @@ export function Overview() {
         rows=${overview.pools.map(
           (pool) => html`<tr>
             <td>
-              ${pool.name !== null ? t("returning") : null}
-              <${Said} text=${[...pool.capability, ...pool.to_any_of.map((id) => nameOf(id)), pool.name].filter(Boolean).join(", ")} />
+              ${pool.name !== null ? `${t("returning")}${t("colon")}` : null}<${Said} text=${[...pool.capability, ...pool.to_any_of.map((id) => nameOf(id)), pool.name].filter(Boolean).join(", ")} />
             </td>
             <td>${count(pool.tasks)}</td>
             <td class=${pool.online ? "" : "alarm"}>${count(pool.online)}</td>

@@ -338,8 +338,8 @@ export function Recipient({ task, id }) {
 // Messages and events without an agent come from the relay.
 export const Sender = ({ id, name }) => (id ? html`<${AgentLink} id=${id} name=${name} />` : t("the_relay"));
 
-export const TaskLink = ({ id, words }) =>
-  html`<a href=${one("tasks", id)} data-row><${Said} text=${words || id} /></a>`;
+export const TaskLink = ({ id, words, row = true }) =>
+  html`<a href=${one("tasks", id)} data-row=${row}><${Said} text=${words || id} /></a>`;
 
 // How far a task is. The last share of a task that has ended says nothing.
 export function Progress({ value, status }) {

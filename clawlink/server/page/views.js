@@ -26,7 +26,7 @@ export function Agents({ query }) {
         ${t("empty.agents")}<code>clawlink register NAME</code><//>`}
       heads=${[
         [t("agent"), 13], [t("presence"), 6], [t("last_seen"), 8], [t("messages"), 7, NAMED], [t("open_tasks"), 8, NAMED],
-        [t("works_on"), 24], [t("capabilities"), 12],
+        [t("works_on"), 27], [t("capabilities"), 9],
       ]}
       row=${(agent) => html`
         <td><${AgentLink} id=${agent.agent_id} name=${agent.name} row /></td>
@@ -36,7 +36,8 @@ export function Agents({ query }) {
         <td>${count(agent.open_tasks)}</td>
         <td>${agent.current &&
           html`<${State} name=${agent.current.status} />${" "}<${Progress} value=${agent.current.progress} />${" "}
-            <a href=${one("tasks", agent.current.task_id)}><${Said} text=${agent.current.note || agent.current.task_id.slice(0, 8)} /></a>`}</td>
+            <${TaskLink} id=${agent.current.task_id} words=${agent.current.words || agent.current.task_id.slice(0, 8)} row=${null} />
+            ${agent.current.note && html` · <${Said} text=${agent.current.note} />`}`}</td>
         <td><${Said} text=${agent.capabilities.join(", ")} /></td>`} /></article>`;
 }
 
@@ -122,9 +123,12 @@ export function DeadLetters({ query, session }) {
   };
   const back = (letters) => {
     complain(null);
-    const of = {};
-    for (const letter of letters.slice(0, 1000)) (of[letter.mailbox] = of[letter.mailbox] || []).push(letter.message_id);
-    const asks = Object.entries(of).map(([agent, message_ids]) => ask("admin/redrive", { agent, message_ids }));
+    const of = new Map();
+    for (const { mailbox, message_id } of letters.slice(0, 1000)) {
+      if (!of.has(mailbox)) of.set(mailbox, []);
+      of.get(mailbox).push(message_id);
+    }
+    const asks = [...of].map(([agent, message_ids]) => ask("admin/redrive", { agent, message_ids }));
     Promise.all(asks).catch(complain);
   };
   return html`<article><h1>${t("needs.dead_letters")}</h1>
@@ -137,7 +141,7 @@ export function DeadLetters({ query, session }) {
     ${trouble && html`<${Trouble} state=${{ error: trouble }} />`}
     <${List} path=${`admin/dead-letters${asked(query, ["reason"])}`} take=${take} id=${(letter) => `${letter.mailbox} ${letter.message_id}`}
       empty=${t("empty.dead_letters")}
-      above=${(rows) => !session.read_only && rows.length > 1 && html`<p class="above"><button onClick=${() => back(rows)}>${t("put_these_back")}</button></p>`}
+      above=${(rows) => !session.read_only && rows.length > 1 && html`<p class="above"><button onClick=${() => back(rows)}>${t("put_these_back", { n: count(Math.min(rows.length, 1000)) })}</button></p>`}
       heads=${[
         [t("message"), 16], [t("mailbox"), 8, NAMED], [t("kind"), 9], [t("from"), 8, NAMED], [t("reason"), 14], [t("attempts"), 6, LEFT_OUT],
         [t("dead"), 8],
@@ -220,11 +224,12 @@ export function Task({ id, session }) {
     html`<div><dl class="facts">
         <dt>${t("status")}</dt>
         <dd>
-          <${State} name=${task.status} /> ${task.dead_letter && html`<span class="alarm">${t("is_dead_letter")}</span>`}
+          <${State} name=${task.status} /> ${task.dead_letter && html`<a class="alarm" href="#/dead-letters">${t("is_dead_letter")}</a>`}
           <${Report} value=${task.progress} status=${task.status} note=${task.note} />
         </dd>
         <dt>${t("requester")}</dt><dd><${AgentLink} id=${task.requester} /></dd>
         <dt>${t("assignee")}</dt><dd><${AgentLink} id=${task.assignee} name=${task.owner && task.owner.name} /></dd>
+        ${task.priority !== "normal" && html`<div class="pair"><dt>${t("write.priority")}</dt><dd>${t(`priority.${task.priority}`)}</dd></div>`}
         ${task.deadline_at && html`<div class="pair"><dt>${t("deadline")}</dt><dd><${Ago} at=${task.deadline_at} /></dd></div>`}
         ${task.parent_task &&
         html`<div class="pair"><dt>${t("parent")}</dt><dd><a href=${one("tasks", task.parent_task)}><${Said} text=${task.parent_task} /></a></dd></div>`}
