@@ -53,7 +53,8 @@ class Server(web.Server):
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
             made = kind(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
             made.target = message.method, message.path
-            made.plain = not message.should_close and message.version is HttpVersion11
+            stays = not message.should_close
+            made.plain = stays and message.version is HttpVersion11 and message.method != hdrs.METH_HEAD
             protocol.began = made
             if protocol.ended:
                 protocol.close_once_answered()
@@ -124,10 +125,10 @@ class _Connection(RequestHandler):
             self.seat.busy()
         self._ahead = not idle or not data.endswith(b"\r\n\r\n") or len(self._messages) > 1
 
-    def resume_reading(self, *parser: Any, **more: Any) -> None:
+    def resume_reading(self, resume_parser: bool = True) -> None:
         """Read on after a pause. aiohttp asks at the end of each body, and would parse again without a pause."""
         if self._reading_paused or self._buffer_paused:
-            super().resume_reading(*parser, **more)
+            super().resume_reading(resume_parser)
 
     def close_once_answered(self) -> None:
         """Close the connection of a peer that has closed its side, after the request that began if it is the last."""

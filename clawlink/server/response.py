@@ -75,7 +75,7 @@ class Asked(web.BaseRequest):
 
     headers_too: Mapping[str, str] | None = None
     plain = False
-    """True if it is HTTP/1.1, and the connection stays after the reply."""
+    """True if it is HTTP/1.1 and not HEAD, and the connection stays after the reply."""
     addresses = Addresses()
     unread = UnreadReplies(Limits())
 
@@ -132,10 +132,8 @@ def send_plain(request: Asked, answer: Reply) -> bool | None:
         or answer.headers is not None
         or request.headers_too is not None
         or answer.more
-        or answer.status == 204
-        or len(body) > _LARGE_BYTES
+        or not 0 < len(body) <= _LARGE_BYTES
         or connection.ended
-        or request.method == hdrs.METH_HEAD
     ):
         return None
     head = _head(answer.status, answer.content_type)

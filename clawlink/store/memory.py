@@ -346,7 +346,7 @@ class MemoryStore:
         """Add a record that is not there."""
         size = new.footprint
         more = size + table.add(id, new)
-        if table is not self._deliveries or (new.state is not PENDING and new.state is not DEAD):
+        if table is not self._deliveries or ((state := new.state) is not PENDING and state is not DEAD):
             self._memory += more + self._count(new, size)
             return
         # As ``_queue`` does for a delivery that changes, with fewer questions.
@@ -360,7 +360,7 @@ class MemoryStore:
         if box.shares is not None:
             more += box.shares.change(origin, 1, held)
         self._memory += more
-        if new.state is PENDING:
+        if state is PENDING:
             ready = box.ready
             if new.visible_at <= new.stored_at and (not ready or ready[-1].sort_key < new.sort_key):
                 ready.append(new)  # the last of all, as most new messages are

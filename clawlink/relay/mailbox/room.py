@@ -59,17 +59,18 @@ class Room:
 
         ``read`` is what the store has just said of this mailbox, first of all.
         """
-        size, memory = len(new.body), self._core.memory
+        size, memory, in_all = len(new.body), self._core.memory, self._calm_in_all
         calm = self._calm_half if purpose is _NOTICE else self._calm
         if read is None:
             read = await self._core.store.admission((new.mailbox,))
         used, held = read.mailboxes[0], read.total
         if used.count > calm.records or used.bytes + size > calm.size:
             await self._require_room_in(used, new, purpose)
-        if held.bytes + size > self._calm_in_all.size or held.count > self._calm_in_all.records:
+        if held.bytes + size > in_all.size or held.count > in_all.records:
             await self._require_room_in_all(held, new, purpose)
-        if not memory.has_plenty(size + NEW_RECORD_BYTES, read):
-            await memory.require(size + NEW_RECORD_BYTES, new.origin, answers=purpose in _REPLIES, read=read)
+        size += NEW_RECORD_BYTES
+        if not memory.has_plenty(size, read):
+            await memory.require(size, new.origin, answers=purpose in _REPLIES, read=read)
 
     async def _require_room_in(self, used: Usage, new: Delivery, purpose: Purpose) -> None:
         limits, store, shares = self._core.limits, self._core.store, self._core.shares
