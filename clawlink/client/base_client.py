@@ -270,7 +270,7 @@ class BaseClient:
         if 300 <= status < 400:
             return NotARelay(f"{self.relay} redirects elsewhere (HTTP {status}); give the relay's own{self._through}")
         told = failure.from_reply(status, body)
-        return NotARelay(f"{told.message}{self._through}") if isinstance(told, NotARelay) else told
+        return NotARelay(f"{told.message}{self._through}", field=told.field) if isinstance(told, NotARelay) else told
 
     def _learn(self, call: Call[T], answer: T) -> T:
         if call.learn is not None:

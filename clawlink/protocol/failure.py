@@ -74,13 +74,17 @@ def to_headers(error: errors.ClawLinkError) -> dict[str, str]:
 
 
 def from_reply(status: int, body: bytes) -> errors.ClawLinkError:
-    """Rebuild the exception that a reply of ``status`` tells of; NotARelay if the body is not an error of a relay."""
+    """Rebuild the exception that a reply of ``status`` tells of; NotARelay if the body is not an error of a relay.
+
+    Its ``field`` is ``body`` if a proxy found the body too large.
+    """
     try:
         failure = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return errors.NotARelay(
             f"the address answered with HTTP {status} and no ClawLink error: no relay, or a proxy before it; "
-            f"{_FOREIGN.get(status, 'check the address')}"
+            f"{_FOREIGN.get(status, 'check the address')}",
+            field="body" if status == 413 else None,
         )
     kind = errors.BY_CODE.get(failure.code)
     if kind in (None, errors.ClawLinkError) or kind.status != status:

@@ -39,6 +39,7 @@ _TRUSTED_AFTER = 8
 LAST_WORDS_SECONDS = 3.0
 ENDLESS = float("inf")
 _AWAY = Backoff(tries=1_000_000, first=0.2, most=5.0)
+RAISE_LIMIT = "let it take larger bodies (nginx: client_max_body_size)"
 # After this many new starts because of other writers, the transfer gives up.
 MOST_RESTARTS = 5
 
@@ -77,6 +78,20 @@ class Pieces:
         self._well = 0
 
 
+def is_too_large(error: ClawLinkError) -> bool:
+    """Return True if a proxy found a body too large. The relay has its own words for that."""
+    return isinstance(error, NotARelay) and error.field == "body"
+
+
+def proxy_limit(size: int) -> NotARelay:
+    """Return the error for a proxy that takes no body of this size."""
+    return NotARelay(
+        f"a proxy before the relay takes no body of {size} bytes (HTTP 413), and a file needs that; {RAISE_LIMIT}",
+        field="body",
+        actual=size,
+    )
+
+
 class Patience:
     """How long failures are borne, counted from the first since something has moved."""
 
@@ -105,7 +120,7 @@ class Patience:
         A proxy may answer in the relay's place while it is away, but only after a relay has answered. A single failure
         is not reported.
         """
-        in_front = isinstance(error, NotARelay) and self._reached
+        in_front = isinstance(error, NotARelay) and self._reached and not is_too_large(error)
         passing = error.retryable or isinstance(error, others) or in_front
         now = self._clock()
         if not self._failed:

@@ -18,14 +18,18 @@ from clawlink.client.files.safe_paths import safe_name
 from clawlink.client.files.transfer import (
     ENDLESS,
     LAST_WORDS_SECONDS,
+    LEAST_BYTES,
     MOST_RESTARTS,
     PATIENCE_SECONDS,
+    RAISE_LIMIT,
     SMALL_BYTES,
     Moved,
     Patience,
     Pieces,
     Steps,
     ask,
+    is_too_large,
+    proxy_limit,
 )
 from clawlink.client.wait_steps import Event, RunBlocking, Send
 from clawlink.domain.limits import MIB
@@ -37,6 +41,7 @@ from clawlink.errors import (
     NotAllowed,
     NotARelay,
     OffsetConflict,
+    RelayUnreachable,
     UnknownFile,
     UnknownUpload,
     VersionConflict,
@@ -78,10 +83,32 @@ def _upload(
         return (yield from _Sending(me, file_key, source, terms, key, patience).all(first))
     yield Event(file_key, Moved(0, len(first)))
     call = file_endpoints.put_blob(me, file_key, first, **terms._asdict(), key=key)
-    saved = yield from ask(call, patience)
+    try:
+        saved = yield from ask(call, patience)
+    except NotARelay as refused:
+        if not is_too_large(refused):
+            raise
+        if len(first) <= LEAST_BYTES:
+            raise proxy_limit(len(first)) from None
+        return (yield from _Sending(me, file_key, source, terms, key, patience).all(first))
+    except RelayUnreachable as lost:
+        yield from _require_absence(me, lost, len(first))
+        raise
     yield from patience.renew()
     yield Event(file_key, Moved(len(first), len(first)))
     return saved
+
+
+def _require_absence(me: Identity, lost: RelayUnreachable, size: int) -> Steps[None]:
+    """Look why a body does not arrive. Raises RelayUnreachable with the reason if the relay is there all the same."""
+    try:
+        yield Send(endpoints.info(me), LAST_WORDS_SECONDS)
+    except ClawLinkError:
+        return
+    raise RelayUnreachable(
+        f"the relay answers, but not to a body of {size} bytes: {lost.message}; if a proxy before it cuts bodies, "
+        f"{RAISE_LIMIT}"
+    ) from None
 
 
 def _require_readers(me: Identity, patience: Patience) -> Steps[None]:
@@ -280,7 +307,10 @@ class _Sending:
                 state = yield Send(call, ENDLESS)
             except ClawLinkError as error:
                 self._pieces.failed()
-                yield from self._patience.bear(error, OffsetConflict, ChecksumMismatch)
+                if not is_too_large(error):
+                    yield from self._bear(error, len(piece))
+                elif len(piece) <= LEAST_BYTES:
+                    raise proxy_limit(len(piece)) from None
                 state = yield from self._look(state)
             else:
                 if piece:
@@ -291,6 +321,13 @@ class _Sending:
                 yield from self._patience.renew()
             yield Event(self._file_key, Moved(state.offset, self._size))
         return state
+
+    def _bear(self, error: ClawLinkError, size: int) -> Steps[None]:
+        try:
+            yield from self._patience.bear(error, OffsetConflict, ChecksumMismatch)
+        except RelayUnreachable as lost:
+            yield from _require_absence(self._me, lost, size)
+            raise
 
     def _part(self, upload_id: str, piece: bytes, offset: int, length: int | None) -> Call[UploadState]:
         return file_endpoints.upload_part(self._me, upload_id, piece, offset=offset, length=length)

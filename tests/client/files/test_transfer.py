@@ -11,10 +11,13 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import requests
 
 from clawlink import errors
 from clawlink.client.calls import Call, Identity
@@ -681,6 +684,41 @@ def cutting(roomy: str) -> Iterator[Proxy]:
     proxy.close()
 
 
+@contextmanager
+def limiting(relay: str, most: int) -> Iterator[tuple[str, list[int]]]:
+    """Run a proxy that answers 413 with HTML to larger bodies. Give its address and the sizes that it refused."""
+    refused: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def _pass(self) -> None:
+            size = int(self.headers.get("Content-Length", 0))
+            if size > most:
+                refused.append(size)
+                self.rfile.read(size)
+                self.send_error(413)
+                return
+            answer = requests.request(
+                self.command, relay + self.path, data=self.rfile.read(size), headers=dict(self.headers), timeout=30
+            )
+            self.send_response(answer.status_code)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_HEAD = do_DELETE = _pass
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", refused
+        finally:
+            server.shutdown()
+
+
 _names = (f"transferrer-{number}" for number in range(1000))
 
 
@@ -728,6 +766,35 @@ def test_an_upload_goes_on_over_a_line_that_is_cut_ten_times(cutting: Proxy, mak
         assert cutting.cuts >= 10
         assert saved.sha256 == hashlib.sha256(LARGE).hexdigest()
         assert client.get_file("up").content == LARGE
+
+
+@pytest.mark.usefixtures("each_client")
+@pytest.mark.parametrize("size", [SMALL_BYTES, 3 * SMALL_BYTES])
+def test_an_upload_finds_parts_that_a_proxy_takes(roomy: str, size: int) -> None:
+    with limiting(roomy, 200_000) as (url, refused), of(url) as client:
+        saved = client.upload("limited", io.BytesIO(LARGE[:size]))
+        assert saved.sha256 == hashlib.sha256(LARGE[:size]).hexdigest()
+        assert len(refused) < 10
+        assert client.get_file("limited").content == LARGE[:size]
+
+
+@pytest.mark.usefixtures("each_client")
+@pytest.mark.parametrize("size", [2000, SMALL_BYTES, 3 * SMALL_BYTES])
+def test_a_proxy_that_takes_no_part_is_named_with_its_limit(roomy: str, size: int) -> None:
+    with limiting(roomy, 1000) as (url, refused), of(url) as client:
+        with pytest.raises(errors.NotARelay, match=f"takes no body of {min(size, LEAST_BYTES)} bytes.*let it take"):
+            client.upload("limited", io.BytesIO(LARGE[:size]))
+        assert len(refused) < 10
+
+
+@pytest.mark.usefixtures("each_client")
+@pytest.mark.parametrize("size", [2000, 2 * SMALL_BYTES])
+def test_a_proxy_that_cuts_all_bodies_is_named(cutting: Proxy, size: int) -> None:
+    with of(cutting.url) as client:
+        cutting.cut()
+        cutting.limit_up = lambda: 1000
+        with pytest.raises(errors.RelayUnreachable, match=r"proxy before (it|the relay) .*larger"):
+            client.upload("cut", io.BytesIO(LARGE[:size]), patience=1.0)
 
 
 @pytest.mark.usefixtures("each_client")
