@@ -22,6 +22,12 @@ class OverviewQuery(Struct, frozen=True, gc=False):
     """The overview takes no parameters."""
 
 
+class LiveQuery(Struct, frozen=True, gc=False):
+    """Whether a sign of life is an event, as pages need it, in place of a comment."""
+
+    heartbeats: bool = False
+
+
 class AgentsQuery(Struct, frozen=True, gc=False):
     """The agents: by presence, and by a part of their id or name. ``after`` is the ``next`` of the reply before."""
 

@@ -249,6 +249,7 @@ LIVE = Endpoint(
     "/admin/events",
     "Get each new overview as a server-sent event.",
     None,
+    query=admin.LiveQuery,
     admin=True,
     text=True,
     stays=True,

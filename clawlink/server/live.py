@@ -13,10 +13,10 @@ from msgspec.structs import replace
 
 from clawlink.errors import ClawLinkError, RelayFull
 from clawlink.protocol import paths
-from clawlink.protocol.admin import Overview, OverviewQuery
+from clawlink.protocol.admin import LiveQuery, Overview, OverviewQuery
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
-from clawlink.server.request import Handler, Request, hung_up
+from clawlink.server.request import Handler, Request, hung_up, read_query
 from clawlink.store.base import Failed
 
 MAX_STREAMS = 100
@@ -24,12 +24,13 @@ _STEP_SECONDS = 1.0
 # All streams get the same bytes, a few of them in one turn of the event loop. Pages that read on then come apart, too.
 _AT_ONCE = 5
 _APART_SECONDS = 0.02
-_COMMENT_SECONDS = 15.0
+_SIGN_SECONDS = 15.0
 # A reader that has not taken the written bytes by then does not read.
 _STUCK_SECONDS = 28.0
 _RETRY_SECONDS = 1.0
 _HEADERS = {hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
-_COMMENT = b":\n\n"
+# A script in a browser sees events alone.
+_COMMENT, _HEARTBEAT = b":\n\n", b"event: heartbeat\ndata: {}\n\n"
 _encoder = msgspec.json.Encoder()
 
 
@@ -50,6 +51,7 @@ class Live:
 
     async def _serve(self, relay: Relay, request: Request) -> web.StreamResponse:
         relay.require_working()
+        ask = read_query(request, LiveQuery)
         if len(self._streams) >= MAX_STREAMS:
             raise RelayFull(
                 f"{len(self._streams)} event streams of the operator are open, and there may be {MAX_STREAMS}; "
@@ -58,7 +60,8 @@ class Live:
                 actual=len(self._streams) + 1,
                 retry_after=_RETRY_SECONDS,
             )
-        stream = _Stream(request, now=asyncio.get_running_loop().time())
+        sign = _HEARTBEAT if ask.heartbeats else _COMMENT
+        stream = _Stream(request, sign, now=asyncio.get_running_loop().time())
         self._streams[stream] = None
         try:
             request.stay()
@@ -111,9 +114,13 @@ class Live:
 
 
 class _Stream:
-    """A response, as far as the rounds concern it. It is written to directly, and never waited for."""
+    """A response, as far as the rounds concern it. It is written to directly, and never waited for.
 
-    def __init__(self, request: Request, *, now: float) -> None:
+    ``sign`` tells the reader of a silent stream that it is alive.
+    """
+
+    def __init__(self, request: Request, sign: bytes, *, now: float) -> None:
+        self._sign = sign
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = request
         self._in_chunks = request.version >= HttpVersion11
@@ -122,7 +129,7 @@ class _Stream:
         self._taken_at = now
 
     def look(self, event: bytes, facts: bytes, now: float, *, draining: bool) -> None:
-        """Send an overview unless its facts went out already, or a comment. End the stream if its time is over.
+        """Send an overview unless its facts went out already, or a sign of life. End the stream if its time is over.
 
         A peer that has not taken the last one yet gets none now, and the newest later.
         """
@@ -138,8 +145,8 @@ class _Stream:
             if event and facts != self._facts:
                 self.send(event, facts)
                 self._sent_at = now
-            elif now >= self._sent_at + _COMMENT_SECONDS:
-                self._write(_COMMENT)
+            elif now >= self._sent_at + _SIGN_SECONDS:
+                self._write(self._sign)
                 self._sent_at = now
 
     def send(self, event: bytes, facts: bytes) -> None:

@@ -31,6 +31,7 @@ class Proxy:
         self.sockets = 0  # how many websockets were tried
         self.cuts = 0
         self._open: set[asyncio.StreamWriter] = set()
+        self._stalled: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -44,6 +45,14 @@ class Proxy:
             self._abort()
 
         self._run(cut())
+
+    def stall(self) -> None:
+        """Pass nothing more on to the clients that are connected. Their connections stay open."""
+
+        async def stall() -> None:
+            self._stalled.update(self._open)
+
+        self._run(stall())
 
     def close(self) -> None:
         """End for good."""
@@ -116,7 +125,7 @@ class Proxy:
     ) -> None:
         passed = 0
         while data := await reader.read(65536):
-            if mute:
+            if mute or writer in self._stalled:
                 continue
             if limit is not None and passed + len(data) >= limit:
                 writer.write(data[: limit - passed])

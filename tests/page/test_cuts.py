@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
 from clawlink.config import ServerConfig
+from tests.client.proxy import Proxy
 from tests.page.watching import opened, post
 from tests.ports import free_port
 from tests.system.threaded import relay_in_thread
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
+
+
+@contextmanager
+def passing(url: str) -> Iterator[Proxy]:
+    """Stand before a relay."""
+    proxy = Proxy(url)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
 
 
 def test_it_comes_back_when_its_relay_was_restarted(browser: Browser) -> None:
@@ -72,6 +87,43 @@ def test_a_session_that_a_restart_ended_is_not_shown_as_one(browser: Browser) ->
             page.wait_for_selector("main.login .trouble")
 
 
+def test_a_stream_that_stalls_is_opened_again(browser: Browser) -> None:
+    """The connection stays, and no byte comes any more, as after a change of the network."""
+    with relay_in_thread(ServerConfig(port=0)) as url, passing(url) as proxy, opened(browser, proxy.url) as watched:
+        page = watched.page
+        page.clock.install()
+        watched.show(proxy.url, "agents")
+        page.wait_for_selector(".live.on")
+        proxy.stall()
+        post(url, "/register", {"agent_id": "a", "name": "Unseen"})
+        page.wait_for_timeout(1500)
+        assert page.query_selector("text=Unseen") is None
+        for _ in range(12):  # the browser may try each of its old connections first
+            page.clock.fast_forward(46_000)
+            page.wait_for_timeout(500)
+            if page.query_selector("text=Unseen") is not None:
+                break
+        page.wait_for_selector("text=Unseen")
+        page.wait_for_selector(".live.on")
+
+
+def test_a_stream_without_news_stays_open(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clawlink.server.live._SIGN_SECONDS", 0.5)
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        page = watched.page
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.clock.install()
+        watched.show(url, "agents")
+        page.wait_for_selector(".live.on")
+        for _ in range(3):
+            page.wait_for_timeout(3000)
+            page.clock.fast_forward(40_000)
+        page.wait_for_timeout(1500)
+        assert len([url for url in asked if "/admin/events" in url]) == 1
+        assert page.query_selector(".live.on") is not None
+
+
 def test_a_stream_that_is_refused_is_asked_for_again_after_a_while(browser: Browser) -> None:
     asked = []
     with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
@@ -81,10 +133,10 @@ def test_a_stream_that_is_refused_is_asked_for_again_after_a_while(browser: Brow
             asked.append(route.request.url)
             route.fulfill(status=503, json={"error": "the relay shuts down", "code": "draining"})
 
-        page.route("**/admin/events", refuse)
+        page.route("**/admin/events?*", refuse)
         watched.show(url, "agents")
         page.wait_for_selector(".live.off")
         page.wait_for_timeout(2000)
         assert len(asked) <= 2
-        page.unroute("**/admin/events")
+        page.unroute("**/admin/events?*")
         page.wait_for_selector(".live.on")

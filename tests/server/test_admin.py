@@ -99,6 +99,16 @@ async def test_the_stream_begins_with_the_overview_and_tells_each_change(serve: 
         assert second["revision"] > first["revision"]
 
 
+async def test_a_silent_stream_shows_a_sign_of_life(serve: Serve, monkeypatch: Any) -> None:
+    monkeypatch.setattr(live, "_SIGN_SECONDS", 0.0)
+    relay = await serve()
+    for query, sign in (("", b":\n"), ("?heartbeats=true", b"event: heartbeat\n")):
+        async with relay.session.get(f"{relay.url}/admin/events{query}") as response:
+            assert (await event(response.content))[0] == "overview"
+            assert await response.content.readline() == sign
+    await refused(relay.get("/admin/events?heartbeats=often"), 400, "bad_request")
+
+
 async def test_there_are_only_so_many_streams(serve: Serve, monkeypatch: Any) -> None:
     monkeypatch.setattr(live, "MAX_STREAMS", 1)
     relay: Running = await serve()

@@ -24,6 +24,7 @@ const VIEWS = {
   audit: { name: "audit", load: views, list: "Audit" },
 };
 const AGAIN_SECONDS = 3;
+const SILENT_SECONDS = 45;
 const SLOW_MS = 300;
 
 // The scripts of doors. Each has "texts" by language, "views" for a session as above with the name of their "group", and
@@ -86,7 +87,8 @@ function Help({ onClose }) {
   </dialog>`;
 }
 
-// Follow the overview by server-sent events. A hidden page closes the stream. After a cut the session may be another one, or
+// Follow the overview by server-sent events. A hidden page closes the stream. A stream that is open and silent for longer
+// than three signs of life would take has stalled on its way, and another one is opened. After a cut the session may be another one, or
 // none: a relay of this machine shows the page to a reader without a session, too.
 function useLive(session, overview, onFound, onEnd) {
   const [live, set] = useState({ overview, open: false });
@@ -94,6 +96,7 @@ function useLive(session, overview, onFound, onEnd) {
     if (!session) return undefined;
     let source = null;
     let timer = null;
+    let silent = null;
     let gone = false;
     let cut = false;
     const same = (found) => {
@@ -106,7 +109,17 @@ function useLive(session, overview, onFound, onEnd) {
     const close = () => {
       if (source) source.close();
       clearTimeout(timer);
+      clearTimeout(silent);
       source = null;
+    };
+    const hear = () => {
+      clearTimeout(silent);
+      silent = setTimeout(stalled, SILENT_SECONDS * 1000);
+    };
+    const stalled = () => {
+      cut = true;
+      set((old) => ({ ...old, open: false }));
+      begin();
     };
     const lost = () => {
       cut = true;
@@ -124,12 +137,18 @@ function useLive(session, overview, onFound, onEnd) {
     const begin = () => {
       close();
       if (document.hidden) return;
-      source = new EventSource("admin/events");
+      source = new EventSource("admin/events?heartbeats=true");
+      hear();
+      source.addEventListener("heartbeat", hear);
       source.addEventListener("open", () => {
+        hear();
         if (cut) ask("admin/session").then(same, (error) => refused(error) && onEnd());
         cut = false;
       });
-      source.addEventListener("overview", (event) => set({ overview: learn(JSON.parse(event.data)), open: true }));
+      source.addEventListener("overview", (event) => {
+        hear();
+        set({ overview: learn(JSON.parse(event.data)), open: true });
+      });
       source.addEventListener("error", lost);
     };
     const look = () => (document.hidden ? close() : begin());

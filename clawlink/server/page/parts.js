@@ -110,6 +110,26 @@ const SHARED = "max-age=1";
 const ACTED_MS = 5000;
 let acted = -ACTED_MS;
 
+// A read that takes longer has stalled on its way. An act may have happened, so it is waited for.
+const READ_MS = 30000;
+
+async function reach(path, options) {
+  const given = new AbortController();
+  const timer = options.method ? null : setTimeout(() => given.abort(), READ_MS);
+  try {
+    const response = await fetch(path, { ...options, signal: given.signal });
+    const answer = await response.json().catch((error) => {
+      if (given.signal.aborted) throw error;
+      return {};
+    });
+    return { response, answer };
+  } catch {
+    throw new Error(t("error.no_answer"));
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 export async function ask(path, body, method = "POST", again = false) {
   const options = { credentials: "same-origin", headers: {} };
   if (again && performance.now() > acted + ACTED_MS) options.headers["Cache-Control"] = SHARED;
@@ -120,10 +140,7 @@ export async function ask(path, body, method = "POST", again = false) {
     options.headers["Content-Type"] = "application/json";
     if (csrf) options.headers["ClawLink-CSRF"] = csrf;
   }
-  const response = await fetch(path, options).catch(() => {
-    throw new Error(t("error.no_answer"));
-  });
-  const answer = await response.json().catch(() => ({}));
+  const { response, answer } = await reach(path, options);
   if (!response.ok) {
     const words = answer.error || (answer.detail && String(answer.detail)) || String(response.status);
     throw Object.assign(new Error(named(answer.code, words)), { status: response.status, code: answer.code });
