@@ -172,7 +172,7 @@ async def test_any_number_of_acks_are_read_and_committed_at_once() -> None:
         store.calls.clear()
         done = await scene.relay.acks.ack(worker.id, [receipt_of(d) for d in taken])
         assert [outcome.error for outcome in done] == [None] * count
-        assert store.calls == ["get_many", "commit"], count
+        assert store.calls == ["get" if count == 1 else "get_many", "commit"], count
 
 
 async def test_where_many_messages_wait_their_senders_are_asked_for_once() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -67,6 +66,7 @@ class Consumer:
         self.credit = credit
         self._under_way: dict[str, _Sent] = {}
         self._read = 0
+        self._tick: Tick | None = None
         self.closed = asyncio.Event()
         self._settled = asyncio.Event()
 
@@ -94,30 +94,32 @@ class Consumer:
 
         Waits for credit first. ``tick`` is awaited now and then while waiting. Raises Closed.
         """
-
-        async def look() -> Agent | None:
-            if self.closed.is_set():
-                raise Closed
-            return await tick()
-
-        if self.exhausted:
-            await self._until_there_is_credit(look)
+        self._tick = tick
+        under_way = self._under_way
+        if len(under_way) >= self.credit:
+            await self._until_there_is_credit()
         if self._core.draining:
             return Taken([], {})
-        free = self.credit - len(self._under_way)
-        taken = await self._reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=look)
+        free = self.credit - len(under_way)
+        taken = await self._reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=self._look)
         if taken.deliveries:
-            self.batch += 1
+            self.batch = batch = self.batch + 1
             now = self._loop.time()
             for d in taken.deliveries:
-                self._under_way.pop(d.id, None)  # if it comes again, it is the last
-                self._under_way[d.id] = _Sent(receipt(str(d.receipt), d.id), self.batch, now, d.version)
+                under_way.pop(d.id, None)  # if it comes again, it is the last
+                under_way[d.id] = _Sent(receipt(str(d.receipt), d.id), batch, now, d.version)
             if self.closed.is_set():
                 await self.close()
                 raise Closed
         return taken
 
-    async def _until_there_is_credit(self, tick: Callable[[], Any]) -> None:
+    async def _look(self) -> Agent | None:
+        """Do what the caller does now and then. Raises Closed."""
+        if self.closed.is_set():
+            raise Closed
+        return None if self._tick is None else await self._tick()
+
+    async def _until_there_is_credit(self) -> None:
         """Return once something more may be sent, or the relay shuts down."""
         pause = _FIRST_LOOK_SECONDS
         while self.exhausted and not self._core.draining:
@@ -125,7 +127,7 @@ class Consumer:
             await self.forget_lost()
             if not self.exhausted:
                 break
-            await tick()
+            await self._look()
             # Not wait_for: before Python 3.12 it may swallow that it was cancelled.
             timer = self._loop.call_later(pause, self._settled.set)
             try:
@@ -206,6 +208,7 @@ class Consumer:
         self._reader.wake()
         self._settled.set()
         self._stack.close()
+        self._tick = None  # it may lead back to this consumer, which would be garbage in a circle
         read, unread = self._parted()
         self._under_way.clear()
         if read or unread:
