@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import ClassVar
 
 from msgspec import Struct
 
@@ -11,6 +12,7 @@ from clawlink.domain import delivery as rules
 from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as task_rules
 from clawlink.domain.delivery import AttemptEnd, Delivery
+from clawlink.domain.limits import Limits
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Task, merge_of
 from clawlink.errors import LeaseLost
@@ -32,20 +34,97 @@ class Outcome(Struct, frozen=True, gc=False):
     error: LeaseLost | None
 
 
-class _Way(Struct, frozen=True):
+class _Way(Struct, frozen=True, gc=False):
     """A way to settle: its effect on a message, and on a task.
 
-    A task may have a delivery, a record or both. ``carried`` moves a delivery, and ``task`` a record. Without
-    ``carried`` a task that has a delivery alone gets a record, and ``message`` moves its delivery. Without
-    ``alone`` a task with a record alone is refused. ``drops`` removes the delivery beside a record.
+    A task may have a delivery, a record or both. ``carry`` moves a delivery, and ``task`` a record. Where nothing
+    ``carries``, a task that has a delivery alone gets a record, and ``message`` moves its delivery. Without ``alone`` a
+    task with a record alone is refused. ``drops`` removes the delivery beside a record. A ``quiet`` way makes nothing
+    due.
     """
 
-    message: Callable[[Delivery, str], Delivery]
-    carried: Callable[[Delivery, str], Delivery] | None
-    task: Callable[[Task], Task]
-    alone: bool
-    drops: bool = False
-    quiet: bool = False  # nothing becomes due by it
+    carries: ClassVar[bool] = True
+    alone: ClassVar[bool] = False
+    drops: ClassVar[bool] = False
+    quiet: ClassVar[bool] = False
+
+    now: float
+
+    def message(self, d: Delivery, token: str) -> Delivery:
+        raise NotImplementedError
+
+    def carry(self, d: Delivery, token: str) -> Delivery:
+        raise NotImplementedError
+
+    def task(self, task: Task) -> Task:
+        raise NotImplementedError
+
+
+class _Ack(_Way, frozen=True, gc=False):
+    alone: ClassVar[bool] = True
+    drops: ClassVar[bool] = True
+    quiet: ClassVar[bool] = True
+
+    limits: Limits
+    for_good: bool
+
+    def message(self, d: Delivery, token: str) -> Delivery:
+        return delivery_steps.ack(d, receipt=token, now=self.now, keep=self.limits.retention)
+
+    def carry(self, d: Delivery, token: str) -> Delivery:
+        return delivery_steps.ack_task(d, receipt=token, now=self.now, until=self._until(d.mailbox))
+
+    def task(self, task: Task) -> Task:
+        acked = task.acked_at is not None
+        return task if acked else task_steps.ack(task, now=self.now, until=self._until(task.mailbox))
+
+    def _until(self, mailbox: str) -> float:
+        stale_after = self.limits.stale_after
+        return task_steps.kept_until(mailbox, now=self.now, stale_after=stale_after, for_good=self.for_good)
+
+
+class _Nack(_Way, frozen=True, gc=False):
+    carries: ClassVar[bool] = False
+
+    by: str
+    delay: float
+    note: str
+    end: AttemptEnd
+
+    def message(self, d: Delivery, token: str) -> Delivery:
+        return delivery_steps.nack(d, receipt=token, now=self.now, delay=self.delay, end=self.end)
+
+    def task(self, task: Task) -> Task:
+        return task_steps.lapse(task, now=self.now, by=self.by, note=self.note)
+
+
+class _Extend(_Way, frozen=True, gc=False):
+    alone: ClassVar[bool] = True
+
+    seconds: float
+
+    def message(self, d: Delivery, token: str) -> Delivery:
+        return delivery_steps.extend(d, receipt=token, now=self.now, seconds=self.seconds)
+
+    def carry(self, d: Delivery, token: str) -> Delivery:
+        return delivery_steps.extend_task(d, receipt=token, now=self.now, seconds=self.seconds)
+
+    def task(self, task: Task) -> Task:
+        if task.state in task_rules.FINAL:
+            state = task.state.value
+            raise LeaseLost(f"task {task.id} is {state}: there is nothing to hold", current=state)
+        return task_steps.hold(task, self.now + self.seconds)
+
+
+class _Release(_Way, frozen=True, gc=False):
+    def message(self, d: Delivery, token: str) -> Delivery:
+        return delivery_steps.release(d, receipt=token, now=self.now)
+
+    def carry(self, d: Delivery, token: str) -> Delivery:
+        return self.message(d, token)
+
+    def task(self, task: Task) -> Task:
+        return task_steps.undo(task, now=self.now)
 
 
 class Acks:
@@ -63,20 +142,7 @@ class Acks:
         ``known`` are their deliveries, if they have just been read.
         ``for_good`` is for clients that know of no lease; see ``task.kept_until``.
         """
-        now = self._core.clock()
-        limits = self._core.limits
-
-        def until(mailbox: str) -> float:
-            return task_steps.kept_until(mailbox, now=now, stale_after=limits.stale_after, for_good=for_good)
-
-        way = _Way(
-            message=lambda d, token: delivery_steps.ack(d, receipt=token, now=now, keep=limits.retention),
-            carried=lambda d, token: delivery_steps.ack_task(d, receipt=token, now=now, until=until(d.mailbox)),
-            task=lambda t: t if t.acked_at is not None else task_steps.ack(t, now=now, until=until(t.mailbox)),
-            alone=True,
-            drops=True,
-            quiet=True,
-        )
+        way = _Ack(self._core.clock(), self._core.limits, for_good)
         outcomes, changed = await self._settle(agent_id, receipts, way, known)
         self._core.stats.acked += changed
         return outcomes
@@ -124,13 +190,7 @@ class Acks:
 
         ``note`` says why in a task's history, and ``end`` among the dead letters.
         """
-        now = self._core.clock()
-        way = _Way(
-            message=lambda d, token: delivery_steps.nack(d, receipt=token, now=now, delay=delay, end=end),
-            carried=None,
-            task=lambda t: task_steps.lapse(t, now=now, by=agent_id, note=note),
-            alone=False,
-        )
+        way = _Nack(self._core.clock(), agent_id, delay, note, end)
         outcomes, changed = await self._settle(agent_id, receipts, way, known)
         self._core.stats.nacked += changed
         return outcomes
@@ -139,32 +199,13 @@ class Acks:
         self, agent_id: str, receipts: Sequence[str], seconds: float, *, known: Known | None = None
     ) -> list[Outcome]:
         """Lengthen leases to ``seconds`` from now; that of a task also after it was acked."""
-        now = self._core.clock()
-
-        def hold(task: Task) -> Task:
-            if task.state in task_rules.FINAL:
-                state = task.state.value
-                raise LeaseLost(f"task {task.id} is {state}: there is nothing to hold", current=state)
-            return task_steps.hold(task, now + seconds)
-
-        way = _Way(
-            message=lambda d, token: delivery_steps.extend(d, receipt=token, now=now, seconds=seconds),
-            carried=lambda d, token: delivery_steps.extend_task(d, receipt=token, now=now, seconds=seconds),
-            task=hold,
-            alone=True,
-        )
+        way = _Extend(self._core.clock(), seconds)
         outcomes, _ = await self._settle(agent_id, receipts, way, known)
         return outcomes
 
     async def release(self, agent_id: str, receipts: Sequence[str]) -> None:
         """Undo leases whose messages never left the relay."""
-        now = self._core.clock()
-        way = _Way(
-            message=lambda d, token: delivery_steps.release(d, receipt=token, now=now),
-            carried=lambda d, token: delivery_steps.release(d, receipt=token, now=now),
-            task=lambda task: task_steps.undo(task, now=now),
-            alone=False,
-        )
+        way = _Release(self._core.clock())
         _, changed = await self._settle(agent_id, receipts, way)
         self._core.stats.released += changed
 
@@ -189,9 +230,7 @@ class Acks:
                 await self._moved_elsewhere(partition_key, agent_id)
         return [outcomes[given] for given in receipts], changed
 
-    async def _settle_alone(
-        self, agent_id: str, given: str, way: _Way, known: Known | None
-    ) -> tuple[Outcome, int]:
+    async def _settle_alone(self, agent_id: str, given: str, way: _Way, known: Known | None) -> tuple[Outcome, int]:
         """Settle one message, as most requests and frames do; see ``_settle``."""
         token, id = split_receipt(given)
         d = await self._core.store.get(Delivery, id) if known is None else known[id]
@@ -245,9 +284,8 @@ class Acks:
         self, agent_id: str, given: str, token: str, id: str, d: Delivery | None, way: _Way
     ) -> tuple[Outcome, list[Put | Drop]]:
         if d is not None and not d.has_record and (d.holder or d.mailbox) == agent_id:
-            move = way.carried if d.is_task else way.message
-            if move is not None:
-                new = move(d, token)
+            if way.carries or not d.is_task:
+                new = way.carry(d, token) if d.is_task else way.message(d, token)
                 return Outcome(given, rules.message_id(new), new.visible_at, None), [] if new is d else [Put(new)]
             rules.require_receipt(d, token)
             moved = way.task(task_rules.task_from_delivery(d))
@@ -262,7 +300,7 @@ class Acks:
             changed = [] if moved is task else [Put(moved)]
             if way.drops:
                 return Outcome(given, id, None, None), [Drop(d), *changed]
-            new = (way.carried or way.message)(d, token)
+            new = way.carry(d, token) if way.carries else way.message(d, token)
             return Outcome(given, id, new.visible_at, None), [Put(new), *changed]
         if not way.alone or task.receipt != token:
             raise LeaseLost(

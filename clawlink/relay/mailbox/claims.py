@@ -8,6 +8,8 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+from msgspec import Struct
+
 from clawlink.domain import delivery as rules
 from clawlink.domain import delivery_steps, task_steps
 from clawlink.domain import task as task_rules
@@ -129,7 +131,7 @@ class Claims:
             return Found([], math.inf)
         forwarded = self._mailbox.lifetimes.forwarding(mailbox) is not None
         while True:
-            leasing = _Leasing(core, reader, claimant, forwarded=forwarded)
+            leasing = _Leasing(core, reader, claimant, forwarded, core.clock())
             next_due_at: float | None = None
             try:
                 if not reread:
@@ -197,32 +199,28 @@ class Claims:
         return changes
 
 
-class _Leasing:
+class _Leasing(Struct):
     """A try of a claim: the rule that the store applies to what is due, and what came of it.
 
     If a task has been claimed before, it ``needs_tasks``, and leases nothing. Of what is ``forwarded`` nothing becomes
-    a dead letter: no reader would find it.
+    a dead letter: no reader would find it. All that it leases has one ``token``: a receipt is the token and the message
+    together.
     """
 
-    __slots__ = (
-        "_claimant", "_core", "_forwarded", "_reader", "_settled", "_token",
-        "called", "changes", "ended", "found", "lapsed", "needs_tasks", "now", "taken",
-    )  # fmt: skip
-
-    def __init__(self, core: Core, reader: Agent, claimant: Claimant, *, forwarded: bool) -> None:
-        self._core = core
-        self._reader = reader
-        self._claimant = claimant
-        self._forwarded = forwarded
-        self._token = ""  # one for the batch: a receipt is the token and the message together
-        self.now = core.clock()
-        self.called = self.needs_tasks = False
-        self.found: Sequence[Delivery] = ()
-        self.taken: list[Delivery] = []
-        self.changes: list[Put] = []
-        self.ended: list[str] = []
-        self.lapsed: list[str] = []
-        self._settled: list[State | None] = []
+    core: Core
+    reader: Agent
+    claimant: Claimant
+    forwarded: bool
+    now: float
+    token: str = ""
+    called: bool = False
+    needs_tasks: bool = False
+    found: Sequence[Delivery] = ()
+    taken: list[Delivery] = []
+    changes: list[Put] = []
+    ended: list[str] = []
+    lapsed: list[str] = []
+    settled: list[State | None] = []
 
     def __call__(self, found: Sequence[Delivery]) -> list[Put]:
         """Return the leases of what is due, for the store to commit."""
@@ -237,14 +235,14 @@ class _Leasing:
 
     def lease(self, found: Iterable[Delivery], tasks: dict[str, Task | None]) -> None:
         """Choose what is leased, what to commit for it, and the ids of what comes to an end in steps of its own."""
-        limits, now, reader = self._core.limits, self.now, self._reader
-        by, key_hash, seconds = reader.id, reader.key_hash, self._claimant.seconds
+        limits, now, reader = self.core.limits, self.now, self.reader
+        by, key_hash, seconds = reader.id, reader.key_hash, self.claimant.seconds
         taken: list[Delivery] = []
         changes: list[Put] = []
-        self.taken, self.changes, self.ended, self.lapsed, self._settled = taken, changes, [], [], []
-        most: float = math.inf if self._forwarded else limits.max_attempts
+        self.taken, self.changes, self.ended, self.lapsed, self.settled = taken, changes, [], [], []
+        most: float = math.inf if self.forwarded else limits.max_attempts
         size = 0
-        token = self._token = self._token or self._core.ids.token()
+        token = self.token = self.token or self.core.ids.token()
         for d in found:
             known = tasks.get(d.id)
             size += len(d.body) if known is None else known.weight
@@ -260,13 +258,13 @@ class _Leasing:
                 if known is not None:
                     claimed = task_steps.claim(known, by=by, receipt=token, now=now, seconds=seconds, key_hash=key_hash)
                     changes.append(Put(claimed))
-                    self._claimant.reported[d.id] = known.history
+                    self.claimant.reported[d.id] = known.history
                     if _last_owner(known) not in (None, by):
-                        self._settled.append(None)
+                        self.settled.append(None)
                 changes.append(Put(new))
                 taken.append(new)
                 continue
-            if self._forwarded and d.expires_at <= now and rules.due(d, now):
+            if self.forwarded and d.expires_at <= now and rules.due(d, now):
                 self.lapsed.append(d.id)
                 continue
             try:
@@ -285,13 +283,13 @@ class _Leasing:
             if new.state is PENDING:
                 taken.append(new)
             else:
-                self._settled.append(new.state)
+                self.settled.append(new.state)
 
     def count(self) -> None:
         """Count what took effect."""
-        stats = self._core.stats
+        stats = self.core.stats
         stats.delivered += len(self.taken)
-        for state in self._settled:
+        for state in self.settled:
             if state is None:
                 stats.takeovers += 1
             elif state is State.DEAD:
