@@ -43,6 +43,7 @@ _TURN_SECONDS = 0.005
 _WAITED_SECONDS = 0.0001
 # Looking a member up in its class costs more than the comparison.
 _TEXT = WSMsgType.TEXT
+_SETTLE = frozenset({"ack", "nack", "respond"})
 _ENDS = frozenset(state.value for state in FINAL)
 _GOING_AWAY = 1001
 _FAILED = 1011
@@ -134,6 +135,7 @@ class _Session:
         acks: bool,
     ) -> None:
         self._relay = relay
+        self._agents = relay.agents
         self._use_cases = use_cases
         self._agent = agent
         self._agent_id = agent.id
@@ -214,8 +216,8 @@ class _Session:
 
     async def _acting(self) -> Agent:
         """Return the current agent; it may have left, or another client may have claimed it with a key."""
-        self._agent = await self._relay.agents.acting(self._agent_id, self._agent_key, field="agent_id")
-        return self._agent
+        agent = self._agent = await self._agents.acting(self._agent_id, self._agent_key, field="agent_id")
+        return agent
 
     @property
     def takes_more(self) -> bool:
@@ -279,12 +281,14 @@ class _Session:
             await self._sender.text(error_frame(bad.id, bad.error))
             return
         try:
-            reply = await self._use_cases[frame.type](await self._acting(), frame.ask, *frame.further)
+            agent, use = await self._acting(), self._use_cases[frame.type]
+            reply = await (use(agent, frame.ask, *frame.further) if frame.further else use(agent, frame.ask))
         except Exception as failure:
             facts = {"route": mailbox_paths.SOCKET.path, "frame": frame.type, **self._origin}
             await self._sender.text(error_frame(frame.id, refusal(self._relay, failure, facts, _log)))
             return
-        self._note(frame, reply)
+        if frame.type in _SETTLE:
+            self._note(frame, reply)
         if frame.id is not None:
             answer = reply_frame(frame.id, reply)
             if not self._sender.text_now(answer):
@@ -292,9 +296,9 @@ class _Session:
 
     def _note(self, frame: Frame, reply: Any) -> None:
         """Keep account of the peer's settled messages."""
-        if frame.type in ("ack", "nack"):
+        if frame.type != "respond":
             self._consumer.settled(frame.ask.receipts or ())
-        elif frame.type == "respond" and reply.task_status in _ENDS:
+        elif reply.task_status in _ENDS:
             self._consumer.finished(reply.message_id)
 
     # -- the end -------------------------------------------------------------------------------------------------------

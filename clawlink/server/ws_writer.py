@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from aiohttp import WSMsgType, web
 
@@ -48,7 +49,7 @@ class Sender:
         self._ws = ws
         self._turn = turn
         self._request = request
-        self._transport = request.transport
+        self._transport: Any = request.transport
         self._has_gone = gone_test(request.transport)
         self._loop = asyncio.get_running_loop()
         self._piece: list[bytes] = []
@@ -116,7 +117,7 @@ class Sender:
         """Write the gathered frames."""
         if piece := self._piece:
             self._piece = []
-            if not self._has_gone() and self._transport is not None:
+            if not self._has_gone():
                 self._transport.write(b"".join(piece))
 
     def _add(self, opcode: int, data: bytes) -> None:

@@ -170,19 +170,23 @@ class Consumer:
     def settled(self, receipts: Iterable[str]) -> None:
         """Note that these are no longer under way. All messages sent before them have been read."""
         for given in receipts:
-            self._forget(split_receipt(given)[1], given)
+            id = split_receipt(given)[1]
+            sent = self._under_way.get(id)
+            if sent is not None and sent.receipt == given:
+                self._forget(id, sent)
 
     def finished(self, task_id: str) -> None:
         """Note that this task is finished: it needs no ack, and the agent may get another task."""
-        self._forget(task_id, None)
+        sent = self._under_way.get(task_id)
+        if sent is not None:
+            self._forget(task_id, sent)
         self._reader.wake()
 
-    def _forget(self, id: str, given: str | None) -> None:
-        sent = self._under_way.get(id)
-        if sent is not None and given in (None, sent.receipt):
-            del self._under_way[id]
-            self.has_read(sent.batch - 1)
-            self._settled.set()
+    def _forget(self, id: str, sent: _Sent) -> None:
+        del self._under_way[id]
+        if sent.batch - 1 > self._read:
+            self._read = sent.batch - 1
+        self._settled.set()
 
     async def settle_read(self, batch: int) -> None:
         """Settle this batch and all before it for good: the peer has read them, and knows of no ack."""
