@@ -222,6 +222,20 @@ def hands_out(d: Delivery, now: float, *, max_attempts: int) -> bool:
     return due(d, now) and d.expires_at > now and d.attempts < max_attempts
 
 
+def stays_in_place(old: Delivery, new: Delivery) -> bool:
+    """Return True if a change surely moves no key of the delivery, nor its end and its size, as a lease mostly does."""
+    return (
+        old.state is PENDING
+        and new.state is PENDING
+        and new.body is old.body
+        and new.expires_at == old.expires_at
+        and not (new.is_task or old.is_task)
+        and new.merge is None
+        and old.merge is None
+        and new.wakes is old.wakes
+    )
+
+
 def first_time(d: Delivery) -> bool:
     """Return True if the message is out for the first time ever: it was stored and leased, and nothing else."""
     return d.version == 2

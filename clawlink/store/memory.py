@@ -14,7 +14,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead
+from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead, stays_in_place
 from clawlink.domain.task import Task
 from clawlink.store.base import SKIPPED, Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
 from clawlink.store.tables import NOTHING, Origins, Shares, Table
@@ -336,6 +336,9 @@ class MemoryStore:
         """Put a record in the place of another."""
         if table is self._deliveries:
             self._queue(new.mailbox, old, new)
+            if stays_in_place(old, new):
+                table.records[id] = new
+                return
         size = new.footprint - old.footprint
         more = size + table.replace(id, old, new)
         if size or type(new) not in _CONSTANT:
@@ -390,15 +393,21 @@ class MemoryStore:
     def _queue(self, mailbox: str, old: Delivery, new: Delivery | None) -> None:
         """Move a delivery within its mailbox, or in or out of it."""
         box = self._mailboxes.get(mailbox) or self._made(mailbox)
+        before, after = old.state, None if new is None else new.state
+        if before is PENDING and (ready := box.ready):
+            if ready[0] is old:  # as mostly
+                del ready[0]
+            else:
+                _remove(ready, old)
+        if new is not None and after is PENDING:
+            self._file(box, new)
+            if before is PENDING and old.body is new.body:
+                return
         count = size = 0
-        if (state := old.state) is PENDING or state is DEAD:
+        if before is PENDING or before is DEAD:
             count, size = -1, -len(old.body)
-            if state is PENDING and box.ready:
-                _remove(box.ready, old)
-        if new is not None and ((state := new.state) is PENDING or state is DEAD):
+        if new is not None and (after is PENDING or after is DEAD):
             count, size = count + 1, size + len(new.body)
-            if state is PENDING:
-                self._file(box, new)
         if count or size:
             box.count += count
             box.bytes += size
@@ -460,11 +469,7 @@ def _insert(ready: list[Delivery], d: Delivery) -> None:
 
 def _remove(ready: list[Delivery], d: Delivery) -> None:
     """Take out a delivery if it is among these; one filed for later is not, and its entry there just grows stale."""
-    first = ready[0]
-    if first is d:
-        del ready[0]
-        return
-    if d.sort_key < first.sort_key:
+    if d.sort_key < ready[0].sort_key:
         return
     at = bisect_left(ready, d.sort_key, key=_sort_key)
     while at < len(ready) and ready[at].sort_key == d.sort_key:

@@ -13,6 +13,7 @@ from clawlink.domain import delivery_steps
 from clawlink.domain.delivery import AttemptEnd, Delivery, State
 from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED
+from clawlink.domain.wake import Wake
 from clawlink.errors import LeaseLost
 from tests.domain.agents import agent
 from tests.tables import each
@@ -554,3 +555,32 @@ def test_a_later_bearer_of_an_id_neither_sent_nor_read_a_message() -> None:
         (agent("eve", "k9", NOW + 9), by_other, False, False),
     ):
         assert (rules.is_sender(d, who), rules.is_reader(d, who)) == (sender, reader), (who, d)
+
+
+# -- places --------------------------------------------------------------------------------------------------------
+
+
+def test_a_change_that_moves_nothing_leaves_all_that_a_store_counts_as_it_was() -> None:
+    notice, task = fresh(merge="m"), a_task()
+    held = leased()
+    changes = [
+        (fresh(), held),
+        (fresh(), leased(seconds=TTL + 1)),
+        (held, delivery_steps.extend(held, receipt="r1", now=NOW, seconds=60)),
+        (held, delivery_steps.release(held, receipt="r1", now=NOW)),
+        (held, delivery_steps.nack(held, receipt="r1", now=NOW, delay=5)),
+        (held, delivery_steps.woken(held, Wake(NOW, "a", "started", None, None))),
+        *((held, settled(state)) for state in SETTLED_STATES),
+        (notice, leased(notice)),
+        (notice, delivery_steps.supersede(notice, b"later news", now=NOW, ttl=TTL)),
+        (task, leased_task()),
+        (leased_task(), acked_task()),
+    ]
+    stay = []
+    for old, new in changes:
+        assert new is not None
+        stay.append(rules.stays_in_place(old, new))
+        if stay[-1]:
+            assert (old.index_keys, old.ends_at) == (new.index_keys, new.ends_at)
+            assert (old.footprint, old.weight, old.origin) == (new.footprint, new.weight, new.origin)
+    assert stay == [True, False, True, True, True, *[False] * (len(changes) - 5)]
