@@ -69,6 +69,9 @@ def test_a_person_delegates_reads_the_answer_and_puts_it_away(acting: tuple[str,
     url, watched = acting
     page = watched.page
     watched.show(url, "write")
+    page.fill("input[name=to]", "bo")
+    page.wait_for_selector("datalist option[value=bob][label=bob]", state="attached")
+    assert page.locator("datalist option").count() == 1
     page.fill("input[name=to]", "bob")
     page.fill("textarea[name=text]", "sum\nthe numbers")
     page.click("form.compose button")
@@ -217,6 +220,28 @@ def test_an_agent_is_shown_with_the_task_that_it_works_on(acting: tuple[str, Wat
     watched.show(url, "agents")
     assert watched.page.inner_text("td:has(.state) a") == "count the words"
     assert "on page 3" in watched.page.inner_text("td:has(.state)")
+
+
+def test_the_way_back_leads_to_the_rows_that_a_person_left(acting: tuple[str, Watched]) -> None:
+    url, watched = acting
+    page = watched.page
+    for n in range(150):
+        post(url, "/delegate", {"from_agent": "ann", "to_agent": "bob", "task": f"number {n}"})
+    watched.show(url, "tasks")
+    page.wait_for_selector("table[aria-rowcount='151']")
+    page.mouse.wheel(0, 3000)
+    page.wait_for_selector("a:has-text('number 70')")
+    page.wait_for_function("scrollY === 3000")
+    page.click("a:has-text('number 70')")
+    page.wait_for_selector("h1:has-text('Task')")
+    page.wait_for_function("scrollY === 0")
+    page.go_back()
+    page.wait_for_function("scrollY === 3000")
+    page.wait_for_selector("a:has-text('number 70')")
+    watched.show(url, "agents")
+    watched.show(url, "tasks")
+    page.wait_for_selector("a:has-text('number 149')")
+    assert page.evaluate("scrollY") == 0, "a link leads to the beginning"
 
 
 def test_a_person_answers_by_keys_alone(acting: tuple[str, Watched]) -> None:

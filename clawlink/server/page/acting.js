@@ -6,6 +6,7 @@ import {
 } from "./parts.js";
 
 const OPERATOR = "operator";
+const OFFERED = 20; // agents for a name that is typed
 
 // One key for a form until it has succeeded: if a reply was lost, the same request again does nothing twice.
 const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -58,6 +59,18 @@ function composed(kind, form) {
   return body;
 }
 
+// Whom a text is for. Agents whose id or name has what was typed are offered.
+function To({ id, required }) {
+  const [found, offer] = useState([]);
+  const find = (event) => {
+    const text = event.target.value.trim();
+    ask(`admin/agents?${new URLSearchParams({ limit: OFFERED, ...(text && { text }) })}`).then(({ agents }) => offer(agents), () => {});
+  };
+  return html`<label>${t("to")} <input name="to" list="offered" required=${required} key=${id} defaultValue=${id || ""}
+      autocomplete="off" onFocus=${find} onInput=${find} />
+    <datalist id="offered">${found.map((agent) => html`<option value=${agent.agent_id} label=${clean(agent.name)}></option>`)}</datalist></label>`;
+}
+
 // Fields keep what a person types: the page is drawn again with each update, and ``value`` would put the old text back.
 export function Write({ query, session }) {
   const [kind, setKind] = useState(Object.hasOwn(PATHS, query.kind) ? query.kind : "task");
@@ -76,7 +89,7 @@ export function Write({ query, session }) {
       <${Choice} name=${t("kind")} value=${kind} onChange=${setKind}
         options=${Object.keys(PATHS).map((name) => [name, t(`write.${name}`)])} />
       ${kind !== "broadcast" &&
-      html`<label>${t("to")} <input name="to" required=${kind === "message"} key=${query.to} defaultValue=${query.to || ""} autocomplete="off" /></label>`}
+      html`<${To} id=${query.to} required=${kind === "message"} />`}
       ${kind === "task" && html`<label>${t("write.capability")} <input name="capability" autocomplete="off" /></label>`}
       ${kind === "broadcast" && html`<label>${t("topic")} <input name="topic" defaultValue="general" autocomplete="off" /></label>`}
       ${kind !== "broadcast" &&

@@ -69,11 +69,35 @@ export const asked = (query, fields) => {
   return text ? `?${text}` : "";
 };
 
+// The lists that a person scrolled, by their entries in the history of the browser: the way back leads to the same rows.
+const LEFT = new Map();
+const MOST_LEFT = 4;
+
+function entry() {
+  if (!history.state) history.replaceState({ entry: `${performance.timeOrigin} ${performance.now()}` }, "");
+  return history.state.entry;
+}
+
+function leave(id, kept) {
+  LEFT.delete(id);
+  LEFT.set(id, kept);
+  if (LEFT.size > MOST_LEFT) LEFT.delete(LEFT.keys().next().value);
+}
+
+function left(path) {
+  const kept = LEFT.get(entry());
+  return kept && kept.path === path ? kept : null;
+}
+
 // Read a list page by page. ``take`` gives its rows of a reply, and ``atTop`` tells whether its beginning is in sight.
 // Only then is it read anew: a list that somebody reads further down stands still.
 function useRows(path, take, atTop) {
-  const fresh = () => ({ path, rows: [], next: null, error: null, busy: true, whole: false });
-  const [state, set] = useState(fresh());
+  const fresh = () => {
+    const kept = left(path);
+    atTop.current = !kept || kept.atTop;
+    return { path, rows: kept ? kept.rows : [], next: kept && kept.next, error: null, busy: !kept, whole: Boolean(kept) };
+  };
+  const [state, set] = useState(fresh);
   const now = useRef(state);
   const keep = (next) => {
     if (now.current.path === next.path) set((now.current = next));
@@ -142,13 +166,22 @@ export function List({ path, take, heads, row, id, empty, above = null }) {
   const [size, turn] = useState(tall());
   const [state, more] = useRows(path, take, atTop);
   const { rows, error } = state;
-  useEffect(() => look(0), [path]);
+  useEffect(() => {
+    const kept = left(path);
+    look(0);
+    if (kept) requestAnimationFrame(() => scrollTo(0, kept.y));
+  }, [path]);
   useEffect(() => {
     const turned = () => turn(tall());
     phone.addEventListener("change", turned);
     return () => phone.removeEventListener("change", turned);
   }, []);
   useEffect(() => {
+    const id = entry();
+    const scrolled = () => {
+      moved();
+      leave(id, { path, rows, next: state.next, y: scrollY, atTop: atTop.current });
+    };
     const moved = () => {
       if (!place.current) return;
       const above = Math.max(0, -place.current.getBoundingClientRect().top);
@@ -158,11 +191,11 @@ export function List({ path, take, heads, row, id, empty, above = null }) {
       if ((rows.length - at) * size < 3 * height) more();
     };
     const soon = requestAnimationFrame(moved); // not now: new rows are not laid out yet
-    addEventListener("scroll", moved, { passive: true });
+    addEventListener("scroll", scrolled, { passive: true });
     addEventListener("resize", moved);
     return () => {
       cancelAnimationFrame(soon);
-      removeEventListener("scroll", moved);
+      removeEventListener("scroll", scrolled);
       removeEventListener("resize", moved);
     };
   }, [path, rows.length, state.next, size]);
