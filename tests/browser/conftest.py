@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.programs import CHROMIUM, TUS_SCRIPT
+from tests.browser.programs import TUS_SCRIPT, launch
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -49,8 +49,7 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        arguments = [f"--host-resolver-rules=MAP {LAN} 127.0.0.1"]
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+        browser = launch(playwright, f"--host-resolver-rules=MAP {LAN} 127.0.0.1")
         yield browser
         browser.close()
 

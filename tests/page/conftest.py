@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.programs import CHROMIUM
+from tests.browser.programs import launch
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -18,6 +18,6 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
+        browser = launch(playwright)
         yield browser
         browser.close()

@@ -20,7 +20,7 @@ import requests
 
 from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
-from tests.browser.programs import CHROMIUM
+from tests.browser.programs import launch
 from tests.page.watching import VIEWS, Watched, opened, post
 from tests.system.threaded import relay_in_thread
 
@@ -243,7 +243,7 @@ def main(folder: Path) -> None:
     warn_of_fonts()
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
+        browser = launch(playwright)
         with relay_in_thread(ServerConfig(port=0)) as url:
             shoot(browser, url, folder, list(VIEWS), "empty")
         few = Limits(max_attempts=1)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.browser.programs import CHROMIUM
+from tests.browser.programs import launch
 from tests.doors.portal.page.test_page import OWNER, PASSWORD, K, call, portal
 from tests.doors.portal.page.test_tasks_and_photos import arrived, attached
 from tests.page.screenshots import looks, snap, warn_of_fonts
@@ -89,7 +89,7 @@ def main(folder: Path) -> None:
     warn_of_fonts()
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
+        browser = launch(playwright)
         with portal(patch) as ann, portal(patch) as bob:
             session = signed_in(ann)
             for watched, look in looks(browser, ann):
