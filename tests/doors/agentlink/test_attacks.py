@@ -449,7 +449,7 @@ async def test_one_that_connects_and_says_nothing_is_sent_away(
 
 
 async def test_a_peer_that_does_not_read_stops_only_itself(
-    serve_link: ServeLink, sign_in: Sign, impatient: None
+    serve_link: ServeLink, sign_in: Sign, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     relay = await serve_link(limits={**UNPACED, "max_mailbox_bytes": 64 * 1024 * 1024})
     stuck, writer = await sign_in(relay, "d", "dan"), await sign_in(relay, "c", "carol")
@@ -458,7 +458,13 @@ async def test_a_peer_that_does_not_read_stops_only_itself(
     text = "x" * 1_000_000  # thirty of them are more than the buffers of two sockets take
     for _ in range(30):
         assert (await writer.write("d/dan", text))["type"] == "queued"
-    # It is cut off, and what it had not read is there for its next connection.
+
+    async def cut_off() -> bool:
+        return bool((await relay.get("/"))[1]["doors"]["agentlink"]["connections"] == 1)
+
+    await eventually(cut_off)
+    # Its next connection gets all that it had not read, however long that takes.
+    monkeypatch.setattr(ws_connection, "SILENT_SECONDS", 60.0)
     again = await sign_in(relay, "d", "dan")
     for _ in range(30):
         got = await again.next("message")
