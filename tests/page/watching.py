@@ -9,6 +9,8 @@ from urllib.parse import quote, urlencode
 
 import requests
 
+from tests.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Page
 
@@ -83,6 +85,7 @@ class Watched:
 @contextmanager
 def opened(browser: Browser, url: str, **options: Any) -> Iterator[Watched]:
     context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE * 1000)
     yield Watched(context.new_page(), url)
     context.close()
 
