@@ -115,7 +115,7 @@ async def in_circles(one: Callable[[], Awaitable[object]], times: int) -> tuple[
         await one()
     await quiet()
     gc.collect()
-    gc.freeze()  # what is there already need not be looked through
+    gc.freeze()  # what is there already need not be looked through, now or before the next kind of request
     gc.disable()
     try:
         for _ in range(times):
@@ -128,7 +128,6 @@ async def in_circles(one: Callable[[], Awaitable[object]], times: int) -> tuple[
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
-        gc.unfreeze()
         gc.enable()
 
 
