@@ -97,7 +97,8 @@ class Portal(Kept, frozen=True, gc=False, kw_only=True):
     ``highest`` has the highest number of each kind of record at the last removal, so that no number comes again.
     ``sessions`` has the ends of the owner's logins, by the hashes of their tokens. ``pages`` has the logins at the
     page, by the hashes of their cookies. ``openclaw_url`` and ``openclaw_token`` are what the owner has noted of
-    OpenClaw, for the owner alone.
+    OpenClaw, for the owner alone. ``owner_shown`` has the first characters of the owner key, and ``ended_keys`` the
+    hashes of owner keys that the owner has ended.
     """
 
     url: str
@@ -108,6 +109,10 @@ class Portal(Kept, frozen=True, gc=False, kw_only=True):
     pages: dict[str, PageLogin] = {}
     openclaw_url: str | None = None
     openclaw_token: str | None = None
+    owner_shown: str = ""
+    owner_since: float | None = None
+    owner_used_at: float | None = None
+    ended_keys: tuple[str, ...] = ()
 
 
 class Contact(Kept, frozen=True, gc=False, kw_only=True):

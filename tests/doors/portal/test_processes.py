@@ -316,6 +316,38 @@ def test_a_portal_on_loopback_asks_for_a_token_and_knows_its_name(tmp_path: Path
     assert not config.operated_locally
 
 
+async def test_an_owner_key_that_was_ended_stays_ended_also_if_the_environment_has_it(
+    start_relay: Start, session: aiohttp.ClientSession, tmp_path: Path, bridges: Bridges
+) -> None:
+    """Old agents hold the owner key, and so may others: the owner alone replaces it."""
+    portal = Portal(start_relay, session, tmp_path / "a")
+    portal.begin()
+    own = portal.own
+    status, told = await own.ask("POST", "/api/portal/owner-key", {})
+    assert (status, told["code"]) == (403, "not_allowed"), "an agent could shut its owner out"
+    assert "AGENTP2P_API_KEY" in told["detail"]
+    bridge = await bridges(own)
+    async with session.post(own.url + "/api/portal/session", json={"password": "the password"}) as answer:
+        csrf = (await answer.json())["csrf"]
+        cookie = answer.headers["Set-Cookie"].partition(";")[0]
+    headers = {"Cookie": cookie, "ClawLink-CSRF": csrf}
+    before = (await own.well("GET", "/api/key/list"))["owner_key"]
+    assert (before["key_id"], before["last_used_at"] is None) == (OWNER[:20] + "...", False)
+    async with session.post(own.url + "/api/portal/owner-key", headers=headers, json={}) as answer:
+        key = (await answer.json())["api_key"]
+    await until(lambda: bridge.closed)
+    for _ in range(2):
+        assert (await own.ask("GET", "/api/contacts"))[0] == 401
+        after = (await own.well("GET", "/api/key/list", key=key))["owner_key"]
+        assert after["key_id"] == key[:20] + "..."
+        portal.kill()
+        portal.begin()  # the old key is in its environment still
+    portal.kill()
+    other = "ap2p_" + "x" * 43
+    portal.begin({**KEYS, "AGENTP2P_API_KEY": other})
+    assert [(await own.ask("GET", "/api/contacts", key=one))[0] for one in (other, key, OWNER)] == [200, 401, 401]
+
+
 async def test_a_login_at_the_page_outlives_a_restart_until_it_ends(
     start_relay: Start, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:

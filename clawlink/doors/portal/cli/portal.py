@@ -305,6 +305,9 @@ def _keys(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     if ctx.json:
         ctx.out.json(found)
         return Exit.DONE
+    owner = found.get("owner_key") or {}
+    if owner.get("key_id"):
+        ctx.out.line(f"{owner['key_id']}  the owner key  {local(owner['created_at'])}")
     for key in found["api_keys"]:
         ctx.out.line(f"{key['key_id']}  {_shown(key['agent_name'])}  {local(key['created_at'])}")
     if not found["api_keys"]:

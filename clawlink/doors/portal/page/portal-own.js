@@ -127,6 +127,16 @@ export function Keys() {
       },
     );
   };
+  const renew = () => {
+    if (!confirm(t("portal.owner.sure"))) return;
+    act(
+      () => ask("api/portal/owner-key", {}),
+      (answer) => {
+        show(answer.api_key);
+        set(again + 1);
+      },
+    );
+  };
   const revoke = (key) => {
     if (!confirm(t("portal.revoke.sure", { name: clean(key.agent_name) }))) return;
     act(() => ask(`api/key/revoke?${new URLSearchParams({ api_key: key.key_id })}`, {}), () => set(again + 1));
@@ -151,7 +161,16 @@ export function Keys() {
           <td><${Ago} at=${key.last_used_at} /></td>
           <td><button class="danger" disabled=${state.busy} onClick=${() => revoke(key)}>${t("portal.revoke")}</button></td>
         </tr>`,
-      )} />`}</article>`;
+      )} />
+      <h2>${t("portal.owner")}</h2>
+      <p>${t("portal.owner.why")}</p>
+      ${found.data.owner_key &&
+      html`<dl class="facts">
+        <dt>${t("portal.key")}</dt><dd><code><${Said} text=${found.data.owner_key.key_id || "–"} /></code></dd>
+        <dt>${t("portal.key.since")}</dt><dd><${Ago} at=${found.data.owner_key.created_at} /></dd>
+        <dt>${t("portal.key.used")}</dt><dd><${Ago} at=${found.data.owner_key.last_used_at} /></dd>
+      </dl>`}
+      <p><button class="danger" disabled=${state.busy} onClick=${renew}>${t("portal.owner.make")}</button></p>`}</article>`;
 }
 
 // -- settings ---------------------------------------------------------------------------------------------------------

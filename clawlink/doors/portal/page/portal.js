@@ -38,7 +38,7 @@ export function Login({ onSession, said, operator: Operator }) {
     event.preventDefault();
     set(true);
     ask("api/portal/session", { password: event.target.password.value }).then(onSession, (error) => {
-      complain(error);
+      complain(error.code === "not_authenticated" ? new Error(t("portal.login.wrong")) : error);
       set(false);
     });
   };

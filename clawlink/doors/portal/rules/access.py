@@ -64,6 +64,7 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
     "key_create": _OWNER,
     "key_list": _OWNER,
     "key_revoke": _OWNER,
+    "owner_renew": _OWNER,
     "about": _ALL,
     "send": _OURS,
     "sent_status": _OURS,
@@ -98,8 +99,15 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
 }
 """The roles that may use each route. A route that is not here does not exist."""
 
-PAGE_ONLY = frozenset({"import_upload", "import_beside", "import_start", "import_view", "import_drop"})
-"""The routes for a session of the owner's page alone: agents hold the owner key, and could bring keys of their own."""
+_BY_IMPORT = ", or run 'clawlink portal import' while the portal is stopped"
+PAGE_ONLY: Mapping[str, str] = {
+    **dict.fromkeys(("import_upload", "import_beside", "import_start", "import_view", "import_drop"), _BY_IMPORT),
+    "owner_renew": ", or start the portal with another key in AGENTP2P_API_KEY",
+}
+"""The routes for a session of the owner's page alone, and the other way to do the same.
+
+Agents hold the owner key, and could bring keys of their own, or shut out their owner.
+"""
 
 MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH = 6, 1024
 PUBLIC_PASSWORD = "19950302"  # noqa: S105 - the default of Agent P2P, which everybody knows

@@ -197,8 +197,7 @@ def handler_of(keys: Keys, used: Used, call: Endpoint, use: Use) -> Handler:
                 caller = await keys.require(call.name, key_of(request, body) or elsewhere)
                 if call.name in PAGE_ONLY and not request.owner:
                     raise NotAllowed(
-                        "the owner's page alone may do this, and not a key: sign in there, or run 'clawlink portal "
-                        "import' while the portal is stopped"
+                        f"the owner's page alone may do this, and not a key: sign in there{PAGE_ONLY[call.name]}"
                     )
                 if caller.contact is not None and call.name != "key_confirm":
                     await used(caller.contact, caller.key)

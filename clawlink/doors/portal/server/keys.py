@@ -31,6 +31,7 @@ LOGIN_SECONDS = 60.0
 MAX_AGENT_KEYS = 100
 MAX_LABEL_LENGTH = 200
 _SHOWN_KEY = 20
+_MOST_ENDED = 100
 _ALL = "all addresses"
 _ALL_TIMES = 10
 _MOST_SESSIONS = 100
@@ -77,6 +78,9 @@ class Keys:
         before = await self._core.store.get(Portal, PORTAL_ID) or Portal(
             id=PORTAL_ID, version=0, url=self._url, owner_hash="", password=""
         )
+        if key is not None and hash_key(key) in before.ended_keys:
+            told.append(f"Warning: {OWNER_KEY} is an owner key that was ended on the page: put the present one there.")
+            key = None
         if key is None and not before.owner_hash:
             key = new_key()
             told.append(f"The owner key of the portal, shown this once: {key}")
@@ -88,9 +92,8 @@ class Keys:
             stored = await self._hashed(password)
         same = stored == before.password
         new = replace(
-            before,
+            self._with_owner(before, key),
             url=self._url,
-            owner_hash=before.owner_hash if key is None else hash_key(key),
             password=stored,
             sessions=before.sessions if same else {},
             pages=before.pages if same else {},
@@ -109,14 +112,40 @@ class Keys:
         kept = "" if old is None else old.password
         comes = password is not None and not kept and access.password_fault(password) is None
         hashed = await self._hashed(password) if comes and password is not None else kept
-        owner_hash = hash_key(key) if key is not None else "" if old is None else old.owner_hash
-        if old is None:
-            new = Portal(id=PORTAL_ID, version=1, url=self._url, owner_hash=owner_hash, password=hashed)
-        else:
-            new = replace(old, version=old.version + 1, owner_hash=owner_hash, password=hashed)
-        if old is None or replace(new, version=old.version) != old:
-            await self._core.commit(new.partition_key, Put(new))
+        before = old or Portal(id=PORTAL_ID, version=0, url=self._url, owner_hash="", password="")
+        new = replace(self._with_owner(before, key), password=hashed)
+        if old is None or new != old:
+            await self._core.commit(new.partition_key, Put(replace(new, version=before.version + 1)))
         return comes
+
+    def _with_owner(self, portal: Portal, key: str | None) -> Portal:
+        """Return the settings with this owner key; None is the present one."""
+        if key is None or (hash_key(key) == portal.owner_hash and portal.owner_shown):
+            return portal
+        hashed = hash_key(key)
+        return replace(
+            portal,
+            owner_hash=hashed,
+            owner_shown=key[:_SHOWN_KEY] + "...",
+            owner_since=self._core.steady(),
+            owner_used_at=None,
+            ended_keys=tuple(one for one in portal.ended_keys if one != hashed),
+        )
+
+    async def owner(self) -> Portal | None:
+        """Return the settings, which tell of the owner key."""
+        return await self._core.store.get(Portal, PORTAL_ID)
+
+    @retrying
+    async def renew_owner(self) -> str:
+        """Make another owner key, shown this once. The one before counts no more, also if the environment has it."""
+        key = new_key()
+        portal = await self._core.store.get(Portal, PORTAL_ID)
+        if portal is not None:
+            new = self._with_owner(portal, key)
+            ended = (*portal.ended_keys, portal.owner_hash)[-_MOST_ENDED:]
+            await self._core.commit(AGENT, Put(replace(new, version=portal.version + 1, ended_keys=ended)))
+        return key
 
     async def caller(self, key: str | None) -> Caller:
         """Return the role that a key or a session gives."""
@@ -128,6 +157,7 @@ class Keys:
         store = self._core.store
         portal = await store.get(Portal, PORTAL_ID)
         if portal is not None and hmac.compare_digest(portal.owner_hash, hashed):
+            await self._note_owner_use(portal)
             return Caller(Role.OWNER)
         if portal is not None and portal.sessions.get(hashed, 0.0) > self._core.steady():
             return Caller(Role.OWNER)
@@ -146,6 +176,13 @@ class Keys:
         if key.used_at is None or now - key.used_at > _USE_SECONDS:
             with contextlib.suppress(Conflict, Failed, ClawLinkError):
                 await self._core.commit(AGENT, Put(replace(key, version=key.version + 1, used_at=now)))
+
+    async def _note_owner_use(self, portal: Portal) -> None:
+        """Note that the owner key is in use, as for an agent key."""
+        now = self._core.steady()
+        if portal.owner_used_at is None or now - portal.owner_used_at > _USE_SECONDS:
+            with contextlib.suppress(Conflict, Failed, ClawLinkError):
+                await self._core.commit(AGENT, Put(replace(portal, version=portal.version + 1, owner_used_at=now)))
 
     async def require(self, route: str, key: str | None) -> Caller:
         """Return the caller, or refuse one that may not use the route."""

@@ -122,7 +122,13 @@ class OwnerRoutes:
 
     async def key_list(self, ask: Ask) -> Any:
         found = [views.key(key, self._url) for key in await self._keys.agent_keys()]
-        return {"api_keys": found, "total": len(found)}
+        owner = await self._keys.owner()
+        return {"api_keys": found, "total": len(found), "owner_key": None if owner is None else views.owner_key(owner)}
+
+    async def owner_renew(self, ask: Ask) -> Any:
+        key = await self._keys.renew_owner()
+        await self._keys_ended()
+        return {"status": "created", "api_key": key, "message": "the owner key, shown this once; the old one has ended"}
 
     async def key_revoke(self, ask: Ask) -> Any:
         if not await self._keys.revoke(ask.query("api_key")):

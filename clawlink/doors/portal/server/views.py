@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from clawlink.doors.portal.records import AgentKey, Chat, Contact, Guest, Message, State
+from clawlink.doors.portal.records import AgentKey, Chat, Contact, Guest, Message, Portal, State
 from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.consent import offered
 from clawlink.doors.portal.rules.texts import stamp, utc
@@ -122,6 +122,15 @@ def key(found: AgentKey, own_url: str) -> dict[str, Any]:
         "created_at": stamp(found.created_at),
         "is_active": True,
         "last_used_at": time(found.used_at),
+    }
+
+
+def owner_key(found: Portal) -> dict[str, Any]:
+    """Return the owner key as the list shows it; of an older folder it is not known since when it counts."""
+    return {
+        "key_id": found.owner_shown or None,
+        "created_at": None if found.owner_since is None else stamp(found.owner_since),
+        "last_used_at": time(found.owner_used_at),
     }
 
 

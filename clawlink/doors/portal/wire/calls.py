@@ -248,6 +248,7 @@ CALLS = (
     make_call("password", "POST", "/api/auth/change-password", "Change the owner's password.", ChangePassword),
     make_call("info", "GET", "/api/portal/info", "Show the portal to its owner."),
     make_call("key_create", "POST", "/api/key/create", "Make an agent key.", CreateKey),
+    make_call("owner_renew", "POST", "/api/portal/owner-key", "Make another owner key, and end the present one."),
     make_call("key_list", "GET", "/api/key/list", "List agent keys."),
     make_call("key_revoke", "POST", "/api/key/revoke", "Revoke an agent key."),
     make_call("about", "GET", "/api/portal/about", "Say that this portal is a relay of ClawLink."),

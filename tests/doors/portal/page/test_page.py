@@ -94,6 +94,7 @@ def test_a_stranger_leaves_a_message_and_the_owner_approves_it(
             page = watched.page
             sign_in(watched, url, "wrong one")
             page.wait_for_selector(".trouble")
+            assert page.inner_text(".trouble") == "The password is wrong"
             sign_in(watched, url)
             page.wait_for_selector("main[data-at='#/chat'] article")
             watched.faults.clear()  # of the login
@@ -164,6 +165,12 @@ def test_the_owner_does_the_rest(browser: Browser, monkeypatch: pytest.MonkeyPat
         page.click("tbody button.danger")
         page.wait_for_selector("text=No agent key.")
         assert requests.get(url + "/api/contacts", headers=headers, timeout=10).status_code == 401
+        page.click("text=Make another owner key")
+        page.wait_for_selector(".invite pre")
+        owner = {"Authorization": f"Bearer {page.inner_text('.invite pre')}"}
+        assert requests.get(url + "/api/key/list", headers=owner, timeout=10).status_code == 200
+        old = {"Authorization": f"Bearer {OWNER}"}
+        assert requests.get(url + "/api/key/list", headers=old, timeout=10).status_code == 401
         watched.show(url, "portal")
         for name, value in (("old", PASSWORD), ("new", "another one"), ("again", "another two")):
             page.fill(f"input[name={name}]", value)
