@@ -11,6 +11,7 @@ import plistlib
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -251,6 +252,15 @@ class Services:
             there = self._may("schtasks", "/Delete", "/TN", service.name, "/F").code == 0 or there
             path.unlink(missing_ok=True)
         return there
+
+    def advice(self) -> str | None:
+        """Return how services go on while nobody is signed in, where the system ends them then; else None."""
+        if self.kind == SYSTEMD:
+            with suppress(ServiceError):
+                shown = self._may("loginctl", "show-user", getpass.getuser(), "--property=Linger", "--value")
+                if shown.said.strip() == "no":
+                    return "it ends when the account signs out; to keep it on a server, run: loginctl enable-linger"
+        return None
 
     def status(self, service: Service) -> Status:
         """Return whether a service is installed, and whether it runs."""

@@ -221,6 +221,21 @@ def test_a_system_that_refuses_leaves_no_file(tmp_path: Path) -> None:
     assert service.kind_here() in ("systemd", "launchd", "windows")
 
 
+def test_a_service_that_ends_with_the_login_says_how_it_goes_on(tmp_path: Path) -> None:
+    """On a server nobody is signed in for long."""
+
+    def none(words: Sequence[str]) -> Done:
+        raise FileNotFoundError(words[0])
+
+    def advice(kind: str, said: str) -> str | None:
+        return Services(tmp_path, kind=kind, run=lambda words: Done(0, said)).advice()
+
+    assert "loginctl enable-linger" in str(advice(service.SYSTEMD, "no\n"))
+    assert advice(service.SYSTEMD, "yes\n") is None
+    assert advice(service.LAUNCHD, "no\n") is None
+    assert Services(tmp_path, kind=service.SYSTEMD, run=none).advice() is None
+
+
 def test_our_own_command_runs_this_clawlink_and_no_older_one(tmp_path: Path) -> None:
     venv.create(tmp_path / "old", symlinks=os.name == "posix")
     (python,) = (tmp_path / "old").glob("*/python.exe" if os.name == "nt" else "bin/python")

@@ -98,6 +98,8 @@ def _serve(args: Namespace, ctx: Context) -> Exit:
             place = services.install(_service(ctx))
             said: dict[str, Any] = {"installed": True, "place": str(place)}
             text = f"Installed and started: {place}"
+            if (advice := services.advice()) is not None:
+                ctx.err.line(f"clawlink: {advice}")
         else:
             said = {"installed": False, "removed": services.uninstall(_service(ctx))}
             text = "Stopped and removed." if said["removed"] else "It was not installed."

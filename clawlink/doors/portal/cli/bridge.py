@@ -94,7 +94,10 @@ def _install(ctx: Context, home: Path, folder: Path, own: Place, ca: str | None)
         private.make_folder(path.parent, 0o755)
         private.write(path, after.encode())
     private.make_folder(folder, 0o755)
-    where = Services(home).install(_service(folder, ca))
+    services = Services(home)
+    where = services.install(_service(folder, ca))
+    if (advice := services.advice()) is not None:
+        ctx.err.line(f"clawlink: {advice}")
     old = home / _OLD_UNIT
     if old.exists():
         ctx.err.line(f"clawlink: {old} is there, too: stop the old bridge, or each has a part of the messages")

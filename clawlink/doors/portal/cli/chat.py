@@ -95,7 +95,7 @@ def _save(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 def _chat(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     typing = ctx.may_ask
     patience = _WAIT_SECONDS + 10.0
-    with Portal(portal.url, portal.key, ca=args.ca or None, timeout=patience, source=portal.source) as ear:
+    with Portal(portal.url, portal.key, ca=portal.ca, timeout=patience, source=portal.source) as ear:
         return _Talk(ctx, portal, ear, typing=typing).run(args.after, 0.0 if args.timeout is None else args.timeout)
 
 

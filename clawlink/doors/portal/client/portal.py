@@ -139,6 +139,7 @@ class Portal:
         self.key = key
         self.source = source
         self._timeout = timeout
+        self.ca = ca
         self._verify = ca or True
         self._urls = deque(self.url.split(","))
         """The addresses, the one that answered last at the front."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import subprocess
 import sys
@@ -163,6 +164,10 @@ async def test_commands_functions_and_scripts_trust_the_authority_of_the_environ
     monkeypatch.setenv("CLAWLINK_CA", CERT)
     for use in uses:
         assert await asyncio.to_thread(use) == 0
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    assert await asyncio.to_thread(main, ["portal", "chat", "--timeout", "1"]) == 0
+    told = capsys.readouterr()
+    assert ("done" in told.out, told.err) == (True, ""), "what follows the chat trusts it, too"
     monkeypatch.setenv("CLAWLINK_CA", str(DATA / "none.pem"))
     for action in ("contacts", "bridge"):
         assert await asyncio.to_thread(main, ["portal", action]) == 2
