@@ -221,15 +221,6 @@ class _Response(web.WebSocketResponse):
             super()._close_transport()
 
 
-def _is_short_frame(data: bytes) -> bool:
-    """Return True for one masked frame of up to 64 KiB, as most bytes come."""
-    rest = len(data) - _HEAD_BYTES - _MASK_BYTES
-    if rest < 0 or data[1] < _MASKED:
-        return False
-    told = data[1] - _MASKED
-    return told == rest if told < _LONG else told == _LONG and (data[2] << 8 | data[3]) == rest - _LENGTH_BYTES[_LONG]
-
-
 class FrameReader(Protocol):
     """aiohttp's reader of frames, as its protocol calls it."""
 
@@ -254,8 +245,11 @@ class Masked:
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Pass bytes on, up to the first frame that is not masked."""
-        if not self._head and not self._rest and _is_short_frame(data):
-            return self._reader.feed_data(data)
+        if not self._head and not self._rest and (rest := len(data) - _HEAD_BYTES - _MASK_BYTES) >= 0:
+            # Mostly one frame of up to 64 KiB.
+            told = data[1] - _MASKED
+            if told == rest < _LONG or (told == _LONG and (data[2] << 8 | data[3]) == rest - _LENGTH_BYTES[_LONG]):
+                return self._reader.feed_data(data)
         data, at = self._head + data, self._rest
         self._head, self._rest = b"", 0
         while (body := at + _HEAD_BYTES) <= len(data):

@@ -83,6 +83,7 @@ class LongPoll:
         self._agent_id = agent.id
         self._agent = agent
         self._waiter = None if signal is None else Waiter(agent, signal)
+        self._look_seconds = max(core.limits.stale_after / 2, 1.0)
         self._limit = 0
         self._lease = 0.0
         self._tick: Tick | None = None
@@ -200,10 +201,10 @@ class LongPoll:
                         continue
                 asleep = fresh = False
                 pause = min(
-                    math.inf if core.stopped else await self._next_at() - core.clock(),
+                    math.inf if core.time.stopped else await self._next_at() - core.clock(),
                     next(lags, _FULL_SECONDS if self._full else math.inf),
                     until - loop.time(),
-                    max(core.limits.stale_after / 2, 1.0),
+                    self._look_seconds,
                 )
                 await signal.wait(pause)
                 if not signal.given:
