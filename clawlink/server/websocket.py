@@ -281,7 +281,8 @@ class _Session:
             await self._sender.text(error_frame(bad.id, bad.error))
             return
         try:
-            agent, use = await self._acting(), self._use_cases[frame.type]
+            agent = self._agent = await self._agents.acting(self._agent_id, self._agent_key, field="agent_id")
+            use = self._use_cases[frame.type]
             reply = await (use(agent, frame.ask, *frame.further) if frame.further else use(agent, frame.ask))
         except Exception as failure:
             facts = {"route": mailbox_paths.SOCKET.path, "frame": frame.type, **self._origin}
