@@ -14,7 +14,7 @@ import pytest
 
 import clawlink.server
 from clawlink.domain.message import Message
-from clawlink.errors import ClawLinkError
+from clawlink.errors import BY_CODE, ClawLinkError
 from clawlink.server import page_files
 from clawlink.server.page_files import BUNDLE, PARTS, bundle
 from tests.conftest import Serve
@@ -122,6 +122,19 @@ def test_each_text_of_the_page_is_there_and_each_is_used() -> None:
     said = {key.removesuffix(".one") for key in known}  # "t" takes that of one thing by itself
     assert said <= known
     assert [key for key in said if key not in asked and not key.startswith((*begun, "key."))] == []
+
+
+# Codes of routes that the page does not ask, and of requests that it never makes.
+FOREIGN_CODES = {
+    *("bad_json", "checksum_mismatch", "lease_lost", "method_not_allowed"),
+    *("offset_conflict", "range_not_satisfiable", "unknown_event", "unknown_upload", "unsupported_media_type"),
+}
+
+
+def test_each_refusal_of_a_relay_that_a_person_meets_has_a_text() -> None:
+    codes = {code for code, error in BY_CODE.items() if error.status and error is not ClawLinkError}
+    told = {key.removeprefix("error.") for key in texts("en.js") if key.startswith("error.")}
+    assert told == codes - FOREIGN_CODES | {"no_answer"}
 
 
 def test_chinese_sets_numbers_apart_from_words_and_nothing_from_its_signs() -> None:
