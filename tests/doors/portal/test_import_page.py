@@ -494,10 +494,33 @@ async def test_kinds_that_had_numbers_of_their_own_go_on_with_one_numbering_afte
     guest = (await own.well("POST", "/api/guest/leave-message", {"content": "new"}, key=""))["message_id"]
     body = {"api_key": K1, "from_portal": "https://b.example", "content": "new"}
     message = (await own.well("POST", "/api/message/receive", body, key=""))["message_id"]
-    assert (line, guest, message) == (8, 9, 10)
+    assert (line, guest, message) == (13, 14, 15)
     history = await own.well("GET", "/api/messages/history", params={"contact_portal": "https://b.example"})
-    assert [one["id"] for one in history["messages"]] == [10, 5, 4, 3, 2, 1]
+    assert [one["id"] for one in history["messages"]] == [15, 5, 4, 3, 2, 1]
     lines = (await own.well("GET", "/api/chat/owner/history", params={"after": 2}))["messages"]
-    assert [one["id"] for one in lines] == [3, 8]
+    assert [one["id"] for one in lines] == [3, 13]
     guests = (await own.well("GET", "/api/guest/messages"))["messages"]
-    assert [one["id"] for one in guests] == [9, *range(7, 0, -1)]
+    assert sorted(one["id"] for one in guests) == [*range(6, 13), 14], "unread messages have 1 to 5"
+
+
+@pytest.mark.parametrize("first", ["message", "guest"])
+async def test_what_waits_for_the_owner_shares_no_number(page: tuple[Own, Page], tmp_path: Path, first: str) -> None:
+    """The owner answers by a number alone, and the channel plugin drops a second frame with one number."""
+    portal, owner = page
+    message = {"id": 5, "from_portal": "https://b.example", "to_portal": OWN, "content": "unread"}
+    guest = {"id": 5, "content": "waits"}
+    told: list[str] = []
+    for kind in (first, "guest" if first == "message" else "message"):
+        rows: Any = {"messages": [message]} if kind == "message" else {"guest_messages": [guest]}
+        _, brought = await owner.bring(make(tmp_path / f"{kind}.db", "0.9", **rows))
+        told += [note["detail"] for note in brought["noted"] if note["reason"] == "guest_number"]
+    history = await portal.well("GET", "/api/messages/history", params={"contact_portal": "https://b.example"})
+    (unread,) = [one["id"] for one in history["messages"] if one["content"] == "unread"]
+    (waits,) = [one["id"] for one in (await portal.well("GET", "/api/guest/messages"))["messages"]]
+    assert unread != waits
+    assert (unread if first == "message" else waits) == 5
+    assert told == ([str(waits)] if first == "message" else [])
+    for said in ("已读", "同意"):
+        await portal.well("POST", "/api/chat/owner/send", {"content": f"{said} {unread}"})
+        lines = (await portal.well("GET", "/api/chat/owner/history", params={}))["messages"]
+        assert "there is no guest message" in lines[-1]["content"]

@@ -171,6 +171,7 @@ export default {
   "portal.no_contact": "There is no such contact.",
   "portal.no_task": "There is no such task, or it ended long ago.",
   "portal.noted.address": "The old portal had the address {name}, and this one has {detail}. Contacts have to learn it.",
+  "portal.noted.guest_number": "Guest message {name} has the number {detail} here. Answer with that number.",
   "portal.noted.long": "Message {name} is unread, and too long for the agent. Read it under Contacts.",
   "portal.noted.number": "Contact {name} has the number {detail} here.",
   "portal.offers": "It offers a key for",

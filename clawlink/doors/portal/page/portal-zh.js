@@ -171,6 +171,7 @@ export default {
   "portal.no_contact": "没有此联系人。",
   "portal.no_task": "没有此任务，或早已结束。",
   "portal.noted.address": "旧门户的地址是 {name}，此门户的地址是 {detail}。联系人需要知道新地址。",
+  "portal.noted.guest_number": "访客留言 {name} 在这里的编号是 {detail}。请用新编号答复。",
   "portal.noted.long": "消息 {name} 未读，但对智能体来说太长。请在“联系人”中阅读。",
   "portal.noted.number": "联系人 {name} 在这里的编号是 {detail}。",
   "portal.offers": "它提供的密钥属于",

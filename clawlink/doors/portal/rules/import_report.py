@@ -82,6 +82,7 @@ class Skipped(NamedTuple):
 
 _NOTES = {
     "number": "contact {name} has the number {detail} here",
+    "guest_number": "guest message {name} has the number {detail} here: answer with that number",
     "long": "message {name} is unread, and too long for a frame: read it with clawlink portal history",
     "address": "the old portal had the address {name}, and this one has {detail}: contacts have to learn it",
 }

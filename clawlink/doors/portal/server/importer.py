@@ -225,15 +225,32 @@ class Importer(Preview):
         self._book.seen(kind, wanted)
         return wanted
 
+    async def _guest_waits(self, number: int) -> bool:
+        """Return True if a guest message of this number waits for the owner.
+
+        An unread message gets another number then. The owner answers with the number alone, and the channel plugin of
+        OpenClaw takes a frame for a repeat of another one with its number.
+        """
+        guest = await self._core.store.get(Guest, str(number))
+        return guest is not None and guest.status is GuestStatus.PENDING
+
+    async def _message_waits(self, number: int) -> bool:
+        """Return True if a message of this number is unread. A guest message gets another number then."""
+        found = await self._core.store.page(Message, records.message_by_number(number))
+        return any(message.state is State.RECEIVED for message in found.records)
+
     async def _add_message(self, row: MessageRow) -> None:
         waits = row.inbound and not row.delivered
         if any(one.number == row.number for one in self._gathered.values()):  # a table without a primary key
             await self.flush()
         state = (State.RECEIVED if waits else State.ACKNOWLEDGED) if row.inbound else State.REPORTED
+        number = await self._number(Message, row.number, records.message_by_number)
+        if waits and await self._guest_waits(number):
+            number = self._book.number(Message)
         message = Message(
             id=message_id(row),
             version=1,
-            number=await self._number(Message, row.number, records.message_by_number),
+            number=number,
             inbound=row.inbound,
             contact=row.contact,
             content=row.content,
@@ -281,6 +298,10 @@ class Importer(Preview):
 
     async def _add_guest(self, row: GuestRow) -> None:
         number = await self._number(Guest, row.number)
+        if row.status == GuestStatus.PENDING and await self._message_waits(number):
+            number = self._book.number(Guest)
+        if number != row.number:
+            self._report.notes.append(Note("guest_number", str(row.number), str(number)))
         offer = consent.offered(row.content, self._book.url)
         status = GuestStatus(row.status)
         known = offer.url is not None and await self._core.store.get(Contact, offer.url) is not None
