@@ -15,12 +15,14 @@ from contextlib import closing, contextmanager
 
 import pytest
 import requests
+from msgspec.structs import replace
 
 from clawlink.cli.relay.dashboard import Tail, facts, screen
 from clawlink.client.live import overviews
 from clawlink.client.sync import Client
 from clawlink.errors import ClawLinkError, NotARelay, RelayUnreachable
 from clawlink.protocol.admin import Overview
+from clawlink.protocol.replies import Stop
 from tests.cli.conftest import COMMAND, Relays, Run
 from tests.client.conftest import Scripted, http
 from tests.processes import Popen
@@ -81,8 +83,25 @@ def test_it_fits_each_terminal_and_shows_text_of_agents_harmless(own_relay: Rela
         assert f"{NAME}, " in line
         assert "evil" in line
         assert not re.search("[\x00-\x1f\x7f-\x9f\u202e]", line)
+        shown = " ".join(" ".join(drawn(boss.overview(), [], 30, 40)).split())
+        assert "needs you: 1 agent not woken" in shown, "what needs a person is not cut"
+        assert "screen" in shown
+        assert any("oldest" in line and "…" in line for line in drawn(boss.overview(), [], 60, 40))
         boss.stop_all()
         wait_until(lambda: any("ALL WORK IS STOPPED" in line for line in facts(boss.overview())))
+
+
+def test_all_that_needs_a_person_is_there(own_relay: Relays) -> None:
+    with Client(own_relay("--admin-token", "boss"), token="boss") as boss:
+        found = boss.overview()
+    stops = [Stop(found.server_time, code, ["a", HOSTILE]) for code in ("loop_stopped", "rate_limited")]
+    shown = facts(replace(found, names={"a": NAME}, needs_you=replace(found.needs_you, stuck_records=2, stops=stops)))
+    assert "needs you: 2 stuck records" in shown
+    circle, fast = [line for line in shown if line.startswith("stopped: ")]
+    assert circle.startswith("stopped: work in a circle, now: ") or "s ago" in circle
+    assert f"{NAME} -> " in circle
+    assert "too fast" in fast
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u202e]", circle)
 
 
 def test_once_is_for_scripts(call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,10 @@ _LEAST_TAIL = 3
 _SHOWN_ID = 8
 _WORDS = 60
 _UNWOKEN = 3
+_STOPS = 3
+_STOPPED = {"loop_stopped": "work in a circle", "rate_limited": "work that came too fast"}
+# Lines that a person acts on: they go on in the next one, and are not cut.
+_URGENT = ("ALL WORK", "needs you: ", "not woken: ", "stopped: ")
 
 
 def facts(overview: Overview) -> list[str]:
@@ -40,6 +44,7 @@ def facts(overview: Overview) -> list[str]:
         else None,
         plural(needs.unread_mailboxes, "mailbox not read", "mailboxes not read") if needs.unread_mailboxes else None,
         plural(needs.unwoken_agents, "agent not woken", "agents not woken") if needs.unwoken_agents else None,
+        plural(needs.stuck_records, "stuck record") if needs.stuck_records else None,
     )
     urgent = ", ".join(filter(None, waits))
     found = [f"ClawLink {cell(overview.version)}, started {ago(overview.started_at, now)}"]
@@ -52,6 +57,9 @@ def facts(overview: Overview) -> list[str]:
         found.append(
             f"not woken: {cell(one.name)}, {ago(one.at, now)} by {cell(one.adapter)}: {cell(one.note or 'no reason')}"
         )
+    for stop in needs.stops[-_STOPS:]:
+        chain = " -> ".join(cell(overview.names.get(id, id)) for id in stop.agents)
+        found.append(f"stopped: {_STOPPED.get(stop.code, cell(stop.code))}, {ago(stop.at, now)}: {chain}")
     found.append(f"agents: {overview.agents_online} online, {overview.agents_stale} stale")
     found.append("open tasks: " + ", ".join(f"{count} {_words(state)}" for state, count in overview.open_tasks.items()))
     hour = [sum(getattr(m, name) for m in overview.traffic) for name in ("delegated", "answered", "failed")]
@@ -78,13 +86,19 @@ def screen(overview: Overview | None, tail: list[str], width: int, height: int, 
     if overview is None:
         lines.append(("waits for the relay ...", "dim"))
     else:
-        lines += [(line, _style(line)) for line in facts(overview)]
+        for line in facts(overview):
+            whole = line.startswith(_URGENT)
+            lines += [(piece.rstrip(), _style(line)) for piece in (wrapped(line, width) if whole else (line,))]
         deepest = mailboxes(overview)
         room = height - len(lines) - _LEAST_TAIL - 3
         if deepest and room > 0:
             lines.append(("", ""))
             lines.append(("mailboxes", "bold"))
-            lines += [(f"  {messages:>6}  {name}, oldest {oldest}", "") for name, messages, oldest in deepest[:room]]
+            for name, messages, oldest in deepest[:room]:
+                before, after = f"  {messages:>6}  ", f", oldest {oldest}"
+                shown = Text(name)
+                shown.truncate(max(width - len(before) - len(after), 1), overflow="ellipsis")
+                lines.append((f"{before}{shown.plain}{after}", ""))
         left = height - len(lines) - 2
         if left > 0:
             lines.append(("", ""))
