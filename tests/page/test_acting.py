@@ -277,6 +277,9 @@ def test_a_person_stops_all_work_and_resumes_it(acting: tuple[str, Watched]) -> 
     page.click(".stopped button")
     page.wait_for_selector(".stopped", state="detached")
     wait_until(lambda: not get(url, "/healthz")["stopped"])
+    watched.show(url, "audit")
+    acts = page.locator("table.rows tbody td:nth-child(2)").all_inner_texts()
+    assert acts[:2] == ["let all work go on", "stopped all work"]
 
 
 def test_a_session_that_reads_has_no_way_to_act(browser: Browser) -> None:

@@ -298,9 +298,10 @@ function Target({ entry }) {
   if (act === "rename_agent") return html`<${AgentLink} id=${target} /> (<${Said} text=${facts.before} /> → <${Said} text=${facts.name} />)`;
   if (act === "redrive_for") return html`<${AgentLink} id=${target} /> (${count(facts.count)})`;
   if (act === "unlock_as_operator") return html`<a href=${one("files", target)}><${Said} text=${target} /></a>`;
-  if (act === "stop_all") return t(`target.${target}`);
+  if (act === "stop_all") return null;
   if (act === "make_link") return facts.read_only ? t("read_only") : t("target.page");
   if (act === "redrive_all") return count(facts.count);
+  if (act === "log_out") return count(facts.ended);
   return html`<${Said} text=${target} />`;
 }
 
@@ -318,7 +319,7 @@ export function Audit() {
       heads=${[[t("when"), 8], [t("act"), 13], [t("target"), 20], [t("from"), 9, NAMED], [t("right"), 12]]}
       row=${(entry) => html`
         <td><${Ago} at=${entry.at} /></td>
-        <td>${t(`act.${entry.act}`)}</td>
+        <td>${entry.act === "stop_all" && entry.target === "running" ? t("act.resume_all") : t(`act.${entry.act}`)}</td>
         <td><${Target} entry=${entry} /></td>
         <td><${Said} text=${entry.address || "–"} /></td>
         <td><${Right} by=${entry.by} /></td>`} /></article>`;
