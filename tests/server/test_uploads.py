@@ -15,7 +15,10 @@ import pytest
 from tusclient.client import TusClient
 from tusclient.uploader.uploader import Uploader
 
+from clawlink.config import ServerConfig
+from clawlink.server.app import App
 from clawlink.store.memory import MemoryStore
+from clawlink.store.sqlite.folder import DataFolder
 from tests.conftest import Running, Serve, Start
 from tests.server import blobs
 from tests.server.asks import ok
@@ -660,6 +663,34 @@ async def test_a_finish_that_the_store_did_not_answer_is_made_once(serve: Serve,
     assert (await content(relay, "k"), await versions(relay, "k")) == (b"data", [1])
     await saved(relay, "k", b"other")
     await blobs.ask(relay, "DELETE", "/blobs/k", ClawLink_Agent="a")
+
+
+@memory
+@each("fault", ["lost", "failures"])
+async def test_an_upload_goes_on_after_a_note_of_which_nobody_heard(
+    store_kind: str, tmp_path: Path, fault: str
+) -> None:
+    """Its sender went away while the disk took the note, and each later part failed until a restart."""
+    data = DataFolder(tmp_path / "data", sync="normal")
+    store = FaultyStore(data.store, random.Random(3))
+    app = App(ServerConfig(port=0), store=store, data=data)
+    url = f"http://127.0.0.1:{await app.start(close_seconds=0.1)}"
+    try:
+        async with aiohttp.ClientSession() as session:
+            relay = Running(url, app, session)
+            await relay.register("a", agent_id="a")
+            address = await begun(relay, 16)
+            await part(relay, address, 0, b"0123")
+            setattr(store, fault, 1.0)
+            refused(await patch(relay, address, 4, b"4567"), 503, "store_unavailable")
+            setattr(store, fault, 0.0)
+            assert await offset(relay, address) == 8
+            await part(relay, address, 8, b"89ab")
+            await part(relay, address, 12, b"cdef")
+            assert await content(relay, "k") == b"0123456789abcdef"
+    finally:
+        await app.stop()
+        data.close()
 
 
 # -- whose it is -------------------------------------------------------------------------------------------------------

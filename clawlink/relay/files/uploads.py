@@ -144,9 +144,15 @@ class Uploads:
             length=upload.length,
             offset=upload.offset,
         )
-        if self._by_id.get(upload.id) is upload:  # else it was ended meanwhile
+        if self._by_id.get(upload.id) is not upload:  # it was ended meanwhile
+            return
+        try:
             await self._core.commit(noted.partition_key, Put(noted))
-            upload.noted = noted
+        except Conflict:  # a commit before this one took effect, and its request ended before the answer came
+            stored = await self._core.store.get(UnfinishedUpload, upload.id)
+            noted = msgspec.structs.replace(noted, version=1 if stored is None else stored.version + 1)
+            await self._core.commit(noted.partition_key, Put(noted))
+        upload.noted = noted
 
     async def _unnote(self, id: str) -> None:
         """Forget the note of an upload. A note that is left after a failure goes at the next start."""
