@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -322,8 +323,18 @@ def said(error: BaseException) -> str:
     """Return a failure in words."""
     if isinstance(error, aiohttp.ServerFingerprintMismatch):
         return f"the certificate there is another one than the pinned one: its SHA-256 is {error.got.hex()}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or error.certificate_error
+        return cell(
+            f"its certificate is not trusted ({why}); if its owner has told you the SHA-256 of it, trust that one: "
+            "clawlink portal pin CONTACT SHA256"
+        )
+    if type(error) is aiohttp.ClientConnectorError and error.os_error.errno:
+        # asyncio puts its own words and the address in place of those of the system.
+        why = os.strerror(error.os_error.errno) if os.name == "posix" else error.os_error.strerror
+        return f"no connection to {cell(error.host)}:{error.port}: {why}"
     inner = error.__cause__ if isinstance(error, aiohttp.ClientConnectorDNSError) else None
-    text = str(inner or error) or type(error).__name__
+    text = str(getattr(inner, "strerror", None) or inner or error) or type(error).__name__
     return cell(text[:_MOST_TOLD])
 
 
