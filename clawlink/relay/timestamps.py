@@ -43,8 +43,11 @@ class RelayTime:
         self._told = 0.0
         self._boot = boot or boot_id()
 
-    def __call__(self) -> float:
+    def now(self) -> float:
+        """Return the present. It is for callers that ask often: to call the object costs twice as much."""
         return self._steady() + self._offset
+
+    __call__ = now
 
     def step(self) -> float | None:
         """Return how far the system's clock is ahead of relay time, if that has changed by much; None if it has not.

@@ -91,7 +91,7 @@ class App:
             config.limits,
             blobs=self._blobs(),
             on_disk=data is not None,
-            clock=self._clock,
+            clock=self._clock.now if isinstance(self._clock, RelayTime) else self._clock,
             require_agent_keys=config.require_agent_keys,
             token_required=config.token is not None,
             secret=config.secret if mesh is None else mesh.secret,

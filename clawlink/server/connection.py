@@ -53,6 +53,7 @@ class Server(web.Server):
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
             made = kind(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
             made.target = message.method, message.path
+            made.connection = protocol
             stays = not message.should_close
             made.plain = stays and message.version is HttpVersion11 and message.method != hdrs.METH_HEAD
             protocol.began = made

@@ -72,7 +72,7 @@ class Request(Asked):
 
     def _finish(self) -> None:
         Asked._finish(self)
-        seat: Seat = self._protocol.seat  # type: ignore[attr-defined]
+        seat: Seat = self.connection.seat
         now = self._loop.time()
         if now >= seat.placed_until:
             seat.idle(now)
@@ -83,8 +83,8 @@ class Request(Asked):
         Raises ConnectionError if it has closed it already.
         """
         self.stays = True
-        self._protocol.seat.busy()  # type: ignore[attr-defined]
-        if getattr(self.protocol, "ended", False):
+        self.connection.seat.busy()
+        if self.connection.ended:
             if self.transport is not None:
                 self.transport.close()
             raise ConnectionResetError("the client has gone")

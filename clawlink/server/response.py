@@ -74,6 +74,8 @@ class Asked(web.BaseRequest):
     """A request as far as a reply concerns it: its client's address, and the headers of every reply to it."""
 
     headers_too: Mapping[str, str] | None = None
+    connection: Any
+    """The ``_Connection`` that it came by. aiohttp's ``protocol`` is the same, and costs a call."""
     plain = False
     """True if it is HTTP/1.1 and not HEAD, and the connection stays after the reply."""
     addresses = Addresses()
@@ -124,8 +126,7 @@ def send_plain(request: Asked, answer: Reply) -> bool | None:
 
     Return True if a part of it is not on its way yet. Return None for any other reply: ``write`` does all of them.
     """
-    body = answer.body
-    connection: Any = request.protocol
+    body, connection = answer.body, request.connection
     if (
         not request.plain
         or answer.handover is not None
@@ -164,7 +165,7 @@ async def write_rest(request: Asked) -> web.StreamResponse:
 
 async def _ended(request: Asked, response: web.StreamResponse) -> web.StreamResponse:
     """Return the response, or that of the last reply once it is known whether that was read."""
-    connection: Any = request.protocol
+    connection = request.connection
     if request.keep_alive and not connection.ended:
         return response
     if request.method == hdrs.METH_HEAD or connection.more_to_answer:
@@ -175,7 +176,7 @@ async def _ended(request: Asked, response: web.StreamResponse) -> web.StreamResp
 
 async def _hand_over(request: Asked, answer: Reply, handover: Handover) -> web.StreamResponse:
     """Write a reply with messages, and tell whether it was written, or where that matters whether it was read."""
-    connection: Any = request.protocol
+    connection = request.connection
     response = WRITTEN
     try:
         if _is_large(answer) or request.method == hdrs.METH_HEAD:
@@ -245,7 +246,7 @@ def _transmit(request: Asked, transport: Any, data: bytes) -> bool:
 
 def _send_watched(request: Asked, answer: Reply, handover: Handover) -> bool:
     """Write a small reply with messages as ``_send`` does, and see where that matters whether it is read."""
-    connection: Any = request.protocol
+    connection = request.connection
     _require_there(request)
     watched = handover.until_read or connection.ended
     if watched:
@@ -274,7 +275,7 @@ def _head_of(request: Asked, answer: Reply, size: int) -> bytes:
 
 async def _send_large(request: Asked, answer: Reply, size: int) -> None:
     transport: Any = request.transport
-    connection: Any = request.protocol
+    connection = request.connection
     if answer.handover is not None:
         connection.hand_over(answer.handover)
     writer = request.writer

@@ -347,21 +347,21 @@ class MemoryStore:
 
     def _add(self, table: Table, id: str, new: Any) -> None:
         """Add a record that is not there."""
-        size = new.footprint
-        more = size + table.add(id, new)
+        size, weight = new.footprint, new.weight
+        more = size + table.add(id, new, weight)
         if table is not self._deliveries or ((state := new.state) is not PENDING and state is not DEAD):
             self._memory += more + self._count(new, size)
             return
         # As ``_queue`` does for a delivery that changes, with fewer questions.
-        mailbox, origin, held = new.mailbox, new.origin, len(new.body)
+        mailbox, origin = new.mailbox, new.origin
         box = self._mailboxes.get(mailbox) or self._made(mailbox)
         box.count += 1
-        box.bytes += held
+        box.bytes += weight
         self._held_count += 1
-        self._held_bytes += held
-        more += self._origins.enter(origin, size, held)
+        self._held_bytes += weight
+        more += self._origins.enter(origin, size, weight)
         if box.shares is not None:
-            more += box.shares.change(origin, 1, held)
+            more += box.shares.change(origin, 1, weight)
         self._memory += more
         if state is PENDING:
             ready = box.ready

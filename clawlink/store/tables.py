@@ -252,15 +252,14 @@ class Table:
                 self.sorted_ids.add(id)  # it may have moved to a second that is sorted already
         return grown
 
-    def add(self, id: str, new: Any) -> int:
-        """Add a record."""
+    def add(self, id: str, new: Any, weight: int) -> int:
+        """Add a record of this weight."""
         self.records[id] = new
         if self.sorted_ids is not None:
             self.sorted_ids.add(id)
         grown = PLACE_BYTES + text_bytes(id) + self._calendar_in(id, new.ends_at)
         keys = new.index_keys
         if keys:
-            weight = new.weight
             grown += self._index(id, keys, weight)
             if self.shared:
                 grown += self._share(new, keys, 1, weight)

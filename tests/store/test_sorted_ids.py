@@ -90,7 +90,7 @@ def test_no_step_of_the_first_question_copies_many_ids(made: Callable[[int], Del
     table = Table()
     for number in range(count):
         record = made(number)
-        table.add(record.id, record)
+        table.add(record.id, record, 0)
     steps, found = 0, None
     tracemalloc.start()
     try:
