@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from itertools import chain
 from typing import ClassVar
 
@@ -209,13 +209,17 @@ class Acks:
         _, changed = await self._settle(agent_id, receipts, way)
         self._core.stats.released += changed
 
-    async def _settle(
+    def _settle(
         self, agent_id: str, receipts: Sequence[str], way: _Way, known: Known | None = None
-    ) -> tuple[list[Outcome], int]:
+    ) -> Awaitable[tuple[list[Outcome], int]]:
         """Settle the messages of the receipts; return an outcome for each, and the number of changed messages."""
         if len(receipts) == 1:
-            outcome, changed = await self._settle_alone(agent_id, receipts[0], way, known)
-            return [outcome], changed
+            return self._settle_alone(agent_id, receipts[0], way, known)
+        return self._settle_many(agent_id, receipts, way, known)
+
+    async def _settle_many(
+        self, agent_id: str, receipts: Sequence[str], way: _Way, known: Known | None
+    ) -> tuple[list[Outcome], int]:
         outcomes, partitions = await self._prepare(agent_id, receipts, way, known)
         changed = 0
         for partition_key, prepared in partitions.items():
@@ -230,16 +234,18 @@ class Acks:
                 await self._moved_elsewhere(partition_key, agent_id)
         return [outcomes[given] for given in receipts], changed
 
-    async def _settle_alone(self, agent_id: str, given: str, way: _Way, known: Known | None) -> tuple[Outcome, int]:
-        """Settle one message, as most requests and frames do; see ``_settle``."""
+    async def _settle_alone(
+        self, agent_id: str, given: str, way: _Way, known: Known | None
+    ) -> tuple[list[Outcome], int]:
+        """Settle one message, as most requests and frames do."""
         token, id = split_receipt(given)
         d = await self._core.store.get(Delivery, id) if known is None else known[id]
         try:
             outcome, made = await self._settle_one(agent_id, given, token, id, d, way)
         except LeaseLost as error:
-            return Outcome(given, None, None, error), 0
+            return [Outcome(given, None, None, error)], 0
         if not made:
-            return outcome, 0
+            return [outcome], 0
         partition_key, changed = made[0].record.partition_key, 1
         try:
             await self._core.commit(partition_key, *made, quiet=way.quiet)
@@ -248,7 +254,7 @@ class Acks:
             outcome = again[given]
         if partition_key != agent_id:
             await self._moved_elsewhere(partition_key, agent_id)
-        return outcome, changed
+        return [outcome], changed
 
     @retrying
     async def _settle_again(
