@@ -36,6 +36,10 @@ _MASK_BYTES = 4
 _MASKED, _LENGTH = 0x80, 0x7F
 _LONG = 126
 _LENGTH_BYTES = {126: 2, 127: 8}
+# Masked frames that come alone. The second byte of a short frame exceeds the frame's size by this, and a long frame
+# has this many bytes before its data.
+_SHORT_ALONE = _MASKED - _HEAD_BYTES - _MASK_BYTES
+_MASKED_LONG, _LONG_ALONE = _MASKED | _LONG, _HEAD_BYTES + _LENGTH_BYTES[_LONG] + _MASK_BYTES
 _NO_FRAME = b"\xf0\x00"  # reserved bits
 
 
@@ -245,10 +249,12 @@ class Masked:
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Pass bytes on, up to the first frame that is not masked."""
-        if not self._head and not self._rest and (rest := len(data) - _HEAD_BYTES - _MASK_BYTES) >= 0:
-            # Mostly one frame of up to 64 KiB.
-            told = data[1] - _MASKED
-            if told == rest < _LONG or (told == _LONG and (data[2] << 8 | data[3]) == rest - _LENGTH_BYTES[_LONG]):
+        size = len(data)
+        if size >= _LONG_ALONE and not self._head and not self._rest:  # mostly it is one frame of up to 64 KiB
+            told = data[1]
+            if told == size + _SHORT_ALONE < _MASKED_LONG or (
+                told == _MASKED_LONG and (data[2] << 8 | data[3]) == size - _LONG_ALONE
+            ):
                 return self._reader.feed_data(data)
         data, at = self._head + data, self._rest
         self._head, self._rest = b"", 0
