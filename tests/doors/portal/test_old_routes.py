@@ -75,11 +75,33 @@ async def test_a_bookmark_of_the_old_page_leads_to_the_owners(portals: Portals) 
         assert (answer.status, answer.content_type) == (200, "image/svg+xml")
 
 
-async def test_a_path_that_is_none_of_the_portals_is_refused_by_the_relay(portals: Portals) -> None:
+async def test_an_address_that_the_portal_has_not_is_refused_in_the_form_of_the_wire(portals: Portals) -> None:
+    """The relay asked for its own token there, also owners who had shown their key."""
     portal = await portals()
-    for path in ("/api/none", "//api/none"):
-        status, answer = await portal.ask("POST", path, {})
-        assert (status, answer["code"], "detail" in answer) == (401, "not_authenticated", False), answer
+    for key in ("", portal.key, "t"):
+        for path in ("/api/none", "//api/none", "/api/none/", "/api/portal/none/1"):
+            for method in ("GET", "POST", "PUT", "DELETE", "PATCH"):
+                status, answer = await portal.ask(method, path, {}, key=key)
+                assert (status, answer["code"], "detail" in answer) == (404, "unknown_route", True), answer
+        for method, path in (("GET", "/api/message/receive"), ("PATCH", "//api/contacts"), ("PUT", "/api/contacts/")):
+            status, answer = await portal.ask(method, path, {}, key=key)
+            assert (status, answer["code"]) == (405, "method_not_allowed"), answer
+            assert "only " in answer["detail"]
+    assert (await portal.ask("GET", "/api"))[0] == 401, "all else is the relay's"
+
+
+async def test_a_slash_at_the_end_leads_to_the_address_without_it(portals: Portals) -> None:
+    portal = await portals()
+    await portal.befriend("https://b.example")
+    for path in ("/api/contacts/", "//api/contacts/", "/api/contacts//"):
+        status, _ = await portal.ask("GET", path + "?limit=1", allow_redirects=False)
+        assert status == 307
+        assert (await portal.well("GET", path + "?limit=1"))["total"] == 1
+        headers = {"Host": "me.example"}
+        async with portal.relay.session.get(portal.url + path, headers=headers, allow_redirects=False) as answer:
+            assert answer.headers.get("Location", "/api/contacts") == "/api/contacts", "no other host"
+    said = await portal.well("POST", "/api/chat/owner/reply/", {"content": "done"})
+    assert said["success"]
 
 
 async def test_a_route_that_is_gone_says_what_to_do_instead(portals: Portals) -> None:

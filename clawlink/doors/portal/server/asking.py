@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +18,16 @@ from clawlink.doors.portal.rules.access import PAGE_ONLY, Role
 from clawlink.doors.portal.rules.urls import same
 from clawlink.doors.portal.server.keys import PAGE, Caller, Keys
 from clawlink.doors.portal.wire import calls
-from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed, NotAuthenticated, NotFound
+from clawlink.errors import (
+    BadJson,
+    BadRequest,
+    ClawLinkError,
+    MethodNotAllowed,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    UnknownRoute,
+)
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
@@ -171,6 +180,26 @@ def failed(status: int, detail: Any, retry_after: float | None = None, error: Cl
     if error is not None:
         told |= {"code": error.code, **({} if error.field is None else {"field": error.field})}
     return Reply(json.dumps(told, ensure_ascii=False).encode("utf-8", "replace"), status, headers=headers)
+
+
+def astray(known: Iterable[Endpoint], request: Request) -> Reply:
+    """Answer a request below ``/api/`` that no route of the portal takes, as the wire does: 307, 405 or 404.
+
+    A slash at the end leads to the address without it.
+    """
+    path = request.rel_url.raw_path
+    bare = "/" + path.strip("/")  # two slashes at its beginning would be another host
+    methods = sorted({one.method for one in known if one.pattern.fullmatch(bare)})
+    if path.endswith("/") and request.method in methods:
+        query = request.rel_url.raw_query_string
+        return Reply(b"", 307, headers={hdrs.LOCATION: bare + (f"?{query}" if query else "")})
+    if methods:
+        shown = ", ".join(methods)
+        error: ClawLinkError = MethodNotAllowed(f"this address does not take {request.method}, only {shown}")
+        refused = failed(error.status, error.message, None, error)
+        return msgspec.structs.replace(refused, headers={hdrs.ALLOW: shown})
+    error = UnknownRoute("this portal has no such address")
+    return failed(error.status, error.message, None, error)
 
 
 def empty() -> Reply:

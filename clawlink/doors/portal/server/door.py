@@ -15,7 +15,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.doors.portal.records import AGENT, CONTACTS, QUEUED, WAITING, Contact, Guest, Message, is_outbox
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.active import ActivePortal
-from clawlink.doors.portal.server.asking import failed
+from clawlink.doors.portal.server.asking import astray, failed
 from clawlink.doors.portal.server.book import keep_kinds
 from clawlink.doors.portal.server.lease import Lease
 from clawlink.doors.portal.server.members import reserved
@@ -36,6 +36,7 @@ from clawlink.store.events import Event
 from clawlink.store.fence import behind
 
 _AGAIN_SECONDS = 1.0
+_METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 _log = logging.getLogger("clawlink.portal")
 
 
@@ -249,8 +250,20 @@ class PortalServer(OpenDoor):
         return self._news
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
-        for endpoint, _ in self.active.routes():
+        known = [endpoint for endpoint, _ in self.active.routes()]
+        for endpoint in known:
             yield endpoint, self._served(endpoint)
+        for method in _METHODS:  # after all others, which go before them
+            for slash in ("", "/"):
+                name = f"elsewhere_{method}{slash and '_slash'}".lower()
+                endpoint = Endpoint(name, method, slash + "/api/{rest}", "", None, open=True, text=True)
+                yield endpoint, self._elsewhere(known, endpoint)
+
+    def _elsewhere(self, known: list[Endpoint], endpoint: Endpoint) -> Handler:
+        async def serve(relay: Relay, request: Request) -> Reply:
+            return astray(known, request) if self.acts else self._refused(endpoint)
+
+        return serve
 
     def _served(self, endpoint: Endpoint) -> Handler:
         async def serve(relay: Relay, request: Request) -> Any:
