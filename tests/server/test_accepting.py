@@ -106,6 +106,20 @@ async def test_an_idle_connection_ends(
     assert (await waiting.answer(30)).status == 200
 
 
+async def test_a_connection_with_a_slow_request_is_not_idle(
+    dial: Dial, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clawlink.server.ceiling.IDLE_SECONDS", 0.3)
+    relay = await serve()
+    slow, idle = await open_connections(dial, relay, 2)
+    asked = request("POST", "/register", b'{"agent_id":"a"}')
+    await slow.send(asked[:-4])
+    assert await ended(idle) == b""  # it was idle for a shorter time than the other had no answer
+    await slow.send(asked[-4:])
+    assert (await slow.answer(30)).status == 200
+    assert await ended(slow) == b""
+
+
 async def test_an_idle_connection_makes_room_and_else_a_new_one_is_refused(
     dial: Dial, serve: Serve, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
