@@ -37,6 +37,7 @@ from tests.processes import Popen
 from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock
 from tests.virtual_time import VirtualLoop
+from tests.waiting import PATIENCE
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that started us in the background has Ctrl-C ignored, and every process of ours would inherit that.
@@ -289,7 +290,7 @@ class RelayProcess:
     process: subprocess.Popen[str]
     banner: str
 
-    def stop(self, number: int = signal.SIGTERM, *, within: float = 10.0) -> int:
+    def stop(self, number: int = signal.SIGTERM, *, within: float = PATIENCE) -> int:
         """Signal it and return its exit code."""
         self.process.send_signal(number)
         return self.process.wait(within)

@@ -15,6 +15,7 @@ import pytest
 from clawlink.cli.parser import everything
 from tests.conftest import Serve, Start
 from tests.operations import PAGE, block, replaced
+from tests.waiting import PATIENCE
 
 TEXT = PAGE.read_text("utf-8")
 
@@ -56,7 +57,7 @@ async def test_the_unit_keeps_all_over_a_restart_in_its_state_directory(start_re
             body = await reply.json()
         assert (reply.status, body["status"]) == (200, said)
         relay.process.terminate()
-        assert relay.process.wait(30) == 0
+        assert relay.process.wait(PATIENCE) == 0
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from types import ModuleType
 import pytest
 
 from clawlink.version import DISTRIBUTION, VERSION, extra_command, former_distribution
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 _PAGES = [ROOT / "README.md", ROOT / "clawlink" / "SKILL.md", *(ROOT / "references").glob("*.md")]
@@ -74,7 +75,7 @@ def test_start_and_doctor_say_that_the_former_distribution_is_in_the_way(tmp_pat
         assert relay.stdout is not None
         relay.stdout.readline()  # it is up
         relay.terminate()
-        _, log = relay.communicate(timeout=60)
+        _, log = relay.communicate(timeout=PATIENCE)
     assert "pip uninstall clawlink" in log
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests import processes
 from tests.processes import Popen
 from tests.tables import each
+from tests.waiting import PATIENCE
 
 
 def test_every_row_runs_and_each_that_fails_is_told() -> None:
@@ -66,5 +67,5 @@ def test_a_process_is_signalled_and_waited_for() -> None:
             assert "listening on" in process.stdout.readline()
             assert process.poll() is None
             process.send_signal(number)
-            assert process.wait(30) == code
+            assert process.wait(PATIENCE) == code
             assert process.stdout.read() is not None

@@ -20,7 +20,7 @@ from clawlink.cli.main import main
 from clawlink.client.hooks.rules import HOSTS
 from clawlink.client.sync import Client
 from tests import processes
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 COMMAND = [sys.executable, "-m", "clawlink.cli.main"]
 
@@ -165,7 +165,7 @@ class Relays:
         """Send SIGTERM to the relay at that address, and wait until it is gone."""
         process = self._running[url]
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
         self.stop(url)
 
     def restart(self, url: str, *flags: str) -> None:

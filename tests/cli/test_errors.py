@@ -22,6 +22,7 @@ from clawlink.client.wait_steps import StillPending
 from tests.cli.conftest import COMMAND, Run, until_polled
 from tests.processes import Popen
 from tests.tables import each
+from tests.waiting import PATIENCE
 
 CODES = {
     errors.RelayUnreachable: 3,
@@ -236,7 +237,7 @@ def test_control_c_while_waiting(call: Run, relay: str, fresh: Callable[[str], s
     process = Popen([*COMMAND, "poll", "--wait", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until_polled(relay)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, err) == (130, "", "")
 
 
@@ -247,7 +248,7 @@ def test_a_reader_that_has_gone_is_no_reason_to_complain(args: list[str]) -> Non
     os.close(read)
     process = Popen([*COMMAND, *args], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (1, "")
 
 

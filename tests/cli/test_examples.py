@@ -20,7 +20,7 @@ from clawlink.lan import Found
 from clawlink.store.sqlite.folder import DataFolder
 from tests.cli.conftest import COMMAND, Relays, Run
 from tests.processes import Popen
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 ID = "7f3a"
 # Doors that a relay opens only if it is asked to. Their own tests try their examples.
@@ -97,7 +97,7 @@ class Stage:
             assert any(said in line for line in process.stdout), words
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(PATIENCE)
             process.stdout.close()
 
 

@@ -23,7 +23,7 @@ from tests.cli.conftest import COMMAND, Relays, Run
 from tests.client.attacks import NAMES
 from tests.client.proxy import Proxy
 from tests.processes import Popen
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 Fresh = Callable[[str], str]
 LARGE = random.Random(3).randbytes(5_000_001)
@@ -154,7 +154,7 @@ def test_who_reads_only_the_beginning_is_no_failure_of_ours(run: Run, me: str, f
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait(20) == 1
+    assert process.wait(PATIENCE) == 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -168,7 +168,7 @@ def test_who_interrupts_it_finds_nothing_half_written(
     assert process.stderr is not None
     wait_until(lambda: any(name.endswith(".part") for name in os.listdir(here)))
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    assert process.wait(PATIENCE) == 130
     assert b"Traceback" not in process.stderr.read()
     process.stderr.close()
     assert os.listdir(here) == []
@@ -415,7 +415,7 @@ def test_what_ends_an_upload_leaves_no_parts_and_says_how_to_go_on(
     process.stdin.flush()
     wait_until(lambda: under_way(relay) == 1 and blocked(process))
     process.send_signal(number)
-    assert process.wait(20) == code
+    assert process.wait(PATIENCE) == code
     told = process.stderr.read().decode()
     assert "begin again, with --idempotency-key" in told
     assert "Traceback" not in told

@@ -12,6 +12,7 @@ import pytest
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Run
 from tests.tables import each
+from tests.waiting import PATIENCE
 
 Fresh = Callable[[str], str]
 
@@ -166,7 +167,7 @@ def test_the_next_version_is_waited_for_and_told(relay: str, peer: Client, fresh
     process = subprocess.Popen(watch, stdout=subprocess.PIPE, text=True)
     timer = threading.Timer(1.0, lambda: peer.put_file(key, "two"))
     timer.start()
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE)
     timer.join()
     assert process.returncode == 0
     assert out.startswith(f"{key} is at version 2, 3 bytes.\n")

@@ -17,6 +17,7 @@ from clawlink.client.link.link import Link
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Relays, Run
 from tests.processes import Popen
+from tests.waiting import PATIENCE
 
 
 def new() -> str:
@@ -92,7 +93,7 @@ def test_a_claim_whose_answer_was_not_kept_is_taken_up_by_the_next(
 def test_eight_at_once_are_one_agent(relay: str, account: Path) -> None:
     name = new()
     started = [Popen([*COMMAND, "register", "--name", name, "--json"], stdout=subprocess.PIPE) for _ in range(8)]
-    told = [json.loads(process.communicate(timeout=60)[0]) for process in started]
+    told = [json.loads(process.communicate(timeout=PATIENCE)[0]) for process in started]
     assert len({one["agent"]["agent_id"] for one in told}) == 1
     assert sorted(one["resumed"] for one in told) == [False] + [True] * 7
     assert len(list((account / ".clawlink" / "identities").iterdir())) == 1

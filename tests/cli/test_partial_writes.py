@@ -15,6 +15,7 @@ import pytest
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Run
 from tests.processes import Popen
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and pipes of POSIX")
 
@@ -76,7 +77,7 @@ def test_a_pipe_without_blocking_gets_all(call: Run, me: str, sender: Client) ->
                 process = Popen([*COMMAND, *command], stdout=theirs, env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
                 os.close(theirs)
                 reader.start()
-                code = process.wait(60)
+                code = process.wait(PATIENCE)
                 reader.join()
             assert code == 0, (command, unbuffered)
             text = got.decode()

@@ -21,7 +21,7 @@ from clawlink.client.identity import Identities, home
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Relays, Run, until_polled
 from tests.processes import Popen
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 Fresh = Callable[[str], str]
 EVIL = "first\nsecond \x1b[2J\x1b]0;title\x07 [bold]x[/bold] \u202egnp.exe\u2028clawlink: all is well"
@@ -265,7 +265,7 @@ class Following:
     def end(self, number: int = signal.SIGINT) -> tuple[int, str]:
         """Interrupt it, and return its exit code and what it said on stderr."""
         self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=20)
+        _, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, err
 
     def close(self) -> None:
@@ -456,7 +456,7 @@ def test_a_reader_that_has_gone_gets_nothing_acknowledged(call: Run, me: str, se
     os.close(write)
     assert os.read(read, 10)
     os.close(read)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (1, "")
     assert "attempt:  2" in call("poll").ok().out
 

@@ -14,6 +14,7 @@ from clawlink.version import extra_command
 from tests.cli.conftest import COMMAND, Run
 from tests.processes import Popen
 from tests.tables import each
+from tests.waiting import PATIENCE
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *found: Found, error: Exception | None = None) -> list[float]:
@@ -68,7 +69,7 @@ def test_serve_runs_a_relay(call: Run) -> None:
         assert call("--relay", found[1], "--token", "t", "info", "--json").ok().json["auth_required"] is True
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) in (0, -signal.SIGTERM)
+        assert process.wait(PATIENCE) in (0, -signal.SIGTERM)
         assert process.stdout is not None
         process.stdout.close()
 

@@ -214,7 +214,7 @@ def test_in_a_terminal_it_follows_the_relay_through_a_restart_and_ends_clean(own
         screen.until("agents: 0 online")
         screen.process.send_signal(signal.SIGINT)
         screen.until("\x1b[?1049l")
-        assert screen.process.wait(30) == 130
+        assert screen.process.wait(PATIENCE) == 130
         assert "Traceback" not in screen.shown
     finally:
         screen.close()

@@ -20,7 +20,7 @@ from tests.cli.conftest import COMMAND, Relays, Run, until_polled
 from tests.client.restartable import Restartable
 from tests.processes import Popen
 from tests.tables import each
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 Fresh = Callable[[str], str]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="sends signals")
@@ -65,7 +65,7 @@ class Beside:
 
     def end(self) -> tuple[int, str, str]:
         """Return exit code, and what is left of stdout and stderr."""
-        out, err = self.process.communicate(timeout=100)
+        out, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, out, err
 
     def close(self) -> None:
@@ -511,7 +511,7 @@ class Screen:
 
     def close(self) -> None:
         """Stop reading; the command has ended."""
-        self._reader.join(10)
+        self._reader.join(PATIENCE)
         os.close(self._master)
 
 

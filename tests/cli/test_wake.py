@@ -20,6 +20,7 @@ from clawlink.client.hooks.waiting import Waiter
 from clawlink.client.sync import Client
 from clawlink.service import Done, ServiceError
 from tests.cli.conftest import Run
+from tests.waiting import PATIENCE
 
 Begin = Callable[[str], str]
 
@@ -57,7 +58,7 @@ def idle(host: str) -> Iterator[list[str]]:
     thread = threading.Thread(target=play)
     thread.start()
     yield turns
-    thread.join(30)
+    thread.join(PATIENCE)
 
 
 def test_waking_is_proved_on_a_session_within_a_minute(

@@ -17,6 +17,7 @@ from clawlink.domain.limits import Limits
 from tests.client.facade import KINDS, Chosen
 from tests.client.restartable import Restartable
 from tests.system.threaded import relay_in_thread
+from tests.waiting import PATIENCE
 
 SMALL = Limits(max_mailbox_messages=20, max_file_bytes=1000, max_attempts=1)
 
@@ -90,7 +91,7 @@ class Scripted:
         self._over.set()
         with contextlib.suppress(OSError):
             socket.create_connection(self._socket.getsockname(), timeout=1).close()
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._socket.close()
 
 

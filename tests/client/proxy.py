@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.waiting import forever
+from tests.waiting import PATIENCE, forever
 
 REFUSAL = b"<html>no upgrades here</html>"
 
@@ -67,7 +67,7 @@ class Proxy:
 
         self._run(close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
     def _run(self, work: Any) -> Any:

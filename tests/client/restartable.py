@@ -11,6 +11,7 @@ from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
 from clawlink.server.app import App
 from clawlink.store.memory import MemoryStore
+from tests.waiting import PATIENCE
 
 
 class Restartable:
@@ -54,7 +55,7 @@ class Restartable:
         """End for good."""
         self.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
     async def _start(self) -> None:

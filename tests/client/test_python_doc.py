@@ -13,7 +13,7 @@ import pytest
 from clawlink.client.sync import Client
 from tests.client.restartable import Restartable
 from tests.processes import Popen, run
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "references" / "python.md").read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def worker(restartable: Restartable, clawlink_home: Path) -> Iterator[str]:
         yield restartable.url
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)
 
 
 def test_every_example_has_a_name_and_is_run() -> None:

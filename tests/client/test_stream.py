@@ -25,7 +25,7 @@ from tests.client.proxy import Proxy
 from tests.client.restartable import Restartable
 from tests.conftest import Serve
 from tests.tables import each
-from tests.waiting import cancelled_after
+from tests.waiting import PATIENCE, cancelled_after
 
 
 @pytest.fixture
@@ -359,7 +359,7 @@ async def test_what_is_asked_of_a_relay_that_does_not_read_takes_no_longer_than_
         async with client.stream() as stream:
             asked = [asyncio.ensure_future(stream.send("b", "x" * 100_000)) for _ in range(200)]
             acked = [asyncio.ensure_future(stream.ack(["r"] * 600)) for _ in range(40)]
-            await asyncio.wait([*asked, *acked], timeout=10)
+            await asyncio.wait([*asked, *acked], timeout=PATIENCE)
             for one in (*asked, *acked):
                 assert one.done()
                 with pytest.raises(errors.RelayUnreachable, match=r"0\.5 s"):
@@ -375,7 +375,7 @@ async def test_a_relay_that_does_not_read_is_given_up_for_good(stuck: str, monke
     async with AsyncClient(stuck, agent_id="a") as client, client.stream() as stream:
         asked = [asyncio.ensure_future(stream.send("b", "x" * 100_000)) for _ in range(200)]
         acked = asyncio.ensure_future(stream.ack(["r"]))
-        await asyncio.wait([*asked, acked], timeout=10)
+        await asyncio.wait([*asked, acked], timeout=PATIENCE)
         for one in (*asked, acked):
             with pytest.raises(errors.RelayUnreachable, match="ended"):
                 one.result()

@@ -17,6 +17,7 @@ import pytest
 
 from clawlink.doors import registry
 from tests.processes import Popen
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent.name for path in Path(registry.__file__).parent.glob("*/__init__.py"))
@@ -93,7 +94,7 @@ def starts_without(door: str, tree: Path) -> None:
         with urllib.request.urlopen(address, timeout=30) as answer:
             assert door not in json.load(answer)["doors"]
         relay.terminate()
-        _, log = relay.communicate(timeout=60)
+        _, log = relay.communicate(timeout=PATIENCE)
     assert "cannot be loaded" not in log
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from clawlink.server.logs import JsonLines, TextLines
 from tests.conftest import Serve
+from tests.waiting import PATIENCE
 
 SECRET = "the words of the task"
 
@@ -102,7 +103,7 @@ def test_a_terminal_that_reads_nothing_does_not_hold_up_the_relay() -> None:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "went on\n"  # 3 MB of lines are more than any pipe holds
-        _, written = process.communicate(timeout=30)
+        _, written = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
         process.communicate()

@@ -18,6 +18,7 @@ from clawlink.client.sync import Client
 from clawlink.server import logs
 from tests.processes import Popen
 from tests.tables import each
+from tests.waiting import PATIENCE
 
 TOKEN = "top-secret-token"
 
@@ -140,7 +141,7 @@ def logged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                 secrets = go_through_everything(found[1])
             finally:
                 process.terminate()
-                process.wait(10)
+                process.wait(PATIENCE)
     return Logged(path.read_text().splitlines(), secrets)
 
 

@@ -33,7 +33,7 @@ from clawlink.store.memory import MemoryStore
 from tests.conftest import Serve, Start
 from tests.processes import Popen, run
 from tests.tables import each
-from tests.waiting import cancelled_after
+from tests.waiting import PATIENCE, cancelled_after
 
 
 def joining(lines: list[str]) -> list[str]:
@@ -278,7 +278,7 @@ def test_the_end_of_the_terminal_drains_a_relay_unless_that_is_ignored(loop: str
         if ignored:
             assert requests.get(url[1] + "/healthz", timeout=30).status_code == 200
             process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=PATIENCE)
         assert (process.returncode, "Traceback" in said) == (0, False), (ignored, said)
         assert " draining" in said, ignored
 
@@ -308,7 +308,7 @@ def test_a_loop_that_is_not_installed_ends_it_with_a_sentence(tmp_path: Path, fo
             assert process.stdout is not None
             assert "listening on" in process.stdout.readline(), loop
             process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=PATIENCE)
         if wanted is not None:
             assert process.returncode == wanted, loop
             assert "--loop uvloop needs the package uvloop, 0.23 or later" in said

@@ -42,7 +42,7 @@ from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock, connect, exchange, request
 from tests.tables import each
 from tests.virtual_time import pass_time, stand_still
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.both_stores
 
@@ -552,7 +552,7 @@ async def test_what_a_connection_had_goes_at_its_end_to_the_one_beside_it(pair: 
         await send(pair, "a", "b")
         first = asyncio.create_task(one.message())
         second = asyncio.create_task(two.message())
-        done, _ = await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        done, _ = await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE)
         (holder,) = [peer for peer, task in ((one, first), (two, second)) if task in done]
         id = done.pop().result()["message_id"]
         await holder.close()
@@ -578,7 +578,7 @@ async def test_a_task_by_capability_goes_to_one_of_those_who_are_connected(crew:
     async with websocket(crew, "w0", lease=30) as one, websocket(crew, "w1", lease=30) as two:
         id = await pool_task(crew, "req")
         waits = [asyncio.create_task(peer.message()) for peer in (one, two)]
-        done, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        done, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE)
         assert len(done) == 1
         assert done.pop().result()["message_id"] == id
         for task in rest:

@@ -21,7 +21,7 @@ from clawlink.store.valkey.store import LAYOUT, ValkeyStore
 from clawlink.store.valkey.wire import Wire
 from tests.store.contract import NOW, delivery, due, put
 from tests.valkey import ALL_SLOTS, Server, cluster_node, program, running, sentinel
-from tests.waiting import until, wait_until
+from tests.waiting import PATIENCE, until, wait_until
 
 pytestmark = pytest.mark.skipif(program() is None, reason="there is no valkey-server here")
 
@@ -170,7 +170,7 @@ async def test_commits_under_way_fail_when_the_store_is_closed(valkey: Server, t
         await asyncio.sleep(0)
     works[0].cancel()
     await asyncio.wait_for(wire.close(), 10)
-    _, left = await asyncio.wait(works, timeout=10)
+    _, left = await asyncio.wait(works, timeout=PATIENCE)
     assert not left
     assert works[1].exception() is None or isinstance(works[1].exception(), Failed)
     with pytest.raises(Failed, match="closed"):

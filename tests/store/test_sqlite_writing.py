@@ -20,7 +20,7 @@ from clawlink.store.sqlite.gathering import Gathering
 from clawlink.store.sqlite.jobs import Job, Question
 from tests.store.contract import delivery, newer, put
 from tests.store.test_sqlite import opened
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 class Watch:
@@ -76,7 +76,7 @@ async def test_a_read_uses_the_writing_connection_between_transactions_alone(tmp
 
     def before_commit() -> None:
         going.set()
-        assert on.wait(10)
+        assert on.wait(PATIENCE)
 
     on.set()
     store = await opened(tmp_path / "clawlink.db", before_commit=before_commit)

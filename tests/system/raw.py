@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tests import virtual_time
+from tests.waiting import PATIENCE
 
 
 class Clock:
@@ -86,11 +87,11 @@ class Connection:
         except ConnectionError:
             return
 
-    async def answer(self, within: float = 10.0, *, body: bool = True) -> Answer:
+    async def answer(self, within: float = PATIENCE, *, body: bool = True) -> Answer:
         """Read one reply, within this many seconds."""
         return await asyncio.wait_for(read_answer(self.reader, body=body), within)
 
-    async def ask(self, data: bytes, within: float = 10.0) -> Answer:
+    async def ask(self, data: bytes, within: float = PATIENCE) -> Answer:
         """Send a request and read its reply."""
         await self.send(data)
         return await self.answer(within, body=not data.startswith(b"HEAD "))
@@ -122,7 +123,7 @@ async def connect(url: str, *, receive_buffer: int | None = None) -> Connection:
     return Connection(*await asyncio.open_connection(sock=raw, limit=limit))
 
 
-async def exchange(url: str, data: bytes, within: float = 10.0) -> Answer:
+async def exchange(url: str, data: bytes, within: float = PATIENCE) -> Answer:
     """Send one request on a connection of its own and read the reply."""
     connection = await connect(url)
     try:

@@ -43,6 +43,7 @@ from tests.server.asks import (
     task_of,
     with_key,
 )
+from tests.waiting import PATIENCE
 
 
 async def acked(relay: Running, agent: str, receipt: str) -> str:
@@ -335,7 +336,7 @@ def test_a_relay_whose_folder_is_moved_ends_and_goes_on_from_there(start_relay: 
     first = start_relay("--data", str(folder))
     assert requests.post(f"{first.url}/register", json={"agent_id": "a"}, timeout=30).status_code == 200
     folder.rename(elsewhere)
-    assert first.process.wait(30) == 1
+    assert first.process.wait(PATIENCE) == 1
     assert not folder.exists()
     again = start_relay("--data", str(elsewhere))
     found = requests.get(f"{again.url}/discover?status=all", timeout=30).json()
@@ -346,7 +347,7 @@ def test_a_folder_without_its_secret_is_no_other_relay(start_relay: Start, tmp_p
     folder = tmp_path / "data"
     first = start_relay("--data", str(folder)).process
     first.send_signal(signal.SIGTERM)
-    assert first.wait(30) == 0
+    assert first.wait(PATIENCE) == 0
     (folder / "secret").write_text("")
     ended = serve(folder)
     assert (ended.returncode, "agents would meet another relay" in ended.stderr) == (1, True), ended.stderr

@@ -11,6 +11,7 @@ from typing import Any
 
 from clawlink.config import ServerConfig
 from clawlink.server.app import App
+from tests.waiting import PATIENCE
 
 
 @contextmanager
@@ -28,9 +29,9 @@ def relay_in_thread(config: ServerConfig) -> Iterator[str]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    url, loop, stop = told.get(timeout=10)
+    url, loop, stop = told.get(timeout=PATIENCE)
     try:
         yield url
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(PATIENCE)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from tests import processes
+from tests.waiting import PATIENCE
 
 _PATIENCE_SECONDS = 60.0
 ROOT = Path(__file__).parent.parent.parent
@@ -36,7 +37,7 @@ class Process:
         if kind is not None:
             self._process.kill()
         self._process.stdout.read()
-        self._process.wait(30)
+        self._process.wait(PATIENCE)
         self._process.stdout.close()
 
     def say(self, **said: Any) -> None:

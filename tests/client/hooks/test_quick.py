@@ -19,6 +19,7 @@ import pytest
 from clawlink.client.hooks import port, quick_json
 from clawlink.client.hooks.sessions import Sessions
 from tests import processes
+from tests.waiting import PATIENCE
 
 SECRET = "s" * 64
 
@@ -51,7 +52,7 @@ class StandIn:
 
     def close(self) -> None:
         socket.create_connection(self._listening.getsockname()).close()
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._listening.close()
 
 
@@ -132,7 +133,7 @@ def test_a_program_that_answers_a_byte_at_a_time_holds_nobody() -> None:
         with port.Conversation(there, {"ask": "hook"}, 10.0) as asked, pytest.raises(TimeoutError):
             asked.next(0.1)
         told.set()
-        thread.join(10)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 

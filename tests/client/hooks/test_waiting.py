@@ -14,7 +14,7 @@ from clawlink.client.hooks.sessions import Session, Sessions
 from clawlink.client.hooks.waiting import Waiter, begun
 from clawlink.client.sync import Client
 from tests.client.conftest import Scripted, http
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ class Waiting:
         wait_until(lambda: sessions.armed(session) != before)
 
     def ends(self) -> str | None:
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
         assert self.said
         return self.said[0]
 

@@ -19,7 +19,7 @@ from clawlink.client.link.task import Received, Task
 from clawlink.client.sync import Client
 from clawlink.domain.message import KnowledgeBroadcast, PlainMessage
 from tests.client.link.conftest import MakeLink
-from tests.waiting import forever, wait_until
+from tests.waiting import PATIENCE, forever, wait_until
 
 Running = Callable[[Link], Link]
 
@@ -219,7 +219,7 @@ def test_a_handler_that_hangs_is_reported_if_there_is_a_limit(
     def plain(task: Task) -> str:
         if task.text == "hang":
             before = task.cancelled
-            free.wait(20)
+            free.wait(PATIENCE)
             seen[:] = before, task.cancelled
         return "well"
 
@@ -239,7 +239,7 @@ def test_a_handler_that_hangs_is_reported_if_there_is_a_limit(
     running(worker)
     assert outcome(boss, "hang") == ("failed", "the handler did not end within 0.3 s")
     if kind == "async":
-        assert cancelled.wait(10)
+        assert cancelled.wait(PATIENCE)
     if kind == "blocking":
         free.set()  # until then no other coroutine of this agent can run
     assert outcome(boss) == ("completed", "well")
@@ -260,7 +260,7 @@ def test_threads_that_hang_do_not_become_ever_more(
     def hang(task: Task) -> None:
         began.append(task.text)
         if task.text == "hang":
-            assert free.wait(20)
+            assert free.wait(PATIENCE)
 
     running(worker)
     assert outcome(boss, "hang")[0] == "failed"
@@ -279,7 +279,7 @@ def test_leases_go_on_while_handlers_run_even_if_they_block_the_loop(
 
     def plain(task: Task) -> int:
         began.append(task.id)
-        assert free.wait(60)
+        assert free.wait(PATIENCE)
         return task.attempt
 
     async def blocking(task: Task) -> int:
@@ -312,7 +312,7 @@ def test_no_more_handlers_run_at_once_than_are_allowed(make_link: MakeLink, runn
         with lock:
             now += 1
             most = max(most, now)
-        assert free.wait(20)
+        assert free.wait(PATIENCE)
         with lock:
             now -= 1
 
@@ -346,9 +346,9 @@ def test_a_task_that_is_cancelled_cancels_its_handler(make_link: MakeLink, runni
 
     running(worker)
     id = boss.delegate("worker", "wait").message_id
-    assert began.wait(10)
+    assert began.wait(PATIENCE)
     boss.cancel(id)
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE)
     assert boss.task(id).status == "cancelled"
 
 
@@ -366,7 +366,7 @@ def test_a_plain_handler_sees_that_its_task_is_cancelled(make_link: MakeLink, ru
     id = boss.delegate("worker", "wait").message_id
     boss.wait_message(id, "delivered", 10)
     boss.cancel(id)
-    assert seen.wait(10)
+    assert seen.wait(PATIENCE)
     assert boss.task(id).status == "cancelled"
 
 

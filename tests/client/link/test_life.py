@@ -31,7 +31,7 @@ from tests.client.proxy import Proxy
 from tests.client.restartable import Restartable
 from tests.processes import Popen
 from tests.tables import each
-from tests.waiting import forever, wait_until
+from tests.waiting import PATIENCE, forever, wait_until
 
 Running = Callable[[Link], Link]
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -92,7 +92,7 @@ def test_run_ends_when_a_handler_says_so(make_link: MakeLink, boss: Client) -> N
     thread = threading.Thread(target=worker.run)
     thread.start()
     assert boss.wait_for(id, 20).result == "the last"
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
@@ -299,7 +299,7 @@ def test_without_a_websocket_an_ack_does_not_wait_for_a_poll_that_does_not_come(
     @worker.on_message
     def work(message: Received) -> None:
         began.append(message.content)
-        assert message.content != "slow" or free.wait(20)
+        assert message.content != "slow" or free.wait(PATIENCE)
 
     running(worker)
     boss.send("worker", "slow")
@@ -325,7 +325,7 @@ def test_a_link_that_polls_loses_no_ack_when_it_ends(
 
     with worker:
         id = boss.send("worker", "the last").message_id
-        assert handled.wait(30)
+        assert handled.wait(PATIENCE)
     assert boss.message(id).state == "acked"
 
 
@@ -353,7 +353,7 @@ def test_a_running_handler_survives_a_cut_and_its_result_counts_once(
     @worker.on_task
     def work(task: Task) -> str:
         began.append(task.id)
-        assert free.wait(20)
+        assert free.wait(PATIENCE)
         return "done"
 
     running(worker)
@@ -487,7 +487,7 @@ def test_at_a_signal_it_finishes_what_it_began_even_if_that_blocks_the_loop(
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.5)
     (tmp_path / "released").touch()
-    assert process.wait(15) == 0
+    assert process.wait(PATIENCE) == 0
     assert process.stdout.read() == "ended\n"
     assert boss.wait_for(id, 10).result == "finished"
     assert boss.task(later).status == "queued"  # what was not begun waits for the next
@@ -501,7 +501,7 @@ def test_a_handler_that_does_not_end_is_given_up_after_the_time_for_draining(
     id = boss.delegate(capability="work", task="x").message_id
     began(process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(15) == 0
+    assert process.wait(PATIENCE) == 0
     wait_until(lambda: boss.task(id).status == "queued")
 
 
@@ -517,7 +517,7 @@ def test_a_second_signal_ends_it_at_once(
     assert process.stdout is not None
     assert process.stdout.readline() == "draining\n"  # two signals that come before the first is handled are one
     process.send_signal(number)
-    assert process.wait(60) == -number
+    assert process.wait(PATIENCE) == -number
 
 
 @posix
@@ -544,7 +544,7 @@ link.run()
         try:
             wait_until(lambda: bool(boss.discover(name="worker").agents))
             boss.delegate("worker", str(int(number)))
-            assert process.wait(30) == 0, number
+            assert process.wait(PATIENCE) == 0, number
         finally:
             process.kill()
             process.wait()

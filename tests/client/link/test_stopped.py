@@ -13,7 +13,7 @@ from clawlink.client.sync import Client
 from clawlink.errors import Stopped
 from tests.client.link.conftest import MakeLink
 from tests.client.restartable import Restartable
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 Run = Callable[[Link], Link]
 
@@ -37,12 +37,12 @@ def test_work_is_refused_and_a_running_task_is_answered(
         done.append(task.text)
         if task.text == "long":
             began.set()
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
         return f"{task.text}: {task.from_person}"
 
     running(worker)
     long = boss.delegate("worker", "long").message_id
-    assert began.wait(30)
+    assert began.wait(PATIENCE)
     operator.stop_all()
     with pytest.raises(Stopped, match="operator"):  # at once: a person has to resume it
         worker.send("boss", "from the worker").result(30)

@@ -17,7 +17,7 @@ from clawlink.domain.limits import Limits
 from tests.client.link.conftest import MakeLink
 from tests.client.proxy import Proxy
 from tests.system.threaded import relay_in_thread
-from tests.waiting import forever, wait_until
+from tests.waiting import PATIENCE, forever, wait_until
 
 Running = Callable[[Link], Link]
 
@@ -25,7 +25,7 @@ Running = Callable[[Link], Link]
 def take_over(worker: Link, boss: Client, proxy: Proxy, began: threading.Event) -> tuple[str, Client]:
     """Have a rival claim the worker's task while the worker's connection is cut; return the task and the rival."""
     id = boss.delegate(capability="long", task="wait").message_id
-    assert began.wait(10)
+    assert began.wait(PATIENCE)
     rival = Client(boss.relay)
     rival.register("rival", capabilities=["long"], subscriptions=[])
     with ThreadPoolExecutor(1) as beside:
@@ -56,7 +56,7 @@ def test_a_coroutine_whose_task_was_taken_over_is_cancelled(
     running(worker)
     id, rival = take_over(worker, boss, proxy, began)
     with rival:
-        assert ended.wait(20)
+        assert ended.wait(PATIENCE)
         rival.respond(id, "by the rival")
         assert boss.wait_for(id, 10).result == "by the rival"
 
@@ -70,7 +70,7 @@ def test_a_result_that_comes_too_late_is_refused_and_that_is_logged(
     @worker.on_task
     def work(task: Task) -> str:
         began.set()
-        assert free.wait(30)
+        assert free.wait(PATIENCE)
         return "late"
 
     running(worker)
@@ -91,7 +91,7 @@ def test_a_result_waits_until_there_is_room_for_it(tmp_path: Path) -> None:
 
         @worker.on_task
         def work(task: Task) -> str:
-            assert free.wait(20)
+            assert free.wait(PATIENCE)
             return "done"
 
         with worker, Client(url) as other:

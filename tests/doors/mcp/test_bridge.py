@@ -21,6 +21,7 @@ from clawlink.client.sync import Client
 from tests import processes
 from tests.conftest import Start
 from tests.doors.mcp.conftest import ERAS, Model
+from tests.waiting import PATIENCE
 
 _COMMAND = [sys.executable, "-m", "clawlink.cli.main", "mcp"]
 
@@ -129,7 +130,7 @@ def test_the_bridge_starts_without_a_relay_and_without_an_agent_and_says_what_to
         bridge.stdin.flush()
         assert "clawlink register" in json.loads(bridge.stdout.readline())["error"]["message"]
         bridge.stdin.close()
-        assert bridge.wait(30) == 0
+        assert bridge.wait(PATIENCE) == 0
     assert told["isError"] is True
     assert "clawlink register" in told["content"][0]["text"]
 
@@ -179,7 +180,7 @@ def test_each_session_of_one_opencode_acts_as_its_own_agent(start_relay: Start, 
             assert (failed, said["you"]["agent_id"]) == (False, agents["one"])
         assert bridge.stdin is not None
         bridge.stdin.close()
-        assert bridge.wait(30) == 0
+        assert bridge.wait(PATIENCE) == 0
 
 
 def test_the_server_of_openclaw_makes_its_agent_before_a_call(start_relay: Start, tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_a_session_whose_server_acts_as_a_kept_identity_says_so(start_relay: Sta
         assert (failed, said["you"]["agent_id"]) == (False, bob)
         assert bridge.stdin is not None
         bridge.stdin.close()
-        assert bridge.wait(30) == 0
+        assert bridge.wait(PATIENCE) == 0
     assert sessions.acts_as(session) == (bob if above else None)
     sessions.forget(session)
     assert list(sessions.folder.iterdir()) == []

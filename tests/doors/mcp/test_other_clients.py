@@ -15,6 +15,7 @@ from tests import mcp_programs as programs
 from tests import processes
 from tests.conftest import Start
 from tests.doors.mcp.test_bridge import _COMMAND, environ
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(programs.missing() is not None, reason="the programs are not here")
 
@@ -79,7 +80,7 @@ def test_the_official_client_of_the_extension_for_tasks(start_relay: Start) -> N
             (answer,) = bob.poll(wait=60)
             assert answer.raw["content"] == "ten"
             bob.respond(task.message_id, "4")
-            out, err = client.communicate(timeout=60)
+            out, err = client.communicate(timeout=PATIENCE)
         assert client.returncode == 0, err.decode()
         told = json.loads(out)
         assert told["methods"][:3] == ["tools/call", "tasks/get", "tasks/update"]

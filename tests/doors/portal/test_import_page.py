@@ -29,7 +29,7 @@ from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
 from tests.doors.portal.old_databases import GENERATIONS, K1, K2, K3, MINE, OWN, OWNER_KEY, THEIRS, insert, make
 from tests.doors.portal.test_page_texts import texts
 from tests.doors.portal.test_processes import Portal as PortalProcess
-from tests.waiting import eventually, until
+from tests.waiting import PATIENCE, eventually, until
 
 IMPORT = "/api/portal/import"
 
@@ -310,7 +310,7 @@ async def test_an_upload_beside_the_deletion_of_the_one_before_is_the_one_that_c
 
     def slowly(path: Path, **said: Any) -> None:
         deleting.set()
-        assert goes_on.wait(30)
+        assert goes_on.wait(PATIENCE)
         delete(path, **said)
 
     async def pieces() -> AsyncIterator[bytes]:

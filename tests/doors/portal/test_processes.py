@@ -23,7 +23,7 @@ from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers
 from tests.doors.portal.test_files import PART, download, give, status_of
 from tests.ports import free_port
 from tests.tables import each
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 KEYS = {"AGENTP2P_API_KEY": OWNER, "CLAWLINK_PORTAL_PASSWORD": "the password"}
 
@@ -253,7 +253,7 @@ def test_the_first_start_makes_keys_and_prints_them_once(start_relay: Start, tmp
         process.process.terminate()
         assert process.process.stdout is not None
         told = process.process.stdout.read()
-        process.process.wait(30)
+        process.process.wait(PATIENCE)
         return told
 
     portal = Portal(start_relay, None, tmp_path / "a")

@@ -13,6 +13,7 @@ import pytest
 
 from clawlink.agentlink import AgentLink
 from tests.cli.conftest import COMMAND, Relays, Run
+from tests.waiting import PATIENCE
 
 POSIX = sys.platform != "win32"
 
@@ -166,7 +167,7 @@ def test_what_comes_is_shown_and_acked(config: Path, call: Run, own_relay: Relay
             assert listener.stdout.readline().endswith("hello ␛[31mred\n")
         assert sent.receipt().result(10)
     listener.send_signal(signal.SIGINT)
-    assert listener.wait(10) == 130
+    assert listener.wait(PATIENCE) == 130
     assert listener.stderr.read() == ""
     listener.stdout.close()
     listener.stderr.close()

@@ -23,6 +23,7 @@ from tests.doors.agentrelay.client.conftest import Desk
 from tests.doors.agentrelay.client.dying import ACTIONS, Runner
 from tests.effort import size
 from tests.processes import Popen
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.storm
 
@@ -123,7 +124,7 @@ def test_after_a_kill_at_any_step_all_or_nothing_is_there_and_it_is_said(tmp_pat
 def test_sixteen_processes_lose_nothing(tmp_path: Path) -> None:
     each = size(4, 16, 63)
     senders = [Popen([sys.executable, "-c", SENDER, str(tmp_path), str(name), str(each)]) for name in range(16)]
-    assert [sender.wait(60) for sender in senders] == [0] * 16
+    assert [sender.wait(PATIENCE) for sender in senders] == [0] * 16
     said: list[str] = []
     folder = Folder(tmp_path, tell=said.append)
     events = json.loads(folder.registry.read_text())["events"]
