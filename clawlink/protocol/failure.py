@@ -73,6 +73,11 @@ def to_headers(error: errors.ClawLinkError) -> dict[str, str]:
     return headers
 
 
+def next_step(status: int) -> str | None:
+    """Return the next step after an answer of this status that comes from a proxy; None if nothing is known of it."""
+    return _FOREIGN.get(status)
+
+
 def from_reply(status: int, body: bytes) -> errors.ClawLinkError:
     """Rebuild the exception that a reply of ``status`` tells of; NotARelay if the body is not an error of a relay.
 
@@ -83,7 +88,7 @@ def from_reply(status: int, body: bytes) -> errors.ClawLinkError:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return errors.NotARelay(
             f"the address answered with HTTP {status} and no ClawLink error: no relay, or a proxy before it; "
-            f"{_FOREIGN.get(status, 'check the address')}",
+            f"{next_step(status) or 'check the address'}",
             field="body" if status == 413 else None,
         )
     kind = errors.BY_CODE.get(failure.code)

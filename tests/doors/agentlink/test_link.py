@@ -15,6 +15,7 @@ import pytest
 
 from clawlink.agentlink import AgentLink, Message, Sent
 from clawlink.errors import BadRequest, ClawLinkError, NotAllowed, NotARelay, RelayUnreachable, UnknownAgent
+from tests.client.proxy import Proxy
 from tests.conftest import Running, Serve
 from tests.doors.agentlink.conftest import SECONDS, SECRETS, Joined, Make, ServeLink, Sign
 from tests.doors.agentlink.old_client import sign
@@ -212,6 +213,42 @@ async def test_it_comes_back_with_what_was_sent_meanwhile(
     assert await asyncio.wait_for(sent.receipt(), SECONDS)
     assert states[:2] == ["connecting", "connected"]
     assert states[-1] == "connected"
+
+
+async def test_a_proxy_that_answers_for_the_relay_is_named_and_outlasted(
+    relay: Running, make: Make, until: Callable[..., Any]
+) -> None:
+    proxy = await asyncio.to_thread(Proxy, relay.url)
+    try:
+        box = Box()
+        d = make(relay, "d", "dan")
+        d.on_message(box)
+        await d.connect()
+        proxy.websockets = "refuse"
+        c = AgentLink(proxy.url, SECRETS["c"], "c", "carol", reconnect_interval=0.1)
+        with pytest.raises(NotARelay, match=r"HTTP 502: .* or a proxy before it; see that the relay runs"):
+            await c.connect()
+        proxy.websockets = "pass"
+        await c.connect()
+        proxy.websockets = "refuse"
+        await asyncio.to_thread(proxy.cut)
+        sent = c.send("d/dan", "through it all")
+        tried = proxy.sockets
+        await until(lambda: proxy.sockets >= tried + 2)
+        assert not sent.receipt().done(), "nobody has taken it"
+        assert box.empty
+        for limit in (20, 150, 300):  # in the head of the answer, and in the frames after it
+            proxy.limit = lambda limit=limit: limit
+            proxy.websockets = "pass"
+            tried = proxy.sockets
+            await until(lambda tried=tried: proxy.sockets >= tried + 2)
+        proxy.limit = None
+        assert await asyncio.wait_for(sent.receipt(), SECONDS)
+        assert (await box.next()).message == "through it all"
+        assert box.empty
+        await c.disconnect()
+    finally:
+        await asyncio.to_thread(proxy.close)
 
 
 async def test_it_stays_away_if_told_to(serve_link: ServeLink, make: Make, until: Callable[..., Any]) -> None:

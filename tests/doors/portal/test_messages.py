@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 import ssl
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,8 @@ async def test_answers_that_are_no_success_are_none(portals: Portals, old_portal
         (lambda: web.json_response({"status": "received?"}, status=200), "unknown", "twice"),
         (lambda: web.Response(body=b"[" * 100_000, status=200), "unknown", "twice"),
         (lambda: web.Response(status=502), "unknown", "twice"),
+        (lambda: web.Response(status=413, text="<html>"), "refused", "a proxy before it takes no body of this size"),
+        (lambda: web.Response(status=503, text="<html>"), "queued", "its owner has to see that it runs"),
     ):
         peer.answer = answer
         number = await send(portal, peer.url, words)
@@ -215,7 +219,62 @@ async def test_answers_that_are_no_success_are_none(portals: Portals, old_portal
         if state == "queued":
             await portal.state(number, "sent")
     assert elsewhere.stored == [], "a redirect takes no key elsewhere"
-    assert [one["content"] for one in peer.stored] == ["301", "429"]
+    assert [one["content"] for one in peer.stored] == ["301", "429", "its owner has to see that it runs"]
+
+
+class Breaking:
+    """A proxy before a portal. It passes requests on, and spoils the answers to messages as ``ways`` says, in turn."""
+
+    def __init__(self) -> None:
+        self.target: tuple[str, int] = ("", 0)
+        self.ways: list[str] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            size = re.search(rb"(?i)content-length: *(\d+)", head)
+            body = await reader.readexactly(int(size[1])) if size else b""
+            way = self.ways.pop(0) if self.ways and b"/api/message/receive" in head else "pass"
+            back, to = await asyncio.open_connection(*self.target)
+            to.write(head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1) + body)
+            answer = await back.read(-1)
+            to.close()
+            cut = {"in the head": 20, "in the body": len(answer) - 5}.get(way, len(answer))
+            writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n<html>" if way == "502" else answer[:cut])
+            await writer.drain()
+        writer.close()
+
+
+async def test_a_proxy_that_breaks_answers_between_two_of_ours_doubles_and_invents_nothing(portals: Portals) -> None:
+    proxy = Breaking()
+    shown = await proxy.start()
+    try:
+        a, b = await portals(), await portals(key=B_KEY, url=shown)
+        proxy.target = ("127.0.0.1", int(b.relay.url.rpartition(":")[2]))
+        key = await a.befriend(shown)
+        await b.well("POST", "/api/contacts", {"portal_url": a.url, "SHARED_KEY": key})
+        for ways in (["in the head"], ["in the body"], ["502"], ["502", "in the head", "in the body"]):
+            proxy.ways = list(ways)
+            number = await send(a, shown, "-".join(ways))
+            assert (await a.state(number, "sent", "unknown", "refused"))["state"] == "sent", ways
+            assert proxy.ways == [], "an answer was taken that never came whole"
+        asked = {"contact_portal": a.url}
+        history = (await b.well("GET", "/api/messages/history", params=asked))["messages"]
+        assert sorted(one["content"] for one in history) == sorted(
+            ["in the head", "in the body", "502", "502-in the head-in the body"]
+        )
+    finally:
+        await proxy.close()
 
 
 async def test_no_private_address_is_reached(portals: Portals, old_portals: Peers) -> None:

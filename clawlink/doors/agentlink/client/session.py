@@ -19,6 +19,7 @@ from clawlink.doors.agentlink.wire import frames, signing
 from clawlink.doors.agentlink.wire.files import LinkFile
 from clawlink.errors import BY_CODE, ClawLinkError, NotARelay, RelayUnreachable, TooLarge, Unavailable
 from clawlink.in_time import in_time
+from clawlink.protocol.failure import next_step
 
 PATH = "/agentlink"
 CONNECT_SECONDS = 10.0
@@ -78,8 +79,10 @@ class Session:
         except BaseException as failure:
             await session.close()
             if isinstance(failure, aiohttp.WSServerHandshakeError):
+                step = next_step(failure.status)
                 raise NotARelay(
                     f"{relay_url} answered with HTTP {failure.status}: no relay that serves Agent Link there"
+                    + (f", or a proxy before it; {step}" if step is not None else "")
                 ) from None
             if isinstance(failure, asyncio.TimeoutError | aiohttp.ClientError | OSError | ValueError):
                 reason = str(failure) or type(failure).__name__

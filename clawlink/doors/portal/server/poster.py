@@ -38,6 +38,14 @@ KEY, CONFIRM, LEAVE = "/api/portal/key", "/api/portal/key/confirm", "/api/guest/
 LATER = frozenset({401, 403, 404, 408, 421, 423, 425, 429, 503})
 # Proxies answer so, too, when they do not know whether the portal behind them took the request.
 _DOUBTFUL_FROM = 500
+_BEHIND = "a proxy before it does not reach it; its owner has to see that it runs"
+# The next step after the answer of a proxy before the other portal, by its status.
+_STEPS = {
+    413: "a proxy before it takes no body of this size; its owner has to allow larger ones",
+    502: _BEHIND,
+    503: _BEHIND,
+    504: _BEHIND,
+}
 _TASK_ID = re.compile("[0-9A-Za-z_-]{1,64}")
 
 
@@ -285,7 +293,10 @@ class Poster:
 
 def refusal_in_words(status: int, answer: bytes, portal: str = "the other portal") -> str:
     """Return an answer that is no success, in words. Those of the other portal stand in quotation marks."""
-    why = cell(str(fields(answer).get("detail", ""))[:_MOST_TOLD]).replace('"', "'")
+    told = fields(answer)
+    why = cell(str(told.get("detail", ""))[:_MOST_TOLD]).replace('"', "'")
+    if not told and (step := _STEPS.get(status)) is not None:
+        return f"{portal} answers {status}, and not as a portal does: {step}"
     return f"{portal} answers {status}" + (f': "{why}"' if why else "")
 
 
