@@ -243,7 +243,7 @@ async def _spawn(
         start_new_session=True,
     )
     if process.stdin is not None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # uvloop raises the latter once the program has ended
             process.stdin.write(text.encode())
             process.stdin.close()
     return process

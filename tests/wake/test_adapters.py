@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ from clawlink.wake.adapters import Command, Notice, OverOpenClaw, Resume, within
 from clawlink.wake.openclaw import OpenClaw
 from clawlink.wake.rules import FAILED, QUEUED, STARTED
 from tests.processes import Popen
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, until
 from tests.wake.openclaw import OpenClawStandIn
 
 NOTICE = Notice('ClawLink: 1 new message from "$(touch x)": m-1', ("m-1", "m-2"), "key-1")
@@ -50,6 +51,34 @@ async def test_a_command_gets_our_words_and_no_shell(tmp_path: Path) -> None:
     assert "\x1b" not in (failed.note or "")
     missing = await Command([str(tmp_path / "none")], "bob", environ).fire(NOTICE)
     assert (missing.result, "cannot be run" in (missing.note or "")) == (FAILED, True)
+
+
+def children() -> dict[str, str]:
+    """Return the state of each process that this one has started; "Z" is one that has ended, and is not asked about."""
+    found = {}
+    for place in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            state, parent, *_ = (place / "stat").read_text().rpartition(")")[2].split()
+            if int(parent) == os.getpid():
+                found[place.name] = state
+    return found
+
+
+@pytest.mark.both_loops
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the states of processes in /proc")
+async def test_no_command_stays_behind_as_a_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "COMMAND_SECONDS", 0.1)
+    before = children().keys()
+    for words in (["true"], ["false"], ["sleep", "60"], ["sh", "-c", "sleep 0.3 & exit 0"], ["/none"]) * 20:
+        assert (await Command(words, "bob").fire(NOTICE)).result in (QUEUED, FAILED)
+    monkeypatch.setattr(adapters, "COMMAND_SECONDS", PATIENCE)
+    given_up = [asyncio.ensure_future(Command(["sleep", "60"], "bob").fire(NOTICE)) for _ in range(10)]
+    await until(lambda: len(children().keys() - before) >= len(given_up))
+    for one in given_up:
+        one.cancel()
+    await asyncio.gather(*given_up, return_exceptions=True)
+    await until(lambda: children().keys() <= before)
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
 
 async def test_a_command_that_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
