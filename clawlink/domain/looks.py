@@ -104,8 +104,13 @@ def fault(text: str, *, spaces: bool) -> str | None:
 
 
 def _hides(sign: str) -> bool:
-    """Return True for a blank letter, and for a code that is kept for characters that show nothing."""
-    return sign in _BLANK or (sign in _UNSEEN and unicodedata.category(sign) == "Cn")
+    """Return True for a blank letter, a code that is kept for characters that show nothing, and no character at all."""
+    if sign in _BLANK:
+        return True
+    code = ord(sign)
+    return unicodedata.category(sign) == "Cn" and (
+        sign in _UNSEEN or code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+    )
 
 
 def _joins(text: str, at: int) -> bool:

@@ -18,7 +18,7 @@ def acts(text: str) -> list[str]:
     return [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in INVISIBLE]
 
 
-INVISIBLE = {chr(c) for c in [0xAD, 0x61C, 0x200B, 0x200D, 0x200F, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xE0041]}
+INVISIBLE = {chr(c) for c in [0xAD, 0x61C, 0x200B, 0x200F, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xE0041]}
 
 
 @given(EVERYTHING)
@@ -46,6 +46,10 @@ def test_lines_are_harmless_but_for_tabs(text: str) -> None:
         ("a\u2028b\u2029c", "a<U+2028>b<U+2029>c"),
         ("a\u200bb\ufeff", "a<U+200B>b<U+FEFF>"),
         ("\ud800", "<U+D800>"),
+        ("\ufffe\ufdd0\U0010ffff", "<U+FFFE><U+FDD0><U+10FFFF>"),
+        ("a\u200db\u200d, \u200c\u200d", "a<U+200D>b<U+200D>, <U+200C><U+200D>"),
+        ("👩🏽\u200d💻 ❤\ufe0f\u200d🔥 می\u200cخواهم क्\u200dष", "👩🏽\u200d💻 ❤\ufe0f\u200d🔥 می\u200cخواهم क्\u200dष"),
+        ("👩\u200d\u200d💻", "👩<U+200D><U+200D>💻"),
         ("\U000e0041", "<U+E0041>"),
         ("tab\there", "tab␉here"),
         ("[bold]not markup[/bold] :smile:", "[bold]not markup[/bold] :smile:"),

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from clawlink.config import ServerConfig
+from clawlink.domain.terminal import UNSAFE, cell
 from tests.page.watching import HOSTILE, VIEWS, fill, many_hostile, opened
 from tests.system.threaded import relay_in_thread
 
@@ -32,3 +33,20 @@ def test_texts_of_agents_are_only_ever_text(browser: Browser) -> None:
         assert text in said, text
     assert "<U+202E>gnp.exe<U+2066><U+0007>" in said
     assert "\u202e" not in said
+
+
+def test_the_page_and_the_terminal_show_the_same_characters_by_their_numbers(browser: Browser) -> None:
+    """The page leaves line ends and tabs as they are, and has no pictures of controls."""
+    joined = ["👩🏽\u200d💻", "می\u200cخواهم", "क्\u200dष", "a\u200db", "👩\u200d\u200d💻", "\u200d", "日\u200d"]
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        watched.show(url, "overview")
+        found, shown = watched.page.evaluate(
+            """async (joined) => {
+                const { clean } = await import(new URL("page/app.js", location.href));
+                const numbered = (code) => clean(String.fromCodePoint(code)).startsWith("<U+");
+                return [[...Array(0x110000).keys()].filter(numbered), joined.map(clean)];
+            }""",
+            joined,
+        )
+    assert found == [code for code in range(0x110000) if UNSAFE.match(chr(code)) and code not in (9, 10)]
+    assert shown == [cell(text) for text in joined]

@@ -161,7 +161,7 @@ def _line(row: TaskRow, now: float, agents: Agents) -> str:
 
 
 def _words(state: str) -> str:
-    return "asks" if state == "input_required" else state.replace("_", " ")
+    return "asking" if state == "input_required" else state.replace("_", " ")
 
 
 def _style(line: str) -> str:

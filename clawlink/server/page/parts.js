@@ -276,9 +276,10 @@ export const one = (view, id) => `#/${view}/${encodeURIComponent(id)}`;
 
 // -- text of others ---------------------------------------------------------------------------------------------------
 
-// Controls, invisible characters and those that turn the direction of text. They are shown by their number.
+// Controls, invisible characters, those that turn the direction of text, and codes that are no characters. They are shown
+// by their number, as in domain/terminal.py. A joiner stays between emoji, and between letters of scripts that need it.
 const UNSAFE =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\u{e0000}-\u{e0fff}]/gu;
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}\p{Noncharacter_Code_Point}]|(?<![\p{Lo}\p{So}\p{Mn}\p{Mc}\p{Sk}])[\u200c\u200d]|[\u200c\u200d](?![\p{Lo}\p{So}])/gu;
 
 export function clean(text) {
   return String(text).replace(UNSAFE, (found) => `<U+${found.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}>`);
