@@ -123,9 +123,9 @@ async def test_a_minute_counts_its_own_traffic_whether_anybody_looks_or_not(serv
         return bool(minutes) and minutes[-1].held.connections > 0
 
     await eventually(sampled)
-    (minute,) = (await ok(relay.get("/admin/load")))["minutes"][-1:]
-    assert minute["stored"] >= 1
-    assert minute["connections"] >= 1
+    minutes = (await ok(relay.get("/admin/load")))["minutes"]  # another one may have begun meanwhile
+    assert sum(minute["stored"] for minute in minutes) >= 1
+    assert max(minute["connections"] for minute in minutes) >= 1
 
 
 async def test_talk_children_and_search_come_from_each_store(serve: Serve) -> None:

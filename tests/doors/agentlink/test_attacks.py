@@ -98,13 +98,18 @@ async def test_an_old_replay_is_refused_by_its_time(serve_link: ServeLink, sign_
 
 
 @pytest.mark.parametrize("off", [-60, -31, 31, 86400])
-async def test_a_wrong_clock_is_told_by_how_much(relay: Running, sign_in: Sign, dial_new: DialNew, off: int) -> None:
+async def test_a_wrong_clock_is_told_by_how_much(
+    serve_link: ServeLink, sign_in: Sign, dial_new: DialNew, off: int
+) -> None:
+    clock = Clock()
+    relay = await serve_link(clock=clock)
     c = await sign_in(relay, "c", "carol")
-    error = await refusal(c, c.message("c/carol", "hello", at=time.time() + off))
+    clock.stop()
+    error = await refusal(c, c.message("c/carol", "hello", at=clock() + off))
     assert (error["field"], error["limit"]) == ("time", 30)
-    assert error["actual"] == pytest.approx(off, abs=2)
+    assert error["actual"] == pytest.approx(off, abs=0.1)
     client = await dial_new(relay, "c")
-    assert (await client.join("carol", at=time.time() + off))["field"] == "time"
+    assert (await client.join("carol", at=clock() + off))["field"] == "time"
     assert await client.closed() == 1000
 
 
