@@ -17,7 +17,7 @@ from clawlink.client.wait_steps import StillPending
 from clawlink.domain.message import TaskDelegation
 from tests.client.link.conftest import MakeLink
 from tests.client.restartable import Restartable
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 Running = Callable[[Link], Link]
 
@@ -44,7 +44,7 @@ def test_the_result_is_waited_for_and_what_is_known_is_told(planner: Link, boss:
         news.append((delegation.status, delegation.progress, delegation.note))
 
     delegation = planner.delegate("boss", "count", context={"to": 3}, on_progress=told)
-    assert delegation.receipt.result(10).status == "delegated"
+    assert delegation.receipt.result(PATIENCE).status == "delegated"
     assert not delegation.done()
     with pytest.raises(StillPending, match="the task is still to come"):
         delegation.result(0.05)
@@ -52,7 +52,7 @@ def test_the_result_is_waited_for_and_what_is_known_is_told(planner: Link, boss:
     boss.respond(delegation.task_id, status="in_progress", progress=40, note="half")
     wait_until(lambda: news == [("in_progress", 40, "half")])
     boss.respond(delegation.task_id, {"n": 3})
-    assert delegation.result(10) == {"n": 3}
+    assert delegation.result(PATIENCE) == {"n": 3}
     assert (delegation.status, delegation.done(), delegation.result()) == ("completed", True, {"n": 3})
 
 
@@ -61,25 +61,25 @@ def test_a_task_that_fails_raises_with_what_was_said(planner: Link, boss: Client
     delegation = planner.delegate("boss", "count")
     boss.respond(claim(boss), "there is no such page", status=status)
     with pytest.raises(TaskFailed, match=f"is {status}: there is no such page") as failed:
-        delegation.result(10)
+        delegation.result(PATIENCE)
     assert (failed.value.current, failed.value.result) == (status, "there is no such page")
     assert failed.value.task_id == delegation.task_id
 
 
 def test_a_delegation_can_be_cancelled(planner: Link, boss: Client) -> None:
     delegation = planner.delegate("boss", "count")
-    delegation.receipt.result(10)
-    assert delegation.cancel("no need").result(10).status == "cancelled"
+    delegation.receipt.result(PATIENCE)
+    assert delegation.cancel("no need").result(PATIENCE).status == "cancelled"
     with pytest.raises(TaskFailed, match="is cancelled"):
-        delegation.result(10)
+        delegation.result(PATIENCE)
 
 
 def test_a_delegation_that_is_refused_fails(planner: Link) -> None:
     delegation = planner.delegate("nobody", "count")
     with pytest.raises(errors.UnknownAgent):
-        delegation.result(10)
+        delegation.result(PATIENCE)
     with pytest.raises(errors.UnknownAgent):
-        delegation.receipt.result(10)
+        delegation.receipt.result(PATIENCE)
     with pytest.raises(errors.BadRequest):
         planner.delegate("boss", "count", priority="asap")
 
@@ -89,7 +89,7 @@ def test_questions_are_answered(make_link: MakeLink, running: Running, planner: 
     worker = make_link("worker")
 
     def plain(task: Task) -> list[Any]:
-        return [task.ask("which?").result(10), task.ask({"and": "how"}).result(10)]
+        return [task.ask("which?").result(PATIENCE), task.ask({"and": "how"}).result(PATIENCE)]
 
     async def coroutine(task: Task) -> list[Any]:
         return [await task.ask("which?"), await task.ask({"and": "how"})]
@@ -101,7 +101,7 @@ def test_questions_are_answered(make_link: MakeLink, running: Running, planner: 
     async def answer(question: Any) -> Any:
         return [question]
 
-    assert planner.delegate("worker", "x", on_question=answer).result(20) == [["which?"], [{"and": "how"}]]
+    assert planner.delegate("worker", "x", on_question=answer).result(PATIENCE) == [["which?"], [{"and": "how"}]]
 
 
 def test_one_question_is_open_at_a_time(make_link: MakeLink, running: Running, planner: Link) -> None:
@@ -115,7 +115,7 @@ def test_one_question_is_open_at_a_time(make_link: MakeLink, running: Running, p
         return [await first, await task.ask("q3")]
 
     running(worker)
-    assert planner.delegate("worker", "x", on_question=str.upper).result(20) == ["Q1", "Q3"]
+    assert planner.delegate("worker", "x", on_question=str.upper).result(PATIENCE) == ["Q1", "Q3"]
 
 
 def test_what_is_asked_or_told_must_be_right(make_link: MakeLink, running: Running, planner: Link) -> None:
@@ -135,7 +135,7 @@ def test_what_is_asked_or_told_must_be_right(make_link: MakeLink, running: Runni
             wrong.append(refused.value.field)
 
     running(worker)
-    planner.delegate("worker", "x").result(20)
+    planner.delegate("worker", "x").result(PATIENCE)
     assert wrong == ["result", "progress", "note", "result"]
 
 
@@ -150,8 +150,8 @@ def test_handlers_that_wait_for_others_do_not_lock_each_other_out(
     def hand_on(task: Task) -> Any:
         part = middle.delegate("end", "part")
         all_wait.wait()
-        answer = task.ask("go on?").result(30)
-        return [answer, part.result(30)]
+        answer = task.ask("go on?").result(PATIENCE)
+        return [answer, part.result(PATIENCE)]
 
     @end.on_task
     def finish(task: Task) -> str:
@@ -188,28 +188,28 @@ def test_an_answer_that_came_before_is_not_lost(planner: Link, restartable: Rest
     wait_until(lambda: planner.transport is None)
     restartable.start()
     boss.respond(id, "3")
-    assert delegation.result(20) == "3"
+    assert delegation.result(PATIENCE) == "3"
 
 
 def test_a_relay_that_has_forgotten_the_task_says_so(planner: Link, restartable: Restartable, boss: Client) -> None:
     delegation = planner.delegate("boss", "count")
-    delegation.receipt.result(10)
+    delegation.receipt.result(PATIENCE)
     restartable.stop()
     restartable.forget()
     wait_until(lambda: planner.transport is None)
     restartable.start()
     wait_until(lambda: planner.transport is not None)
     with pytest.raises(errors.UnknownTask):
-        planner.task(delegation.task_id).result(10)
+        planner.task(delegation.task_id).result(PATIENCE)
 
 
 def test_an_end_of_the_link_is_told_to_who_waits(make_link: MakeLink, boss: Client) -> None:
     with make_link("planner") as planner:
         delegation = planner.delegate("boss", "count")
-        delegation.receipt.result(10)
+        delegation.receipt.result(PATIENCE)
     with pytest.raises(errors.ClawLinkError, match="it goes on"):
-        delegation.result(10)
+        delegation.result(PATIENCE)
     with pytest.raises(errors.ClawLinkError, match="ended"):
-        planner.send("boss", 1).result(10)
+        planner.send("boss", 1).result(PATIENCE)
     with pytest.raises(errors.ClawLinkError, match="ended"):
-        planner.discover().result(10)
+        planner.discover().result(PATIENCE)

@@ -25,7 +25,7 @@ from clawlink.domain.message import PlainMessage
 from tests.client.link.conftest import MakeLink
 from tests.client.restartable import Restartable
 from tests.system.threaded import relay_in_thread
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 Running = Callable[[Link], Link]
 T = TypeVar("T")
@@ -53,7 +53,7 @@ def test_what_is_sent_while_the_relay_is_away_comes_later_in_order_and_once(
     with pytest.raises(StillPending, match="still to come"):
         sent[0].result(0.05)
     restartable.start()
-    assert len({one.result(20).message_id for one in sent}) == 100
+    assert len({one.result(PATIENCE).message_id for one in sent}) == 100
     assert contents(boss, 100) == list(range(100))
 
 
@@ -77,7 +77,7 @@ def test_a_full_outbox_says_so_with_its_limit(
     restartable.start()
     assert sorted(map(str, contents(boss, 4))) == ["0", "1", "2", "x" * 2000]
     wait_until(lambda: few.send("boss", "now").done() or True)
-    few.send("boss", "again").result(10)
+    few.send("boss", "again").result(PATIENCE)
 
 
 def test_who_is_too_fast_gets_through_in_order(tmp_path: Any) -> None:
@@ -86,7 +86,7 @@ def test_who_is_too_fast_gets_through_in_order(tmp_path: Any) -> None:
         boss.register("boss")
         with Link("fast", relay=url, identities=tmp_path) as fast:
             sent = [fast.send("boss", n) for n in range(30)]
-            assert len({one.result(30).message_id for one in sent}) == 30
+            assert len({one.result(PATIENCE).message_id for one in sent}) == 30
             assert boss.info().rate_limited > 0
         assert sorted(contents(boss, 30)) == list(range(30))
 
@@ -99,7 +99,7 @@ def test_a_recipient_that_has_to_wait_keeps_no_other_back(tmp_path: Any) -> None
         with Link("fast", relay=url, identities=tmp_path, drain=0) as fast:
             to_boss = [fast.send("boss", n) for n in range(4)]  # three of them have to wait, ten seconds each
             wait_until(lambda: boss.info().rate_limited > 0)
-            assert fast.send("other", "now").result(20).status == "sent"
+            assert fast.send("other", "now").result(PATIENCE).status == "sent"
             assert not to_boss[-1].done()
 
 
@@ -112,10 +112,10 @@ def test_what_is_refused_fails_alone(make_link: MakeLink, running: Running, boss
         sender.send("boss", 2),
     )
     with pytest.raises(errors.UnknownAgent):
-        wrong.result(10)
+        wrong.result(PATIENCE)
     with pytest.raises(errors.TooLarge):
-        large.result(10)
-    assert fine.result(10).message_id != last.result(10).message_id
+        large.result(PATIENCE)
+    assert fine.result(PATIENCE).message_id != last.result(PATIENCE).message_id
     with pytest.raises(errors.BadRequest):
         sender.send("", 1)
 
@@ -125,8 +125,8 @@ def test_a_small_limit_of_the_relay_ends_no_connection_twice(tmp_path: Any) -> N
     with relay_in_thread(config) as url, Link("sender", relay=url, identities=tmp_path) as sender:
         large = sender.send("sender", "x" * 5000)
         with pytest.raises(errors.TooLarge):
-            large.result(20)
-        assert sender.send("sender", 1).result(20).status == "sent"
+            large.result(PATIENCE)
+        assert sender.send("sender", 1).result(PATIENCE).status == "sent"
 
 
 def test_a_failure_that_nobody_asks_for_is_logged(
