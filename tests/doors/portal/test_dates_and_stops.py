@@ -103,6 +103,41 @@ async def test_a_login_ends_by_the_calendar_in_a_stop(portals: Portals, monkeypa
     assert (await portal.ask("GET", "/api/contacts", key=login["token"]))[0] == 401
 
 
+async def test_a_system_clock_that_is_set_ends_nothing_and_gives_nothing_back(
+    portals: Portals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logins, ends of contacts, paces of guests and uploads count in relay time."""
+    portal = await portals(portal_guest_rate=1)
+    own = portal.relay
+    key = await portal.befriend("https://b.example")
+    contact = (await portal.contact("https://b.example"))["id"]
+    until_then = (datetime.now(timezone.utc) + timedelta(hours=1)).isoformat()
+    await portal.well("POST", f"/api/portal/contacts/{contact}", {"until": until_then})
+    login = (await portal.well("POST", "/api/admin/login", {"password": PASSWORD}, key=""))["token"]
+    await portal.well("POST", "/api/guest/leave-message", {"content": "hello"}, key="")
+    bearer = {"Authorization": "Bearer t"}
+    tus = {
+        **bearer,
+        "Tus-Resumable": "1.0.0",
+        "ClawLink-Agent": "a",
+        "Upload-Length": "5",
+        "Upload-Metadata": "key aw==",
+    }
+    assert (await own.ask("POST", "/register", json={"agent_id": "a", "name": "Ann"}, headers=bearer))[0] == 200
+    async with own.session.post(own.url + "/uploads", headers=tus) as begun:
+        upload = begun.headers["Location"]
+    body = {"api_key": key, "from_portal": "https://b.example", "content": "in time"}
+    real = time.time
+    for jump in (10 * 365 * 24 * HOUR, -10 * 365 * 24 * HOUR, 0.0):
+        monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+        await own.app.relay.janitor.sweep()
+        await portal.well("GET", "/api/contacts", key=login)
+        await portal.well("POST", "/api/message/receive", body, key="")
+        assert (await portal.ask("POST", "/api/guest/leave-message", {"content": "again"}, key=""))[0] == 429
+        async with own.session.head(own.url + upload, headers=tus) as told:
+            assert told.status == 200, jump
+
+
 async def test_times_are_those_of_the_calendar_after_a_stop(portals: Portals, bridges: Bridges) -> None:
     a, b = await pair(portals)
     for own in (a, b):
