@@ -96,6 +96,16 @@ FRAMES: dict[str, str] = {
     "a field that is missing": json.dumps({"type": "send", "id": 1}),
 }
 
+# The answer has a result for each receipt, and its status is 200.
+LOST_RECEIPTS: dict[str, bytes] = {
+    f"{verb} of {count}": ask("POST", f"/{verb}", body(agent_id="a", receipts=["x-1", "y-2"][:count], **more))
+    for verb, more in (("ack", {}), ("nack", {}), ("extend", {"lease": 30}))
+    for count in (1, 2)
+} | {
+    "acks of no tasks": ask("POST", "/ack", body(agent_id="a", tasks=["x", "y"])),
+    "a poll": ask("POST", "/poll/a", body(ack=["x-1", "y-2"], nack=["z-3", "z-4"])),
+}
+
 
 async def turns() -> None:
     """Have the loop do what is at hand: accept, read, close."""
@@ -104,7 +114,10 @@ async def turns() -> None:
 
 
 async def in_circles(one: Callable[[], Awaitable[object]], times: int) -> tuple[int, Counter[str]]:
-    """Do it many times, and return how many objects a collection finds in circles, and which."""
+    """Do it many times, and return how many objects are left, and which.
+
+    Those are the objects that a collection finds in circles, and those in circles through objects that it does not see.
+    """
     tasks = len(asyncio.all_tasks())
 
     async def quiet() -> None:
@@ -123,8 +136,8 @@ async def in_circles(one: Callable[[], Awaitable[object]], times: int) -> tuple[
         await quiet()
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        found = Counter(type(thing).__name__ for thing in gc.garbage)
-        return len(gc.garbage), found
+        left = gc.get_objects()
+        return len(left), Counter(type(thing).__name__ for thing in left)
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
@@ -139,8 +152,11 @@ async def at(serve: Serve) -> tuple[str, int]:
     return address(relay.url)
 
 
-async def circles_of(at: tuple[str, int], asks: dict[str, bytes]) -> dict[str, Any]:
-    """Have each of these requests refused many times; return those that leave objects in circles, and which."""
+async def circles_of(at: tuple[str, int], asks: dict[str, bytes], status: bytes = b"4") -> dict[str, Any]:
+    """Send each of these requests many times; return those that leave objects in circles, and which.
+
+    The statuses of all answers begin with ``status``.
+    """
     reader, writer = await asyncio.open_connection(*at)
     left = {}
     for what, data in asks.items():
@@ -149,7 +165,7 @@ async def circles_of(at: tuple[str, int], asks: dict[str, bytes]) -> dict[str, A
             writer.write(data * PIPELINED)
             for _ in range(PIPELINED):
                 head = await reader.readuntil(b"\r\n\r\n")
-                assert head[9:10] == b"4", (what, head)
+                assert head[9:10] == status, (what, head)
                 length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
                 await reader.readexactly(int(length))
 
@@ -162,6 +178,11 @@ async def circles_of(at: tuple[str, int], asks: dict[str, bytes]) -> dict[str, A
 
 async def test_a_refused_request_leaves_no_circle(at: tuple[str, int]) -> None:
     left = await circles_of(at, REFUSED)
+    assert not left, left
+
+
+async def test_a_lost_receipt_leaves_no_circle(at: tuple[str, int]) -> None:
+    left = await circles_of(at, LOST_RECEIPTS, b"2")
     assert not left, left
 
 

@@ -26,12 +26,19 @@ Known = Mapping[str, Delivery | None]
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """The outcome of a receipt: the message and, if its lease goes on, the end of it; or the error."""
+    """The outcome of a receipt: the message and, if its lease goes on, the end of it; or the error.
+
+    The error has no traceback. Its frames know the outcomes, and no collector finds a circle through this struct.
+    """
 
     receipt: str
     message_id: str | None
     held_until: float | None
     error: LeaseLost | None
+
+
+def _refused(given: str, error: LeaseLost) -> Outcome:
+    return Outcome(given, None, None, error.with_traceback(None))
 
 
 class _Way(Struct, frozen=True, gc=False):
@@ -160,11 +167,11 @@ class Acks:
         now, keep = core.clock(), core.limits.retention
         d = await core.store.get(Delivery, end_id(task_id))
         if d is None or d.mailbox != requester:
-            return Outcome(task_id, None, None, LeaseLost("no message about the end of this task waits for this agent"))
+            return _refused(task_id, LeaseLost("no message about the end of this task waits for this agent"))
         try:
             new = delivery_steps.ack_unread(d, now=now, keep=keep)
         except LeaseLost as error:
-            return Outcome(task_id, None, None, error)
+            return _refused(task_id, error)
         changes = [] if new is d else [Put(new)]
         for progress in (
             await core.store.page(Delivery, rules.by_merge(requester, merge_of(task_id)), limit=1)
@@ -243,7 +250,7 @@ class Acks:
         try:
             outcome, made = await self._settle_one(agent_id, given, token, id, d, way)
         except LeaseLost as error:
-            return [Outcome(given, None, None, error)], 0
+            return [_refused(given, error)], 0
         if not made:
             return [outcome], 0
         partition_key, changed = made[0].record.partition_key, 1
@@ -280,7 +287,7 @@ class Acks:
             try:
                 outcomes[given], made = await self._settle_one(agent_id, given, token, id, known[id], way)
             except LeaseLost as error:
-                outcomes[given] = Outcome(given, None, None, error)
+                outcomes[given] = _refused(given, error)
                 continue
             if made:
                 partitions.setdefault(made[0].record.partition_key, {})[given] = made
