@@ -116,7 +116,8 @@ class _Connection(RequestHandler):
         """Take bytes. They prove that the peer has read the last reply, if it had no request on its way before."""
         if self._handovers:
             self._handovers.heard()
-        idle = self._waiter is not None and not self._messages
+        # On uvloop the first bytes may come before aiohttp waits for them: so it is idle while no request has begun.
+        idle = not self._messages and (self._waiter is not None or self.began is None)
         RequestHandler.data_received(self, data)  # super() costs as much as ten other steps before Python 3.12
         if not self._messages:
             if idle:

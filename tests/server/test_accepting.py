@@ -76,6 +76,18 @@ async def test_a_head_that_does_not_come_ends_the_connection(
     assert relay.app.connections <= 2
 
 
+async def test_a_head_that_began_before_the_relay_accepted_ends_in_an_answer(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clawlink.server.ceiling.HEAD_SECONDS", 0.3)
+    relay = await serve()
+    with socket.create_connection(address(relay.url)) as early:
+        early.sendall(ASK[:-2])
+        early.setblocking(False)
+        answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(early, 1024), 30)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
 @pytest.mark.virtual_time
 async def test_a_head_of_a_byte_at_a_time_ends_the_connection(dial: Dial, serve: Serve) -> None:
     relay = await serve()
