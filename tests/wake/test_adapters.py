@@ -53,14 +53,18 @@ async def test_a_command_gets_our_words_and_no_shell(tmp_path: Path) -> None:
     assert (missing.result, "cannot be run" in (missing.note or "")) == (FAILED, True)
 
 
-def children() -> dict[str, str]:
-    """Return the state of each process that this one has started; "Z" is one that has ended, and is not asked about."""
-    found = {}
+def children() -> set[str]:
+    """Return the ids of the commands that this process has started, also of those that ended and are not asked about.
+
+    A command leads a session. What a command leaves behind does not, and this process may have adopted it.
+    """
+    found = set()
     for place in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            state, parent, *_ = (place / "stat").read_text().rpartition(")")[2].split()
-            if int(parent) == os.getpid():
-                found[place.name] = state
+            name, _, rest = (place / "stat").read_text().partition("(")[2].rpartition(")")
+            _, parent, _, session, *_ = rest.split()
+            if int(parent) == os.getpid() and session == place.name and name in ("true", "false", "sleep", "sh"):
+                found.add(place.name)
     return found
 
 
@@ -68,16 +72,16 @@ def children() -> dict[str, str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the states of processes in /proc")
 async def test_no_command_stays_behind_as_a_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapters, "COMMAND_SECONDS", 0.1)
-    before = children().keys()
+    before = children()
     for words in (["true"], ["false"], ["sleep", "60"], ["sh", "-c", "sleep 0.3 & exit 0"], ["/none"]) * 20:
         assert (await Command(words, "bob").fire(NOTICE)).result in (QUEUED, FAILED)
     monkeypatch.setattr(adapters, "COMMAND_SECONDS", PATIENCE)
     given_up = [asyncio.ensure_future(Command(["sleep", "60"], "bob").fire(NOTICE)) for _ in range(10)]
-    await until(lambda: len(children().keys() - before) >= len(given_up))
+    await until(lambda: len(children() - before) >= len(given_up))
     for one in given_up:
         one.cancel()
     await asyncio.gather(*given_up, return_exceptions=True)
-    await until(lambda: children().keys() <= before)
+    await until(lambda: children() <= before)
     await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
 
