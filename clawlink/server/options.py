@@ -22,6 +22,7 @@ _SCHEMES = ("redis://", "rediss://", "unix://")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Larger files need a folder that all relays of a mesh share.
 _SERVER_FILE_BYTES = 1024 * 1024
+_SIZES = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -32,11 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Raises ClawLinkError for a door's flag that is taken.
     """
     taken = {field.metadata["flag"] for field in LIMIT_FIELDS}
+    group: argparse._ActionsContainer = parser
 
     def add(flag: str, help: str, default: Any = None, **options: Any) -> None:
         taken.add(flag)
         shown = "" if default in (None, "") else f" (default {default})"
-        parser.add_argument(flag, help=help + shown, default=None, **options)
+        group.add_argument(flag, help=help + shown, default=None, **options)
 
     add("--host", "address to listen on; 0.0.0.0 for all of IPv4, :: for all", DEFAULT_HOST)
     add("--port", "port to listen on; 0 for any free one", DEFAULT_PORT, type=_port)
@@ -60,10 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tls-cert", "certificate chain, PEM", metavar="FILE")
     add("--tls-key", "private key, PEM", metavar="FILE")
     add("--no-mdns", "do not announce the relay on the local network", action="store_true")
-    add("--loop", "event loop; auto takes uvloop where it is installed", "auto", choices=LOOPS)
-    add("--log-level", "debug also shows every request", "info", choices=_LEVELS)
-    add("--log-json", "log lines as JSON objects", action="store_true")
-    add("--spool", "keep the contents of large files in this folder while the relay runs", metavar="DIR")
+    group = parser.add_argument_group("what the relay keeps, and where")
     add("--data", "keep everything in this folder, over a restart too; without it all is in memory", metavar="DIR")
     add(
         "--sync",
@@ -71,9 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "full",
         choices=SYNCS,
     )
+    add("--spool", "keep the contents of large files in this folder while the relay runs", metavar="DIR")
+    add("--spool-above", "smallest size of a large file, in bytes", ServerConfig.spool_above, type=_count, metavar="N")
     add(
         "--store",
-        "share everything with other relays over this Valkey or Redis server; an address with a password belongs into "
+        "share everything with other relays over this Valkey or Redis server; an address with a password belongs in "
         "CLAWLINK_STORE, because others see command lines",
         metavar="redis://HOST:PORT",
     )
@@ -85,31 +86,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
     )
     add("--blobs", "with --store: keep contents over 1 MiB in this folder, which all relays share", metavar="DIR")
+    group = parser.add_argument_group("page, log and event loop")
     add("--page", "what the page at / shows: metadata withholds texts of messages", "full", choices=PAGES)
-    add("--spool-above", "smallest size of a large file, in bytes", ServerConfig.spool_above, type=_count, metavar="N")
-    options = []
+    add("--loop", "event loop; auto takes uvloop where it is installed", "auto", choices=LOOPS)
+    add("--log-level", "debug also shows every request", "info", choices=_LEVELS)
+    add("--log-json", "log lines as JSON objects", action="store_true")
+    limits = list(LIMIT_FIELDS)
     for door in doors():
-        for field in fields(door.settings):
-            flag = field.metadata["flag"]
+        options = fields(door.settings)
+        if options:
+            group = parser.add_argument_group(f"the door {door.name}")
+        for field in options:
+            flag, help = field.metadata["flag"], field.metadata["help"]
             if flag in taken:
                 raise ClawLinkError(f"the door {door.name} has the flag {flag}, which is taken; uninstall its package")
             taken.add(flag)
-            options.append(field)
-    for field in options:
-        if field.default is False:
-            add(field.metadata["flag"], field.metadata["help"], action="store_true")
-        elif field.metadata["unit"] is None:
-            add(field.metadata["flag"], field.metadata["help"], field.default, metavar=field.metadata["metavar"])
+            if field.metadata["unit"] is not None:
+                limits.append(field)
+            elif field.default is False:
+                add(flag, help, action="store_true")
+            else:
+                add(flag, help, field.default, metavar=field.metadata["metavar"])
     group = parser.add_argument_group("limits")
-    for field in (*LIMIT_FIELDS, *(field for field in options if field.metadata["unit"] is not None)):
-        default = f"{field.default:.15g}" if isinstance(field.default, float) else str(field.default)
-        group.add_argument(
-            field.metadata["flag"],
-            type=_kind_of(field),
-            default=None,
-            metavar="N",
-            help=f"{field.metadata['help']} (default {default} {field.metadata['unit']})",
-        )
+    for field in limits:
+        add(field.metadata["flag"], field.metadata["help"], _default_of(field), type=_kind_of(field), metavar="N")
+
+
+def _default_of(limit: Field[Any]) -> str:
+    """Return the default of a limit with its unit, and a size in a larger unit, too."""
+    unit = limit.metadata["unit"]
+    shown = f"{limit.default:.15g}" if isinstance(limit.default, float) else str(limit.default)
+    if unit == "bytes" and isinstance(limit.default, int):
+        for larger, size in _SIZES:
+            if limit.default % size == 0:
+                return f"{shown} bytes, {limit.default // size} {larger}"
+    return f"{shown} {unit}"
 
 
 def _kind_of(limit: Field[Any]) -> Callable[[str], Any]:

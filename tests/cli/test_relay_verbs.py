@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+from dataclasses import fields
 
 import pytest
 
 from clawlink import lan
+from clawlink.doors.registry import doors
 from clawlink.lan import Found
 from clawlink.version import extra_command
 from tests.cli.conftest import COMMAND, Run
@@ -86,6 +88,26 @@ def test_serve_in_process(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("serve", "--port", "1234", "--max-agents", "7").code == 1
     assert call("--token", "flag", "serve").code == 1
     assert served == [(1234, "from the environment", 7), (9077, "flag", 100_000)]
+
+
+def test_the_help_of_serve_groups_flags_by_subject(call: Run) -> None:
+    sections = dict(re.findall(r"^(\S[^\n]*):\n((?:  .*\n)+)", call("serve", "--help").ok().out, re.MULTILINE))
+    subjects = [title for title in sections if not title.startswith("the door ")]
+    assert subjects == [
+        "options",
+        "with every command, before or after its name",
+        "what the relay keeps, and where",
+        "page, log and event loop",
+        "limits",
+        "examples",
+    ]
+    for flag, title in {"--token": "options", "--data": subjects[2], "--log-json": subjects[3]}.items():
+        assert f"  {flag} " in sections[title]
+    for door in doors():
+        for field in fields(door.settings):
+            title = f"the door {door.name}" if field.metadata["unit"] is None else "limits"
+            assert re.search(rf"^  {field.metadata['flag']}\b", sections[title], re.MULTILINE)
+    assert "(default 1048576 bytes, 1 MiB)" in sections["limits"]
 
 
 @each(
