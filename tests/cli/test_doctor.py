@@ -102,7 +102,7 @@ def test_of_several_relays_each_is_checked_and_one_that_is_away_is_a_warning(cal
     assert (found.code, found.failed) == (0, [])
     connections = [check for check in told.json["checks"] if check["name"] == "connection"]
     assert [check["status"] for check in connections] == ["warn", "ok"]
-    assert connections[0]["fix"] == "clawlink serve --port 1"
+    assert connections[0]["fix"] == "clawlink serve --port 1   with its --data DIR, if it had one"
     assert connections[1]["detail"].startswith(relay)
     assert found.status("agent") == "ok"
     none = checks(call("--relay", f"{away},http://127.0.0.1:2", "doctor", "--json"))
@@ -126,7 +126,7 @@ def test_a_relay_that_failed_is_not_asked_for_its_store(call: Run, relay: str) -
 def test_nothing_listens(call: Run) -> None:
     found = checks(call("--relay", "http://127.0.0.1:1", "doctor", "--json"))
     assert (found.code, found.failed) == (3, ["connection", "identity"])
-    assert found.fix("connection") == "clawlink serve --port 1"
+    assert found.fix("connection") == "clawlink serve --port 1   with its --data DIR, if it had one"
     assert found.fix("identity") == "clawlink register --name NAME"
     assert found.by_name["identity"]["detail"] == "no identity is kept here for http://127.0.0.1:1"
     shown = call("--relay", "http://127.0.0.1:1", "doctor")
@@ -139,7 +139,7 @@ def test_the_default_relay_is_served_without_flags(call: Run, monkeypatch: pytes
         raise TimeoutError("timed out")
 
     monkeypatch.setattr("socket.create_connection", refuse)
-    assert checks(call("doctor", "--json")).fix("connection") == "clawlink serve"
+    assert checks(call("doctor", "--json")).fix("connection") == "clawlink serve   with its --data DIR, if it had one"
     assert "--host 0.0.0.0" in checks(call("--relay", "https://relay.example", "doctor", "--json")).fix("connection")
 
 

@@ -223,7 +223,7 @@ def _check_connection(where: Where, timeout: float) -> Check:
             return Check("connection", "FAIL", detail, f"{way}   to ask the relay directly", Exit.UNREACHABLE)
         serve = f"clawlink serve{'' if port == 9077 else f' --port {port}'}"
         fix = (
-            serve
+            f"{serve}   with its --data DIR, if it had one"
             if on_this_machine(host)
             else f"{serve} --host 0.0.0.0   on that machine; clawlink relay scan shows which relays there are"
         )
