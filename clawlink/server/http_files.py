@@ -46,6 +46,7 @@ _ARRIVAL_PAUSE_SECONDS = 0.01
 async def parts(request: Request) -> AsyncIterator[bytes]:
     """Give the body as it comes. Raises BodyTimeout when too little comes, UnsupportedMediaType."""
     require_unpacked(request)
+    request.note_wait()
     content = request.content
     if not content.is_eof() and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

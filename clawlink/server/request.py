@@ -83,7 +83,7 @@ class Request(Asked):
         Raises ConnectionError if it has closed it already.
         """
         self.stays = True
-        self.connection.seat.busy()
+        self.note_wait()
         if self.connection.ended:
             if self.transport is not None:
                 self.transport.close()
@@ -174,6 +174,7 @@ def require_unpacked(request: Request) -> None:
 
 
 async def _read_slowly(request: Request) -> bytes:
+    request.note_wait()
     limit = request.client_max_size
     length = request.content_length
     if length is not None and length > limit:

@@ -91,6 +91,10 @@ class Asked(web.BaseRequest):
         """The key of all limits by address; None if none of them holds. See ``block_of``."""
         return None if self.address is None else block_of(self.address)
 
+    def note_wait(self) -> None:
+        """Note that it waits for its client: the connection is not asked to make room for others."""
+        self.connection.seat.busy()
+
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         # Else aiohttp tells its own version and that of Python.
         response.headers[hdrs.SERVER] = _SERVER
@@ -222,6 +226,7 @@ async def _drain(request: Asked) -> None:
 @contextmanager
 def _watched(request: Asked) -> Iterator[None]:
     """Abort the connection if its peer takes nothing for 60 s."""
+    request.note_wait()
     transport: Any = request.transport
     watch = Watch(lambda: request.writer.output_size - on_its_way(transport), transport.abort)
     try:

@@ -112,6 +112,7 @@ class Router:
             return
         seconds = self._guesses.delay(whose, asyncio.get_running_loop().time())
         if seconds and self._guesses.may_hold(whose):
+            request.note_wait()
             with self._guesses.hold(whose):
                 await asyncio.sleep(seconds)
 

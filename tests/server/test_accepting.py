@@ -19,6 +19,7 @@ from clawlink.domain.limits import Limits
 from clawlink.server.app import App
 from tests.conftest import Running, Serve
 from tests.system.raw import Connection, address, request
+from tests.tables import each
 from tests.virtual_time import pass_time
 
 pytestmark = pytest.mark.both_loops
@@ -130,6 +131,20 @@ async def test_a_connection_with_a_slow_request_is_not_idle(
     await slow.send(asked[-4:])
     assert (await slow.answer(30)).status == 200
     assert await ended(slow) == b""
+
+
+@each("method, path", [("POST", "/send"), ("PUT", "/blobs/k")])
+async def test_bodies_under_way_do_not_hide_an_idle_connection(
+    dial: Dial, serve: Serve, method: str, path: str
+) -> None:
+    relay = await serve(limits={"max_connections": 800})
+    await relay.register("a", agent_id="a")
+    *busy, idle = await open_connections(dial, relay, 600)  # an address has 3/4, and 512 are asked to make room
+    for connection in busy:
+        await connection.send(request(method, path, b"x" * 100, ClawLink_Agent="a")[:-50])
+    assert (await idle.ask(ASK)).status == 200
+    assert (await (await dial(relay.url)).ask(ASK)).status == 200
+    assert await ended(idle) == b""
 
 
 async def test_an_idle_connection_makes_room_and_else_a_new_one_is_refused(
