@@ -52,7 +52,7 @@ def test_a_task_from_delegation_to_answer(run: Run, call: Run, me: str, peer: Cl
     to = peer.agent_id or ""
     told = run("delegate", "--to", to, "--task", "do it", "--context", '{"a": [1, "ü"]}', "--priority", "high").ok().out
     assert f"({to}), online." in told
-    assert "follow:  clawlink message status " in told
+    assert "follow:  clawlink task " in told
     task_id = told.split("task:")[1].split()[0]
     assert call("status", task_id, "--json").ok().json["state"] == "stored"
     [claimed] = [one for one in peer.poll() if one.raw["type"] == "task_delegation"]

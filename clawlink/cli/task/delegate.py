@@ -269,7 +269,7 @@ def _show(ctx: Context, done: Delegated, *, waits: bool) -> None:
         show_recipient(ctx, "Delegated to", done.recipient, out=out)
     else:
         out.line(_pooled(done.pool), style="bold")
-    follow = None if waits else ctx.command("status", done.message_id)
+    follow = None if waits else ctx.command("task", done.message_id)
     wait = None if waits else ctx.command("wait", done.message_id)
     out.facts(("task", done.message_id), ("follow", follow), ("wait", wait))
 
