@@ -228,7 +228,7 @@ export default {
   login: "Sign in",
   "login.ended": "The session has ended.",
   "login.link": "Or open a one-time link, on the machine of the relay: ",
-  "login.refused": "This is not the admin token of this relay. It is kept beside the token of the relay.",
+  "login.refused": "This is not the admin token of this relay. The relay keeps it in the file admin-token beside its own token.",
   "login.token": "Admin token",
   "login.why": "This page shows all agents of the relay. It is for its operator.",
   logout: "Sign out",

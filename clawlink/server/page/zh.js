@@ -228,7 +228,7 @@ export default {
   login: "登录",
   "login.ended": "会话已结束。",
   "login.link": "或在中继所在的机器上打开一次性链接：",
-  "login.refused": "这不是此中继的管理员令牌。它与中继的令牌保存在一起。",
+  "login.refused": "这不是此中继的管理员令牌。中继把它保存在自己令牌旁边的 admin-token 文件里。",
   "login.token": "管理员令牌",
   "login.why": "此页面显示中继上的所有智能体，仅供管理员使用。",
   logout: "退出",
