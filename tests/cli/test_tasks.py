@@ -396,7 +396,7 @@ def test_knowledge_for_those_who_come_late(run: Run, call: Run, me: str, peer: C
         listed = call("knowledge", "--author", author, "--tag", "CI", "--since", "5m", "--json").ok().json
         assert [one["topic"] for one in listed["broadcasts"]] == [f"{topic}.linux"]
     assert "there is more: --limit N" in call("knowledge", "--limit", "1").ok().out
-    assert call("knowledge", "--topic", "silence").ok().out == "Nothing is held that matches.\n"
+    assert call("knowledge", "--topic", "silence").ok().out == "No broadcast matches.\n"
     assert call("knowledge", "--since", "2999-01-01T00:00:00Z", "--json").ok().json["count"] == 0
 
 

@@ -46,7 +46,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         show_message(ctx, told, told.message_id, {})
         ctx.out.line()
     more = "; there is more: --limit N shows more" if after is not None else ""
-    ctx.out.line(f"{plural(len(found), 'broadcast')}{more}." if found else "Nothing is held that matches.")
+    ctx.out.line(f"{plural(len(found), 'broadcast')}{more}." if found else "No broadcast matches.")
     return Exit.DONE
 
 
