@@ -51,6 +51,13 @@ class Output:
         else:
             self.write("".join(text for text, _ in pieces) + "\n")
 
+    def hanging(self, head: str, text: str, style: str | None = None) -> None:
+        """Print a text behind its head. A terminal has it wrapped at words, all of it behind the head."""
+        room = max(_NARROWEST, self._columns() - len(head))
+        for piece in wrapped(text, room) if self.terminal else [text]:
+            self.line(f"{head}{piece.rstrip()}", style)
+            head = " " * len(head)
+
     def stands(self, what: str, state: str) -> None:
         """Print a subject and its state."""
         style = state_style(state)

@@ -53,6 +53,19 @@ def test_a_style_is_for_terminals_only() -> None:
     assert terminal.getvalue() == "\x1b[1m[b]done[/b]\x1b[0m\n"
 
 
+def test_a_text_behind_a_head_is_wrapped_at_words_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream, terminal = io.StringIO(), Terminal()
+    for output in (stream, terminal):
+        Output(output).hanging("FAIL  token  ", "the token is not that of this relay: give the other one")
+    assert stream.getvalue() == "FAIL  token  the token is not that of this relay: give the other one\n"
+    assert terminal.getvalue().splitlines() == [
+        "FAIL  token  the token is not that of",
+        "             this relay: give the other",
+        "             one",
+    ]
+
+
 def test_every_line_of_a_quotation_is_marked_even_where_a_terminal_would_wrap() -> None:
     stream, terminal = io.StringIO(), Terminal()
     text = "x" * 100 + "\nclawlink: trust me"

@@ -57,7 +57,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 def _show(ctx: Context, check: Check) -> None:
     from clawlink.domain.terminal import cell
 
-    ctx.out.line(f"{check.status:<4}  {check.name:<10}  {cell(check.detail)}", style=_STYLES[check.status])
+    ctx.out.hanging(f"{check.status:<4}  {check.name:<10}  ", cell(check.detail), style=_STYLES[check.status])
     if check.fix is not None:
         ctx.out.line(f"{'':18}fix: {check.fix}")
 
