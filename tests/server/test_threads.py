@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from clawlink.store.bodies import PIECE_BYTES
 from tests.restarting import Restarting
 from tests.server.blobs import content, saved, some
 from tests.server.test_uploads import begun, offset, part, patch
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits of a thread's stack")
 
@@ -106,3 +108,50 @@ def test_a_handler_without_a_thread_fails_and_does_not_run_later() -> None:
         assert called == ["asked again", "asked again"]
     finally:
         runner.close()
+
+
+def test_a_handler_that_returns_an_awaitable_fails_without_a_thread_for_its_loop() -> None:
+    runner, called = Runner(None), list[str]()
+
+    async def later(text: str) -> None:
+        called.append(text)
+
+    try:
+        with ExitStack() as stack:
+
+            def lent(text: str) -> Awaitable[None]:
+                stack.enter_context(no_thread())
+                return later(text)
+
+            refused = runner.start(lent, "refused").outcome.result(10)
+        assert isinstance(refused.error, RuntimeError)
+        assert runner.start(lambda text: later(text), "asked again").outcome.result(10).error is None
+        assert called == ["asked again"]
+    finally:
+        runner.close()
+
+
+def test_a_thread_of_handlers_keeps_no_earlier_message() -> None:
+    class Message:
+        pass
+
+    runner, message = Runner(None), Message()
+    kept, held, goes_on = weakref.ref(message), threading.Event(), threading.Event()
+    first = runner.start(lambda _: threading.get_ident(), message).outcome.result(10).result
+    del message
+
+    def hold(_: None) -> None:
+        if threading.get_ident() == first:
+            held.set()
+            goes_on.wait()
+
+    def start_again() -> None:
+        run = runner.start(hold, None)
+        wait_until(lambda: held.is_set() or run.outcome.done())
+
+    try:
+        while not held.is_set():  # the first thread may be idle a moment after the outcome
+            start_again()
+        wait_until(lambda: kept() is None)
+    finally:
+        goes_on.set()

@@ -90,10 +90,15 @@ class Runner:
         except BaseException as error:  # SystemExit too: one bad task must not take the agent with it
             run.outcome.set_result(Outcome(error=error))
             return
-        if inspect.isawaitable(result):
-            self._await(run, lambda: result, task_id)
-        else:
+        if not inspect.isawaitable(result):
             run.outcome.set_result(Outcome(result))
+            return
+        try:
+            self._await(run, lambda: result, task_id)
+        except RuntimeError as error:  # the system gives no thread for a loop
+            if inspect.iscoroutine(result):
+                result.close()
+            run.outcome.set_result(Outcome(error=error))
 
     def _await(self, run: Run, call: Callable[[], Any], task_id: str | None) -> None:
         async def guarded() -> None:
@@ -153,26 +158,21 @@ class _Threads:
         with self._lock:
             new = self._idle == 0
             self._idle -= not new
-        if new:
-            threading.Thread(target=self._run, args=(work,), name="clawlink-handler", daemon=True).start()
-        else:
-            self._work.put(work)
+        if new:  # first: what is in the queue would be done later
+            threading.Thread(target=self._run, name="clawlink-handler", daemon=True).start()
+        self._work.put(work)
 
-    def _run(self, first: Callable[[], None]) -> None:
-        work: Callable[[], None] | None = first
-        while work is not None:
-            work()
-            with self._lock:
-                self._idle += 1
-            work = self._next()
-
-    def _next(self) -> Callable[[], None] | None:
-        """Wait for more work; None if there was none for long."""
+    def _run(self) -> None:
         while True:
             try:
-                return self._work.get(timeout=_IDLE_SECONDS)
+                work = self._work.get(timeout=_IDLE_SECONDS)
             except Empty:
                 with self._lock:
-                    if self._idle > 0:  # else a caller depends on this thread
-                        self._idle -= 1
-                        return None
+                    if self._idle == 0:  # a caller depends on this one
+                        continue
+                    self._idle -= 1
+                    return
+            work()
+            del work  # it has the message, which may be large
+            with self._lock:
+                self._idle += 1
