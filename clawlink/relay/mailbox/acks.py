@@ -28,7 +28,8 @@ Known = Mapping[str, Delivery | None]
 class Outcome(Struct, frozen=True, gc=False):
     """The outcome of a receipt: the message and, if its lease goes on, the end of it; or the error.
 
-    The error has no traceback. Its frames know the outcomes, and no collector finds a circle through this struct.
+    The error has no traceback and no context. Their frames know the outcomes, and no collector finds a circle through
+    this struct.
     """
 
     receipt: str
@@ -38,6 +39,7 @@ class Outcome(Struct, frozen=True, gc=False):
 
 
 def _refused(given: str, error: LeaseLost) -> Outcome:
+    error.__context__ = None  # the Conflict after which the receipt was looked at again
     return Outcome(given, None, None, error.with_traceback(None))
 
 

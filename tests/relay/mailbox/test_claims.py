@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from random import Random
 from typing import Any
 
+from clawlink.errors import LeaseLost
 from clawlink.store.memory import MemoryStore
-from tests.relay.scene import Scene
+from tests.relay.scene import Scene, receipt_of
 from tests.store.faulty import FaultyStore
 from tests.tables import each
 
@@ -99,3 +101,22 @@ async def test_whoever_hangs_up_while_what_has_ended_is_cleared_away_leaves_noth
         assert [d.id for d in await scene.take("w1")] == [id], cut_off
         cut_off += 1
     assert cut_off > 20
+
+
+@each("count", [1, 2])
+async def test_a_receipt_that_is_lost_while_it_is_settled_leaves_nothing_in_memory(count: int) -> None:
+    scene = Scene(max_attempts=1000)
+    await scene.register("req", "w")
+    for _ in range(count):
+        await scene.send("req", "w")
+    for _ in range(10):
+        first = await scene.take("w", lease=1)
+        scene.now += 2
+        assert len(await scene.take("w", lease=1)) == count  # handed out again after the request has read them
+        receipts, known = [receipt_of(d) for d in first], {d.id: d for d in first}
+        outcomes = await scene.relay.acks.ack("w", receipts, known=known)
+        assert all(outcome.error for outcome in outcomes)
+        del outcomes
+        scene.now += 2
+    gc.collect()
+    assert not any(isinstance(thing, LeaseLost) for thing in gc.get_objects())
