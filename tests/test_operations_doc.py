@@ -36,12 +36,6 @@ async def test_every_metric_exists(serve: Serve) -> None:
     assert named <= names
 
 
-def test_every_link_leads_somewhere() -> None:
-    for page, heading in re.findall(r"\]\(([\w.]+)(?:#([\w-]+))?\)", TEXT):
-        headings = re.findall(r"^#+ (.+)$", (PAGE.parent / page).read_text("utf-8"), re.MULTILINE)
-        assert not heading or heading in {title.lower().replace(" ", "-") for title in headings}
-
-
 async def test_the_unit_keeps_all_over_a_restart_in_its_state_directory(start_relay: Start, tmp_path: Path) -> None:
     unit = replaced(block("ini", "ExecStart"), {"/var/lib/clawlink": str(tmp_path / "state")})
     environment = dict(re.findall(r"^Environment=(\w+)=(.+)$", unit, re.MULTILINE))

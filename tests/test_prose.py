@@ -165,3 +165,17 @@ def test_pages_read_easily() -> None:
         for line, fault in faults_of_page(page.read_text(encoding="utf-8"))
     ]
     assert not found, "\n".join(found)
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    headings: dict[Path, set[str]] = {}
+    for page in PAGES:
+        titles = re.findall(r"^#+ (.+)$", re.sub(r"(?ms)^```.*?^```", "", page.read_text("utf-8")), re.MULTILINE)
+        headings[page] = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    lost = []
+    for page in PAGES:
+        for target, heading in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text("utf-8")):
+            led = (page.parent / target).resolve() if target else page
+            if not led.exists() or (heading and heading not in headings.get(led, ())):
+                lost.append(f"{page.relative_to(ROOT)} leads to {target}#{heading}")
+    assert lost == []
