@@ -170,9 +170,10 @@ def test_the_first_screen_has_room_for_all_that_needs_a_person(browser: Browser)
     """It needs no scrolling with lists above and all work stopped, and a long name takes the room of no column."""
     tall = "document.querySelector('.short .scroll').offsetHeight"
     with relay_in_thread(ServerConfig(port=0, admin_token="boss")) as url:
+        post(url, "/register", {"agent_id": "sender", "name": "sender"})  # a sign of life ends the trouble of an agent
         for n in range(16):
             post(url, "/register", {"agent_id": f"a{n}", "name": f"{n}" + "W" * 120})
-            sent = post(url, "/send", {"from_agent": "a0", "to_agent": f"a{n}", "content": "x"})["message_id"]
+            sent = post(url, "/send", {"from_agent": "sender", "to_agent": f"a{n}", "content": "x"})["message_id"]
             failed = {"agent_id": f"a{n}", "adapter": "tmux", "result": "failed", "note": "gone"}
             post(url, f"/messages/{sent}/woken", failed)
         post(url, "/admin/stop", {"stopped": True}, Authorization="Bearer boss")
