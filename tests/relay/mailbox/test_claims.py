@@ -105,6 +105,11 @@ async def test_whoever_hangs_up_while_what_has_ended_is_cleared_away_leaves_noth
 
 @each("count", [1, 2])
 async def test_a_receipt_that_is_lost_while_it_is_settled_leaves_nothing_in_memory(count: int) -> None:
+    def errors() -> int:
+        gc.collect()
+        return sum(isinstance(thing, LeaseLost) for thing in gc.get_objects())
+
+    before = errors()
     scene = Scene(max_attempts=1000)
     await scene.register("req", "w")
     for _ in range(count):
@@ -118,5 +123,4 @@ async def test_a_receipt_that_is_lost_while_it_is_settled_leaves_nothing_in_memo
         assert all(outcome.error for outcome in outcomes)
         del outcomes
         scene.now += 2
-    gc.collect()
-    assert not any(isinstance(thing, LeaseLost) for thing in gc.get_objects())
+    assert errors() <= before
