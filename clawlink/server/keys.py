@@ -17,22 +17,32 @@ _BYTES = 24
 _log = logging.getLogger("clawlink.server")
 
 
-def keep(folder: Path, name: str, *, anew: bool = False) -> str:
+def keep(folder: Path, name: str, *, anew: bool = False, before: Path | None = None) -> str:
     """Return the secret of that name.
 
-    Make and keep a new one if there is none, or if ``anew`` is True. Raises OSError.
+    Without one in the folder, keep that of the folder ``before``. Make and keep a new one if there is none, or if
+    ``anew`` is True. Raises OSError.
     """
     path = folder / name
-    with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
-        kept = "" if anew else path.read_text("ascii").strip()
-        if kept:
-            with contextlib.suppress(OSError):
-                path.chmod(0o600)
-            return kept
+    kept = "" if anew else _read(path)
+    if kept:
+        with contextlib.suppress(OSError):
+            path.chmod(0o600)
+        return kept
     private.make_folder(folder)
     made = random_text(_BYTES)
+    if before is not None and not anew:
+        with contextlib.suppress(OSError):
+            made = _read(before / name) or made
     private.write(path, f"{made}\n".encode("ascii"))
     return made
+
+
+def _read(path: Path) -> str:
+    """Return a kept secret; "" if there is none."""
+    with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
+        return path.read_text("ascii").strip()
+    return ""
 
 
 def _note(data: Path, port: int, environ: Mapping[str, str]) -> None:
@@ -71,6 +81,13 @@ def noted(config: ServerConfig, port: int, environ: Mapping[str, str]) -> Iterat
             folder.rmdir()  # it stays if a relay has kept something there
 
 
+def _of_port(port: int, environ: Mapping[str, str]) -> Path | None:
+    """Return where a relay without ``--data`` keeps its secrets, so that its agents know it again with ``--data``."""
+    with contextlib.suppress(OSError, RuntimeError):
+        return folder_of(port, environ) if port else None
+    return None
+
+
 def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:
     """Return the configuration with all the secrets that its relay needs, kept from an earlier start or made.
 
@@ -86,11 +103,12 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
         return replace(config, token=random_text(_BYTES)) if needs_token else config
     try:
         folder = folder_of(config.port, environ) if config.data is None else Path(config.data)
-        secret = keep(folder, SECRET).encode()
-        token = keep(folder, TOKEN, anew=config.new_token) if needs_token else config.token
+        before = None if config.data is None else _of_port(config.port, environ)
+        secret = keep(folder, SECRET, before=before).encode()
+        token = keep(folder, TOKEN, anew=config.new_token, before=before) if needs_token else config.token
         admin_token = config.admin_token
         if admin_token is None and not config.operated_locally:
-            admin_token = keep(folder, ADMIN_TOKEN, anew=config.new_token)
+            admin_token = keep(folder, ADMIN_TOKEN, anew=config.new_token, before=before)
             if config.data is not None and config.port:
                 _note(folder, config.port, environ)
     except (OSError, RuntimeError) as error:

@@ -45,6 +45,19 @@ def test_on_loopback_no_token_is_made_but_the_relay_stays_itself(tmp_path: Path)
         assert first.secret == second.secret is not None, host
 
 
+def test_a_relay_that_goes_over_to_a_folder_takes_its_secrets_along(tmp_path: Path) -> None:
+    """Its agents and clients notice nothing: it is the relay of before, with the token of before."""
+    everywhere, data = {"host": "0.0.0.0"}, str(tmp_path / "data")
+    before = settled(tmp_path, **everywhere)
+    with_folder = settled(tmp_path, data=data, **everywhere)
+    assert with_folder.kept == Path(data)
+    for found in (with_folder, settled(tmp_path / "elsewhere", data=data, **everywhere)):
+        assert (found.secret, found.token, found.admin_token) == (before.secret, before.token, before.admin_token)
+    for other in ({"port": 9078}, {"port": 0}, {"new_token": True}):
+        found = settled(tmp_path, data=str(tmp_path / str(other)), **everywhere, **other)
+        assert found.token not in (None, before.token), other
+
+
 def test_secrets_are_for_their_owner_alone_and_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
     folder = folder_of(9077, {"CLAWLINK_HOME": str(tmp_path)})
     token = keep(folder, "token")
