@@ -100,6 +100,7 @@ class Acceptor:
     async def _accept(self, listening: socket.socket) -> None:
         accepted = 0
         while True:
+            refused = False
             try:
                 conn, peer = await self._loop.sock_accept(listening)
             except ConnectionError:  # the peer has gone already
@@ -109,23 +110,26 @@ class Acceptor:
                 await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 if peer:
-                    self._admit(conn, str(peer[0]))
+                    refused = not self._admit(conn, str(peer[0]))
                 else:  # macOS has no address of a peer that has gone already
                     conn.close()
             accepted += 1
-            if accepted % _AT_ONCE == 0:  # open connections have their turn
+            # Open connections have their turn. A refusal has looked at many of them.
+            if refused or accepted % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    def _admit(self, conn: socket.socket, peer: str) -> None:
+    def _admit(self, conn: socket.socket, peer: str) -> bool:
+        """Open a connection, or refuse it. Return True if it has a place."""
         block = self._block(peer)
         seat = self._ceiling.take(block, self._loop.time())
         if isinstance(seat, Full):
             self._complain("connections refused", {"address": block or "none", "limit": seat.flag})
             self._refuse(conn, seat)
-            return
+            return False
         task = self._loop.create_task(self._open(conn, seat))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
+        return True
 
     def _block(self, peer: str) -> str | None:
         """Return the key of the limit by address; None for a proxy, which carries many clients."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import operator
 import os
+import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
@@ -42,6 +44,12 @@ async def ended(connection: Connection) -> bytes:
     with contextlib.suppress(ConnectionError):
         return await asyncio.wait_for(connection.reader.read(), 30)
     return b""
+
+
+async def turns() -> None:
+    """Have the loop do what is at hand."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 async def open_connections(dial: Dial, relay: Running, count: int) -> list[Connection]:
@@ -145,6 +153,24 @@ async def test_bodies_under_way_do_not_hide_an_idle_connection(
     assert (await idle.ask(ASK)).status == 200
     assert (await (await dial(relay.url)).ask(ASK)).status == 200
     assert await ended(idle) == b""
+
+
+async def test_each_refusal_of_a_connection_has_a_turn_of_its_own(dial: Dial, serve: Serve) -> None:
+    relay = await serve(limits={"max_connections": 2})
+    await relay.register("a", agent_id="a")
+    for _ in range(2):
+        busy = await dial(relay.url)
+        await busy.ask(ASK)
+        await busy.send(request("GET", "/poll/a?wait=30&lease=30"))
+    await turns()
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(socket.create_connection(address(relay.url))) for _ in range(10)]
+        answered = [0]
+        for _ in range(1000):
+            await asyncio.sleep(0)
+            answered.append(len(select.select(peers, [], [], 0)[0]))
+    assert answered[-1] == len(peers)
+    assert max(map(operator.sub, answered[1:], answered)) == 1
 
 
 async def test_an_idle_connection_makes_room_and_else_a_new_one_is_refused(
