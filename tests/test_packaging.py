@@ -192,7 +192,8 @@ def test_the_floors_are_those_of_the_project(setup: ModuleType) -> None:
 
 def test_the_source_distribution_has_what_its_tests_need(tmp_path: Path) -> None:
     copy, out = tmp_path / "copy", tmp_path / "out"
-    left = shutil.ignore_patterns(".git", ".venv*", ".cache", "build", "dist", "*.egg-info", "__pycache__", ".*_cache")
+    made = (".git", ".venv*", ".cache", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", ".coverage*")
+    left = shutil.ignore_patterns(*made)
     shutil.copytree(ROOT, copy, ignore=left)
     make = "import sys; from setuptools.build_meta import build_sdist; print(build_sdist(sys.argv[1]))"
     out.mkdir()
