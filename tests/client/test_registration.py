@@ -126,17 +126,23 @@ def test_the_same_relay_at_another_address_knows_the_agent_again(relay: str, cla
     assert saved.relay == there
 
 
-def test_a_claim_whose_answer_was_not_kept_is_taken_up_by_the_next(
-    relay: str, clawlink_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def claim_and_die(relay: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim a name, and end before the answer is kept."""
+
     def die(*_: object) -> None:
         raise RuntimeError("killed")
 
-    name = fresh("night shift")
     with monkeypatch.context() as patched:
         patched.setattr(Place, "keep", die)
         with connect(relay, keep=True) as client, pytest.raises(RuntimeError, match="killed"):
             client.register(name)
+
+
+def test_a_claim_whose_answer_was_not_kept_is_taken_up_by_the_next(
+    relay: str, clawlink_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = fresh("night shift")
+    claim_and_die(relay, name, monkeypatch)
     with connect(relay, keep=True) as client:
         assert client.register(name, description="of the night").resumed
         assert client.poll() == []
@@ -148,14 +154,8 @@ def test_a_claim_whose_answer_was_not_kept_is_taken_up_by_the_next(
 def test_claims_of_one_name_on_two_relays_are_taken_up_each(
     relay: str, clawlink_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> None:
-        raise RuntimeError("killed")
-
     name = fresh("night shift")
-    with monkeypatch.context() as patched:
-        patched.setattr(Place, "keep", die)
-        with connect(relay, keep=True) as client, pytest.raises(RuntimeError, match="killed"):
-            client.register(name)
+    claim_and_die(relay, name, monkeypatch)
     with connect("http://127.0.0.1:1", keep=True) as client, pytest.raises(ClawLinkError):
         client.register(name)
     with connect(relay, keep=True) as client:

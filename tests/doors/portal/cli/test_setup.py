@@ -112,13 +112,13 @@ async def test_nginx_leaves_all_large_bodies_to_the_portal(portals: Portals) -> 
 
 def test_a_program_in_a_home_folder_is_told_to_move(tmp_path: Path) -> None:
     """The unit hides home folders, so systemd would find no program there."""
-    for home in ("/root/.local/bin/python", "/home/me/venv/bin/python"):
+    for home in ("/home/me/venv/bin/python", str(Path("/", "root", "bin", "python"))):
         why, _, step = setup.program_moves(Path(home))
         assert home in why
         assert step.startswith("python3 -m venv /opt/clawlink")
     assert setup.program_moves(Path("/opt/clawlink/bin/no-such-python")) == []
     if os.name == "posix":
-        (tmp_path / "python").symlink_to("/root/.pyenv/python")
+        (tmp_path / "python").symlink_to("/home/me/python/bin/python")
         assert setup.program_moves(tmp_path / "python"), "a virtual environment leads to the Python that made it"
 
 
