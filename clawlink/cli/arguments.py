@@ -144,9 +144,17 @@ def parsed(parser: Parser, words: Sequence[str], args: argparse.Namespace) -> No
             setattr(args, name, "--")
     for slot in parser.slots:
         if slot.required and getattr(args, slot.dest, None) is None:
-            parser.error(f"the following arguments are required: {slot.metavar} or {slot.flag}")
+            parser.error(f"the following arguments are required: {slot.metavar} or {slot.flag}{_read_as(parser, args)}")
         if slot.metavar != "TEXT" and getattr(args, slot.dest, None) == "":
             parser.error(f"{slot.metavar} or {slot.flag} may not be empty")
+
+
+def _read_as(parser: Parser, args: argparse.Namespace) -> str:
+    """Return a note of what the words with a place were taken for; "" if there are none."""
+    given = [(getattr(args, slot.dest, None), slot.metavar) for slot in parser.slots]
+    words = [(value[0] if isinstance(value, list) and value else value, name) for value, name in given]
+    taken = [f"{word!r} was taken as {name}" for word, name in words if isinstance(word, str)]
+    return f" ({', '.join(taken)})" if taken else ""
 
 
 def sorted_words(parser: Parser, words: Sequence[str]) -> list[str]:
