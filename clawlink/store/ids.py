@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain
 
 PIECE = 4096
 SORTED_PIECE = 1024
@@ -79,12 +79,13 @@ class Ids:
             ends = next(reversed(piece.values()), None), next(iter(piece.values()), None)
             if ends[0] is None or ends[1] is None or (ends[1] >= number if newest else ends[0] <= number):
                 continue
-            fitting = (
-                (id for id, its in reversed(piece.items()) if its < number)
-                if newest
-                else (id for id, its in piece.items() if its > number)
-            )
-            found.extend(islice(fitting, limit - len(found)))
+            ids, room = list(piece), limit - len(found)
+            if newest:
+                at = bisect_left(ids, number, key=piece.__getitem__)
+                found += ids[max(at - room, 0) : at][::-1]
+            else:
+                at = bisect_right(ids, number, key=piece.__getitem__)
+                found += ids[at : at + room]
             if len(found) == limit:
                 break
         return found
