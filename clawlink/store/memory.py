@@ -14,6 +14,8 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
+from msgspec.structs import replace
+
 from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead, stays_in_place
 from clawlink.domain.task import Task
 from clawlink.store.base import SKIPPED, Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
@@ -271,6 +273,8 @@ class MemoryStore:
         self._commit(partition_key, changes)
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        if self._add_copies(batches):
+            return [None] * len(batches)
         results: list[Conflict | Failed | None] = []
         for batch in batches:
             try:
@@ -370,6 +374,36 @@ class MemoryStore:
             else:
                 self._file(box, new)
 
+    def _add_copies(self, batches: Sequence[Batch]) -> bool:
+        """Add new copies of one message, which differ in id, mailbox and place alone. Return False for other changes.
+
+        All that is the same for each is counted once, as ``_add`` counts it.
+        """
+        copies = _copies(batches)
+        if not copies:
+            return False
+        first, many, boxes = copies[0], len(copies), self._mailboxes
+        size, weight, origin = first.footprint, first.weight, first.origin
+        grown = self._deliveries.add_copies(copies, first.ends_at)
+        if grown is None:
+            return False
+        more = grown + size * many + self._origins.enter(origin, size * many, weight * many, many)
+        self._held_count += many
+        self._held_bytes += weight * many
+        for d in copies:
+            box = boxes.get(d.mailbox) or self._made(d.mailbox)
+            box.count += 1
+            box.bytes += weight
+            if box.shares is not None:
+                more += box.shares.change(origin, 1, weight)
+            ready = box.ready
+            if not ready or ready[-1].sort_key < d.sort_key:
+                ready.append(d)
+            else:
+                self._file(box, d)
+        self._memory += more
+        return True
+
     def _count(self, record: Any, size: int) -> int:
         """Count the memory of a record in or out for its origin. Return by how many bytes that makes memory grow."""
         origin = getattr(record, "origin", None)
@@ -452,6 +486,26 @@ class MemoryStore:
         if d is None or d.version != version or d.visible_at != visible_at:
             return None
         return d if d.state is PENDING and d.mailbox == mailbox else None
+
+
+def _copies(batches: Sequence[Batch]) -> list[Delivery]:
+    """Return the deliveries that these batches add, if they are new copies of one message; otherwise none."""
+    copies: list[Delivery] = []
+    for batch in batches:
+        put = batch.changes[0]
+        if type(put) is not Put or len(batch.changes) > 1:
+            return []
+        d: Any = put.record
+        if type(d) is not Delivery or d.version != 1 or d.mailbox != batch.partition_key:
+            return []
+        copies.append(d)
+    if not copies:
+        return []
+    first = copies[0]
+    if first.state is not PENDING or first.is_task or first.merge is not None or first.visible_at > first.stored_at:
+        return []
+    same = [replace(d, id=first.id, mailbox=first.mailbox, sort_key=first.sort_key) for d in copies]
+    return copies if same.count(first) == len(copies) else []
 
 
 def _insert(ready: list[Delivery], d: Delivery) -> None:

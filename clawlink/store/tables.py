@@ -116,8 +116,8 @@ class Origins:
         self._by_address: dict[str | None, _Origin] = {}
         self._by_agent: dict[tuple[str | None, str], _Origin] = {}
 
-    def enter(self, origin: tuple[str | None, str], size: int, held: int) -> int:
-        """Count a new message that takes ``size``, with ``held`` in its mailbox. Return by how much memory has grown.
+    def enter(self, origin: tuple[str | None, str], size: int, held: int, count: int = 1) -> int:
+        """Count new messages that take ``size``, with ``held`` in mailboxes. Return by how much memory has grown.
 
         It does what ``change`` and ``hold`` do, in one step.
         """
@@ -125,11 +125,11 @@ class Origins:
         if mine is None:
             mine, grown = self._begin(origin)
         mine.bytes += size
-        mine.held_count += 1
+        mine.held_count += count
         mine.held_bytes += held
         address: Any = mine.address
         address.bytes += size
-        address.held_count += 1
+        address.held_count += count
         address.held_bytes += held
         return grown
 
@@ -264,6 +264,24 @@ class Table:
             if self.shared:
                 grown += self._share(new, keys, 1, weight)
         return grown
+
+    def add_copies(self, copies: Sequence[Any], ends_at: float) -> int | None:
+        """Add records that have no index keys and end at one time. Add none, and return None, if an id is not new."""
+        ids = [copy.id for copy in copies]
+        known = dict.fromkeys(ids, 0)
+        if len(known) < len(ids) or not known.keys().isdisjoint(self.records.keys()):
+            return None
+        self.records.update(zip(ids, copies, strict=True))
+        if self.sorted_ids is not None:
+            for id in ids:
+                self.sorted_ids.add(id)
+        ends = self.calendar.get(int(ends_at))
+        if ends is None or len(ends.last) + len(ids) > PIECE:
+            grown = sum([self._calendar_in(id, ends_at) for id in ids])
+        else:
+            ends.last.update(known)
+            grown = ENTRY_BYTES * len(ids)
+        return grown + PLACE_BYTES * len(ids) + sum(map(text_bytes, ids))
 
     def remove(self, id: str, old: Any) -> int:
         """Remove a record."""

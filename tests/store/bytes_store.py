@@ -7,7 +7,7 @@ from typing import Any
 
 from clawlink.domain.delivery import Delivery
 from clawlink.store import records
-from clawlink.store.base import Absent, Drop, Index, Page, Put, R
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Index, Page, Put, R
 from clawlink.store.memory import MemoryStore
 
 
@@ -19,22 +19,22 @@ class BytesStore(MemoryStore):
         self.bytes: dict[tuple[type[Any], str], bytes] = {}
 
     def _commit(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> None:
-        encoded = [c if isinstance(c, Absent) else records.encode(c.record) for c in changes]
-        super()._commit(
-            partition_key,
-            tuple(
-                type(change)(records.decode(data)) if isinstance(data, bytes) else change  # type: ignore[call-arg]
-                for change, data in zip(changes, encoded, strict=True)
-            ),
-        )
-        for change, data in zip(changes, encoded, strict=True):
-            if not isinstance(change, Absent):
-                place = (type(change.record), change.record.id)
-                if isinstance(change, Put):
-                    assert isinstance(data, bytes)
-                    self.bytes[place] = data
-                else:
-                    del self.bytes[place]
+        super()._commit(partition_key, tuple(map(_reread, changes)))
+        self._keep(changes)
+
+    async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        results = await super().commit_many([Batch(b.partition_key, tuple(map(_reread, b.changes))) for b in batches])
+        for batch, result in zip(batches, results, strict=True):
+            if result is None:
+                self._keep(batch.changes)
+        return results
+
+    def _keep(self, changes: Sequence[Put | Drop | Absent]) -> None:
+        for change in changes:
+            if isinstance(change, Put):
+                self.bytes[type(change.record), change.record.id] = records.encode(change.record)
+            elif isinstance(change, Drop):
+                self.bytes.pop((type(change.record), change.record.id), None)
 
     def _read(self, found: Iterable[Any]) -> list[Any]:
         return [r and records.decode(self.bytes[type(r), r.id]) for r in found]
@@ -75,3 +75,7 @@ class BytesStore(MemoryStore):
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
         return self._read(await super().ending(kind, now, limit, but))
+
+
+def _reread(change: Put | Drop | Absent) -> Put | Drop | Absent:
+    return change if isinstance(change, Absent) else type(change)(records.decode(records.encode(change.record)))

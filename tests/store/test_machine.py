@@ -192,6 +192,31 @@ class Mailboxes(RuleBasedStateMachine):
         with pytest.raises(Conflict):
             run(self.store.commit(made.partition_key, Put(made)))
 
+    @rule(
+        copies=st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from(MAILBOXES)), min_size=1, max_size=4),
+        body=st.binary(max_size=4),
+        delay=st.sampled_from([0.0, 0.0, 0.0, 5.0]),
+        merge=st.sampled_from([None, None, *MERGES]),
+        last=st.binary(max_size=4) | st.none(),
+    )
+    def put_copies(
+        self, copies: list[tuple[str, str]], body: bytes, delay: float, merge: str | None, last: bytes | None
+    ) -> None:
+        """Put copies of one message at once, as a broadcast does; the last one may have another body."""
+        level = Priority.NORMAL.level
+        first = self.new("", "", level, body, delay, merge)
+        made: list[Delivery] = []
+        for id, mailbox in copies:
+            self.made += 1
+            made.append(replace(first, id=id, mailbox=mailbox, sort_key=rules.sort_key(level, self.made)))
+        if last is not None:
+            made[-1] = replace(made[-1], body=last)
+        results = run(self.store.commit_many([Batch(d.mailbox, (Put(d),)) for d in made]))
+        for d, result in zip(made, results, strict=True):
+            assert (result is None) == (d.id not in self.model.records)
+            if result is None:
+                self.follow([Put(d)])
+
     @rule(pick=some, body=st.binary(max_size=6))
     def supersede(self, pick: int, body: bytes) -> None:
         d = self.any_of(pick, State.PENDING)
