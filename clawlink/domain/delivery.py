@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 
 import msgspec
@@ -193,6 +194,13 @@ def sort_key(level: int, arrival: int) -> int:
     All arrivals from 2**51 on, those of a clock that is far ahead, are one: no message leaves its priority.
     """
     return level << _ARRIVAL_BITS | (arrival if arrival < _LAST_ARRIVAL else _LAST_ARRIVAL)
+
+
+def sort_keys(level: int, first: int, count: int) -> Sequence[int]:
+    """Return the numbers that sort several messages, in the order of their arrivals from ``first`` on."""
+    begin, last = sort_key(level, first), sort_key(level, first + count - 1)
+    every = range(begin, last + 1)
+    return every if len(every) == count else [sort_key(level, first + n) for n in range(count)]
 
 
 def arrival(d: Delivery) -> int:

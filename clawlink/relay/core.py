@@ -143,9 +143,11 @@ class Core:
         try:
             results = await self.store.commit_many(batches)
         finally:
-            for batch, result in zip_longest(batches, results):
-                if not isinstance(result, (Conflict, Fenced)):
-                    self._tell(batch.partition_key, batch.changes, quiet=False)
+            told = batches
+            if any(results):
+                pairs = zip(batches, results, strict=True)
+                told = [batch for batch, result in pairs if not isinstance(result, (Conflict, Fenced))]
+            self._tell_all(told)
         return results
 
     async def commit_in_order(self, *batches: Batch) -> Sequence[Conflict | Failed | None]:
@@ -177,6 +179,20 @@ class Core:
                 agents = [x for x in changes if not isinstance(x, Absent) and isinstance(x.record, Agent)]
                 left = any(isinstance(change, Drop) for change in agents)
                 self.peers.tell(Event(partition_key, ids, quiet, bool(agents), left))
+
+    def _tell_all(self, batches: Sequence[Batch]) -> None:
+        """Do what ``_tell`` does, for each batch."""
+        if self._watched or self.peers is not None:
+            for batch in batches:
+                self._tell(batch.partition_key, batch.changes, quiet=False)
+            return
+        self.commits += len(batches)
+        listed, changed, publish = self.listed, self.changed, self.signals.publish
+        for batch in batches:
+            key = batch.partition_key
+            if key in listed:
+                changed[key] = None
+            publish(key)
 
     def _tell_watches(self, record_ids: Iterable[str]) -> None:
         if not self._watched:

@@ -94,6 +94,7 @@ class Broadcasts:
         core = self._core
         now = core.clock()
         record = await core.store.get(Broadcast, id)
+        is_new = record is None
         known = await core.store.get(Knowledge, id) if record is None else None
         if known is not None:  # the history may outlast the record
             self._require_same(id, known.body, sender, ask, now)
@@ -131,7 +132,7 @@ class Broadcasts:
             self._require_same(id, record.body, sender, ask, now)
         refused = record.refused
         if refused is None:
-            refused = await self._copy(sender, record, now, ask.ttl)
+            refused = await self._copy(sender, record, now, ask.ttl, is_new=is_new)
             await core.commit(record.partition_key, Put(record.done(refused)))
         return BroadcastSent("broadcast_sent", id, len(record.recipients) - refused, refused)
 
@@ -173,19 +174,18 @@ class Broadcasts:
                 current=id,
             )
 
-    async def _copy(self, sender: Agent, record: Broadcast, now: float, ttl: float | None) -> int:
-        """Put the copies that are missing; return how many mailboxes had no room."""
+    async def _copy(self, sender: Agent, record: Broadcast, now: float, ttl: float | None, *, is_new: bool) -> int:
+        """Put the copies that are missing, all for a broadcast that is new; return how many mailboxes had no room."""
         store = self._core.store
         refused = 0
         turns = Turns()
         ends_at = None if ttl is None else record.stored_at + ttl
         for agent_ids in parts(record.recipients, store.partitions_at_once):
-            ids = [copy_id(record.id, agent_id) for agent_id in agent_ids]
-            copies = await store.get_many(Delivery, ids)
             agents = await store.get_many(Agent, agent_ids)
-            missing = [
-                agent.id for copy, agent in zip(copies, agents, strict=True) if copy is None and agent is not None
-            ]
+            missing = [agent.id for agent in agents if agent is not None]
+            if not is_new:
+                copies = await store.get_many(Delivery, [copy_id(record.id, agent_id) for agent_id in missing])
+                missing = [agent_id for agent_id, copy in zip(missing, copies, strict=True) if copy is None]
             new = self._mailbox.copies(
                 record.id,
                 missing,
@@ -195,7 +195,7 @@ class Broadcasts:
                 ends_at=ends_at,
             )
             refused += await self._mailbox.put_notices(new)
-            await turns.next(len(ids))
+            await turns.next(len(agent_ids))
         return refused
 
     # -- history -----------------------------------------------------------------------------------------------------

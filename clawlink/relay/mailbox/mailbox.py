@@ -88,23 +88,24 @@ class Mailbox(Room):
         """Return a copy of a message for each mailbox, each as ``new`` makes it."""
         if ends_at is None:
             ends_at = self._end(self._core.limits.message_ttl, now)
-        first = self._core.ids.arrivals(now, len(mailboxes))
+        places = rules.sort_keys(level, self._core.ids.arrivals(now, len(mailboxes)), len(mailboxes))
+        agent_id, address, key_hash = sender.agent_id, sender.address, sender.key_hash
         return [
             Delivery(
                 rules.copy_id(message_id, mailbox),
                 1,
                 mailbox,
-                sender.agent_id,
-                rules.sort_key(level, arrival),
+                agent_id,
+                place,
                 body,
                 now,
                 now,
                 ends_at,
                 merge=merge,
-                address=sender.address,
-                sender_key=sender.key_hash,
+                address=address,
+                sender_key=key_hash,
             )
-            for arrival, mailbox in enumerate(mailboxes, first)
+            for place, mailbox in zip(places, mailboxes, strict=True)
         ]
 
     def _end(self, ttl: float, now: float) -> float:
@@ -227,14 +228,14 @@ class Mailbox(Room):
         batches = [Batch(d.mailbox, (Put(d),)) for d in fresh]
         failed: Failed | None = None
         refused = 0
-        for d, result in zip(fresh, await core.commit_many(batches), strict=True):
-            if result is None:
-                core.stats.stored += 1
-            elif isinstance(result, Full):
+        results = await core.commit_many(batches)
+        core.stats.stored += results.count(None)
+        for d, result in zip(fresh, results, strict=True) if any(results) else ():
+            if isinstance(result, Full):
                 refused += 1
             elif isinstance(result, Failed):
                 failed = result
-            else:
+            elif result is not None:
                 await self._find_or_put(d, ends_work=False)
         for d in (*alone, *doubtful):
             refused += not await self.put_notice(d)
@@ -246,13 +247,13 @@ class Mailbox(Room):
         """Tell copies that surely find room, all of them together, from those to look at one by one."""
         if not new:
             return [], ()
-        calm, size = self._calm_half, len(new[0].body)
-        fresh: list[Delivery] = []
-        alone: list[Delivery] = []
+        records, size = self._calm_half.records, self._calm_half.size - len(new[0].body)
         read = await self._core.store.admission([d.mailbox for d in new])
-        for d, used in zip(new, read.mailboxes, strict=True):
-            near = used.count > calm.records or used.bytes + size > calm.size
-            (alone if near else fresh).append(d)
+        near = [used.count > records or used.bytes > size for used in read.mailboxes]
+        fresh, alone = list(new), []
+        if any(near):
+            fresh = [d for d, is_near in zip(new, near, strict=True) if not is_near]
+            alone = [d for d, is_near in zip(new, near, strict=True) if is_near]
         if fresh and not await self._relay_has_room(fresh[0], len(fresh), read):
             return [], new
         return fresh, alone

@@ -8,12 +8,14 @@ from random import Random
 
 import pytest
 
+from clawlink.domain.broadcast import Broadcast, Knowledge
+from clawlink.domain.delivery import Delivery, copy_id
 from clawlink.domain.file_write import Write
 from clawlink.domain.message import FileUpdated, KnowledgeBroadcast
 from clawlink.errors import KeyReused, RateLimited
 from clawlink.protocol.requests import KnowledgeQuery
 from clawlink.relay.limits.token_buckets import Buckets
-from clawlink.store.base import Batch, Conflict, Failed
+from clawlink.store.base import Batch, Conflict, Drop, Failed
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
 from tests.relay.test_time_slices import Touched
@@ -154,6 +156,23 @@ async def test_a_repeat_finishes_what_a_store_that_fails_left_and_no_copy_is_los
         assert failed, seed
         assert (sent.recipients, sent.refused) == (80, 10), seed
         assert await copies_of(scene, crowd) == [2 if n % 9 == 0 else 1 for n in range(90)], seed
+
+
+async def test_a_repeat_of_what_the_relay_forgot_makes_the_copies_that_are_gone() -> None:
+    scene = Scene()
+    crowd = [f"a{n}" for n in range(70)]
+    await scene.register("ann", *crowd)
+    first = await scene.broadcast("ann", "news", idempotency_key="k")
+    for forgotten in (Broadcast, Knowledge):
+        record = await scene.store.get(forgotten, first.message_id)
+        assert record is not None
+        await scene.store.commit(record.partition_key, Drop(record))
+    copy = await scene.store.get(Delivery, copy_id(first.message_id, "a9"))
+    assert copy is not None
+    await scene.store.commit("a9", Drop(copy))
+    again = await scene.broadcast("ann", "news", idempotency_key="k")
+    assert (again.recipients, again.refused) == (70, 0)
+    assert await copies_of(scene, crowd) == [1] * 70
 
 
 async def test_a_copy_that_fails_keeps_none_of_the_others_of_its_slice_back() -> None:
