@@ -54,6 +54,11 @@ class Access(msgspec.Struct, frozen=True, gc=False):
         return (self.owner, *self.readers)
 
     @property
+    def reader_ids(self) -> tuple[str, ...]:
+        """The ids of the readers."""
+        return tuple([reader.agent_id for reader in self.readers])
+
+    @property
     def footprint(self) -> int:
         """About how many bytes of memory it takes."""
         return _ACCESS_BYTES + sum(p.footprint for p in self.parties) + _TASK_BYTES * len(self.tasks)

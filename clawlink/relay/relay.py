@@ -34,14 +34,13 @@ from clawlink.relay.files.uploads import Uploads
 from clawlink.relay.files.write import Files
 from clawlink.relay.janitor import Janitor
 from clawlink.relay.kinds import Kind
-from clawlink.relay.mailbox.acks import Acks
 from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.claims import Claims, HandedOut
 from clawlink.relay.mailbox.consumer import Consumer
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.messages import Messages
 from clawlink.relay.mailbox.pools import Pools
-from clawlink.relay.mailbox.receipts import Receipts
+from clawlink.relay.mailbox.receipts import Acks, Receipts
 from clawlink.relay.mailbox.unread import UnreadMail
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.tasks.lifecycle import TaskLifecycle

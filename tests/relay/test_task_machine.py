@@ -32,7 +32,7 @@ from clawlink.protocol import requests
 from clawlink.protocol.replies import ResponseSent, TaskView
 from clawlink.relay.ids import receipt as full_receipt
 from clawlink.relay.ids import split_receipt
-from clawlink.relay.mailbox.acks import Outcome
+from clawlink.relay.mailbox.receipts import Outcome
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore

@@ -13,14 +13,8 @@ def lock_info(lock: Lock | None, time: StoppableTime) -> file_replies.FileLock |
     return None if lock is None else file_replies.FileLock(lock.holder, time.iso(lock.until), lock.note)
 
 
-def readers_of(access: Access | None) -> tuple[str, ...] | None:
-    """Return the ids of the readers; None if everyone may read."""
-    return None if access is None else tuple(one.agent_id for one in access.readers)
-
-
 def _listed(access: Access | None) -> list[str] | None:
-    found = readers_of(access)
-    return None if found is None else list(found)
+    return None if access is None else list(access.reader_ids)
 
 
 def owner_of(access: Access | None) -> str | None:

@@ -30,7 +30,7 @@ from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.files.notices import FileNotices
 from clawlink.relay.files.quota import Block, FileQuota, UploadBuffer
-from clawlink.relay.files.views import lock_info, readers_of
+from clawlink.relay.files.views import lock_info
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.memory import NEW_RECORD_BYTES, size_of
 from clawlink.relay.limits.shares import Limit
@@ -233,7 +233,7 @@ class Files:
             raise UnknownAgent(  # no agent that could use the file would be left
                 f"agent {editor.id!r} has left the relay while it wrote; register it again", field="agent_id"
             )
-        read_by = readers_of(access)
+        read_by = None if access is None else access.reader_ids
         if write is not None:
             write = msgspec.structs.replace(write, read_by=read_by)
         await core.commit(new.partition_key, Put(new), *([] if write is None else [Put(write)]))

@@ -21,10 +21,10 @@ from clawlink.domain.task import Task
 from clawlink.errors import LeaseLost, StoreUnavailable, UnknownAgent
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import receipt
-from clawlink.relay.mailbox.acks import Acks
 from clawlink.relay.mailbox.long_poll import Claimant, Found, LongPoll, Taken, Tick
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.pools import Pools
+from clawlink.relay.mailbox.receipts import Acks
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import task_of
 from clawlink.store.base import Conflict, Failed, Index, Put

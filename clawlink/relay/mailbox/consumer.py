@@ -15,9 +15,9 @@ from clawlink.domain.delivery import PENDING, AttemptEnd, Delivery
 from clawlink.errors import StoreUnavailable
 from clawlink.relay.core import Core
 from clawlink.relay.ids import receipt, split_receipt
-from clawlink.relay.mailbox.acks import Acks
 from clawlink.relay.mailbox.claims import Claims
 from clawlink.relay.mailbox.long_poll import Taken, Tick
+from clawlink.relay.mailbox.receipts import Acks
 from clawlink.relay.tasks.reads import task_of
 from clawlink.store.base import Failed
 
