@@ -16,21 +16,27 @@ from clawlink.doors.portal.rules.texts import contact_name
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
 
+_HEAD = ("contact", "name", "address", "unread", "terms")
+
 
 def _contacts(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     found = portal.contacts()
     if ctx.json:
         ctx.out.json({"contacts": [{name: c[name] for name in c if name != "SHARED_KEY"} for c in found]})
         return Exit.DONE
-    for c in found:
-        unread = f", {c['unread_count']} unread" if c["unread_count"] else ""
-        unread += "".join(f", {word}" for word in ("blocked", "paused") if c[word])
-        unread += f", until {local(c['until'])}" if c["until"] else ""
-        name = c["display_name"] or contact_name(c["agent_name"], c["user_name"], "-")
-        ctx.out.line(f"{c['id']:>4}  {cell(name)}  {cell(c['portal_url'])}{unread}")
     if not found:
         ctx.out.line("There are no contacts; ask for one with: clawlink portal ask URL")
+        return Exit.DONE
+    ctx.out.table(_HEAD, [_row(c) for c in found], whole="contact", least=("terms", "unread"))
     return Exit.DONE
+
+
+def _row(contact: Any) -> tuple[str, ...]:
+    terms = [word for word in ("blocked", "paused") if contact[word]]
+    terms += [f"until {local(contact['until'])}"] if contact["until"] else []
+    name = contact["display_name"] or contact_name(contact["agent_name"], contact["user_name"], "-")
+    unread = str(contact["unread_count"])
+    return str(contact["id"]), cell(name), cell(contact["portal_url"]), unread, ", ".join(terms) or "-"
 
 
 _TERMS: Mapping[str, tuple[dict[str, Any], str]] = {

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from clawlink.cli.exits import Exit
 from clawlink.cli.ids import MIN_PREFIX_LENGTH, chosen
+from clawlink.cli.render import size
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.cli.output import done
 from clawlink.doors.portal.client.files import get_file, send_file, until_settled
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _FILE_SECONDS = 60.0
 _ID_LENGTH = 43
+_HEAD = ("file", "name", "status", "size", "contact", "task")
 
 
 def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
@@ -38,14 +40,17 @@ def _list(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     if ctx.json:
         ctx.out.json(found)
         return Exit.DONE
-    for one in found["files"]:
-        way = f"from {one['from_portal']}" if one["type"] == "received" else f"to {one['to_portal']}"
-        task = f", of task {cell(one['task_id'])}" if one["task_id"] else ""
-        what = f"{cell(one['filename'])}, {cell(way)}{task}"
-        ctx.out.line(f"{one['file_id']}  {one['status']}  {one['size']} bytes  {what}")
     if not found["files"]:
         ctx.out.line("There are no files; send one with: clawlink portal send-file CONTACT FILE")
+        return Exit.DONE
+    ctx.out.table(_HEAD, [_row(one) for one in found["files"]], least=("task", "size"))
     return Exit.DONE
+
+
+def _row(file: Any) -> tuple[str, ...]:
+    way = f"from {file['from_portal']}" if file["type"] == "received" else f"to {file['to_portal']}"
+    task = cell(file["task_id"] or "-")
+    return cell(file["file_id"]), cell(file["filename"]), cell(file["status"]), size(file["size"]), cell(way), task
 
 
 def _get(args: Namespace, ctx: Context, portal: Portal) -> Exit:

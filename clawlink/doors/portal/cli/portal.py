@@ -123,12 +123,11 @@ def _guests(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     for g in found:
         waits = g["status"] == "pending"
         read = ", read" if waits and g["is_read"] else ""
-        ctx.out.line(f"{g['id']:>4}  {g['status']}{read}  {local(g['created_at'])}", style="bold")
-        for line in g["content"].splitlines() or [""]:
-            ctx.out.line(f"      {_shown(line)}")
+        ctx.out.line(f"Guest message {g['id']}, {local(g['created_at'])}, {g['status']}{read}", style="bold")
+        ctx.out.quote(g["content"], indent=2)
         if waits:
             for step in _steps(g):
-                ctx.out.line(f"      {step}")
+                ctx.out.line(f"    {step}")
     if not found:
         ctx.out.line("No guest message waits." if args.action == "list" else "There are no guest messages.")
     return Exit.DONE
@@ -259,10 +258,12 @@ def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         ctx.out.json(found)
         return Exit.DONE
     for m in reversed(found["messages"]):
-        way = "<" if m["type"] == "received" else ">"
-        ctx.out.line(f"{m['id']:>5} {way} {local(m['created_at'])}  {m['state']}", style="bold")
-        for line in m["content"].splitlines() or [""]:
-            ctx.out.line(f"        {_shown(line)}")
+        way = "from" if m["type"] == "received" else "to"
+        head = f"Message {m['id']} {way} {_shown(url)}, {local(m['created_at'])}, {m['state']}"
+        ctx.out.line(head, style="bold")
+        ctx.out.quote(m["content"], indent=2)
+    if not found["messages"]:
+        ctx.out.line(f"No message has gone to or come from {_shown(url)}; send one with: clawlink portal send")
     if found["total"] > len(found["messages"]):
         ctx.out.line(f"{found['total'] - len(found['messages'])} older messages are not shown.")
     return Exit.DONE
@@ -306,10 +307,10 @@ def _keys(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         ctx.out.json(found)
         return Exit.DONE
     owner = found.get("owner_key") or {}
-    if owner.get("key_id"):
-        ctx.out.line(f"{owner['key_id']}  the owner key  {local(owner['created_at'])}")
-    for key in found["api_keys"]:
-        ctx.out.line(f"{key['key_id']}  {_shown(key['agent_name'])}  {local(key['created_at'])}")
+    keys = [(owner["key_id"], "(the owner key)", local(owner["created_at"]))] if owner.get("key_id") else []
+    keys += [(_shown(key["key_id"]), _shown(key["agent_name"]), local(key["created_at"])) for key in found["api_keys"]]
+    if keys:
+        ctx.out.table(("key", "label", "made"), keys, whole="key")
     if not found["api_keys"]:
         ctx.out.line("There are no agent keys; make one with: clawlink portal make-key LABEL")
     return Exit.DONE

@@ -93,7 +93,7 @@ async def test_a_task_names_its_files_its_id_there_and_the_time_of_its_state(
             assert (command in out) is (one["type"] == "received"), out
         listed = {one["file_id"]: one for one in json.loads((await clawlink(own, "files", "--json"))[1])["files"]}
         assert all(listed[one["file_id"]]["task_id"] == task for one in files)
-        assert (await clawlink(own, "files"))[1].count(f", of task {task}") == 3
+        assert (await clawlink(own, "files"))[1].count(f"  {task}\n") == 3
         assert told["since"] > told["created_at"], "the state came later"
         _, out, _ = await clawlink(own, "tasks")
         line = next(line for line in out.splitlines() if task in line)
