@@ -241,8 +241,8 @@ async def _listen_until_told(config: ServerConfig, app: App, port: int, kept: _K
             "standard output does not take the lines that tell how to join; the relay goes on",
             extra={"reason": untold},
         )
-    if untold is not None or config.log_json or not (os.isatty(1) and os.isatty(2)):
-        for warning in warnings(config):  # a person at a terminal has just read them
+    if untold is not None or config.log_json or not _in_one_place():
+        for warning in warnings(config):  # its reader has just read them otherwise
             _log.warning(warning)
     if data is not None:
         _log.info(
@@ -270,6 +270,17 @@ async def _listen_until_told(config: ServerConfig, app: App, port: int, kept: _K
     _log.info("stopped")
     if broken is not None:  # a service manager starts the relay again, and it reads what the disk has
         raise ClawLinkError(f"the relay has stopped, because it cannot write to {config.data or 'its store'}: {broken}")
+
+
+def _in_one_place() -> bool:
+    """Return True if standard output and standard error have the same reader: a terminal, a file, or a journal."""
+    if os.isatty(1) and os.isatty(2):
+        return True
+    try:
+        out, err = os.fstat(1), os.fstat(2)
+    except OSError:
+        return False
+    return out.st_ino != 0 and os.path.samestat(out, err)  # Windows tells no number of a pipe
 
 
 def _tell(lines: Iterable[str]) -> str | None:

@@ -140,6 +140,18 @@ def test_a_person_at_a_terminal_is_warned_once() -> None:
     assert "".join(lines).count("Plain HTTP") == 1
 
 
+def test_a_reader_of_both_streams_is_warned_once(tmp_path: Path) -> None:
+    """A service manager or ``2>&1`` sends both to one place."""
+    flags = ["--port", "0", "--host", "0.0.0.0", "--no-mdns", "--no-auth"]
+    command = [sys.executable, "-m", "clawlink.server", *flags]
+    with Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as relay:
+        assert relay.stdout is not None
+        lines = list(itertools.takewhile(lambda line: " listening " not in line, relay.stdout))
+        relay.terminate()
+        lines += relay.stdout
+    assert "".join(lines).count("Plain HTTP") == 1
+
+
 async def test_all_addresses_of_ip_version_6_are_those_of_version_4_too() -> None:
     app = App(ServerConfig(host="::", port=0, token="t"))
     port = await app.start()
