@@ -104,6 +104,15 @@ def folder_of(port: int, environ: Mapping[str, str]) -> Path:
     return own_folder(environ) / "relays" / str(port)
 
 
+def data_folder_of(port: int, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the ``--data`` folder that the last relay with one on this port has noted; None if there is none."""
+    try:
+        folder = Path(os.fsdecode((folder_of(port, environ) / DATA_FOLDER).read_bytes()))
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # ValueError: no text of a path
+        return None
+
+
 def variable(flag: str) -> str:
     """Return the environment variable that stands for a flag: ``--max-agents`` is CLAWLINK_MAX_AGENTS."""
     return "CLAWLINK_" + flag.lstrip("-").replace("-", "_").upper()

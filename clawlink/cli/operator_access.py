@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
@@ -29,20 +28,17 @@ def as_operator(args: Namespace, ctx: Context) -> tuple[Where, Where]:
 
 def _kept(where: Where, ctx: Context) -> str | None:
     """Return the admin token kept by this account's relay, if the relay that answers proves to be that one."""
-    import os
-    from pathlib import Path
     from urllib.parse import urlsplit
 
-    from clawlink.config import DATA_FOLDER, DEFAULT_PORT, folder_of
+    from clawlink.config import DEFAULT_PORT, data_folder_of, folder_of
 
     try:
-        own = folder_of(urlsplit(where.relay.partition(",")[0]).port or DEFAULT_PORT, ctx.environ)
+        port = urlsplit(where.relay.partition(",")[0]).port or DEFAULT_PORT
+        folders = [data_folder_of(port, ctx.environ), folder_of(port, ctx.environ)]
     except (ValueError, RuntimeError):
         return None
-    folders = [own]
-    with contextlib.suppress(OSError):  # there is none where no relay with a data folder has run
-        folders.insert(0, Path(os.fsdecode((own / DATA_FOLDER).read_bytes())))
-    return next((token for folder in folders if (token := _proven(folder, where, ctx)) is not None), None)
+    found = (_proven(folder, where, ctx) for folder in folders if folder is not None)
+    return next((token for token in found if token is not None), None)
 
 
 def _proven(folder: Path, where: Where, ctx: Context) -> str | None:

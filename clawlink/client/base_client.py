@@ -9,6 +9,7 @@ import io
 import logging
 import random
 import re
+import shlex
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
@@ -29,7 +30,7 @@ from clawlink.client.files import file_endpoints
 from clawlink.client.operations import Operation
 from clawlink.client.proxy import Proxy, on_this_machine, proxy_for
 from clawlink.client.retry import Backoff
-from clawlink.config import DEFAULT_PORT, DEFAULT_RELAY, MAX_TIMEOUT_SECONDS
+from clawlink.config import DEFAULT_PORT, DEFAULT_RELAY, MAX_TIMEOUT_SECONDS, data_folder_of
 from clawlink.domain.access import KEY_HEADER
 from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable, Unavailable, UnknownAgent
 from clawlink.protocol import failure, paths
@@ -338,10 +339,12 @@ class BaseClient:
             return RelayUnreachable(
                 f"what listens at {self.relay} closed the connection without an answer; it may be restarting{hint}"
             )
-        port = urlsplit(self.relay).port  # an address with another port is refused before
-        serve = "clawlink serve" if port in (None, DEFAULT_PORT) else f"clawlink serve --port {port}"
-        serve = f"with: {serve}" if self._on_loopback else f"there with: {serve} --host 0.0.0.0"
-        return RelayUnreachable(f"no relay answers at {self.relay}; is it running? start one {serve}")
+        port = urlsplit(self.relay).port or DEFAULT_PORT  # an address with another port is refused before
+        serve = "clawlink serve" if port == DEFAULT_PORT else f"clawlink serve --port {port}"
+        start = f"start one with: {serve}" if self._on_loopback else f"start one there with: {serve} --host 0.0.0.0"
+        if self._on_loopback and (data := data_folder_of(port)) is not None:
+            start = f"start it with what it kept: {serve} --data {shlex.quote(str(data))}"
+        return RelayUnreachable(f"no relay answers at {self.relay}; is it running? {start}")
 
     @property
     def _over_tls(self) -> bool:

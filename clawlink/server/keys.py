@@ -46,7 +46,7 @@ def _read(path: Path) -> str:
 
 
 def _note(data: Path, port: int, environ: Mapping[str, str]) -> None:
-    """Note in the account's own folder where a relay keeps its secrets, so that its operator's commands find them.
+    """Note in the account's own folder where a relay keeps its secrets, so that commands find them.
 
     Without a home folder, or without room there, it notes nothing: the commands then ask for the admin token.
     """
@@ -109,8 +109,8 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
         admin_token = config.admin_token
         if admin_token is None and not config.operated_locally:
             admin_token = keep(folder, ADMIN_TOKEN, anew=config.new_token, before=before)
-            if config.data is not None and config.port:
-                _note(folder, config.port, environ)
+        if config.data is not None and config.port:
+            _note(folder, config.port, environ)
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         if needs_token:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import socket
 import threading
 import time
@@ -13,8 +16,11 @@ from clawlink import errors
 from clawlink.client.calls import Other
 from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
+from clawlink.config import ServerConfig
+from clawlink.server.keys import with_secrets
 from tests.client.conftest import Scripted, http
 from tests.client.facade import connect
+from tests.ports import free_port
 from tests.tables import each
 
 pytestmark = pytest.mark.usefixtures("each_client")
@@ -110,6 +116,28 @@ def test_a_certificate_that_is_not_trusted_says_how_to_trust_it() -> None:
     said = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate"
     assert "--ca FILE or CLAWLINK_CA, in Python ca=" in client._untrusted(said).message
     assert "--ca" not in client._untrusted("[SSL: CERTIFICATE_VERIFY_FAILED] Hostname mismatch").message
+
+
+def test_a_relay_that_kept_its_data_is_started_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it an empty relay would begin in its place."""
+    monkeypatch.setenv("CLAWLINK_HOME", str(tmp_path))
+    port, folder = free_port(), tmp_path / "my mesh"
+    folder.mkdir()
+
+    def advice() -> str:
+        with once(f"http://127.0.0.1:{port}") as client, pytest.raises(errors.RelayUnreachable) as refused:
+            client.health()
+        return refused.value.message.partition("is it running? ")[2]
+
+    without = f"start one with: clawlink serve --port {port}"
+    assert advice() == without
+    with_secrets(ServerConfig(port=port, data=str(folder)), os.environ)
+    with_folder = f"clawlink serve --port {port} --data {shlex.quote(str(folder))}"
+    assert advice() == f"start it with what it kept: {with_folder}"
+    shutil.rmtree(folder)
+    assert advice() == without
+    (tmp_path / "relays" / str(port) / "data-folder").write_bytes(b"/no/such\0folder")
+    assert advice() == without
 
 
 @each(
