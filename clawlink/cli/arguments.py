@@ -35,6 +35,8 @@ class Slot(NamedTuple):
     required: bool
     # Flags that leave this place empty: with such a flag the next word is for the next place.
     unless: tuple[str, ...]
+    # A single word is for the next place.
+    skipped_if_alone: bool = False
 
 
 class Parser(argparse.ArgumentParser):
@@ -113,6 +115,7 @@ def add_slot(
     help: str,
     required: bool = True,
     unless: tuple[str, ...] = (),
+    skipped_if_alone: bool = False,
     kind: str | None = None,
     **kwargs: Any,
 ) -> None:
@@ -126,11 +129,11 @@ def add_slot(
         if kind is not None:
             completed_by(action, kind)
     if isinstance(parser, Parser):
-        parser.slots.append(Slot(metavar, flag, action.dest, required, unless))
+        parser.slots.append(Slot(metavar, flag, action.dest, required, unless, skipped_if_alone))
 
 
 def completed_by(action: argparse.Action, kind: str) -> None:
-    """Set the completion of an argument at a prompt: ``agents``, ``identities`` or ``keys``. Paths need none."""
+    """Set the completion of an argument at a prompt: one of ``completing.KINDS``. Paths need none."""
     action.kind = kind  # type: ignore[attr-defined]
 
 
@@ -250,6 +253,8 @@ class _Filled:
         """Return a flag for each word. Raises UsageError if a word and a flag say different things."""
         slots = self._parser.slots
         left = list(slots)
+        if len(self.words) == 1 and slots[0].skipped_if_alone and slots[1].flag not in self.flags:
+            del left[0]
         found: list[tuple[Slot, str]] = []
         for word, before in self.words:
             while left and (left[0].flag in before or any(flag in self.flags for flag in left[0].unless)):

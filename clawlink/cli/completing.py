@@ -6,6 +6,9 @@ import re
 import shlex
 from typing import NamedTuple
 
+WORDS = ("agents", "identities", "keys")
+"""Words that a prompt looks up at a relay, or among the identities kept here."""
+KINDS = (*WORDS, "keys_or_paths")
 _FLAGS = {"--relay": "relay", "--token": "token", "--as": "named", "--ca": "ca"}
 # Characters that no shell acts on. A letter of any script is one.
 _PLAIN = re.compile(r"[\w@%+=:,./-]", re.ASCII)
@@ -77,16 +80,28 @@ def flags_in(line: str) -> dict[str, str]:
 
 def _functions(template: str, of_agents: str = "") -> str:
     return "\n".join(
-        template.replace("KIND", kind).replace("  SEVERAL\n", of_agents if kind == "agents" else "")
-        for kind in ("agents", "identities", "keys")
+        template.replace("KIND", kind).replace("  SEVERAL\n", of_agents if kind == "agents" else "") for kind in WORDS
     )
 
 
-# Nothing in these may expand a word: `compgen -W` does, so it never sees one.
-BASH = _functions("""\
+# Nothing in these may expand a word: `compgen -W` does, so it never sees one. With `compopt -o filenames`, which shtab
+# sets for functions with `_file` in their names, bash would quote keys, but leave a `$` and a bracket as they are.
+BASH = (
+    _functions("""\
 _clawlink_KIND() {
   command clawlink completion --shell bash --line "$COMP_LINE" KIND -- "$1" 2>/dev/null
 }""")
+    + """
+_clawlink_keys_or_paths() {
+  local path home=""
+  [[ $1 == "~"* ]] && home="~"
+  while IFS= read -r path; do
+    [[ -d ${path/#"~"/$HOME} ]] && path+=/
+    printf '%s%q\\n' "$home" "${path#"$home"}"
+  done < <(compgen -f -- "$1")
+  _clawlink_keys "$1"
+}"""
+)
 
 # bash breaks words at : and =, also within a key or an address. The function joins them again, and removes the part
 # that bash keeps from the replies.
@@ -129,8 +144,9 @@ _clawlink_complete() {
 }
 complete -o bashdefault -F _clawlink_complete clawlink"""
 
-ZSH = _functions(
-    """\
+ZSH = (
+    _functions(
+        """\
 _clawlink_KIND() {
   local -a offered
   SEVERAL
@@ -138,11 +154,21 @@ _clawlink_KIND() {
   offered=("${(@)offered:#}")
   (( ${#offered} )) && compadd -- "${offered[@]}"
 }""",
-    of_agents="  compset -P '*,'\n",
+        of_agents="  compset -P '*,'\n",
+    )
+    + """
+_clawlink_keys_or_paths() {
+  _files
+  _clawlink_keys
+}"""
 )
 
 FISH = """\
 function __clawlink_words
   set -l line (commandline -cp | string collect)
   command clawlink completion --shell fish --line "$line" $argv[1] -- (commandline -ct) 2>/dev/null
+end
+function __clawlink_keys_or_paths
+  __fish_complete_path (commandline -ct)
+  __clawlink_words keys
 end"""

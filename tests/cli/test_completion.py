@@ -158,6 +158,7 @@ def shell(
 def test_a_shell_completes_what_can_be_known(shell: tuple[str, Shell], call: Run, own_relay: Relays) -> None:
     name, at = shell
     url = own_relay()
+    (Path.home() / "at-home.md").write_text("a plan")
     call("--relay", url, "register", "ida").ok()
     with Client(url) as peer:
         peer.register("alice")
@@ -182,6 +183,10 @@ def test_a_shell_completes_what_can_be_known(shell: tuple[str, Shell], call: Run
             ("clawlink file rm --key do", "clawlink file rm --key docs/plan.md "),
             ("clawlink file get notes:t", "clawlink file get notes:today "),
             ("clawlink file put k pla", "clawlink file put k plan.md "),
+            ("clawlink file put pla", "clawlink file put plan.md "),
+            ("clawlink file put do", "clawlink file put docs/plan.md "),
+            ("clawlink file put my", r"clawlink file put my\ folder/"),
+            *([] if name == "fish" else [("clawlink file put ~/at-h", "clawlink file put ~/at-home.md ")]),
             ("clawlink file put k --file pla", "clawlink file put k --file plan.md "),
             ("clawlink send x y --attach pla", "clawlink send x y --attach plan.md "),
             (f"clawlink --relay {url} send al", f"clawlink --relay {url} send alice "),
@@ -209,6 +214,8 @@ def test_a_name_of_somebody_elses_is_completed_whole_and_never_run(
         assert (tmp_path / "here" / "got").read_text() == "x"
         at.line_after('clawlink send "evi\t')
         at.line_after("clawlink file get 'evi\t")
+        at.run("clawlink file put evil/\tplan.md; touch put-it", (tmp_path / "here" / "put-it").exists)
+        assert peer.get_file(EVIL_KEY).content == b"a plan"
     left = {path.name for path in (tmp_path / "here").iterdir()}
     assert "pwned" not in left
     assert not any("pwned" in name for name in os.listdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Callable
@@ -234,3 +235,20 @@ def test_what_begins_with_a_dash_is_shown_as_it_has_to_be_typed(call: Run) -> No
     assert "--key=-dash.txt" in call("file-rm", "-dash.txt").failed(2).err
     assert "join" not in call("file-put", "k", "--no-such-flag").failed(2).err
     assert "join" not in call("poll", "-x").failed(2).err
+
+
+def test_a_file_is_put_under_its_own_name(
+    call: Run, me: str, peer: Client, fresh: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, folder = fresh("réport نام 🙂"), fresh("site")
+    (tmp_path / name).write_bytes(b"what we found")
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path)
+    for version, words in enumerate(([name], [str(tmp_path / name)], ["--file", name], [f"{folder}/../{name}"]), 1):
+        assert call("file", "put", *words).ok().out.startswith(f"Saved {name}, version {version}, ")
+    assert peer.get_file(name).content == b"what we found"
+    assert f"Saved {folder}, version 1" in call("file", "put", f"./{folder}/").ok().out
+    assert "has no name for a key; give it as: clawlink file put KEY PATH" in call("file", "put", "-").failed(2).err
+    refused = call("file", "put", "docs/none.md").failed(2).err
+    assert "there is no file 'docs/none.md' here; to share a file under this key, give it as: clawlink" in refused
+    assert "has no name that can be a key" in call("file", "put", os.path.abspath(os.sep)).failed(2).err

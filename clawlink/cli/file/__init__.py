@@ -10,7 +10,7 @@ NOUN = Noun(
             "put",
             "Write a shared file.",
             "clawlink.cli.file.put",
-            ("file put docs/plan.md plan.md", "file put docs/plan.md plan.md --if-version 1"),
+            ("file put plan.md", "file put docs/plan.md plan.md", "file put docs/plan.md plan.md --if-version 1"),
             ("file-put",),
         ),
         Verb(

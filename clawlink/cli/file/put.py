@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from clawlink.cli.arguments import add_slot, completed_by
 from clawlink.cli.exits import Exit
-from clawlink.cli.files import add_file_key
 from clawlink.cli.values import add_idempotency_key, kept_span, names, whole
 
 if TYPE_CHECKING:
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    add_file_key(parser)
+    add_slot(
+        parser,
+        "KEY",
+        "--key",
+        required=False,
+        skipped_if_alone=True,
+        kind="keys_or_paths",
+        help="the file's key; may contain / (default: the name of PATH)",
+    )
     add_slot(parser, "PATH", "--file", help="the file to share, or a folder (as a tar); - reads standard input")
     parser.add_argument(
         "--type", metavar="T", help="type of the file, any word (default: text or binary, by the content)"
@@ -63,6 +71,25 @@ def _telling_how_to_go_on(args: Namespace, ctx: Context) -> Iterator[None]:
         raise
 
 
+def _name_of(path: str) -> str:
+    """Return the key of a file that is given without one. Raises UsageError."""
+    from clawlink.cli.exits import UsageError
+
+    usage = "give it as: clawlink file put KEY PATH"
+    if path == "-":
+        raise UsageError(f"standard input has no name for a key; {usage}")
+    if not os.path.exists(path):  # it may be a key, and the path is forgotten
+        raise UsageError(f"there is no file {path!r} here; to share a file under this key, {usage}")
+    name = os.path.basename(os.path.abspath(path))
+    try:
+        name = os.fsencode(name).decode()
+    except UnicodeDecodeError:
+        name = ""
+    if not name:  # a root folder has none
+        raise UsageError(f"{path!r} has no name that can be a key; {usage}")
+    return name
+
+
 def run(args: Namespace, ctx: Context) -> Exit:
     """Write it for everyone on the relay, or for its readers."""
     from clawlink.cli import ids
@@ -72,7 +99,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.client.files.safe_paths import safe_name
     from clawlink.domain.terminal import cell
 
-    key = args.key
+    key = _name_of(args.file) if args.key is None else args.key
     client = ctx.client
     if args.readers == []:
         raise UsageError("--readers is empty; name agents, yourself for you alone, or '*' for everyone")

@@ -11,13 +11,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from clawlink.cli.completing import WORDS
 from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
 
 SHELLS = ("bash", "zsh", "fish")
-KINDS = ("agents", "identities", "keys")
 
 _EPILOG = """\
 bash: eval "$(clawlink completion bash)" in ~/.bashrc
@@ -33,7 +33,7 @@ _MOST_PAGES = 5
 
 def add(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("what", choices=(*SHELLS, *KINDS), help="the shell, or the kind of words to print")
+    parser.add_argument("what", choices=(*SHELLS, *WORDS), help="the shell, or the kind of words to print")
     parser.add_argument(
         "beginning", nargs="?", default="", metavar="BEGINNING", help="print only words that begin with this"
     )
@@ -44,7 +44,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Make the script from the parser itself; or print words, and nothing where there are none to be had."""
-    if args.what in KINDS:
+    if args.what in WORDS:
         for word in _offered(args, ctx):
             ctx.out.line(word)
         return Exit.DONE
@@ -131,7 +131,7 @@ def _mark(parser: argparse.ArgumentParser, paths: dict[str, Any]) -> None:
             complete: Any = {
                 "bash": f"_clawlink_{kind}",
                 "zsh": f"_clawlink_{kind}",
-                "fish": f"(__clawlink_words {kind})",
+                "fish": f"(__clawlink_words {kind})" if kind in WORDS else f"(__clawlink_{kind})",
             }
         elif action.metavar in ("FILE", "PATH"):
             complete = paths["file"]
