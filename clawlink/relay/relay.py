@@ -146,7 +146,7 @@ class Relay:
         self.admin_lists = AdminLists(core, self.agents, self.task_views, contents=contents)
         self.talk_views = TalkViews(core, self.agents, self.mailbox, self.admin_lists, contents=contents)
         self.library_views = LibraryViews(core, self.agents, self.file_reads, contents=contents)
-        self.search_views = SearchViews(core, self.agents, contents=contents)
+        self.search_views = SearchViews(core, self.agents, self.mailbox, contents=contents)
         self.load_views = LoadViews(
             core, self.file_quota, stuck=lambda: self.janitor.stuck, uploads=lambda: self.uploads.count
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import heapq
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from clawlink.domain.task import DELIVERED, FINAL, OPEN, QUEUED, Task, TaskState
 from clawlink.protocol.admin_views import Hit, Hits, SearchQuery
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
+from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.unread import glimpse
 from clawlink.relay.pages import place_in
 from clawlink.relay.time_slices import SLICE, Turns
@@ -30,7 +32,6 @@ _LOOKED_AT_BYTES = 16 * 1024 * 1024
 # A longer text is searched in its beginning alone: the search of it may not hold the event loop.
 _SEARCHED_BYTES = 64 * 1024
 _WORDS = 200
-_UNREAD = 100
 _STATES = (*OPEN, *(state for state in TaskState if state in FINAL))
 
 
@@ -48,15 +49,43 @@ _words = msgspec.json.Decoder(_Words)
 _Make = Callable[[Any, str], Hit | None]
 
 
+class _Look:
+    """The hits of one request, and how much it has looked at. ``text`` is folded, and ``limit`` the most hits."""
+
+    def __init__(self, text: str, limit: int) -> None:
+        self.text = text
+        self.hits: list[Hit] = []
+        self._limit = limit
+        self._turns, self._records, self._bytes = Turns(), 0, 0
+
+    async def at(self, hit: Hit | None, size: int) -> None:
+        """Count a record that was looked at, and keep its hit. Other requests have their turn in between."""
+        self._records += 1
+        self._bytes += size
+        if hit is not None:
+            self.hits.append(hit)
+        await self._turns.next()
+
+    @property
+    def room(self) -> int:
+        return self._limit - len(self.hits)
+
+    @property
+    def full(self) -> bool:
+        """Return True if the reply has enough."""
+        return self.room <= 0 or self._records >= _LOOKED_AT or self._bytes >= _LOOKED_AT_BYTES
+
+
 class SearchViews:
     """The search. ``contents`` is False to search names and ids alone."""
 
-    def __init__(self, core: Core, agents: Agents, *, contents: bool) -> None:
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, *, contents: bool) -> None:
         self._core = core
+        self._mailbox = mailbox
         self._iso = core.time.iso
         self._agents = agents
         self._contents = contents
-        self._sources: list[tuple[type[Any], str, bool, _Make]] = [(Agent, REGISTERED, False, self._agent)]
+        self._sources: list[tuple[type[Any], str, bool, _Make | None]] = [(Agent, REGISTERED, False, self._agent)]
         for state in _STATES:
             if state in (QUEUED, DELIVERED):
                 self._sources.append((Delivery, rules.in_state(state), True, self._task))
@@ -65,50 +94,67 @@ class SearchViews:
             (Knowledge, KNOWLEDGE, True, self._broadcast),
             (SharedFile, PRESENT, False, self._file),
             (SharedFile, RESTRICTED, False, self._file),
-            (Agent, REGISTERED, False, self._nothing),  # whose mailboxes have the unread messages
+            (Agent, REGISTERED, False, None),  # whose mailboxes have the unread messages
             (Delivery, ALL_DEAD, True, self._message),
             (Delivery, SETTLED, True, self._message),
         ]
 
     async def search(self, ask: SearchQuery) -> Hits:
         """Find what has the text, kind by kind, and the newest first where that is known. Raises BadRequest."""
-        text = fold(ask.text)
+        look = _Look(fold(ask.text), ask.limit)
         source, after = place_in(len(self._sources), ask.after)
-        hits: list[Hit] = []
-        turns, looked_at, size = Turns(), 0, 0
-        while source < len(self._sources) and text:
+        while source < len(self._sources) and look.text:
             kind, key, newest, make = self._sources[source]
-            limit = min(ask.limit - len(hits), SLICE)
-            page = await self._core.store.page(kind, key, after, limit, newest=newest)
-            for record in page.records:
-                if make == self._nothing:
-                    async for d in self._unread(record):
-                        size += len(d.body)
-                        self._keep(hits, self._message(d, text))
-                        await turns.next()
-                else:
-                    size += record.weight if newest else 0
-                    self._keep(hits, make(record, text))
-                await turns.next()
-            looked_at += len(page.records)
-            after = page.after
+            if make is None:
+                after = await self._unread(look, after)
+            else:
+                page = await self._core.store.page(kind, key, after, min(look.room, SLICE), newest=newest)
+                for record in page.records:
+                    await look.at(make(record, look.text), record.weight if newest else 0)
+                after = page.after
             source += after is None
-            if len(hits) >= ask.limit or looked_at >= _LOOKED_AT or size >= _LOOKED_AT_BYTES:
+            if look.full:
                 break
-        more = source < len(self._sources) and bool(text)
-        names = await self._agents.names(id for hit in hits for id in hit.agents)
-        return Hits(hits, len(hits), f"{source}.{after or ''}" if more else None, names)
+        more = source < len(self._sources) and bool(look.text)
+        names = await self._agents.names(id for hit in look.hits for id in hit.agents)
+        return Hits(look.hits, len(look.hits), f"{source}.{after or ''}" if more else None, names)
 
-    async def _unread(self, agent: Agent) -> AsyncIterator[Delivery]:
-        """Give messages of a mailbox that are neither settled nor dead: so no other source has them."""
-        if (await self._core.store.admission((agent.id,))).mailboxes[0].count:
-            for d in await self._core.store.pending(agent.id, _UNREAD):
-                yield d
+    async def _unread(self, look: _Look, after: str | None) -> str | None:
+        """Search the messages of mailboxes that are neither settled nor dead: so no other source has them.
 
-    @staticmethod
-    def _keep(hits: list[Hit], hit: Hit | None) -> None:
-        if hit is not None:
-            hits.append(hit)
+        It goes on behind ``after``: the id of a message, ``~``, and the place of its agent. The newest message of a
+        mailbox comes first. Return the next such place, or None at the end.
+        """
+        store = self._core.store
+        before, _, place = (after or "").partition("~")
+        page = await store.page(Agent, REGISTERED, place or None, SLICE)
+        mailboxes = (await store.admission([agent.id for agent in page.records])).mailboxes
+        for number, (agent, held) in enumerate(zip(page.records, mailboxes, strict=True)):
+            last = await self._mailbox_of(agent, look, before) if held.count else None
+            before = ""
+            if last is not None or look.full:
+                done = number + (last is None)  # the agents of the page that are searched to the end
+                if done == len(page.records):
+                    break
+                cut = await store.page(Agent, REGISTERED, place or None, done) if done else None
+                return f"{last or ''}~{place if cut is None else cut.after}"
+        return None if page.after is None else f"~{page.after}"
+
+    async def _mailbox_of(self, agent: Agent, look: _Look, before: str) -> str | None:
+        """Search a mailbox behind the message with the id ``before``. Return the last id of a page that is full."""
+        found: list[tuple[str, Hit]] = []
+        async for d in self._mailbox.pending(agent.id):
+            hit = self._message(d, look.text) if not before or d.id < before else None
+            await look.at(None, len(d.body))
+            if hit is not None:
+                heapq.heappush(found, (d.id, hit))
+                if len(found) > look.room + 1:
+                    heapq.heappop(found)
+        found.sort(reverse=True)
+        rest = found[look.room :]
+        del found[look.room :]
+        look.hits += [hit for _, hit in found]
+        return found[-1][0] if rest else None
 
     def _said(self, body: bytes, text: str) -> bool:
         """Return True if a message has the text in its words, and not only in its other fields."""
@@ -157,9 +203,6 @@ class SearchViews:
         return Hit(
             "message", id, kind, d.state.value, [d.sender, d.mailbox], self._iso(d.stored_at), self._words(d.body)
         )
-
-    def _nothing(self, record: Any, text: str) -> Hit | None:
-        return None
 
     def _words(self, body: bytes) -> str | None:
         return glimpse(body, _WORDS).words if self._contents else None

@@ -275,6 +275,22 @@ async def test_search_finds_names_ids_and_words_of_all_kinds() -> None:
     assert await found(scene, "haystack") == [("message", message)]
 
 
+async def test_search_reads_all_unread_messages_and_gives_each_once() -> None:
+    scene = Scene()
+    for name in ("req", "one", "two", "three"):
+        await scene.register(name)
+    wanted = []
+    for name, count in (("one", 130), ("two", 3), ("three", 120)):
+        wanted += [("message", await scene.send("req", name, "a needle")) for _ in range(count)]
+        scene.now += 10  # new work has a pace
+    await scene.send("req", "two", "hay")
+    for limit in (1, 7, 120, 1000):
+        hits = await found(scene, "needle", limit=limit)
+        assert sorted(hits) == sorted(wanted), limit
+    first = await scene.relay.search_views.search(views.SearchQuery("needle", limit=7))
+    assert first.count == 7
+
+
 async def test_no_view_shows_texts_where_they_are_withheld() -> None:
     scene, id = await busy()
     await scene.broadcast("req", "secret news")
