@@ -26,6 +26,8 @@ from clawlink.version import VERSION
 _FRESH_SECONDS = 0.25
 _SHOWN = 20
 _LOOKED_AT = 1000
+# A task that has expired needs a person for this long.
+_RECENT_SECONDS = 3600.0
 # The mailboxes that are counted in one turn of the event loop: 0.2 ms.
 _COUNTED = 256
 _ENDED = tuple(state for state in TaskState if state in FINAL)
@@ -98,7 +100,7 @@ class Overviews:
             needs_you=NeedsYou(
                 questions=open_tasks[TaskState.INPUT_REQUIRED.value],
                 dead_letters=(await core.store.usage(Delivery, ALL_DEAD)).count,
-                expired=ended[TaskState.EXPIRED.value],
+                expired=await self._expired(ended[TaskState.EXPIRED.value]),
                 unserved_pools=unserved,
                 stops=[Stop(stop.at, stop.code, stop.agents) for stop in stops],
                 unread_mailboxes=unread,
@@ -123,6 +125,23 @@ class Overviews:
         """Count the tasks in a state: those with a record, and those that are their delivery alone."""
         read = await self._core.store.admission((), ((Task, in_state(state)), (Delivery, in_state(state))))
         return sum(usage.count for usage in read.indexes)
+
+    async def _expired(self, kept: int) -> int:
+        """Count the tasks that have expired in the last hour: up to 1,000 if ended tasks are kept for longer."""
+        if self._core.limits.retention <= _RECENT_SECONDS or not kept:
+            return kept
+        since, turns = self._core.clock() - _RECENT_SECONDS, Turns()
+        count = 0
+        after: str | None = None
+        while count < _LOOKED_AT:
+            page = await self._core.store.page(Task, in_state(TaskState.EXPIRED), after, SLICE, newest=True)
+            recent = sum(task.finished_at is not None and task.finished_at > since for task in page.records)
+            count += recent
+            after = page.after
+            if after is None or recent < len(page.records):
+                break
+            await turns.next(len(page.records))
+        return min(count, _LOOKED_AT)
 
     async def _unwoken(self) -> list[UnwokenAgent]:
         """Return the agents whose last wake failed, and that have not come since."""

@@ -244,6 +244,7 @@ export default {
   "needs.dead_letters.one": "Dead letter",
   "needs.expired": "Expired tasks",
   "needs.expired.one": "Expired task",
+  "needs.expired.why": "Tasks that were not finished in time, in the last hour.",
   "needs.inbox": "Messages for you",
   "needs.inbox.one": "Message for you",
   "needs.questions": "Questions",

@@ -8,7 +8,7 @@ const Tile = ({ name, value, to, alarm, why = null }) =>
     ${why && html`<small>${why}</small>`}</a>`;
 
 // Numbers whose names alone do not say what they count.
-const EXPLAINED = ["unserved_pools", "unread_mailboxes", "unwoken_agents", "stuck_records"];
+const EXPLAINED = ["unserved_pools", "expired", "unread_mailboxes", "unwoken_agents", "stuck_records"];
 
 // The plot comes after the numbers.
 let Plot = null;

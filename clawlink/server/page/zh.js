@@ -244,6 +244,7 @@ export default {
   "needs.dead_letters.one": "死信",
   "needs.expired": "过期任务",
   "needs.expired.one": "过期任务",
+  "needs.expired.why": "最近一小时内未按时完成的任务。",
   "needs.inbox": "给您的消息",
   "needs.inbox.one": "给您的消息",
   "needs.questions": "待回答的问题",

@@ -115,3 +115,23 @@ async def test_thousands_of_agents_are_looked_at_in_slices(monkeypatch: pytest.M
         found = await relay.overviews.overview(OverviewQuery())
     assert found.agents_online + found.agents_stale == agents
     assert turns.count >= agents / SLICE
+
+
+async def test_expired_tasks_need_a_person_for_an_hour() -> None:
+    for retention in (600.0, 86_400.0):
+        scene = Scene(retention=retention)
+        await scene.register("req", "w")
+        for at in range(3):
+            for _ in range(40):
+                await scene.delegate(to_agent="w", deadline=60)
+            await scene.let_pass(100 if at < 2 else 61)
+
+        async def expired(scene: Scene = scene) -> tuple[int, int]:
+            seen = await scene.relay.overviews.make()
+            return seen.needs_you.expired, seen.ended_tasks["expired"]
+
+        assert await expired() == (120, 120)
+        await scene.let_pass(3600 - 61)
+        assert await expired() == ((0, 0) if retention == 600 else (40, 120)), "those before are an hour old"
+        await scene.let_pass(62)
+        assert (await expired())[0] == 0
