@@ -47,7 +47,7 @@ def by(agent: Agent) -> Sender:
     return Sender(agent.id, agent.address, agent.key_hash)
 
 
-# The bytes of a delivery beside its id and body, measured; `clawlink.store.memory` has those that the store adds.
+# The bytes of a delivery beside its id and body, measured; `clawlink.store.tables` has those that the store adds.
 _RECORD_BYTES = 434
 
 # Calling ``Origin`` costs twice as much, and each commit of a message asks.

@@ -6,12 +6,9 @@ Every method runs without suspending, so nothing changes between a read and the 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
-from heapq import heappop, heappush
 from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 from msgspec.structs import replace
@@ -19,39 +16,11 @@ from msgspec.structs import replace
 from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead, stays_in_place
 from clawlink.domain.task import Task
 from clawlink.store.base import SKIPPED, Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
+from clawlink.store.mailbox import LATER_BYTES, MAILBOX_BYTES, Mailbox
 from clawlink.store.tables import NOTHING, Origins, Shares, Table
-
-_sort_key = attrgetter("sort_key")
-# A mailbox's heap keeps entries of leases that were settled before they lapsed; past this many it is cleaned.
-_STALE_ENTRIES = 64
-_CLEANED_AT_ONCE = 8
-# At most this many entries of a heap are moved in one go: a few milliseconds.
-_AT_ONCE = 512
-
-# The bytes that a mailbox takes, and an entry in its heap, measured; `clawlink.store.tables` has those of tables.
-_MAILBOX_BYTES = 320
-_LATER_BYTES = 96
-
 
 # The kinds whose records keep their origin for life.
 _CONSTANT = (Delivery, Task)
-
-
-class _Mailbox:
-    """The messages of a mailbox: those that are due by their sort keys, the others in heaps by the time they are due.
-
-    ``older`` is a heap that had too many stale entries. Its entries move to ``later``, some at each commit.
-    """
-
-    __slots__ = ("bytes", "count", "later", "older", "ready", "shares")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.bytes = 0
-        self.shares: Shares | None = None
-        self.ready: list[Delivery] = []
-        self.later: list[tuple[float, str, int]] = []
-        self.older: list[tuple[float, str, int]] = []
 
 
 class MemoryStore:
@@ -64,7 +33,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._deliveries = Table()
         self._kinds: defaultdict[type[Any], Table] = defaultdict(Table, {Delivery: self._deliveries})
-        self._mailboxes: dict[str, _Mailbox] = {}
+        self._mailboxes: dict[str, Mailbox] = {}
         self._held_count = 0
         self._held_bytes = 0
         self._memory = 0
@@ -157,9 +126,6 @@ class MemoryStore:
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         if self._ripen(mailbox, now):
             await self._ripen_rest(mailbox, now)
-        return self._due(mailbox, limit)
-
-    def _due(self, mailbox: str, limit: int) -> Sequence[Delivery]:
         box = self._mailboxes.get(mailbox)
         return () if box is None else box.ready[:limit]
 
@@ -174,39 +140,19 @@ class MemoryStore:
         box = self._mailboxes.get(mailbox)
         if box is None or not (box.later or box.older):
             return False
-        for _ in range(_AT_ONCE):
-            heap = box.older if box.older and (not box.later or box.older[0] < box.later[0]) else box.later
-            if not heap or heap[0][0] > now:
-                return False
-            d = self._filed(heappop(heap), mailbox)
-            self._memory -= _LATER_BYTES
-            if d is not None:
-                _insert(box.ready, d)
-        return True
+        grown, more = box.ripen(now)
+        self._memory += grown
+        return more
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
         box = self._mailboxes.get(mailbox)
-        return () if box is None else self._pending(mailbox, box, limit, but)
+        return () if box is None else box.pending(limit, but)
 
-    def _pending(self, mailbox: str, box: _Mailbox, limit: int, but: Container[str] = ()) -> list[Delivery]:
-        found: dict[str, Delivery] = {}
-        for d in box.ready:
-            if len(found) >= limit:
-                break
-            if d.id not in but:
-                found[d.id] = d
-        for entry in chain(box.later, box.older):
-            if len(found) >= limit:
-                break
-            if entry[1] not in but and (filed := self._filed(entry, mailbox)) is not None:
-                found[filed.id] = filed
-        return list(found.values())
-
-    def _shares_of(self, mailbox: str, box: _Mailbox) -> Shares:
+    def _shares_of(self, mailbox: str, box: Mailbox) -> Shares:
         """Count where the messages of a mailbox come from."""
         shares = Shares()
         dead = self._deliveries.indexes.get(by_dead(mailbox), ())
-        for d in (*self._pending(mailbox, box, box.count), *map(self._deliveries.records.__getitem__, dead)):
+        for d in (*box.pending(box.count), *map(self._deliveries.records.__getitem__, dead)):
             self._memory += shares.change(d.origin, 1, len(d.body))
         return shares
 
@@ -219,16 +165,8 @@ class MemoryStore:
             return None
         if box.ready:
             return box.ready[0].visible_at
-        soonest = None
-        for heap in (box.later, box.older) if box.older else (box.later,):
-            for _ in range(_AT_ONCE):
-                if not heap or self._filed(heap[0], mailbox) is not None:
-                    break
-                heappop(heap)
-                self._memory -= _LATER_BYTES
-            # Too early, if there are more that were settled: then ask again.
-            if heap and (soonest is None or heap[0][0] < soonest):
-                soonest = heap[0][0]
+        soonest, grown = box.next_due_at()
+        self._memory += grown
         return soonest
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
@@ -261,9 +199,10 @@ class MemoryStore:
             return SKIPPED
         if self._ripen(mailbox, now):
             await self._ripen_rest(mailbox, now)
-        found = self._due(mailbox, limit)
-        if not found:
+        box = self._mailboxes.get(mailbox)
+        if box is None or not box.ready:
             return self._next_due_at(mailbox)
+        found = box.ready[:limit]
         changes = rule(found)
         if changes:
             self._commit(mailbox, changes)
@@ -273,7 +212,7 @@ class MemoryStore:
         self._commit(partition_key, changes)
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
-        if self._add_copies(batches):
+        if len(batches) > 1 and self._add_copies(batches):
             return [None] * len(batches)
         results: list[Conflict | Failed | None] = []
         for batch in batches:
@@ -372,7 +311,7 @@ class MemoryStore:
             if new.visible_at <= new.stored_at and (not ready or ready[-1].sort_key < new.sort_key):
                 ready.append(new)  # the last of all, as most new messages are
             else:
-                self._file(box, new)
+                self._memory += box.file(new)
 
     def _add_copies(self, batches: Sequence[Batch]) -> bool:
         """Add new copies of one message, which differ in id, mailbox and place alone. Return False for other changes.
@@ -400,7 +339,7 @@ class MemoryStore:
             if not ready or ready[-1].sort_key < d.sort_key:
                 ready.append(d)
             else:
-                self._file(box, d)
+                self._memory += box.file(d)
         self._memory += more
         return True
 
@@ -419,9 +358,9 @@ class MemoryStore:
             return self._origins.change(before, larger)
         return self._count(old, -old.footprint) + self._count(new, new.footprint)
 
-    def _made(self, mailbox: str) -> _Mailbox:
-        box = self._mailboxes[mailbox] = _Mailbox()
-        self._memory += _MAILBOX_BYTES
+    def _made(self, mailbox: str) -> Mailbox:
+        box = self._mailboxes[mailbox] = Mailbox(mailbox, self._deliveries.records)
+        self._memory += MAILBOX_BYTES
         return box
 
     def _queue(self, mailbox: str, old: Delivery, new: Delivery | None) -> None:
@@ -432,9 +371,9 @@ class MemoryStore:
             if ready[0] is old:  # as mostly
                 del ready[0]
             else:
-                _remove(ready, old)
+                box.remove(old)
         if new is not None and after is PENDING:
-            self._file(box, new)
+            self._memory += box.file(new)
             if before is PENDING and old.body is new.body:
                 return
         count = size = 0
@@ -452,40 +391,7 @@ class MemoryStore:
                 self._memory += box.shares.change(old.origin, count, size)
         if not box.count:
             del self._mailboxes[mailbox]
-            self._memory -= _MAILBOX_BYTES + _LATER_BYTES * (len(box.later) + len(box.older))
-
-    def _file(self, box: _Mailbox, d: Delivery) -> None:
-        # A new message is due at once unless it was stored to wait. Anything else is filed by its time, and `due` moves
-        # it over when that has come.
-        if d.version == 1 and d.visible_at <= d.stored_at:
-            _insert(box.ready, d)
-            return
-        heappush(box.later, (d.visible_at, d.id, d.version))
-        self._memory += _LATER_BYTES
-        if box.older:
-            self._clean(box, d.mailbox)
-        elif len(box.later) > _STALE_ENTRIES and len(box.later) > 4 * box.count:
-            box.older, box.later = box.later, []
-
-    def _clean(self, box: _Mailbox, mailbox: str) -> None:
-        """Move some entries of the older heap, and forget the stale ones among them."""
-        for _ in range(min(_CLEANED_AT_ONCE, len(box.older))):
-            entry = box.older.pop()  # the last of a heap: the others stay a heap
-            if self._filed(entry, mailbox) is not None:
-                heappush(box.later, entry)
-            else:
-                self._memory -= _LATER_BYTES
-
-    def _filed(self, entry: tuple[float, str, int], mailbox: str) -> Delivery | None:
-        """Return the delivery that was filed so, unless it has changed since.
-
-        The version alone does not tell: an id may be stored again after its record was forgotten, and reach it again.
-        """
-        visible_at, id, version = entry
-        d: Delivery | None = self._deliveries.records.get(id)
-        if d is None or d.version != version or d.visible_at != visible_at:
-            return None
-        return d if d.state is PENDING and d.mailbox == mailbox else None
+            self._memory -= MAILBOX_BYTES + LATER_BYTES * (len(box.later) + len(box.older))
 
 
 def _copies(batches: Sequence[Batch]) -> list[Delivery]:
@@ -506,28 +412,3 @@ def _copies(batches: Sequence[Batch]) -> list[Delivery]:
         return []
     same = [replace(d, id=first.id, mailbox=first.mailbox, sort_key=first.sort_key) for d in copies]
     return copies if same.count(first) == len(copies) else []
-
-
-def _insert(ready: list[Delivery], d: Delivery) -> None:
-    """Put a due delivery at its place, unless it is there: an id that was stored again may have been filed twice."""
-    if not ready or ready[-1].sort_key < d.sort_key:
-        ready.append(d)
-        return
-    at = bisect_left(ready, d.sort_key, key=_sort_key)
-    while at < len(ready) and ready[at].sort_key == d.sort_key:
-        if ready[at] is d:
-            return
-        at += 1
-    ready.insert(at, d)
-
-
-def _remove(ready: list[Delivery], d: Delivery) -> None:
-    """Take out a delivery if it is among these; one filed for later is not, and its entry there just grows stale."""
-    if d.sort_key < ready[0].sort_key:
-        return
-    at = bisect_left(ready, d.sort_key, key=_sort_key)
-    while at < len(ready) and ready[at].sort_key == d.sort_key:
-        if ready[at] is d:
-            del ready[at]
-            return
-        at += 1

@@ -20,8 +20,9 @@ from clawlink.domain import delivery_steps
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED, text_bytes
-from clawlink.store import memory, tables
+from clawlink.store import tables
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Put, Usage
+from clawlink.store.mailbox import LATER_BYTES, MAILBOX_BYTES
 from clawlink.store.memory import MemoryStore
 from tests.effort import size
 from tests.store import asking
@@ -112,7 +113,7 @@ def counted(store: MemoryStore) -> int:
             total += 0 if index.shares is None else index.shares.memory
         total += sum(tables.SECOND_BYTES + tables.ENTRY_BYTES * len(ids) for ids in kind.calendar.values())
     for box in store._mailboxes.values():
-        total += memory._MAILBOX_BYTES + memory._LATER_BYTES * len(box.later)
+        total += MAILBOX_BYTES + LATER_BYTES * len(box.later)
         total += 0 if box.shares is None else box.shares.memory
     return total + store._origins.memory
 

@@ -13,6 +13,7 @@ from clawlink.domain.agent import REGISTERED, Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.record import Record
 from clawlink.store.base import Failed, Store, Usage, together
+from clawlink.store.mailbox import Mailbox
 from clawlink.store.memory import MemoryStore
 from tests.store.asking import total
 from tests.store.contract import KEEP, NOW, TTL, StoreContract, ack, agent, delivery, drop, due, file, lease, put, task
@@ -90,14 +91,14 @@ async def test_a_lease_that_is_lengthened_for_ever_piles_up_nowhere() -> None:
 async def test_no_commit_cleans_more_than_a_few_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore()
     looked = most = 0
-    filed = MemoryStore._filed
+    filed = Mailbox._filed
 
-    def counted(self: MemoryStore, entry: tuple[float, str, int], mailbox: str) -> Delivery | None:
+    def counted(self: Mailbox, entry: tuple[float, str, int]) -> Delivery | None:
         nonlocal looked
         looked += 1
-        return filed(self, entry, mailbox)
+        return filed(self, entry)
 
-    monkeypatch.setattr(MemoryStore, "_filed", counted)
+    monkeypatch.setattr(Mailbox, "_filed", counted)
     held = [delivery(f"d{n}", arrival=n) for n in range(500)]
     await put(store, *held)
     for turn in range(20):
