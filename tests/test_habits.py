@@ -20,7 +20,7 @@ SLEEPS = {
     "doors/portal/test_random_takeovers.py": "relays are killed and stopped at random moments",
     "cli/test_file_transfers.py": "a process that blocks is known by the processor time that it does not take",
     "system/test_old_polls.py": "a client that resets its connection does so at a random moment",
-    "system/test_sums.py": "workers in a storm take a random time, and a lease is let lapse in a relay of its own",
+    "system/test_sums.py": "a client that resets its connection does so at a random moment",
     "system/test_workers.py": "workers are killed at random moments",
     "page/measure.py": "it sends messages at a steady rate, and measures for some seconds",
     "torture/agent.py": "it asks a relay that is away again after a moment",

@@ -8,10 +8,11 @@ import pytest
 
 from clawlink.store.events import Signals
 from clawlink.store.signals import LocalSignal, LocalSignals
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.both_loops
 
-SOON = 5.0  # bounds a wait that ends much earlier unless something is wrong
+SOON = PATIENCE  # bounds a wait that ends much earlier unless something is wrong
 
 
 @pytest.fixture

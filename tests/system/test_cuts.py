@@ -16,6 +16,7 @@ from tests.conftest import UNPACED, Running, Serve
 from tests.effort import size
 from tests.server.asks import nothing_due, ok, send
 from tests.system.proxy import proxy
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.storm
 
@@ -112,7 +113,7 @@ async def test_messages_through_many_cuts_are_handled_once_each_in_order(pair: R
     async with proxy(pair.url, lambda: next(budgets)) as between:
         await asyncio.wait_for(
             asyncio.gather(read_all(pair, between.url, handle), send_all(pair, between.url, list(range(MESSAGES)))),
-            120,
+            PATIENCE,
         )
         assert between.cuts >= CUTS - 2  # but for those that ended by themselves
     assert order == list(range(MESSAGES)), "each once, none lost, in the order they were sent"
@@ -137,6 +138,6 @@ async def test_at_whatever_byte_a_connection_breaks_the_message_comes(pair: Runn
     for offset in offsets:
         async with proxy(pair.url, iter((offset, None)).__next__) as between:
             ids.append(await send(pair, "a", "b", offset))
-            await asyncio.wait_for(read_all(pair, between.url, handle), 30)
+            await asyncio.wait_for(read_all(pair, between.url, handle), PATIENCE)
     assert all(1 <= handled[id] <= 2 for id in ids)
     await nothing_due(pair, "b")

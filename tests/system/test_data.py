@@ -262,7 +262,7 @@ async def test_a_full_disk_is_507_and_the_folder_stays_good(restarting: Restarti
 def serve(folder: Path, *flags: str, **options: Any) -> Any:
     """Run a relay that is expected to end by itself."""
     command = [sys.executable, "-m", "clawlink.server", "--port", "0", "--data", str(folder), *flags]
-    return run(command, text=True, timeout=30, **options)
+    return run(command, text=True, timeout=PATIENCE, **options)
 
 
 def test_a_second_relay_on_the_folder_is_refused(start_relay: Start, tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ async def test_of_two_relays_on_one_folder_the_first_writes_no_more_and_ends(
         second = start_relay("--data", str(folder))
         assert await register(second.url, "b") == 200
         assert await register(first.url, "c") == 503
-        assert await asyncio.to_thread(first.process.wait, 30) == 1
+        assert await asyncio.to_thread(first.process.wait, PATIENCE) == 1
         assert await register(second.url, "d") == 200
 
 

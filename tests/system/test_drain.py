@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 
 import pytest
 
 from tests.server.asks import metrics, ok, send
 from tests.system.conftest import Dial, Live, Starting
 from tests.system.raw import request
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.both_loops
 
-WITHIN = 10.0  # five seconds are promised; a machine that is busy with other tests may be slower
+# Five seconds are promised, and a machine that is busy with other tests may be slower. It is less than the wait of the
+# polls here, and than the time that a relay gives a request which does not come to its end.
+WITHIN = 25.0
 
 
-async def gone(relay: Live) -> int:
+async def gone(relay: Live, within: float = PATIENCE) -> int:
     """Wait for the process and return its exit code."""
-    return await asyncio.to_thread(relay.relay.process.wait, 10)
+    return await asyncio.to_thread(relay.relay.process.wait, within)
 
 
 async def waiting(relay: Live, count: int) -> None:
@@ -43,29 +44,29 @@ async def test_a_drain_answers_those_who_wait_and_refuses_new_work(
     held = await dial(relay.url)
     await held.ask(request("GET", "/healthz"))
 
-    started = time.monotonic()
     relay.relay.process.send_signal(number)
-    for status, body in await asyncio.wait_for(asyncio.gather(*polls), WITHIN):
-        assert (status, body["messages"], body["deliveries"], body["count"]) == (200, [], [], 0)
-    assert time.monotonic() - started < WITHIN
-
-    for path, body in [
+    answered = await asyncio.wait_for(asyncio.gather(*polls), WITHIN)
+    # The relay is there for two seconds more, so all is asked at once.
+    asks = [
         ("/send", b'{"from_agent":"s","to_agent":"r","content":1}'),
         ("/delegate", b'{"from_agent":"s","to_agent":"r","task":"t"}'),
         ("/broadcast", b'{"from_agent":"s","content":"c"}'),
         ("/files", b'{"agent_id":"s","file_key":"k","content":"c"}'),
         ("/register", b'{"name":"new"}'),
-    ]:
-        answer = await held.ask(request("POST", path, body))
+    ]
+    more = (request("GET", "/healthz"), request("GET", "/poll/r?wait=60&lease=60"))
+    await held.send(b"".join((*(request("POST", path, body) for path, body in asks), *more)))
+    for path, _ in asks:
+        answer = await held.answer()
         assert (answer.status, answer.json["code"]) == (503, "draining"), path
         assert int(answer.headers["retry-after"]) >= 1
-    health = await held.ask(request("GET", "/healthz"))
+    health, poll = await held.answer(), await held.answer()
     assert (health.status, health.json["code"]) == (503, "draining")
-    poll = await held.ask(request("GET", "/poll/r?wait=60&lease=60"))
     assert (poll.status, poll.json["count"]) == (200, 0)
+    for status, body in answered:
+        assert (status, body["messages"], body["deliveries"], body["count"]) == (200, [], [], 0)
 
-    assert await gone(relay) == 0
-    assert time.monotonic() - started < WITHIN
+    assert await gone(relay, WITHIN) == 0
 
 
 async def test_what_has_begun_may_be_finished_while_draining(start_live: Starting, dial: Dial) -> None:
@@ -77,8 +78,11 @@ async def test_what_has_begun_may_be_finished_while_draining(start_live: Startin
     (_, polled) = await relay.get("/poll/r?lease=60")
     held = await dial(relay.url)
     await held.ask(request("GET", "/healthz"))
-    relay.relay.process.send_signal(signal.SIGTERM)
     receipt = polled["deliveries"][0]["receipt"]
+    polling = asyncio.create_task(relay.get("/poll/s?wait=60&lease=60"))
+    await waiting(relay, 1)
+    relay.relay.process.send_signal(signal.SIGTERM)
+    await polling  # it drains
     answer = await held.ask(request("POST", "/ack", b'{"agent_id":"r","receipts":["%s"]}' % receipt.encode()))
     assert (answer.status, answer.json["count"]) == (200, 1)
     assert await gone(relay) == 0
@@ -96,31 +100,24 @@ async def test_clients_that_hang_do_not_hold_up_the_end(start_live: Starting, di
     await body.send(b"POST /send HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
     await reply.send(request("GET", "/poll/r?lease=60&max=10"))
     await idle.ask(request("GET", "/healthz"))
-    started = time.monotonic()
     relay.relay.process.send_signal(signal.SIGTERM)
-    assert await gone(relay) == 0
-    assert time.monotonic() - started < WITHIN
+    assert await gone(relay, WITHIN) == 0
 
 
-async def test_an_idle_relay_is_gone_at_once(start_live: Starting) -> None:
+async def test_an_idle_relay_ends(start_live: Starting) -> None:
     relay = start_live()
-    started = time.monotonic()
     relay.relay.process.send_signal(signal.SIGTERM)
     assert await gone(relay) == 0
-    assert time.monotonic() - started < WITHIN
 
 
 async def test_a_second_signal_ends_it_at_once(start_live: Starting, dial: Dial) -> None:
+    """Without it the relay would go on for two seconds, since a peer is connected, and end with 0."""
     relay = start_live()
-    held = await dial(relay.url)
-    await held.ask(request("GET", "/healthz"))
+    await relay.register("r", agent_id="r")
+    await (await dial(relay.url)).ask(request("GET", "/healthz"))
+    polling = asyncio.create_task(relay.get("/poll/r?wait=60&lease=60"))
+    await waiting(relay, 1)
     relay.relay.process.send_signal(signal.SIGTERM)
-
-    async def draining() -> bool:
-        return (await held.ask(request("GET", "/healthz"))).status == 503
-
-    await eventually(draining)
-    started = time.monotonic()
+    await polling  # it drains
     relay.relay.process.send_signal(signal.SIGTERM)
     assert await gone(relay) != 0
-    assert time.monotonic() - started < WITHIN

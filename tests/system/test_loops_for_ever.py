@@ -12,11 +12,15 @@ import pytest
 
 from tests.server.asks import claim_one, delegate, metrics, ok, poll, respond
 from tests.system.conftest import Live, Starting
+from tests.waiting import PATIENCE
 
 CIRCLE = {"a": "b", "b": "c", "c": "a"}
 MAX_CYCLES = 3
 # Each of the three steps may come three times; the next one, whoever's it is, is refused.
 MESSAGES = len(CIRCLE) * MAX_CYCLES
+
+BURST = 10
+WAIT = 20  # seconds
 
 Next = Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]
 
@@ -52,7 +56,7 @@ class Circle:
     async def run(self) -> None:
         agents = [asyncio.create_task(self.answer(agent_id)) for agent_id in CIRCLE]
         await self.pass_on("a", {"type": "message", "message_id": "none"}, first=True)
-        await asyncio.wait_for(self.over.wait(), 30)
+        await asyncio.wait_for(self.over.wait(), PATIENCE)
         for agent in agents:
             agent.cancel()
         await asyncio.gather(*agents, return_exceptions=True)
@@ -76,15 +80,15 @@ class Circle:
             self.over.set()
 
 
-async def at_work(relay: Live, done: Callable[[], bool]) -> float:
-    """Have two others delegate and answer until then; return the median seconds of a round."""
+async def at_work(relay: Live) -> float:
+    """Have two others delegate and answer, as often as a pair may at once; return the median seconds of a round."""
     took: list[float] = []
-    while not done() or len(took) < 10:
+    for _ in range(BURST):
         started = time.perf_counter()
         task_id = await delegate(relay, "x", "y")
-        await claim_one(relay, "y", wait=5)
+        await claim_one(relay, "y", wait=WAIT)
         await respond(relay, "y", task_id)
-        got = await claim_one(relay, "x", wait=5)
+        got = await claim_one(relay, "x", wait=WAIT)
         await ok(relay.post("/ack", {"agent_id": "x", "receipts": [got.receipt]}))
         took.append(time.perf_counter() - started)
     return median(took)
@@ -105,14 +109,14 @@ async def test_three_that_answer_each_other_for_ever_are_stopped_and_nobody_else
 ) -> None:
     relay = await with_others(start_live, "--max-cycles", str(MAX_CYCLES))
     circle = Circle(relay, following)
-    working: Awaitable[float] = asyncio.create_task(at_work(relay, circle.over.is_set))
+    working: Awaitable[float] = asyncio.create_task(at_work(relay))
     await circle.run()
     assert circle.sent == MESSAGES
     assert circle.stopped is not None
     assert (circle.stopped["status"], circle.stopped["code"], circle.stopped["limit"]) == (429, "loop_stopped", 3)
     assert circle.stopped["current"] == [*"abc" * MAX_CYCLES, "a", "b"]
     assert "a -> b" in circle.stopped["error"]
-    assert await working < 2  # each claim was asked to wait for 5 s
+    assert await working < WAIT / 2, "claims have waited to their end"
     info = await ok(relay.get("/"))
     assert (info["loops_stopped"], info["rate_limited"]) == (1, 0)
     assert (await metrics(relay))["loops_stopped_total"] == 1
@@ -123,18 +127,18 @@ async def test_three_that_answer_each_other_for_ever_are_stopped_and_nobody_else
 
 async def test_three_that_hide_what_they_answer_are_held_to_their_rate(start_live: Starting) -> None:
     """Naming no cause they go on, but no faster than the rates allow."""
-    relay = await with_others(start_live, "--rate-agent", "100", "--rate-pair", "20", "--burst-pair", "10")
+    relay = await with_others(start_live, "--rate-agent", "100", "--rate-pair", "1", "--burst-pair", str(BURST))
 
     def hiding(agent_id: str, message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         path, body = by_send(agent_id, message)
         return path, {**body, "in_reply_to": None}
 
     circle = Circle(relay, hiding)
-    working: Awaitable[float] = asyncio.create_task(at_work(relay, circle.over.is_set))
+    working: Awaitable[float] = asyncio.create_task(at_work(relay))
     await circle.run()
     assert circle.stopped is not None
-    assert (circle.stopped["status"], circle.stopped["code"], circle.stopped["limit"]) == (429, "rate_limited", 20)
+    assert (circle.stopped["status"], circle.stopped["code"], circle.stopped["limit"]) == (429, "rate_limited", 1)
     assert circle.stopped["retry_after"] > 0
-    assert circle.sent >= 3 * 10
+    assert circle.sent >= 3 * BURST
     assert circle.stopped["current"] in (["a", "b"], ["b", "c"], ["c", "a"])
-    assert await working < 2  # each claim was asked to wait for 5 s
+    assert await working < WAIT / 2, "claims have waited to their end"

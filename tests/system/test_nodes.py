@@ -25,7 +25,7 @@ from tests.waiting import eventually, until
 from tests.websockets import connected
 
 _names = count()
-_APART = 5.0
+_APART = 60.0
 
 
 async def joined(server: Server, prefix: str, *, ahead: float = 0.0) -> Mesh:
@@ -49,12 +49,12 @@ async def test_clocks_that_are_apart_turn_no_order_and_end_no_lease(serve: Serve
     a, b = [await serve(mesh=mesh, limits=UNPACED) for mesh in meshes]
     before = meshes[0].clock()
     ahead = meshes[1].clock()
-    assert before - 0.5 < ahead < meshes[0].clock() + 0.5
+    assert before - _APART / 2 < ahead < meshes[0].clock() + _APART / 2
     for agent in ("mia", "otto"):
         await a.register(agent, agent_id=agent, notices=False)
     sent = [await send(relay, "otto", "mia", n) for n in range(4) for relay in (b, a)]
-    first = (await poll(a, "mia", lease=5, max=4))["messages"]  # a lease as long as the clocks are apart
-    rest = (await poll(b, "mia", lease=5, max=8))["messages"]
+    first = (await poll(a, "mia", lease=_APART, max=4))["messages"]  # a lease as long as the clocks are apart
+    rest = (await poll(b, "mia", lease=_APART, max=8))["messages"]
     got = [message["message_id"] for message in (*first, *rest) if message["type"] not in NEWS]
     assert got == sent
     await leave(a, b)

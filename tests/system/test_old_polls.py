@@ -22,9 +22,9 @@ import pytest
 
 from tests.conftest import Start
 from tests.system.raw import address
+from tests.waiting import PATIENCE
 
 _DATA = Path(__file__).parent.parent / "data"
-_SECONDS = 20.0
 _TRUSTING = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _TRUSTING.check_hostname, _TRUSTING.verify_mode = False, ssl.CERT_NONE
 
@@ -87,7 +87,7 @@ class Reader:
         with self._open() as sock:
             sock.sendall(b"GET /poll/b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             if reset_after is None:
-                assert select.select([sock], [], [], _SECONDS)[0]
+                assert select.select([sock], [], [], PATIENCE)[0]
             else:
                 time.sleep(reset_after)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -100,7 +100,7 @@ class Reader:
 
 
 def _connect(url: str) -> socket.socket:
-    sock = socket.create_connection(address(url), _SECONDS)
+    sock = socket.create_connection(address(url), PATIENCE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if url.startswith("https:"):
         return _TRUSTING.wrap_socket(sock)
@@ -202,7 +202,7 @@ def _run(start_relay: Start, loop: str, beside: str, flags: tuple[str, ...], rou
             sent[sender.post("/delegate", from_agent="a", to_agent="b", task="t")["message_id"]] = kind
             for _ in range(2):
                 read.update(reader.kinds[kind]())
-        give_up_at = time.monotonic() + _SECONDS
+        give_up_at = time.monotonic() + PATIENCE
         while len(read) < len(sent) and time.monotonic() < give_up_at:
             read.update(reader.poll())
         read.update(reader.poll("?wait=0.2"))  # what was given back wrongly comes within this

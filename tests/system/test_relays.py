@@ -37,7 +37,7 @@ from tests.server.asks import (
 from tests.server.sockets import path_of
 from tests.system import mesh as storm
 from tests.valkey import Server, running
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 from tests.websockets import connected
 
 _names = count()
@@ -114,7 +114,7 @@ async def test_websockets_and_event_streams_are_woken_from_the_other_relay(serve
         assert stream.status == 200, await stream.text()
         await waiting(a)
         sent = await send(b, "otto", "eve")
-        while sent.encode() not in await asyncio.wait_for(stream.content.readline(), 15):
+        while sent.encode() not in await asyncio.wait_for(stream.content.readline(), PATIENCE):
             pass
 
 
@@ -269,7 +269,7 @@ async def test_event_streams_go_on_after_the_store_was_away(serve: Serve) -> Non
 
 async def told(stream: aiohttp.ClientResponse, words: bytes) -> None:
     """Wait until an event stream has a line with these words."""
-    while words not in (line := await asyncio.wait_for(stream.content.readline(), 20)):
+    while words not in (line := await asyncio.wait_for(stream.content.readline(), PATIENCE)):
         assert line, "the stream has ended"
 
 
@@ -401,12 +401,12 @@ async def test_clients_of_a_relay_that_ends_go_on_at_the_other(serve: Serve, tmp
     link.on_task(lambda task: f"{task.text} done")
     async with link, AsyncClient(both, agent_id="otto") as client:
         first = await client.delegate("mia", "one")
-        assert (await client.wait_for(first.message_id, timeout=30)).result == "one done"
+        assert (await client.wait_for(first.message_id, timeout=PATIENCE)).result == "one done"
         await a.app.stop()
         assert a.app.mesh is not None
         await a.app.mesh.close()
         second = await client.delegate("mia", "two")
-        assert (await client.wait_for(second.message_id, timeout=30)).result == "two done"
+        assert (await client.wait_for(second.message_id, timeout=PATIENCE)).result == "two done"
         assert client.relay == b.url
     blocking = clawlink.Client(both, agent_id="otto", timeout=20)
     third = await asyncio.to_thread(blocking.send, "otto", "to myself")

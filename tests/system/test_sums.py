@@ -15,6 +15,7 @@ from tests.effort import size
 from tests.server.asks import metrics, ok, poll
 from tests.system.conftest import Live, Starting
 from tests.system.raw import connect, request
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.storm
 
@@ -143,13 +144,12 @@ async def test_every_message_is_acked_exactly_once_or_accounted_for(start_live: 
     assert held["stored_total"] == held["acked_total"] + held["expired_total"] + held["messages_held"]
 
     # Every lease has lapsed five seconds from now; meanwhile and afterwards good consumers take what is left.
-    for _ in range(3):
+    async def drained() -> dict[str, float] | None:
         await asyncio.gather(*(traffic.drain(part) for part in spread(traffic.agents, 20)))
         after = await metrics(relay)
-        if after["messages_held"] == after["dead_total"]:
-            break
-        await asyncio.sleep(LEASE)
+        return after if after["messages_held"] == after["dead_total"] else None
 
+    after = await eventually(drained)
     assert after["stored_total"] == after["acked_total"] + after["expired_total"] + after["messages_held"]
     assert after["messages_held"] == after["dead_total"]
     assert after["expired_total"] == 0

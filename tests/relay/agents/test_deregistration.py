@@ -139,7 +139,7 @@ async def test_work_of_a_pool_goes_past_a_worker_that_leaves_while_it_waits_or_c
         poll = asyncio.create_task(scene.relay.claims.claim(worker, limit=10, wait=30, lease=20))
         await turns(seed)
         await asyncio.gather(scene.delegate(capability="go"), scene.relay.deregistration.leave(worker))
-        held = await asyncio.wait([poll], timeout=5)
+        held = await asyncio.wait([poll], timeout=20)
         assert held[0], f"seed {seed}: the poll of an agent that has left still waits"
         assert poll.exception() is None or isinstance(poll.exception(), UnknownAgent), f"seed {seed}"
         # Also when the poll was quicker: its agent has left with the task, which goes on to another.

@@ -20,6 +20,7 @@ from clawlink.store.signals import LocalSignals
 from tests.relay.scene import Scene, receipt_of
 from tests.store.faulty import FaultyStore
 from tests.tables import each
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.both_loops
 
@@ -62,7 +63,7 @@ async def over(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        _, alive = await asyncio.wait(tasks, timeout=5)
+        _, alive = await asyncio.wait(tasks, timeout=PATIENCE)
         assert not alive
 
 
@@ -126,7 +127,7 @@ async def test_what_one_takes_and_loses_comes_to_another_that_has_waited_all_the
     await turns()
     id = await scene.send("a", "b")
     for number in (1, 2):  # neither is told of anything but that the message came
-        done, pending = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        done, pending = await asyncio.wait(waiting, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         (taken,) = done
         assert [(d.id, d.attempts) for d in taken.result()] == [(id, number)]
         waiting = list(pending)
@@ -399,7 +400,7 @@ async def test_work_for_which_one_is_woken_that_may_have_no_more_by_now_goes_to_
     waiting.append(other.waiting())
     await turns()
     ids = [await crew.delegate(capability="go")]
-    await asyncio.wait([waiting[0]], timeout=5)
+    await asyncio.wait([waiting[0]], timeout=PATIENCE)
     ids.append(await crew.delegate(capability="go"))
     assert [d.id for d in await waiting[2]] == [ids[1]]
     assert [d.id for d in await waiting[0]] == [ids[0]]
