@@ -59,6 +59,7 @@ class Runner:
     def __init__(self, home: asyncio.AbstractEventLoop | None) -> None:
         self._home = home
         self._own: threading.Thread | None = None
+        self._making = threading.Lock()
         self._threads = _Threads()
 
     def start(self, function: Callable[..., Any], argument: Any, *, task_id: str | None = None) -> Run:
@@ -133,16 +134,17 @@ class Runner:
             run.outcome.set_result(Outcome(stopped=True))
 
     def _loop(self) -> asyncio.AbstractEventLoop:
-        if self._home is None:
-            home = asyncio.new_event_loop()
-            own = threading.Thread(target=home.run_forever, name="clawlink-handlers", daemon=True)
-            try:
-                own.start()
-            except RuntimeError:
-                home.close()
-                raise
-            self._home, self._own = home, own
-        return self._home
+        with self._making:  # plain functions that return coroutines come here from threads of their own
+            if self._home is None:
+                home = asyncio.new_event_loop()
+                own = threading.Thread(target=home.run_forever, name="clawlink-handlers", daemon=True)
+                try:
+                    own.start()
+                except RuntimeError:
+                    home.close()
+                    raise
+                self._home, self._own = home, own
+            return self._home
 
 
 class _Threads:

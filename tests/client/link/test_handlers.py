@@ -487,6 +487,23 @@ def test_new_work_names_the_task_that_it_is_done_for(make_link: MakeLink, runnin
         assert worker.send("boss", "of itself").result(10).status == "sent"
 
 
+def test_coroutines_of_plain_functions_that_return_together_run_in_one_loop() -> None:
+    together = threading.Barrier(8)
+
+    async def its_loop() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    def plain(_: object) -> Any:
+        together.wait(PATIENCE)
+        return its_loop()
+
+    runner = Runner(None)
+    runs = [runner.start(plain, None) for _ in range(8)]
+    loops = {run.outcome.result(PATIENCE).result for run in runs}
+    runner.close()
+    assert [loop.is_closed() for loop in loops] == [True]
+
+
 def test_an_interrupt_gives_the_task_back_and_goes_on_to_whoever_runs_the_loop(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
