@@ -21,11 +21,14 @@ import pytest
 import requests
 
 from clawlink.config import ServerConfig
+from clawlink.domain.file_write import UPLOADS, UnfinishedUpload
 from clawlink.relay.timestamps import RelayTime
 from clawlink.server.app import App
 from clawlink.server.keys import with_secrets
+from clawlink.store.base import Absent, Drop, Put
 from clawlink.store.sqlite.database import DataFolderError
 from clawlink.store.sqlite.folder import DataFolder
+from clawlink.store.sqlite.store import SqliteStore
 from tests.conftest import Running, Start
 from tests.processes import run
 from tests.restarting import Restarting
@@ -43,7 +46,8 @@ from tests.server.asks import (
     task_of,
     with_key,
 )
-from tests.waiting import PATIENCE
+from tests.system.raw import connect, exchange, request
+from tests.waiting import PATIENCE, eventually, until
 
 
 async def acked(relay: Running, agent: str, receipt: str) -> str:
@@ -406,7 +410,6 @@ def test_a_network_disk_is_told_of(tmp_path: Path) -> None:
 
 
 async def test_what_was_cut_from_the_log_is_told_and_the_rest_is_there(tmp_path: Path) -> None:
-    from clawlink.store.base import Put
     from tests.store.contract import delivery
 
     data = DataFolder(tmp_path / "data")
@@ -470,3 +473,58 @@ async def test_an_upload_goes_on_after_a_restart_where_it_was_on_the_disk(restar
     assert (await ask("DELETE", empty)).status == 204
     await restarting.end()
     assert os.listdir(restarting.folder / "incoming") == []
+
+
+async def test_an_upload_that_ends_while_it_is_noted_leaves_no_note(
+    restarting: Restarting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its agent ends it by the key of another request, or hangs up before it has the answer."""
+    relay = await restarting.begin()
+    await relay.register("a", agent_id="a")
+    reached, goes_on = asyncio.Event(), asyncio.Event()
+    commit = SqliteStore.commit
+
+    async def held(store: SqliteStore, partition_key: str, *changes: Put | Drop | Absent) -> None:
+        noting = any(isinstance(change, Put) and isinstance(change.record, UnfinishedUpload) for change in changes)
+        if noting and not late:
+            reached.set()
+            await goes_on.wait()
+        await commit(store, partition_key, *changes)
+        if noting and late:
+            reached.set()
+            await goes_on.wait()
+
+    async def notes() -> int:
+        return len((await relay.app.store.page(UnfinishedUpload, UPLOADS)).records)
+
+    async def no_note() -> bool:
+        return await notes() == 0
+
+    monkeypatch.setattr(SqliteStore, "commit", held)
+    asked: dict[str, Any] = {
+        "Tus_Resumable": "1.0.0",
+        "ClawLink_Agent": "a",
+        "Upload_Length": "10",
+        "Upload_Metadata": "filename " + base64.b64encode(b"f").decode(),
+        "Content_Length": "0",
+    }
+    late = False
+    first = asyncio.create_task(exchange(relay.url, request("POST", "/uploads", Idempotency_Key="once", **asked)))
+    await asyncio.wait_for(reached.wait(), PATIENCE)
+    known = await exchange(relay.url, request("POST", "/uploads", Idempotency_Key="once", **asked))
+    gone = await exchange(relay.url, request("DELETE", urlsplit(known.headers["location"]).path, **asked))
+    assert (known.status, gone.status) == (201, 204)
+    goes_on.set()
+    await first
+    await eventually(no_note)
+
+    late = True
+    for event in (reached, goes_on):
+        event.clear()
+    connection = await connect(relay.url)
+    await connection.send(request("POST", "/uploads", **asked))
+    await asyncio.wait_for(reached.wait(), PATIENCE)
+    assert await notes() == 1
+    connection.reset()
+    await until(lambda: relay.app.relay.uploads.count == 0)
+    await eventually(no_note)

@@ -146,13 +146,17 @@ class Uploads:
         )
         if self._by_id.get(upload.id) is not upload:  # it was ended meanwhile
             return
+        upload.noted = noted  # also if the commit fails, or is cancelled: it may have taken effect
         try:
-            await self._core.commit(noted.partition_key, Put(noted))
-        except Conflict:  # a commit before this one took effect, and its request ended before the answer came
-            stored = await self._core.store.get(UnfinishedUpload, upload.id)
-            noted = msgspec.structs.replace(noted, version=1 if stored is None else stored.version + 1)
-            await self._core.commit(noted.partition_key, Put(noted))
-        upload.noted = noted
+            try:
+                await self._core.commit(noted.partition_key, Put(noted))
+            except Conflict:  # so has a commit before this one
+                stored = await self._core.store.get(UnfinishedUpload, upload.id)
+                upload.noted = msgspec.structs.replace(noted, version=1 if stored is None else stored.version + 1)
+                await self._core.commit(noted.partition_key, Put(upload.noted))
+        finally:
+            if self._by_id.get(upload.id) is not upload:  # its end met no note, or an earlier one
+                self._core.begin(self._unnote(upload.id))
 
     async def _unnote(self, id: str) -> None:
         """Forget the note of an upload. A note that is left after a failure goes at the next start."""
