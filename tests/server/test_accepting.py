@@ -23,6 +23,7 @@ from tests.conftest import Running, Serve
 from tests.system.raw import Connection, address, request
 from tests.tables import each
 from tests.virtual_time import pass_time
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.both_loops
 
@@ -44,12 +45,6 @@ async def ended(connection: Connection) -> bytes:
     with contextlib.suppress(ConnectionError):
         return await asyncio.wait_for(connection.reader.read(), 30)
     return b""
-
-
-async def turns() -> None:
-    """Have the loop do what is at hand."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def open_connections(dial: Dial, relay: Running, count: int) -> list[Connection]:
@@ -155,21 +150,24 @@ async def test_bodies_under_way_do_not_hide_an_idle_connection(
     assert await ended(idle) == b""
 
 
-async def test_each_refusal_of_a_connection_has_a_turn_of_its_own(dial: Dial, serve: Serve) -> None:
+async def test_each_refusal_of_a_connection_has_a_turn_of_its_own(dial: Dial, serve: Serve, until: Until) -> None:
     relay = await serve(limits={"max_connections": 2})
     await relay.register("a", agent_id="a")
     for _ in range(2):
         busy = await dial(relay.url)
         await busy.ask(ASK)
-        await busy.send(request("GET", "/poll/a?wait=30&lease=30"))
-    await turns()
+        await busy.send(request("GET", "/poll/a?wait=60&lease=60"))
+    await until(lambda: relay.app.relay.waiting == 2)
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(socket.create_connection(address(relay.url))) for _ in range(10)]
         answered = [0]
-        for _ in range(1000):
-            await asyncio.sleep(0)
-            answered.append(len(select.select(peers, [], [], 0)[0]))
-    assert answered[-1] == len(peers)
+
+        async def all_answered() -> None:
+            while answered[-1] < len(peers):
+                await asyncio.sleep(0)
+                answered.append(len(select.select(peers, [], [], 0)[0]))
+
+        await asyncio.wait_for(all_answered(), PATIENCE)
     assert max(map(operator.sub, answered[1:], answered)) == 1
 
 

@@ -21,6 +21,7 @@ from tests.server.asks import (
     claim,
     claim_one,
     delegate,
+    metrics,
     nothing_due,
     ok,
     pool_task,
@@ -275,7 +276,11 @@ async def test_receipts_of_agents_of_any_script_come_back_as_they_went(relay: Ru
         event = await events.event()
         assert id in event.id
     async with stream(relay, id, last=event.id, lease=3600):
-        pass
+
+        async def acked() -> bool:
+            return bool((await metrics(relay))["acked_total"] == 1)
+
+        await eventually(acked)
     await relay.app.events.stop()
     await nothing_due(relay, id)
 

@@ -12,12 +12,12 @@ import pytest
 from clawlink.store.base import Failed
 from clawlink.store.valkey.wire import Wire
 from tests.valkey import Server, program
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 
 @contextlib.asynccontextmanager
-async def answering(reply: bytes) -> AsyncIterator[str]:
-    """Run a server that says OK to each command but ECHO, and give its address."""
+async def answering(reply: bytes, seconds: float) -> AsyncIterator[str]:
+    """Run a server that says OK to each command but ECHO, and give its address with the seconds of its timeout."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -26,13 +26,17 @@ async def answering(reply: bytes) -> AsyncIterator[str]:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?socket_timeout=0.2"
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}?socket_timeout={seconds}"
 
 
 @pytest.mark.both_loops
 async def test_a_reply_that_is_none_or_that_does_not_come_is_a_failure() -> None:
-    for reply, said in ((b"?what\r\n", "Protocol error"), (b"", "did not answer in time"), (b"$9\r\nhal", "in time")):
-        async with answering(reply) as url:
+    for reply, seconds, said in (
+        (b"?what\r\n", PATIENCE, "Protocol error"),
+        (b"", 1, "did not answer in time"),
+        (b"$9\r\nhal", 1, "in time"),
+    ):
+        async with answering(reply, seconds) as url:
             wire = Wire(url)
             assert await wire.call("PING") == b"OK"
             with pytest.raises(Failed, match=said):

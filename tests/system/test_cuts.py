@@ -16,7 +16,7 @@ from tests.conftest import UNPACED, Running, Serve
 from tests.effort import size
 from tests.server.asks import nothing_due, ok, send
 from tests.system.proxy import proxy
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.storm
 
@@ -60,7 +60,7 @@ async def read_all(relay: Running, url: str, handle: Callable[[dict[str, Any]], 
                         await ws.send_json(ack)
         except _BROKEN:
             pass
-        await asyncio.sleep(0)
+        await until(lambda: not len(relay.app.push))  # what the last connection had is due again, in its place
 
 
 async def send_all(relay: Running, url: str, contents: list[int]) -> None:
