@@ -84,7 +84,32 @@ def test_a_session_that_a_restart_ended_is_not_shown_as_one(browser: Browser) ->
             page.wait_for_selector(".live.on")
         page.wait_for_selector(".live.off")
         with relay_in_thread(config):
-            page.wait_for_selector("main.login .trouble")
+            page.wait_for_selector("main.login .trouble:has-text('the relay was restarted')")
+
+
+def test_a_page_that_is_loaded_after_its_session_ended_says_so(browser: Browser) -> None:
+    config = ServerConfig(port=free_port(), token="t", admin_token="boss")
+    ended = "main.login .trouble:has-text('run on its machine: clawlink open')"
+    with opened(browser, f"http://127.0.0.1:{config.port}") as watched:
+        page = watched.page
+        with relay_in_thread(config) as url:
+            page.goto(url)
+            page.wait_for_selector("main.login")
+            assert page.locator(".trouble").count() == 0, "this tab had no session yet"
+            assert page.request.post(f"{url}/admin/sessions", data={"admin_token": "boss"}).ok
+            page.reload()
+            page.wait_for_selector(".live.on")
+            page.goto("about:blank")
+        with relay_in_thread(config) as url:
+            page.goto(url)
+            page.wait_for_selector(ended)
+            page.fill("input[name=token]", "boss")
+            page.click("form button")
+            page.click("button:has-text('Sign out')")
+            page.wait_for_selector("main.login")
+            page.reload()
+            page.wait_for_selector("main.login")
+            assert page.locator(".trouble").count() == 0, "a person has ended it"
 
 
 def test_a_stream_that_stalls_is_opened_again(browser: Browser) -> None:

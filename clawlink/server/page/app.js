@@ -52,6 +52,26 @@ function takeCode() {
   return found && found[1];
 }
 
+// Whether this tab had a session. Its cookie is out of sight of scripts, and says nothing once the relay has forgotten it.
+const HAD = "clawlink-session";
+
+function remember(session) {
+  try {
+    if (session && session.csrf) sessionStorage.setItem(HAD, "yes");
+    else sessionStorage.removeItem(HAD);
+  } catch {
+    // The browser keeps nothing for this page.
+  }
+}
+
+function hadSession() {
+  try {
+    return sessionStorage.getItem(HAD) !== null;
+  } catch {
+    return false;
+  }
+}
+
 function Login({ onSession, said }) {
   const [trouble, complain] = useState(said);
   const [busy, set] = useState(false);
@@ -279,9 +299,11 @@ async function begin() {
   const [found, read] = await Promise.allSettled([session, overview, opened]);
   if (found.status === "rejected") {
     const { status } = found.reason;
-    return { session: null, login: { said: !code && (status === 401 || status === 403) ? null : found.reason } };
+    if (code || (status !== 401 && status !== 403)) return { session: null, login: { said: found.reason } };
+    return { session: null, login: { said: hadSession() ? new Error(t("login.ended")) : null } };
   }
   trust(found.value);
+  remember(found.value);
   startAt(found.value);
   return { session: found.value, login: null, overview: read.value || null };
 }
@@ -293,11 +315,13 @@ function App({ first }) {
   const [name, setName] = useState(language);
   const enter = (made) => {
     trust(made);
+    remember(made);
     startAt(made);
     setLogin(null);
     setSession(made);
   };
   const end = (said = null) => {
+    if (!said) remember(null);
     setSession(null);
     setLogin({ said });
   };

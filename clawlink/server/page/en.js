@@ -226,7 +226,7 @@ export default {
   locked: "locked by",
   "locked.until": "ends {at}",
   login: "Sign in",
-  "login.ended": "The session has ended.",
+  "login.ended": "The session has ended: its time was over, it was ended elsewhere, or the relay was restarted. Sign in again, or run on its machine: clawlink open",
   "login.link": "Or open a one-time link, on the machine of the relay: ",
   "login.refused": "This is not the admin token of this relay. The relay keeps it in the file admin-token beside its own token.",
   "login.token": "Admin token",

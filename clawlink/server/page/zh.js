@@ -226,7 +226,7 @@ export default {
   locked: "锁定者",
   "locked.until": "{at}到期",
   login: "登录",
-  "login.ended": "会话已结束。",
+  "login.ended": "会话已结束：可能已到期、已在别处结束，或中继已重新启动。请重新登录，或在中继所在的机器上运行：clawlink open",
   "login.link": "或在中继所在的机器上打开一次性链接：",
   "login.refused": "这不是此中继的管理员令牌。中继把它保存在自己令牌旁边的 admin-token 文件里。",
   "login.token": "管理员令牌",
