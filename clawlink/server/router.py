@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from aiohttp import hdrs, web
 
-from clawlink.domain.guesses import Guesses
+from clawlink.domain.auth_throttle import AuthThrottle
 from clawlink.errors import BadRequest, MethodNotAllowed, NotAuthenticated, UnknownRoute
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.paths import INFO, PAGE_FILE
@@ -48,7 +48,7 @@ class Router:
         self._page = page
         self._relay = relay
         self._guard = guard
-        self._guesses = Guesses()
+        self._throttle = AuthThrottle()
         self._routes = list(routes)
         self._fixed: dict[tuple[str, str], tuple[Endpoint, Handler]] = {}
         # Paths with parameters, by method and first segment. A first segment that is a parameter stands as "".
@@ -110,10 +110,10 @@ class Router:
         whose = request.block
         if whose is None:
             return
-        seconds = self._guesses.delay(whose, asyncio.get_running_loop().time())
-        if seconds and self._guesses.may_hold(whose):
+        seconds = self._throttle.delay(whose, asyncio.get_running_loop().time())
+        if seconds and self._throttle.may_hold(whose):
             request.note_wait()
-            with self._guesses.hold(whose):
+            with self._throttle.hold(whose):
                 await asyncio.sleep(seconds)
 
     def _find(self, request: Request, method: str) -> tuple[Endpoint | None, Handler]:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from clawlink.domain.guesses import FREE, MOST_HELD_ADDRESS
+from clawlink.domain.auth_throttle import FREE, MOST_HELD_ADDRESS
 from tests.conftest import Serve
 from tests.system.conftest import Dial
 from tests.system.raw import request
@@ -29,8 +29,8 @@ def store_kind() -> str:
 async def test_many_wrong_tokens_of_an_address_wait_and_only_they(
     serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clawlink.domain.guesses.FIRST_SECONDS", 600.0)
-    monkeypatch.setattr("clawlink.domain.guesses.MOST_SECONDS", 600.0)
+    monkeypatch.setattr("clawlink.domain.auth_throttle.FIRST_SECONDS", 600.0)
+    monkeypatch.setattr("clawlink.domain.auth_throttle.MOST_SECONDS", 600.0)
     relay = await serve(token="right", trust_proxies=("127.0.0.1",))
     connection = await dial(relay.url)
     for _ in range(FREE):
@@ -61,7 +61,7 @@ async def test_many_wrong_tokens_of_an_address_wait_and_only_they(
 
 
 async def test_the_answer_comes_after_its_delay(serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clawlink.domain.guesses.FREE", 0)
+    monkeypatch.setattr("clawlink.domain.auth_throttle.FREE", 0)
     relay = await serve(token="right")
     connection = await dial(relay.url)
     loop = asyncio.get_running_loop()
@@ -74,7 +74,7 @@ async def test_the_answer_comes_after_its_delay(serve: Serve, dial: Dial, monkey
 async def test_guesses_of_one_time_links_and_admin_tokens_wait(
     serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clawlink.domain.guesses.FIRST_SECONDS", 600.0)
+    monkeypatch.setattr("clawlink.domain.auth_throttle.FIRST_SECONDS", 600.0)
     relay = await serve(token="right", admin_token="boss", trust_proxies=("127.0.0.1",))
     for address, guess in (("192.0.2.1", b'{"code":"%d"}'), ("192.0.2.2", b'{"admin_token":"%d"}')):
         connection = await dial(relay.url)

@@ -20,7 +20,7 @@ _MOST_ADDRESSES = 1024
 _STEPS = 6  # from the first delay to the longest
 
 
-class Guesses:
+class AuthThrottle:
     """Counts wrong tokens by address, of the latest addresses alone."""
 
     def __init__(self) -> None:
