@@ -21,7 +21,7 @@ import msgspec
 from clawlink import private
 from clawlink.client.address import address
 from clawlink.config import own_folder
-from clawlink.domain import looks
+from clawlink.domain import skeletons
 from clawlink.domain.agent import fold
 from clawlink.errors import ClawLinkError
 
@@ -57,7 +57,7 @@ class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def typed(self) -> str:
         """How a command names it: its name, or the id where the name has characters that cannot be typed."""
-        typable = self.name.isprintable() and looks.seen(self.name) == self.name
+        typable = self.name.isprintable() and skeletons.seen(self.name) == self.name
         return self.name if typable else self.agent_id
 
 

@@ -12,7 +12,7 @@ from enum import Enum
 import msgspec
 from msgspec.structs import replace
 
-from clawlink.domain import looks
+from clawlink.domain import skeletons
 from clawlink.domain.limits import Limits
 from clawlink.domain.record import text_bytes
 from clawlink.domain.shares import Origin, holder
@@ -78,7 +78,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def index_keys(self) -> tuple[str, ...]:
         """Folded name, id and capabilities, by which others find this agent.
 
-        A claimed agent has keys of its looks, too, and one of its agent key.
+        A claimed agent has keys of its skeletons, too, and one of its agent key.
 
         Broadcasts and notices find their readers by the other keys.
         """
@@ -165,7 +165,7 @@ def fold(text: str) -> str:
     if text.isascii():
         return text.strip().casefold()
     normal = unicodedata.normalize("NFKC", text).casefold()
-    return unicodedata.normalize("NFKC", looks.seen(normal)).strip()
+    return unicodedata.normalize("NFKC", skeletons.seen(normal)).strip()
 
 
 def is_being_taken(hold: NameHold, now: float, *, from_claimed: bool) -> bool:
@@ -190,12 +190,12 @@ def by_looks(name: str) -> list[str]:
 
 def forms(name: str) -> frozenset[str]:
     """Return the forms of a name or id for comparison. Two texts that look alike have a form in common."""
-    return looks.looks(name, fold(name)).all
+    return skeletons.skeletons(name, fold(name)).all
 
 
 def look_alike(one: str, other: str) -> bool:
     """Return True if two names or ids, which are not equal when folded, look like each other."""
-    return looks.alike(looks.looks(one, fold(one)), looks.looks(other, fold(other)))
+    return skeletons.alike(skeletons.skeletons(one, fold(one)), skeletons.skeletons(other, fold(other)))
 
 
 def by_pattern(pattern: str) -> str:

@@ -2,8 +2,8 @@
 
 A word is ``PROTOTYPE=CHARACTER,CHARACTER``, in hexadecimal; a prototype of several characters has ``+`` between them.
 Characters that NFKD maps to the prototype are left out. Differences to Unicode's list: the ASCII characters are in
-``looks.py``. U+04CF looks like l. A small capital looks like its letter. A small letter looks like the letter that its
-capital looks like.
+``skeletons.py``. U+04CF looks like l. A small capital looks like its letter. A small letter looks like the letter
+that its capital looks like.
 """
 
 from __future__ import annotations

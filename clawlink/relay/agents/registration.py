@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from clawlink.domain import access, looks
+from clawlink.domain import access, skeletons
 from clawlink.domain import agent as rules
 from clawlink.domain.agent import REGISTERED, Agent, Presence, fold
 from clawlink.domain.broadcast import EVERYTHING
@@ -340,6 +340,6 @@ def _chosen(asked: list[str] | None, before: tuple[str, ...]) -> tuple[str, ...]
 
 
 def _require_plain(text: str, *, field: str) -> None:
-    fault = looks.fault(text, spaces=field == "name")
+    fault = skeletons.fault(text, spaces=field == "name")
     if fault is not None:
         raise BadRequest(f"{field} {fault}", field=field)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, field
 
-from clawlink.domain import limits, looks
+from clawlink.domain import limits, skeletons
 from clawlink.doors.a2a.wire.list_file import ListFile, about
 from clawlink.errors import BadRequest, NameTaken, NotAllowed
 from clawlink.protocol import requests
@@ -72,7 +72,7 @@ def card_url(url: str) -> str:
 def require_name(name: str) -> None:
     """Refuse a name that no agent here could have as its id. Raises BadRequest."""
     read_fields({"agent_id": name, "name": name}, requests.Register)
-    fault = looks.fault(name, spaces=False)
+    fault = skeletons.fault(name, spaces=False)
     if fault is not None:
         raise BadRequest(f"name {fault}", field="name")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import unicodedata
 
-from clawlink.domain import looks
+from clawlink.domain import skeletons
 from clawlink.domain.agent import by_looks, fold, look_alike
 from clawlink.domain.confusables import prototypes
 
@@ -38,8 +38,8 @@ def test_a_new_name_shows_all_that_it_has_and_an_id_has_no_white_space() -> None
         ("a\u200d\u200db", False, False),
         ("1\u200d2", False, False),
     ]:
-        assert (looks.fault(text, spaces=True) is None) is in_name, ascii(text)
-        assert (looks.fault(text, spaces=False) is None) is in_id, ascii(text)
+        assert (skeletons.fault(text, spaces=True) is None) is in_name, ascii(text)
+        assert (skeletons.fault(text, spaces=False) is None) is in_id, ascii(text)
 
 
 def test_names_are_compared_without_case_width_composition_and_what_shows_nothing() -> None:
@@ -143,13 +143,13 @@ def test_names_that_look_like_each_other_are_known_in_both_directions() -> None:
 def test_what_is_added_that_cannot_be_seen_changes_no_look() -> None:
     """Variation selectors, fillers and whatever else is refused or ignored in new names."""
     every = [chr(code) for code in range(0x80, 0xE1000) if not 0xD800 <= code < 0xE000]
-    hidden = [sign for sign in every if looks.seen(sign) == ""]
+    hidden = [sign for sign in every if skeletons.seen(sign) == ""]
     assert {"\u034f", "\u115f", "\u180b", "\u2065", "\u2800", "\u3164", "\ufe0f", "\U000e0100", "\U0001d159"} <= {
         *hidden
     }
     for sign in hidden:
         text = f"Bo{sign}b"
-        assert looks.fault(text, spaces=True) is not None or fold(text) == "bob", ascii(sign)
+        assert skeletons.fault(text, spaces=True) is not None or fold(text) == "bob", ascii(sign)
         assert by_looks(text) == by_looks("Bob"), ascii(sign)
 
 

@@ -1,6 +1,6 @@
 """Characters that hide in names and ids, and names that look like others.
 
-Names are compared by their looks, as UTS #39 defines them: by the shown letters, and by those of the folded name. A
+Names are compared by their skeletons, as UTS #39 defines them: by the shown letters, and by those of the folded name. A
 name in capitals may look like another in its first form only.
 """
 
@@ -34,7 +34,7 @@ _AS_SHOWN = str.maketrans({"I": "1", "l": "1", "L": "\x01"})
 _AS_FOLDED = str.maketrans({"l": "1", "|": "1", "0": "o", "m": "rn", "w": "vv", '"': "''", "`": "'"})
 
 
-class Looks(msgspec.Struct, frozen=True, gc=False):
+class Skeletons(msgspec.Struct, frozen=True, gc=False):
     """The forms of a name for comparison: as it is ``shown``, and without letter case."""
 
     shown: str
@@ -47,17 +47,17 @@ class Looks(msgspec.Struct, frozen=True, gc=False):
 
 
 @lru_cache(4096)
-def looks(text: str, folded: str) -> Looks:
-    """Return the looks of a name and of its folded form."""
+def skeletons(text: str, folded: str) -> Skeletons:
+    """Return the skeletons of a name and of its folded form."""
     shown = _letters(text)
-    return Looks(
+    return Skeletons(
         _skeleton(shown.translate(_AS_SHOWN)),
         frozenset((_skeleton(shown), _skeleton(_letters(folded)))),
         text.isupper(),
     )
 
 
-def alike(one: Looks, other: Looks) -> bool:
+def alike(one: Skeletons, other: Skeletons) -> bool:
     """Return True if two names look like each other.
 
     Of two names in capitals the letters I and L differ, as in HAI and HAL.
