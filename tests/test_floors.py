@@ -45,14 +45,14 @@ FLOORS = {
 # Modules that belong to a part of another name.
 PART_OF = {"__main__": "cli", "skill": "client", "bench": "cli"}
 # All may use these; config reads the limits, and is otherwise as low as they are.
-FOR_ALL = {"errors", "version", "config", "private", "random_text", "in_time", "service"}
+FOR_ALL = {"errors", "version", "config", "private", "random_text", "timeouts", "service"}
 MAY_USE = {
     "errors": {"errors"},
     "version": {"version"},
     "config": {"errors", "version", "config", "domain"},
     "private": {"private"},
     "random_text": {"random_text"},
-    "in_time": {"in_time"},
+    "timeouts": {"timeouts"},
     "service": {"service", "private"},
 }
 

@@ -17,7 +17,6 @@ from aiohttp import hdrs
 from msgspec import Struct
 
 from clawlink.errors import ClawLinkError, NotAllowed, UnknownRoute
-from clawlink.in_time import in_time
 from clawlink.protocol import paths
 from clawlink.protocol.admin import (
     LinkMade,
@@ -36,6 +35,7 @@ from clawlink.server.page_sessions import PageSessions
 from clawlink.server.request import Handler, Request, parameter, read
 from clawlink.server.response import Reply, reply
 from clawlink.store.base import Failed
+from clawlink.timeouts import wait_for
 
 _FOLDER = Path(__file__).parent / "page"
 INDEX = "index.html"
@@ -216,7 +216,7 @@ class PageRoutes:
             if request.right == "local":  # of a browser that does not tell where a request comes from
                 request.right = "page"
             try:
-                overview = await in_time(relay.overviews.overview(OverviewQuery()), _PATIENCE_SECONDS)
+                overview = await wait_for(relay.overviews.overview(OverviewQuery()), _PATIENCE_SECONDS)
             except (asyncio.TimeoutError, ClawLinkError, Failed):
                 pass  # the page asks for it, and shows what is wrong
             else:

@@ -25,7 +25,6 @@ from clawlink.errors import (
     UnknownAgent,
     UnsupportedMediaType,
 )
-from clawlink.in_time import in_time
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.proof import place
@@ -37,6 +36,7 @@ from clawlink.server.ceiling import Ceiling, Seat
 from clawlink.server.flow import has_gone
 from clawlink.server.response import Asked, Reply
 from clawlink.server.tickets import Ticket
+from clawlink.timeouts import wait_for
 
 KEY_FIELD = "idempotency_key"
 _KEY_HEADER = istr("Idempotency-Key")
@@ -183,7 +183,7 @@ async def _read_slowly(request: Request) -> bytes:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
     try:
-        return await in_time(request.read(), BODY_SECONDS)
+        return await wait_for(request.read(), BODY_SECONDS)
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(limit, limit + 1) from None
     except asyncio.TimeoutError:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from clawlink.config import SECRET, TOKEN, ServerConfig
 from clawlink.doors.registry import doors, settings_of
 from clawlink.errors import ClawLinkError
-from clawlink.in_time import in_time
 from clawlink.relay.error_mapping import NO_THREAD, is_no_thread
 from clawlink.relay.timestamps import steady_clock
 from clawlink.server.app import App
@@ -28,6 +27,7 @@ from clawlink.server.logs import set_up
 from clawlink.server.memory_limit import memory_warning
 from clawlink.server.threads import Threads
 from clawlink.store.base import Store
+from clawlink.timeouts import wait_for
 from clawlink.version import VERSION, extra_command, former_distribution
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ async def _told_to_stop(stop: asyncio.Event, store: Store) -> str | None:
             _log.critical("nothing can be written to the store", extra={"reason": broken})
             return broken
         with contextlib.suppress(asyncio.TimeoutError):
-            await in_time(stop.wait(), _LOOK_SECONDS)
+            await wait_for(stop.wait(), _LOOK_SECONDS)
     return None
 
 

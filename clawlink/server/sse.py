@@ -17,7 +17,6 @@ from aiohttp import hdrs, web
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
 from clawlink.errors import NotAllowed, UnknownAgent
-from clawlink.in_time import in_time
 from clawlink.protocol import mailbox_paths
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.replies import TicketMade
@@ -32,6 +31,7 @@ from clawlink.server.request import Handler, Request, acting, hung_up, parameter
 from clawlink.server.response import Reply, reply
 from clawlink.server.tickets import SECONDS, Tickets
 from clawlink.server.ws_protocol import message_frame
+from clawlink.timeouts import wait_for
 
 _log = logging.getLogger("clawlink.push")
 
@@ -126,7 +126,7 @@ class EventStreams:
         try:
             if not (consumer.idle or self._stopped):
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await in_time(consumer.closed.wait(), BACK_SECONDS)
+                    await wait_for(consumer.closed.wait(), BACK_SECONDS)
         finally:
             streams = self._consumers[consumer.agent_id]
             streams.remove(consumer)
@@ -227,7 +227,7 @@ class _Stream:
 
     async def _write(self, data: bytes) -> None:
         try:
-            await in_time(self._response.write(data), _STUCK_SECONDS)
+            await wait_for(self._response.write(data), _STUCK_SECONDS)
         except asyncio.TimeoutError:
             if self._request.transport is not None:
                 self._request.transport.abort()

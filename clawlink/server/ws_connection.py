@@ -11,10 +11,10 @@ from typing import Any, Protocol
 from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from clawlink.errors import BadRequest
-from clawlink.in_time import in_time
 from clawlink.relay.time_slices import Turns
 from clawlink.server.request import Request
 from clawlink.server.ws_writer import Sender, Turn
+from clawlink.timeouts import wait_for
 
 _log = logging.getLogger("clawlink.push")
 
@@ -209,7 +209,7 @@ class _Response(web.WebSocketResponse):
         await super().close(code=code, message=message, drain=drain)
         if self._lingers and self._closing and not self._unreadable:
             with contextlib.suppress(Exception):
-                await in_time(self._closed_by_peer(), LINGER_SECONDS)
+                await wait_for(self._closed_by_peer(), LINGER_SECONDS)
             self._lingers = False
             self._close_transport()
         return True

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from clawlink.client.hooks.rules import HOSTS
 from clawlink.client.hooks.sessions import Session
 from clawlink.domain.terminal import cell
-from clawlink.in_time import in_time
+from clawlink.timeouts import wait_for
 from clawlink.wake import openclaw
 from clawlink.wake.openclaw import COUNTED, KEPT, OpenClaw
 from clawlink.wake.rules import FAILED, QUEUED, STARTED
@@ -256,7 +256,7 @@ async def _ended(process: asyncio.subprocess.Process, seconds: float) -> tuple[i
     """
     said = bytearray()
     try:
-        return await in_time(_drained(process, said), seconds), bytes(said)
+        return await wait_for(_drained(process, said), seconds), bytes(said)
     except asyncio.TimeoutError:
         if process.returncode is not None:
             reading = asyncio.get_running_loop().create_task(_drained(process))
@@ -281,7 +281,7 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
         else:
             os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(asyncio.TimeoutError):
-        await in_time(_drained(process), _KILL_SECONDS)
+        await wait_for(_drained(process), _KILL_SECONDS)
 
 
 def _why(code: int, said: bytes) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from clawlink.client.hooks.ancestors import ancestors
 from clawlink.client.hooks.port import NoPort
 from clawlink.client.hooks.sessions import Session
-from clawlink.in_time import in_time
+from clawlink.timeouts import wait_for
 from clawlink.wake.adapters import Notice, Result
 from clawlink.wake.port import Asker
 from clawlink.wake.rules import FAILED, QUEUED
@@ -120,7 +120,7 @@ class Desk:
             return Result(FAILED, "the session does not wait")
         try:
             said: dict[str, Any] = {"wake": notice.text, "ids": list(notice.ids)}
-            await in_time(waiting.asker.say(said), _ANSWER_SECONDS)
+            await wait_for(waiting.asker.say(said), _ANSWER_SECONDS)
         except (OSError, NoPort, asyncio.TimeoutError):
             return Result(FAILED, "the session has ended")
         finally:

@@ -14,7 +14,7 @@ from typing import Any
 from clawlink import private
 from clawlink.client.hooks import port
 from clawlink.client.hooks.port import FILE, MAX_LINE_BYTES, NoPort
-from clawlink.in_time import in_time
+from clawlink.timeouts import wait_for
 
 _HEAD_SECONDS = 5.0
 _ANSWER_SECONDS = 5.0
@@ -87,7 +87,7 @@ class LocalPort:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            line = await in_time(reader.readuntil(b"\n"), _HEAD_SECONDS)
+            line = await wait_for(reader.readuntil(b"\n"), _HEAD_SECONDS)
             question = port.checked(self._secret, "", line)
             asker = Asker(self._secret, str(question["nonce"]), reader, writer)
             await self._handler(asker, question)
@@ -96,4 +96,4 @@ class LocalPort:
         finally:
             writer.close()
             with contextlib.suppress(OSError, asyncio.TimeoutError):
-                await in_time(writer.wait_closed(), _ANSWER_SECONDS)
+                await wait_for(writer.wait_closed(), _ANSWER_SECONDS)

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from clawlink.domain.terminal import cell
-from clawlink.in_time import in_time
+from clawlink.timeouts import wait_for
 from clawlink.version import VERSION
 from clawlink.wake.adapters import MAX_NOTE, Notice, Result
 from clawlink.wake.rules import FAILED, STARTED
@@ -97,7 +97,7 @@ class _Rpc:
             url = "http://localhost/" if is_unix else self._endpoint
             closing = aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS)
             connecting = self._session.ws_connect(url, max_msg_size=_MAX_BYTES, timeout=closing)
-            self._socket = socket = await in_time(connecting, ANSWER_SECONDS)
+            self._socket = socket = await wait_for(connecting, ANSWER_SECONDS)
             client = {"name": "clawlink", "title": "ClawLink", "version": VERSION}
             await self.ask("initialize", {"clientInfo": client})
             await socket.send_str(json.dumps({"method": "initialized"}))
@@ -122,7 +122,7 @@ class _Rpc:
             raise CodexError("there is no connection")
         self._last += 1
         await self._socket.send_str(json.dumps({"id": self._last, "method": method, "params": params}))
-        return await in_time(self._answer(self._socket, self._last), ANSWER_SECONDS)
+        return await wait_for(self._answer(self._socket, self._last), ANSWER_SECONDS)
 
     async def _answer(self, socket: aiohttp.ClientWebSocketResponse[bool], number: int) -> Any:
         async for frame in socket:

@@ -17,10 +17,10 @@ from clawlink.doors.a2a.rules.states import FINAL, INTERRUPTED, Json, UrlOf
 from clawlink.doors.a2a.rules.updates import Told
 from clawlink.doors.a2a.server.calls import Calls
 from clawlink.doors.a2a.wire.failures import A2AError
-from clawlink.in_time import in_time
 from clawlink.protocol.replies import TaskView
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Request
+from clawlink.timeouts import wait_for
 
 _HEADERS = {hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
 _COMMENT_SECONDS = 15.0
@@ -119,7 +119,7 @@ def _frame(event: Any) -> bytes:
 
 async def _write(request: Request, response: web.StreamResponse, data: bytes) -> None:
     try:
-        await in_time(response.write(data), _STUCK_SECONDS)
+        await wait_for(response.write(data), _STUCK_SECONDS)
     except asyncio.TimeoutError:
         if request.transport is not None:
             request.transport.abort()

@@ -22,7 +22,7 @@ from clawlink.doors.agentlink.client.transport import SessionTransport
 from clawlink.doors.agentlink.wire.files import LinkFile
 from clawlink.doors.agentlink.wire.signing import new_nonce
 from clawlink.errors import ClawLinkError, OverLimit, RelayUnreachable, TooLarge
-from clawlink.in_time import in_time
+from clawlink.timeouts import wait_for
 
 _log = logging.getLogger("clawlink.agentlink")
 
@@ -111,7 +111,7 @@ class Engine:
         self._draining = True
         if not self._idle.is_set():
             try:
-                await in_time(self._idle.wait(), drain)
+                await wait_for(self._idle.wait(), drain)
             except asyncio.TimeoutError:
                 _log.warning("a handler did not return within %g s; its message comes again", drain)
         self._closed = True
@@ -261,7 +261,7 @@ class Engine:
         self._answers[id] = answer
         try:
             await self._session.respond(task_id, result, status, id)
-            return await in_time(asyncio.wrap_future(answer), _ANSWER_SECONDS)
+            return await wait_for(asyncio.wrap_future(answer), _ANSWER_SECONDS)
         except asyncio.TimeoutError:
             raise RelayUnreachable("the relay did not answer in time; try again") from None
         finally:

@@ -18,8 +18,8 @@ from clawlink.doors.agentlink.client.sent import Sent
 from clawlink.doors.agentlink.wire import frames, signing
 from clawlink.doors.agentlink.wire.files import LinkFile
 from clawlink.errors import BY_CODE, ClawLinkError, NotARelay, RelayUnreachable, TooLarge, Unavailable
-from clawlink.in_time import in_time
 from clawlink.protocol.failure import next_step
+from clawlink.timeouts import wait_for
 
 PATH = "/agentlink"
 CONNECT_SECONDS = 10.0
@@ -66,7 +66,7 @@ class Session:
         session = cls(config, http, None)
         session._relay_url = relay_url
         try:
-            session._socket = await in_time(
+            session._socket = await wait_for(
                 http.ws_connect(
                     address(relay_url),
                     heartbeat=_HEARTBEAT_SECONDS,
@@ -104,7 +104,7 @@ class Session:
             nonce=nonce,
             signature=signature,
         )
-        answer = await in_time(self._socket.receive(), CONNECT_SECONDS)
+        answer = await wait_for(self._socket.receive(), CONNECT_SECONDS)
         if answer.type is not aiohttp.WSMsgType.TEXT:
             raise RelayUnreachable(f"{self._relay_url} ended the connection before it answered")
         frame = _read(answer.data)

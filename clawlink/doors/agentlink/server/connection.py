@@ -24,13 +24,13 @@ from clawlink.doors.agentlink.server.service import Service
 from clawlink.doors.agentlink.server.socket import Gone, Socket
 from clawlink.doors.agentlink.wire import frames
 from clawlink.errors import BadRequest, ClawLinkError, LeaseLost, NotAllowed
-from clawlink.in_time import in_time
 from clawlink.protocol import requests
 from clawlink.protocol.mailbox_replies import MessageStatus
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Request
 from clawlink.server.ws_connection import Websockets
+from clawlink.timeouts import wait_for
 
 _log = logging.getLogger("clawlink.agentlink")
 
@@ -232,7 +232,7 @@ async def _registered(door: Hub, socket: Socket) -> Connection | None:
     """Return the connection once the peer has registered, or send it the fault and close."""
     frame: frames.Register | None = None
     try:
-        frame = await in_time(_first_frame(socket), REGISTER_SECONDS)
+        frame = await wait_for(_first_frame(socket), REGISTER_SECONDS)
         if frame is None:
             return None
         instance, agent_id = await door.checks.register(frame)

@@ -21,8 +21,8 @@ from clawlink.doors.mcp.wire import rpc
 from clawlink.doors.mcp.wire.quoting import MAX_MAIL, mail_of, told
 from clawlink.doors.mcp.wire.rpc import MCP
 from clawlink.errors import ClawLinkError, NotARelay
-from clawlink.in_time import in_time
 from clawlink.protocol.reading import read_fields, why_no_json
+from clawlink.timeouts import wait_for
 
 Write = Callable[[bytes], None]
 Open = Callable[[str | None], AsyncClient]
@@ -124,7 +124,7 @@ class Bridge:
 async def _mail(client: AsyncClient) -> str | None:
     """Return the note of a result about mail that waits, as the relay itself does for its tools."""
     with contextlib.suppress(ClawLinkError, OSError, asyncio.TimeoutError):  # the file is there all the same
-        return mail_of(await in_time(client.unread(limit=MAX_MAIL), _MAIL_SECONDS))
+        return mail_of(await wait_for(client.unread(limit=MAX_MAIL), _MAIL_SECONDS))
     return None
 
 

@@ -27,7 +27,7 @@ from clawlink.domain.terminal import cell
 from clawlink.doors.portal.client.portal import Place
 from clawlink.doors.portal.client.start_script import STATUS_FILE
 from clawlink.doors.portal.rules.wake_texts import Turn, turn_of
-from clawlink.in_time import in_time
+from clawlink.timeouts import wait_for
 from clawlink.wake.openclaw import COUNTED, KEPT, Gateway, NoGateway, OpenClaw, Outcome, pause
 
 HOLD_SECONDS = 20.0
@@ -250,7 +250,7 @@ class Bridge:
             failed += 1
             self._mended.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await in_time(self._mended.wait(), pause(failed, outcome))
+                await wait_for(self._mended.wait(), pause(failed, outcome))
 
     def _remember(self, item: Item) -> None:
         self._waiting.pop(item.id, None)

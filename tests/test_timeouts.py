@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clawlink.in_time import in_time
+from clawlink.timeouts import wait_for
 
 PACKAGE = Path(__file__).parent.parent / "clawlink"
 
@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "clawlink"
 async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
     for turns in range(4):
         there = asyncio.Event()
-        task = asyncio.create_task(in_time(there.wait(), 30))
+        task = asyncio.create_task(wait_for(there.wait(), 30))
         for _ in range(3):
             await asyncio.sleep(0)
         there.set()
@@ -38,7 +38,7 @@ async def test_what_takes_too_long_is_cancelled() -> None:
             ended.set()
 
     with pytest.raises(asyncio.TimeoutError):
-        await in_time(work(), 0.001)
+        await wait_for(work(), 0.001)
     assert ended.is_set()
 
 
@@ -50,9 +50,9 @@ async def test_what_ends_in_time_ends_as_it_does() -> None:
     async def fail() -> None:
         raise LookupError
 
-    assert await in_time(give(), 30) == "result"
+    assert await wait_for(give(), 30) == "result"
     with pytest.raises(LookupError):
-        await in_time(fail(), 30)
+        await wait_for(fail(), 30)
 
 
 async def test_a_failure_is_freed_at_once() -> None:
@@ -66,7 +66,7 @@ async def test_a_failure_is_freed_at_once() -> None:
     gc.disable()
     try:
         with pytest.raises(Failure):
-            await in_time(fail(), 30)
+            await wait_for(fail(), 30)
         assert not [one for one in gc.get_objects() if isinstance(one, Failure)]
     finally:
         gc.enable()
@@ -74,4 +74,4 @@ async def test_a_failure_is_freed_at_once() -> None:
 
 def test_nothing_in_the_package_uses_the_one_that_loses_cancellations() -> None:
     paths = [path for path in PACKAGE.rglob("*.py") if "asyncio.wait_for" in path.read_text(encoding="utf-8")]
-    assert paths == [PACKAGE / "in_time.py"]
+    assert paths == [PACKAGE / "timeouts.py"]

@@ -10,10 +10,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 if sys.version_info >= (3, 12):
-    in_time = asyncio.wait_for
+    wait_for = asyncio.wait_for
 else:
 
-    async def in_time(awaited: Awaitable[T], timeout: float) -> T:
+    async def wait_for(awaited: Awaitable[T], timeout: float) -> T:
         """Do as ``asyncio.wait_for``, which loses a cancellation before Python 3.12 if the result comes with it."""
         task = asyncio.ensure_future(awaited)
         task.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may ask for it
