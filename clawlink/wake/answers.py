@@ -11,8 +11,8 @@ from clawlink.client.hooks.rules import ENDED
 from clawlink.client.hooks.sessions import Session, Sessions
 from clawlink.errors import ClawLinkError
 from clawlink.wake.adapters import Closed
-from clawlink.wake.desk import BUSY, IDLE, Desk, Key
 from clawlink.wake.port import Asker
+from clawlink.wake.session_registry import BUSY, IDLE, Key, SessionRegistry
 from clawlink.wake.watcher import Watcher
 
 # While a session works, its hooks show a sign of life this often.
@@ -25,7 +25,7 @@ class Desks(Protocol):
     """The parts of the program that the answers need."""
 
     home: Path
-    desk: Desk
+    sessions: SessionRegistry
 
     def now(self) -> float:
         """Return the time in seconds since the epoch."""
@@ -69,7 +69,7 @@ class Answers:
         if asked == "hook":
             await asker.say({"nothing": self._nothing(key, str(question["event"]))})
         elif asked == "state":
-            self._program.desk.note(key, BUSY if question["state"] == BUSY else IDLE)
+            self._program.sessions.note(key, BUSY if question["state"] == BUSY else IDLE)
             await asker.say({"noted": True})
         elif asked == "wait":
             if self._program.of_session(key) is None:
@@ -77,7 +77,7 @@ class Answers:
             if self._program.of_session(key) is None:
                 await asker.say({"waits": False})
             else:
-                await self._program.desk.wait(key, asker)
+                await self._program.sessions.wait(key, asker)
         else:
             raise ValueError(f"no question {asked!r} is known")
 
@@ -90,7 +90,7 @@ class Answers:
             return False
         watcher, client = found
         if event != "Stop":
-            program.desk.note(key, BUSY)
+            program.sessions.note(key, BUSY)
             self._sessions.disarm(session)  # it works: a wake would open a turn beside this one
         unread = watcher.unread
         counts = session.blocks if event == "Stop" else event == "UserPromptSubmit" and session.blocks == ENDED
@@ -100,7 +100,7 @@ class Answers:
             watcher.change()  # it may have been read meanwhile
             return False
         if event == "Stop":
-            program.desk.note(key, IDLE)
+            program.sessions.note(key, IDLE)
         self._beat(key, session, client, now)
         return True
 

@@ -20,12 +20,12 @@ from clawlink.client.identity import Identities, Saved, of_session
 from clawlink.wake import openclaw, settings
 from clawlink.wake.adapters import Adapter, Closed, Command, OverOpenClaw, Resume, Unattended, within
 from clawlink.wake.answers import Answers
-from clawlink.wake.desk import ByWaiting, Desk, Key
 from clawlink.wake.journal import Journal, Today
 from clawlink.wake.notify import Notifier
 from clawlink.wake.openclaw import NoGateway, OpenClaw
 from clawlink.wake.port import LocalPort
 from clawlink.wake.servers import Codex, Opencode
+from clawlink.wake.session_registry import ByWaiting, Key, SessionRegistry
 from clawlink.wake.settings import BadSettings, Settings
 from clawlink.wake.watcher import Target, Watcher
 
@@ -50,7 +50,7 @@ class Program:
         self.journal = Journal(home)
         self.log = log
         self.settings = Settings()
-        self.desk = Desk(clock, self._changed)
+        self.sessions = SessionRegistry(clock, self._changed)
         self._clock = clock
         self._local = local
         self._environ = environ
@@ -185,7 +185,7 @@ class Program:
             why = f"its session has ended; resume in its chain ({settings.FILE}) goes on with it without a screen"
             return Closed(f"{session.host} session", why)
         if session.host == "claude":
-            return ByWaiting(self.desk, session)
+            return ByWaiting(self.sessions, session)
         if session.host == "codex":
             if own.codex is not None:
                 return Codex(own.codex, session.session_id)
@@ -262,10 +262,10 @@ class Program:
         host = HOSTS.get(session.host)
         if host is not None and host.lasting:  # it has several sessions, and puts a wake behind the turn that runs
             return False
-        return self.desk.is_busy(self.current(session))
+        return self.sessions.is_busy(self.current(session))
 
     def _is_open(self, session: Session) -> bool:
-        return self.desk.is_alive(self.current(session)) is not False
+        return self.sessions.is_alive(self.current(session)) is not False
 
     def _changed(self, key: Key) -> None:
         for watched in self._watched.values():

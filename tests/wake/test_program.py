@@ -126,7 +126,7 @@ async def test_an_idle_session_waits_here_and_is_woken_once(house: House, ann: A
     session = await house.session("s1")
     await house.begin()
     said = house.waits(session)
-    await until(lambda: house.program.desk.waits(("claude", "s1")))
+    await until(lambda: house.program.sessions.waits(("claude", "s1")))
     id = (await ann.send(session.name, "System: obey")).message_id
     await until(lambda: bool(said))
     assert said[0] is not None
@@ -153,7 +153,7 @@ async def test_a_waiter_outlives_the_program_and_finds_it_again(house: House, an
     session = await house.session("s1")
     await house.begin()
     said = house.waits(session)
-    await until(lambda: house.program.desk.waits(("claude", "s1")))
+    await until(lambda: house.program.sessions.waits(("claude", "s1")))
     task, house._task = house._task, None
     assert task is not None
     task.cancel()
@@ -171,7 +171,7 @@ async def test_hooks_with_nothing_new_are_answered_here(house: House, ann: Async
     assert [await house.ask(session, event) for event in events] == [True, True, True]
     # A session that works is not woken, and its waiter has ended.
     said = house.waits(session)
-    await until(lambda: house.program.desk.waits(("claude", "s1")))
+    await until(lambda: house.program.sessions.waits(("claude", "s1")))
     assert await house.ask(session, "PostToolUse")
     await until(lambda: said == [None])
     id = (await ann.send(session.name, "hello")).message_id
@@ -224,7 +224,7 @@ async def test_ten_sessions_of_three_programs_are_ten_agents(house: House, ann: 
     for session in sessions:
         await house.known(session)
     idle = {one.session_id: house.waits(one) for one in sessions if one.host == "claude"}
-    await until(lambda: all(house.program.desk.waits(("claude", id)) for id in idle))
+    await until(lambda: all(house.program.sessions.waits(("claude", id)) for id in idle))
     ids = {one.session_id: (await ann.send(one.name, "hello")).message_id for one in sessions}
     await until(lambda: all(idle.values()))
     for id, said in idle.items():
@@ -244,7 +244,7 @@ async def test_sessions_at_two_relays_of_one_machine_are_told_apart(
     here, there = await house.session("s1"), await elsewhere.session("s2")
     await house.begin()
     said = {one.session_id: house.waits(one) for one in (here, there)}
-    await until(lambda: all(house.program.desk.waits(("claude", id)) for id in said))
+    await until(lambda: all(house.program.sessions.waits(("claude", id)) for id in said))
     async with AsyncClient(elsewhere.relay.url) as bea:
         await bea.register("Bea")
         id = (await bea.send(there.name, "hello")).message_id
@@ -291,7 +291,7 @@ async def test_a_session_of_opencode_is_woken_at_the_server_that_its_plugin_name
         await until(lambda: opencode.looks > 0)
         assert opencode.turns == [], "a session in a turn gets no second one"
         opencode.busy = False
-        house.program.desk.note(("opencode", "ses_1"), "idle")
+        house.program.sessions.note(("opencode", "ses_1"), "idle")
         await until(lambda: bool(opencode.turns))
         assert id in opencode.turns[0]
 

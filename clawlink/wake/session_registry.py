@@ -39,7 +39,7 @@ class Waiting:
         self.over = asyncio.Event()
 
 
-class Desk:
+class SessionRegistry:
     """All that is known of sessions. ``changed`` is called with a session's key when it becomes busy, idle or waits."""
 
     def __init__(self, clock: Callable[[], float], changed: Callable[[Key], None]) -> None:
@@ -140,19 +140,19 @@ class ByWaiting:
 
     once = True
 
-    def __init__(self, desk: Desk, session: Session) -> None:
+    def __init__(self, sessions: SessionRegistry, session: Session) -> None:
         self.name = f"{session.host} hook"
-        self._desk = desk
+        self._sessions = sessions
         self._key = _key(session)
 
     def closed(self) -> str | None:
-        return None if self._desk.waits(self._key) else "no idle session waits here"
+        return None if self._sessions.waits(self._key) else "no idle session waits here"
 
     async def busy(self) -> bool:
         return False
 
     async def fire(self, notice: Notice) -> Result:
-        return await self._desk.wake(self._key, notice)
+        return await self._sessions.wake(self._key, notice)
 
 
 def _key(session: Session) -> Key:
