@@ -17,7 +17,7 @@ from aiohttp import web
 from clawlink.domain import networks
 from clawlink.doors.portal.records import CONTACTS, Contact, Message, State
 from clawlink.doors.portal.rules.outbox_steps import Outcome
-from clawlink.doors.portal.server import asking, outbox
+from clawlink.doors.portal.server import outbox, portal_request
 from clawlink.doors.portal.server.poster import Poster
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals
 from tests.doors.portal.old_peer import RELEASES, OldPortal, OldSender
@@ -473,7 +473,7 @@ async def test_a_message_that_cannot_be_sent_in_its_time_expires_and_the_agent_i
 async def test_a_list_of_large_messages_stays_within_one_reply_and_loses_none(
     portals: Portals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "MAX_REPLY_BYTES", 10_000)
+    monkeypatch.setattr(portal_request, "MAX_REPLY_BYTES", 10_000)
     portal = await portals()
     where = "https://b.example"
     for number in range(60):

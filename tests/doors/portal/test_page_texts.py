@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import clawlink.doors.portal
-from clawlink.doors.portal.server.asking import UNNOTED
+from clawlink.doors.portal.server.portal_request import UNNOTED
 from clawlink.doors.portal.wire.calls import CALLS, CHAT_UPLOAD, IMPORT_CALLS
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.doors.portal.wire.old_calls import GONE, OLD_CALLS, PHOTO_CALLS

@@ -17,7 +17,6 @@ from clawlink.domain import networks
 from clawlink.domain.agent import Agent
 from clawlink.doors.portal.records import AGENT, CONTACTS, Chat, Contact, mailbox_of
 from clawlink.doors.portal.server import socket
-from clawlink.doors.portal.server.asking import key_of, refuse_socket
 from clawlink.doors.portal.server.attachments import Attachments
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.chat import OwnerChat
@@ -38,6 +37,7 @@ from clawlink.doors.portal.server.outbox import Outbox, release
 from clawlink.doors.portal.server.page_logins import PageLogins
 from clawlink.doors.portal.server.parts import Home, Parts
 from clawlink.doors.portal.server.photos import Photos
+from clawlink.doors.portal.server.portal_request import key_of, refuse_socket
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.server.routes import Routes
 from clawlink.doors.portal.server.task_files import TaskFiles

@@ -9,11 +9,11 @@ from typing import Any
 
 from clawlink.domain.limits import MIB
 from clawlink.doors.portal.rules import file_parts
-from clawlink.doors.portal.server.asking import Ask, handler_of
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.owner_files import OwnerFiles, part_of, within
+from clawlink.doors.portal.server.portal_request import PortalRequest, handler_of
 from clawlink.doors.portal.wire.calls import ATTACHMENTS, CHAT_FILE, CHAT_UPLOAD
 from clawlink.errors import UnknownFile
 from clawlink.protocol.endpoint import Endpoint
@@ -45,7 +45,7 @@ class Attachments:
             yield call, handler
             yield replace(call, name=f"{call.name}_slash", path="/" + call.path), handler
 
-    async def chat_upload(self, ask: Ask) -> Any:
+    async def chat_upload(self, ask: PortalRequest) -> Any:
         """Keep the part ``file`` of a form, and say where it is."""
         part = await part_of(ask.request, "file")
         filename = file_parts.harmless(part.filename or "file")
@@ -54,7 +54,7 @@ class Attachments:
         await self._kept.put(PLACE + name, within(part, MAX_ATTACHMENT_BYTES, "file", _LARGE), field="file")
         return {"status": "ok", "url": ATTACHMENTS + name, "filename": filename}
 
-    async def chat_file(self, ask: Ask) -> Any:
+    async def chat_file(self, ask: PortalRequest) -> Any:
         """Send an attachment. A browser opens none in the portal's name."""
         name = parameter(ask.request, "name")
         if NAME.fullmatch(name) is None:

@@ -13,12 +13,19 @@ from aiohttp import hdrs, web
 from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.server import views
-from clawlink.doors.portal.server.asking import Ask, Invalid, handler_of, key_of, refuse_shut, require_open
 from clawlink.doors.portal.server.bodies import ahead, on_disk
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.file_store import FileStore
 from clawlink.doors.portal.server.files import Files, Offer
 from clawlink.doors.portal.server.keys import Caller, Keys
+from clawlink.doors.portal.server.portal_request import (
+    Invalid,
+    PortalRequest,
+    handler_of,
+    key_of,
+    refuse_shut,
+    require_open,
+)
 from clawlink.doors.portal.server.tasks import Tasks
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.doors.portal.wire.file_calls import FILE_CALLS
@@ -72,7 +79,7 @@ class FileRoutes:
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
-    async def file_initiate(self, ask: Ask) -> Any:
+    async def file_initiate(self, ask: PortalRequest) -> Any:
         refuse_shut(ask, self._now())
         body = ask.body
         offer = Offer(
@@ -89,7 +96,7 @@ class FileRoutes:
         told = "send the parts" if transfer.state is FileState.TRANSFERRING else f"the file is {transfer.state.value}"
         return {"status": "ready", "file_id": transfer.id, "message": told, "raw_parts": True}
 
-    async def file_chunk(self, ask: Ask) -> Any:
+    async def file_chunk(self, ask: PortalRequest) -> Any:
         """Take a part as base64. Its key may be the last field of its body, so that is kept before it is known."""
         transfer = await self._file_store.get(parameter(ask.request, "file_id"))
         index = ask.number("chunk_index")
@@ -112,7 +119,7 @@ class FileRoutes:
                 new = await self._files.take(transfer.id, index, lambda skip, sum: body.pieces(skip, sum=sum))
         return await self._taken(transfer.id, index, new)
 
-    async def file_part(self, ask: Ask) -> Any:
+    async def file_part(self, ask: PortalRequest) -> Any:
         """Take a part as bytes, straight to its place."""
         transfer = await self._file_store.get(parameter(ask.request, "file_id"))
         self._require_own(ask.caller, transfer, writes=True)
@@ -170,12 +177,12 @@ class FileRoutes:
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
-    async def file_status(self, ask: Ask) -> Any:
+    async def file_status(self, ask: PortalRequest) -> Any:
         transfer = await self._file_store.get(parameter(ask.request, "file_id"))
         self._require_own(ask.caller, transfer, writes=False)
         return views.file(transfer, await self._files.received(transfer), self._url)
 
-    async def file_download(self, ask: Ask) -> Any:
+    async def file_download(self, ask: PortalRequest) -> Any:
         transfer = await self._file_store.get(parameter(ask.request, "file_id"))
         self._require_own(ask.caller, transfer, writes=False)
         if transfer.state is not FileState.COMPLETED:
@@ -196,7 +203,7 @@ class FileRoutes:
             opened.at = span.start
             return await send(ask.request, span, _OCTETS, headers, opened)
 
-    async def file_list(self, ask: Ask) -> Any:
+    async def file_list(self, ask: PortalRequest) -> Any:
         named = ask.request.query.get("contact")
         contact = None if named is None else (await self._contacts.find(named)).id
         files, turns = [], Turns()
@@ -208,7 +215,7 @@ class FileRoutes:
             await turns.next()
         return {"files": files}
 
-    async def file_send(self, ask: Ask) -> Any:
+    async def file_send(self, ask: PortalRequest) -> Any:
         body = ask.body
         if (body.to is None) == (body.task is None):
             raise BadRequest("give to, the contact, or task, whose answer it goes with, and not both", field="to")
@@ -227,7 +234,7 @@ class FileRoutes:
         transfer = await self._files.begin(contact, offer, inbound=False)
         return views.file(transfer, await self._files.received(transfer), self._url)
 
-    async def file_remove(self, ask: Ask) -> Any:
+    async def file_remove(self, ask: PortalRequest) -> Any:
         id = parameter(ask.request, "file_id")
         await self._files.remove(id)
         return {"status": "deleted", "file_id": id}

@@ -17,13 +17,13 @@ from clawlink.domain.limits import MIB
 from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.import_report import Choice, Note
 from clawlink.doors.portal.rules.urls import normalised, same
-from clawlink.doors.portal.server.asking import Ask, handler_of
 from clawlink.doors.portal.server.attachments import MAX_ATTACHMENT_BYTES
 from clawlink.doors.portal.server.bodies import to_disk
 from clawlink.doors.portal.server.import_run import FOLDERS, ImportRun, own_address
 from clawlink.doors.portal.server.importer import Importer, Preview
 from clawlink.doors.portal.server.old_database import OldDatabase, Unreadable
 from clawlink.doors.portal.server.parts import Home
+from clawlink.doors.portal.server.portal_request import PortalRequest, handler_of
 from clawlink.doors.portal.wire.calls import IMPORT, IMPORT_CALLS, StartImport
 from clawlink.errors import NotFound, StorageFull, TooLarge, WrongState
 from clawlink.protocol.endpoint import Endpoint
@@ -88,7 +88,7 @@ class PageImport:
 
     # -- what is brought ---------------------------------------------------------------------------------------------
 
-    async def import_upload(self, ask: Ask) -> Any:
+    async def import_upload(self, ask: PortalRequest) -> Any:
         """Take the bytes of a database. An earlier one gives way."""
         self._home.relay.core.require_working()
         self._require_idle()
@@ -104,7 +104,7 @@ class PageImport:
                 await asyncio.shield(self._forget())
         return self._view()
 
-    async def import_beside(self, ask: Ask) -> Any:
+    async def import_beside(self, ask: PortalRequest) -> Any:
         """Take a file of one of the folders beside the database."""
         self._require_idle()
         place, name = parameter(ask.request, "place"), file_parts.harmless(parameter(ask.request, "name"))
@@ -129,7 +129,7 @@ class PageImport:
             self._step = before
         return self._view()
 
-    async def _keep(self, ask: Ask, path: Path, most: int, told: str) -> int:
+    async def _keep(self, ask: PortalRequest, path: Path, most: int, told: str) -> int:
         """Write a body to a file. Raises TooLarge, StorageFull."""
         announced = ask.request.content_length or 0
         if announced > most:
@@ -152,7 +152,7 @@ class PageImport:
 
     # -- what is done with it ----------------------------------------------------------------------------------------
 
-    async def import_start(self, ask: Ask) -> Any:
+    async def import_start(self, ask: PortalRequest) -> Any:
         """Say what would come, or bring it. The answer comes at once, and ``import_view`` tells the rest."""
         self._home.relay.core.require_working()
         self._require_idle()
@@ -166,11 +166,11 @@ class PageImport:
         self._working = asyncio.create_task(self._work(self._folder, choice, bring=body.bring))
         return self._view()
 
-    async def import_view(self, ask: Ask) -> Any:
+    async def import_view(self, ask: PortalRequest) -> Any:
         """Tell how far it came, with the report."""
         return self._view()
 
-    async def import_drop(self, ask: Ask) -> Any:
+    async def import_drop(self, ask: PortalRequest) -> Any:
         """Stop, and forget what was brought. What came into the portal stays."""
         if self._step is Step.UPLOADING:
             raise WrongState("the database is on its way; end that request first", current=self._step.value)

@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 from clawlink.domain.limits import MIB
 from clawlink.doors.portal.records import AGENT, PHOTOS, Photo
-from clawlink.doors.portal.server.asking import Ask, handler_of
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.owner_files import OwnerFiles, part_of, within
+from clawlink.doors.portal.server.portal_request import PortalRequest, handler_of
 from clawlink.doors.portal.wire.old_calls import PHOTO_CALLS, PHOTO_FILES
 from clawlink.errors import RelayFull, UnknownFile, UnsupportedMediaType
 from clawlink.protocol.endpoint import Endpoint
@@ -49,7 +49,7 @@ class Photos:
             yield call, handler
             yield replace(call, name=f"{call.name}_slash", path="/" + call.path), handler
 
-    async def photo_upload(self, ask: Ask) -> Any:
+    async def photo_upload(self, ask: PortalRequest) -> Any:
         """Keep the part ``photo`` of a form. Its first bytes say which kind of picture it is."""
         known = await self._core.store.usage(Photo, PHOTOS)
         if known.count >= MAX_PHOTOS:
@@ -78,12 +78,12 @@ class Photos:
         if type_of(name) is not None and await self._core.store.get(Photo, name) is None:
             await self._core.commit(AGENT, Put(photo))
 
-    async def photo_list(self, ask: Ask) -> Any:
+    async def photo_list(self, ask: PortalRequest) -> Any:
         """List the photos, the newest first."""
         page = await self._core.store.page(Photo, PHOTOS, limit=MAX_PHOTOS, newest=True)
         return {"photos": [{"url": PHOTO_FILES + quote(photo.id, safe="")} for photo in page.records]}
 
-    async def photo(self, ask: Ask) -> Any:
+    async def photo(self, ask: PortalRequest) -> Any:
         """Send a photo. Its name gives the type, and a browser takes it for nothing else."""
         name = parameter(ask.request, "name")
         content_type = type_of(name)
@@ -91,7 +91,7 @@ class Photos:
             raise UnknownFile("there is no such photo", field="name")
         return await self._kept.show(ask.request, PLACE + name, content_type)
 
-    async def photo_remove(self, ask: Ask) -> Any:
+    async def photo_remove(self, ask: PortalRequest) -> Any:
         name = parameter(ask.request, "name")
         if not await self._forget(name):
             raise UnknownFile("there is no such photo; 'clawlink portal photos' lists them", field="name")

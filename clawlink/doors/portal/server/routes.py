@@ -14,17 +14,17 @@ from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, key_fault
 from clawlink.doors.portal.rules.texts import utc
 from clawlink.doors.portal.server import views
-from clawlink.doors.portal.server.asking import (
-    Ask,
-    Shown,
-    handler_of,
-    require_own_portal,
-)
 from clawlink.doors.portal.server.contacts import MAX_CONTACTS
 from clawlink.doors.portal.server.mail import MOST_LISTED, MOST_SKIPPED
 from clawlink.doors.portal.server.old_routes import OldRoutes
 from clawlink.doors.portal.server.owner_routes import OwnerRoutes
 from clawlink.doors.portal.server.parts import Parts
+from clawlink.doors.portal.server.portal_request import (
+    PortalRequest,
+    Shown,
+    handler_of,
+    require_own_portal,
+)
 from clawlink.doors.portal.server.poster import Offered
 from clawlink.doors.portal.server.tasks import MOST_TASKS
 from clawlink.doors.portal.wire import calls
@@ -71,11 +71,11 @@ class Routes:
 
     # -- guests ------------------------------------------------------------------------------------------------------
 
-    async def guest_leave(self, ask: Ask) -> Any:
+    async def guest_leave(self, ask: PortalRequest) -> Any:
         guest = await self._guests.leave(ask.body.content, ask.request.block)
         return {"status": "ok", "message_id": guest.number}
 
-    async def guest_list(self, ask: Ask) -> Any:
+    async def guest_list(self, ask: PortalRequest) -> Any:
         turns = Turns()
         shown = []
         for guest in await self._guests.listed():
@@ -83,7 +83,7 @@ class Routes:
             await turns.next()
         return {"messages": shown}
 
-    async def guest_status(self, ask: Ask) -> Any:
+    async def guest_status(self, ask: PortalRequest) -> Any:
         decision = _DECISIONS.get(ask.body.status)
         if decision is None:
             raise BadRequest("status is approved, rejected or read", field="status")
@@ -91,7 +91,7 @@ class Routes:
         await self._guests.decide(number, decision, lenient=True)
         return {"status": "updated", "message_id": number, "new_status": ask.body.status}
 
-    async def guest_approve(self, ask: Ask) -> Any:
+    async def guest_approve(self, ask: PortalRequest) -> Any:
         if not ask.body.portal_url:
             raise BadRequest("portal_url is required", field="portal_url")
         number = ask.number("message_id")
@@ -109,7 +109,7 @@ class Routes:
             "message": "the offered key is in use",
         }
 
-    async def guest_decide(self, ask: Ask) -> Any:
+    async def guest_decide(self, ask: PortalRequest) -> Any:
         decision = _DECISIONS.get(ask.body.decision)
         if decision is None:
             raise BadRequest("decision is approve, deny or read", field="decision")
@@ -128,17 +128,17 @@ class Routes:
 
     # -- contacts ----------------------------------------------------------------------------------------------------
 
-    async def contact_list(self, ask: Ask) -> Any:
+    async def contact_list(self, ask: PortalRequest) -> Any:
         limit, offset = ask.count("limit", MAX_CONTACTS, MAX_CONTACTS), ask.count("offset", 0, MAX_CONTACTS)
         with_key = ask.caller.role is Role.OWNER
         total, listed = await self._contacts.directory.listed(limit, offset, with_key=with_key)
         return Reply(b'{"contacts":' + listed + b',"total":%d}' % total)
 
-    async def contact_reach(self, ask: Ask) -> Any:
+    async def contact_reach(self, ask: PortalRequest) -> Any:
         seen = await self._contacts.seen()
         return {"contacts": {number: {"heard_at": views.time(at), "away": away} for number, (at, away) in seen.items()}}
 
-    async def contact_add(self, ask: Ask) -> Any:
+    async def contact_add(self, ask: PortalRequest) -> Any:
         body = ask.body
         await self._guests.add_contact(
             body.portal_url,
@@ -149,7 +149,7 @@ class Routes:
         )
         return {"status": "created"}
 
-    async def contact_change(self, ask: Ask) -> Any:
+    async def contact_change(self, ask: PortalRequest) -> Any:
         body = ask.body
         await self._contacts.change(
             ask.number("contact_id"),
@@ -160,11 +160,11 @@ class Routes:
         )
         return {"status": "updated"}
 
-    async def contact_remove(self, ask: Ask) -> Any:
+    async def contact_remove(self, ask: PortalRequest) -> Any:
         await self._contacts.remove(ask.number("contact_id"))
         return {"status": "deleted"}
 
-    async def contact_terms(self, ask: Ask) -> Any:
+    async def contact_terms(self, ask: PortalRequest) -> Any:
         body = ask.body
         contact = await self._contacts.find(parameter(ask.request, "contact_id"))
         contact = await self._contacts.set_terms(
@@ -173,7 +173,7 @@ class Routes:
         self._wake(contact.id)
         return {"contact": views.contact(contact, 0, with_key=False)}
 
-    async def contact_renew(self, ask: Ask) -> Any:
+    async def contact_renew(self, ask: PortalRequest) -> Any:
         """Offer a contact a new key: a portal of ClawLink takes it by itself, an old one gets a guest message."""
         contact = await self._contacts.find(parameter(ask.request, "contact_id"))
         contact = await self._contacts.offer_key(contact.id)
@@ -182,7 +182,7 @@ class Routes:
             await self._contacts.renewed(contact.id)
         return {"contact": contact.number, "portal_url": contact.url, "state": offered.value}
 
-    async def key_renew(self, ask: Ask) -> Any:
+    async def key_renew(self, ask: PortalRequest) -> Any:
         """Take the key that a contact offers, once the portal at its address says that the offer is its own."""
         require_own_portal(ask, self._relay.steady())
         fault = key_fault(ask.body.new_key)
@@ -195,14 +195,14 @@ class Routes:
             await self._contacts.take_key(ask.contact.id, ask.body.new_key)
         return {"status": "renewed"}
 
-    async def key_confirm(self, ask: Ask) -> Any:
+    async def key_confirm(self, ask: PortalRequest) -> Any:
         """Tell a contact that the key which it shows is the one that this portal offers."""
         require_own_portal(ask, self._relay.steady())
         if ask.caller.key not in (ask.contact.next_key, ask.contact.key):
             raise NotAllowed("this portal offers no such key")
         return {"status": "confirmed"}
 
-    async def contact_forget(self, ask: Ask) -> Any:
+    async def contact_forget(self, ask: PortalRequest) -> Any:
         contact = await self._contacts.find(parameter(ask.request, "contact_id"))
         await self._contacts.remove(contact.number)
         done = {
@@ -216,7 +216,7 @@ class Routes:
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
-    async def message_receive(self, ask: Ask) -> Any:
+    async def message_receive(self, ask: PortalRequest) -> Any:
         require_own_portal(ask, self._relay.steady())
         body = ask.body
         message = await self._mail.receive(
@@ -225,7 +225,7 @@ class Routes:
         answer = {"status": "received", "message_id": message.number}
         return answer if body.idempotency_key is None else answer | {"idempotency_key": body.idempotency_key}
 
-    async def message_status(self, ask: Ask) -> Any:
+    async def message_status(self, ask: PortalRequest) -> Any:
         require_own_portal(ask, self._relay.steady())
         message = await self._mail.received(ask.contact, ask.body.idempotency_key)
         return {
@@ -234,27 +234,27 @@ class Routes:
             "answered_at": views.time(message.answered_at),
         }
 
-    async def task_news(self, ask: Ask) -> Any:
+    async def task_news(self, ask: PortalRequest) -> Any:
         require_own_portal(ask, self._relay.steady())
         return {"status": "taken", "task_id": await self._errands.take(ask.contact, ask.body)}
 
-    async def task_answer(self, ask: Ask) -> Any:
+    async def task_answer(self, ask: PortalRequest) -> Any:
         task_id = parameter(ask.request, "task_id")
         self._wake(await self._tasks.answer(task_id, ask.body))
         return {"status": "stored", "task_id": task_id}
 
-    async def task_cancel(self, ask: Ask) -> Any:
+    async def task_cancel(self, ask: PortalRequest) -> Any:
         task_id = parameter(ask.request, "task_id")
         self._wake(await self._tasks.cancel(task_id, ask.body.note))
         return {"status": "cancelled", "task_id": task_id}
 
-    async def task_delegate(self, ask: Ask) -> Any:
+    async def task_delegate(self, ask: PortalRequest) -> Any:
         contact = await self._contacts.find(ask.body.to)
         task_id = await self._tasks.delegate(contact.number, ask.body)
         self._wake(contact.id)
         return {"status": "queued", "task_id": task_id, "contact": contact.number}
 
-    async def task_list(self, ask: Ask) -> Any:
+    async def task_list(self, ask: PortalRequest) -> Any:
         named, limit = ask.request.query.get("contact"), ask.count("limit", MOST_TASKS, MOST_TASKS)
         contact = None if named is None else await self._contacts.find(named)
         shown = Shown()
@@ -263,12 +263,12 @@ class Routes:
                 break
         return {"tasks": list(shown.all)}
 
-    async def message_sent(self, ask: Ask) -> Any:
+    async def message_sent(self, ask: PortalRequest) -> Any:
         body = ask.body
         message = await self._mail.note_sent(body.to_portal, body.content, body.message_type)
         return {"status": "recorded", "message_id": message.number}
 
-    async def message_history(self, ask: Ask) -> Any:
+    async def message_history(self, ask: PortalRequest) -> Any:
         limit, offset = ask.count("limit", 50, MOST_LISTED), ask.count("offset", 0, MOST_SKIPPED)
         contact, cursor = ask.query("contact_portal"), ask.request.query.get("cursor")
         total = await self._mail.count(contact)
@@ -288,7 +288,7 @@ class Routes:
         told = {"total": total, "limit": limit, "offset": offset, "next_offset": more, "next_cursor": last}
         return told | {"messages": list(shown.all)}
 
-    async def message_list(self, ask: Ask) -> Any:
+    async def message_list(self, ask: PortalRequest) -> Any:
         """List the last messages. Of those after ``since`` the oldest come first, so a reader that goes on has all."""
         since = ask.request.query.get("since")
         shown = Shown(drops_first=since is not None)
@@ -298,7 +298,7 @@ class Routes:
                 break
         return {"messages": list(reversed(shown.all))}
 
-    async def send(self, ask: Ask) -> Any:
+    async def send(self, ask: PortalRequest) -> Any:
         body = ask.body
         contact = await self._contacts.find(body.to)
         message = await self._mail.send(
@@ -306,7 +306,7 @@ class Routes:
         )
         return self._sent(message)
 
-    async def sent_status(self, ask: Ask) -> Any:
+    async def sent_status(self, ask: PortalRequest) -> Any:
         message = await self._mail.numbered(ask.number("message_id"))
         if ask.request.query.get("ask") == "no":
             return self._sent(message)

@@ -49,11 +49,11 @@ KEY_IN_HEADER = frozenset({"photo_upload"})
 UNNOTED = frozenset({"file_part", "import_beside"})
 """The routes that the audit leaves out: the beginning of a file is the act."""
 
-Use = Callable[["Ask"], Awaitable[Any]]
+Use = Callable[["PortalRequest"], Awaitable[Any]]
 Used = Callable[[Contact, str], Awaitable[None]]
 
 
-class Ask:
+class PortalRequest:
     """A request to one route: its caller, its body and its parameters."""
 
     def __init__(self, request: Request, caller: Caller, body: Any) -> None:
@@ -129,14 +129,14 @@ def key_of(request: Request, body: Any = None) -> str | None:
     return in_body or in_header
 
 
-def require_own_portal(ask: Ask, now: float) -> None:
+def require_own_portal(ask: PortalRequest, now: float) -> None:
     """Refuse a contact that names another portal as its own, or from which nothing is taken. Raises NotAllowed."""
     refuse_shut(ask, now)
     if not same(ask.body.from_portal, ask.contact.id):
         raise NotAllowed("Portal URL mismatch: this key belongs to another portal", field="from_portal")
 
 
-def refuse_shut(ask: Ask, now: float) -> None:
+def refuse_shut(ask: PortalRequest, now: float) -> None:
     """Refuse a contact that is blocked, paused, or at its end. Raises NotAllowed."""
     require_open(ask.contact, now)
 
@@ -230,7 +230,7 @@ def handler_of(keys: Keys, used: Used, call: Endpoint, use: Use) -> Handler:
                     )
                 if caller.contact is not None and call.name != "key_confirm":
                     await used(caller.contact, caller.key)
-            answer = await use(Ask(request, caller, body))
+            answer = await use(PortalRequest(request, caller, body))
             if request.owner and call.method != hdrs.METH_GET and call.name not in UNNOTED:
                 await _note(relay, request, call, body)
         except Invalid as invalid:
