@@ -149,7 +149,7 @@ async def test_times_are_those_of_the_calendar_after_a_stop(portals: Portals, br
     bridge = await bridges(b, key=b.key)
     await a.state(number, "acknowledged")
     door: Any = b.relay.app.doors["portal"]
-    await door.active.book.notice("x", "a notice")
+    await door.active.repository.notice("x", "a notice")
     await until(lambda: any(frame["type"] == "notice" for frame in bridge.frames))
     told = await a.well("GET", f"/api/portal/messages/{number}")
     await a.well("POST", "/api/chat/owner/send", {"content": "a line"})

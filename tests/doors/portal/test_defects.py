@@ -78,7 +78,7 @@ async def test_ten_thousand_guest_messages_are_listed_and_decided(portals: Porta
             for n in range(start + 1, start + 501)
         ]
         await core.commit(AGENT, *map(Put, made))
-    await portal.relay.app.doors["portal"].active.book.start()  # type: ignore[attr-defined]
+    await portal.relay.app.doors["portal"].active.repository.start()  # type: ignore[attr-defined]
     listed = (await portal.well("GET", "/api/guest/messages"))["messages"]
     assert [one["id"] for one in listed] == list(range(GUEST_MESSAGES, GUEST_MESSAGES - 500, -1))
     status, answer = await portal.ask("POST", "/api/guest/leave-message", {"content": "one more"}, key="")

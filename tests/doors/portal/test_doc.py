@@ -15,7 +15,6 @@ from clawlink.doors.portal.records import State
 from clawlink.doors.portal.rules import access, file_parts
 from clawlink.doors.portal.rules.access import RIGHTS, Role
 from clawlink.doors.portal.server import (
-    book,
     contacts,
     file_routes,
     files,
@@ -24,6 +23,7 @@ from clawlink.doors.portal.server import (
     outbox,
     photos,
     poster,
+    repository,
     socket,
 )
 from clawlink.doors.portal.settings import FILE_LIMITS, GIB, Settings
@@ -85,7 +85,7 @@ def test_flags_limits_and_states_are_those_of_the_code() -> None:
         (socket.MAX_SOCKETS, "up to {} sockets"),
         (keys.LOGINS_AT_ONCE, "| logins of one address | {:,} at once"),
         (access.MAX_PASSWORD_LENGTH, "to {:,} characters"),
-        (book.MAX_MESSAGE_BYTES, "at most {:,} bytes"),
+        (repository.MAX_MESSAGE_BYTES, "at most {:,} bytes"),
         (outbox.MOST_PAUSE_SECONDS, "up to {:.0f} s"),
         (poster.ANSWER_SECONDS, "within {:.0f} s"),
         (socket.LEASE_SECONDS, "has not acked within {:.0f} s"),

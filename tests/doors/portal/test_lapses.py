@@ -227,7 +227,7 @@ async def test_several_who_tell_the_same_at_once_tell_it_once(
     bridge = await bridges(portal)
     door: Any = portal.relay.app.doors["portal"]
     await well(portal, "POST", "/register", {"agent_id": "ann", "name": "Ann"})
-    told = [door.active.book.tell_sender("cause", "it did not arrive", "ann") for _ in range(5)]
+    told = [door.active.repository.tell_sender("cause", "it did not arrive", "ann") for _ in range(5)]
     assert await asyncio.gather(*told) == [None] * 5
     await until(partial(_once, bridge, "it did not arrive$"))
     assert [one["content"] for one in await messages_of(portal, "ann")] == ["it did not arrive"]

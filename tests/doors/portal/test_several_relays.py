@@ -437,9 +437,9 @@ async def test_upkeep_of_a_relay_that_is_not_active_tells_senders_once_and_gives
     await told()
     assert len(texts) == len({text.split()[1] for text in texts}) == 2, texts
     assert all("not sent within its time to live" in text for text in texts)
-    await door_of(one).active.book.keep_numbers()
+    await door_of(one).active.repository.keep_numbers()
     await other.well("DELETE", "/api/contacts/2")
-    await door_of(one).active.book.keep_numbers()
+    await door_of(one).active.repository.keep_numbers()
     await door_of(other).close()
     await eventually(lambda: is_active(one))
     await one.befriend("https://c.example")

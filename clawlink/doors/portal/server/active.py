@@ -18,7 +18,6 @@ from clawlink.domain.agent import Agent
 from clawlink.doors.portal.records import AGENT, CONTACTS, Chat, Contact, mailbox_of
 from clawlink.doors.portal.server import socket
 from clawlink.doors.portal.server.attachments import Attachments
-from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.chat import OwnerChat
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.errands import Errands
@@ -39,6 +38,7 @@ from clawlink.doors.portal.server.parts import Home, Parts
 from clawlink.doors.portal.server.photos import Photos
 from clawlink.doors.portal.server.portal_request import key_of, refuse_socket
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.repository import Repository
 from clawlink.doors.portal.server.routes import Routes
 from clawlink.doors.portal.server.task_files import TaskFiles
 from clawlink.doors.portal.server.tasks import Tasks
@@ -79,11 +79,11 @@ class ActivePortal:
         self.websockets = websockets
         self.url = url
         self.keys = Keys(relay, url)
-        self.book = Book(relay, url, settings)
-        self.contacts = Contacts(relay, self.book, names)
-        self.guests = Guests(relay, self.book, self.contacts, settings)
-        self.chat = OwnerChat(relay, self.book)
-        self.mail = Mail(relay, self.book, self.contacts.directory, settings, self._wake)
+        self.repository = Repository(relay, url, settings)
+        self.contacts = Contacts(relay, self.repository, names)
+        self.guests = Guests(relay, self.repository, self.contacts, settings)
+        self.chat = OwnerChat(relay, self.repository)
+        self.mail = Mail(relay, self.repository, self.contacts.directory, settings, self._wake)
         self._folder = folder
         self._pages = pages
         self.page_logins = PageLogins(relay, pages)
@@ -95,15 +95,15 @@ class ActivePortal:
         """The contacts that agents of the relay wrote to lately, and when."""
         allowed = networks.networks(settings.allow_private)
         self._poster = Poster(url, ca=settings.ca, allowed=allowed, acts=acts)
-        self.file_store = FileStore(relay, self.book, self.members)
+        self.file_store = FileStore(relay, self.repository, self.members)
         file_poster = FilePoster(self._poster)
-        self.file_outbox = FileOutbox(relay, self.book, self.file_store, file_poster, moved=self._file_moved)
-        self.task_files = TaskFiles(relay, self.book, self.file_store, settings, self.file_outbox.look)
+        self.file_outbox = FileOutbox(relay, self.repository, self.file_store, file_poster, moved=self._file_moved)
+        self.task_files = TaskFiles(relay, self.repository, self.file_store, settings, self.file_outbox.look)
         self.errands = Errands(
             relay, self.contacts, self.mail, self.members, self._poster, self.task_files, settings.portal_ttl
         )
-        self.outbox = Outbox(relay, self.book, self.contacts, self.members, self._poster, self.errands)
-        self.files = Files(relay, self.book, self.file_store, settings, self.file_outbox.wake)
+        self.outbox = Outbox(relay, self.repository, self.contacts, self.members, self._poster, self.errands)
+        self.files = Files(relay, self.repository, self.file_store, settings, self.file_outbox.wake)
         self.page_import = PageImport(
             self.home, most_waiting=settings.portal_guests, folder=folder, keys_ended=self._keys_ended
         )
@@ -114,7 +114,7 @@ class ActivePortal:
         return Home(
             self.relay,
             self.url,
-            self.book,
+            self.repository,
             self.keys,
             self.members,
             self.contacts,
@@ -204,7 +204,7 @@ class ActivePortal:
         await self.agent()
         await self.page_import.clear()
         await self.page_logins.restore()
-        await self.book.start()
+        await self.repository.start()
         await self.contacts.directory.load()
         await release(self.relay, AGENT)
         await self.find_addressed()

@@ -9,7 +9,7 @@ from clawlink.domain.delivery import Sender
 from clawlink.domain.shares import Origin
 from clawlink.doors.portal.records import AGENT, CHAT, OPERATOR, Chat
 from clawlink.doors.portal.rules import consent
-from clawlink.doors.portal.server.book import Book, require_short
+from clawlink.doors.portal.server.repository import Repository, require_short
 from clawlink.relay import wait_loop
 from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay
@@ -26,21 +26,23 @@ _LOOK_SECONDS = 10.0
 class OwnerChat:
     """The lines of the chat."""
 
-    def __init__(self, relay: Relay, book: Book) -> None:
+    def __init__(self, relay: Relay, repository: Repository) -> None:
         self._relay = relay
         self._core = relay.core
-        self._book = book
+        self._repository = repository
 
     @retrying
     async def say(self, role: str, text: str) -> Chat:
         """Keep a line of the chat. The agent hears what the owner says, unless ``role`` is its own. Raises TooLarge."""
         require_short(text)
         now = self._core.clock()
-        number = self._book.number(Chat)
+        number = self._repository.number(Chat)
         line = Chat(id=str(number), version=1, number=number, role=role, content=text, created_at=self._core.steady())
-        await self._book.require_memory(line.weight, Origin(None, OPERATOR))
+        await self._repository.require_memory(line.weight, Origin(None, OPERATOR))
         if role == "owner" and consent.decided(text) is None:
-            delivery = self._book.for_agent(f"chat-{number}", text, sender=Sender(OPERATOR), name="owner", now=now)
+            delivery = self._repository.for_agent(
+                f"chat-{number}", text, sender=Sender(OPERATOR), name="owner", now=now
+            )
             await self._relay.mailbox.require_room(delivery)
             await self._relay.mailbox.put(delivery, Put(line))
         else:

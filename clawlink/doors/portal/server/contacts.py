@@ -13,11 +13,11 @@ from clawlink.doors.portal.records import AGENT, CONTACTS, OPERATOR, Contact, ha
 from clawlink.doors.portal.rules import consent
 from clawlink.doors.portal.rules.texts import seconds
 from clawlink.doors.portal.rules.urls import normalised, same
-from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.keys import new_key
 from clawlink.doors.portal.server.names import Names
 from clawlink.doors.portal.server.reachability import Seen
+from clawlink.doors.portal.server.repository import Repository
 from clawlink.errors import AmbiguousName, BadRequest, NotFound, RelayFull, WrongState
 from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay
@@ -34,10 +34,10 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 class Contacts:
     """The portals whose owners agreed with ours."""
 
-    def __init__(self, relay: Relay, book: Book, names: Names) -> None:
+    def __init__(self, relay: Relay, repository: Repository, names: Names) -> None:
         self._core = relay.core
         self._names = names
-        self._book = book
+        self._repository = repository
         self.directory = Directory(relay)
 
     async def commit(self, id: str, *changes: Put | Drop) -> None:
@@ -119,11 +119,11 @@ class Contacts:
                 limit=MAX_CONTACTS,
                 actual=known.count,
             )
-        await self._book.require_memory(len(url), Origin(None, OPERATOR))
+        await self._repository.require_memory(len(url), Origin(None, OPERATOR))
         return Contact(
             id=id,
             version=1,
-            number=self._book.number(Contact),
+            number=self._repository.number(Contact),
             url=url.strip(),
             key=key or new_key(),
             created_at=self._core.steady(),
@@ -134,7 +134,7 @@ class Contacts:
 
     def require_other(self, id: str) -> None:
         """Refuse the address of this portal itself as a contact. Raises BadRequest."""
-        if same(id, self._book.url):
+        if same(id, self._repository.url):
             raise BadRequest("this is the address of this portal itself; name that of the contact", field="portal_url")
 
     @retrying
@@ -149,20 +149,20 @@ class Contacts:
 
     async def remove(self, number: int) -> None:
         """Remove a contact; its messages stay. Raises NotFound."""
-        await self._book.keep_numbers()
+        await self._repository.keep_numbers()
         await self._remove(number)
 
     @retrying
     async def _remove(self, number: int) -> None:
         contact = await self.numbered(number)
         await self.commit(contact.id, Drop(contact))
-        self._book.reach.forget(contact.id)
+        self._repository.reach.forget(contact.id)
 
     async def seen(self) -> dict[int, Seen]:
         """Return the signs of the contacts' portals since the start, by the number of the contact."""
         turns = Turns()
         found: dict[int, Seen] = {}
-        for id, seen in self._book.reach.all().items():
+        for id, seen in self._repository.reach.all().items():
             await turns.next()
             contact = await self._core.store.get(Contact, id)
             if contact is not None:

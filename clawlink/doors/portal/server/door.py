@@ -15,11 +15,11 @@ from clawlink.domain.delivery import Delivery
 from clawlink.doors.portal.records import AGENT, CONTACTS, QUEUED, WAITING, Contact, Guest, Message, is_outbox
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.active import ActivePortal
-from clawlink.doors.portal.server.book import keep_kinds
 from clawlink.doors.portal.server.lease import Lease
 from clawlink.doors.portal.server.members import reserved
 from clawlink.doors.portal.server.names import Names
 from clawlink.doors.portal.server.portal_request import astray, failed
+from clawlink.doors.portal.server.repository import keep_kinds
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.registry import OpenDoor
 from clawlink.errors import NotActive

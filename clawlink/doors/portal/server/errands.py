@@ -22,11 +22,11 @@ from clawlink.domain.task import FINAL
 from clawlink.doors.portal.records import AGENT, SUFFIX, Contact, Errand, errand_of, errands_with
 from clawlink.doors.portal.rules.refused_reports import in_place_of
 from clawlink.doors.portal.rules.urls import shown
-from clawlink.doors.portal.server.book import require_short
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.repository import require_short
 from clawlink.doors.portal.server.task_files import Crossing, TaskFiles
 from clawlink.doors.portal.wire.calls import TaskNews
 from clawlink.errors import BadRequest, NotFound, Refused, StoreUnavailable, UnknownTask

@@ -16,9 +16,9 @@ from clawlink.doors.portal.records import Contact, Errand, errand_of
 from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server import outbox
-from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.file_poster import Begun, Bytes, FilePoster, Refusal, There
 from clawlink.doors.portal.server.file_store import FileStore
+from clawlink.doors.portal.server.repository import Repository
 from clawlink.doors.portal.server.workers import ContactWorkers
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.errors import NotAllowed, NotFound, OverLimit, StorageFull, Unavailable
@@ -41,13 +41,18 @@ class FileOutbox(ContactWorkers):
     """Sends files. A contact for which none waits costs nothing."""
 
     def __init__(
-        self, relay: Relay, book: Book, file_store: FileStore, poster: FilePoster, moved: Callable[[str], None]
+        self,
+        relay: Relay,
+        repository: Repository,
+        file_store: FileStore,
+        poster: FilePoster,
+        moved: Callable[[str], None],
     ) -> None:
         """``moved`` is called with a contact once a file for it is settled."""
         super().__init__()
         self._relay = relay
         self._core = relay.core
-        self._book = book
+        self._repository = repository
         self._file_store = file_store
         self._poster = poster
         self._moved = moved

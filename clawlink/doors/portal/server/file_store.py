@@ -16,8 +16,8 @@ from clawlink.domain.delivery import Sender
 from clawlink.domain.file import SharedFile, Version
 from clawlink.doors.portal import transfers
 from clawlink.doors.portal.records import AGENT, OPERATOR, mailbox_of
-from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.members import Members
+from clawlink.doors.portal.server.repository import Repository
 from clawlink.doors.portal.transfers import OUTGOING, TRANSFERS, FileState, Transfer
 from clawlink.errors import UnknownFile, UnknownUpload
 from clawlink.relay.core import retrying
@@ -35,11 +35,11 @@ _log = logging.getLogger("clawlink.portal")
 class FileStore:
     """The files that are here, whole or in parts."""
 
-    def __init__(self, relay: Relay, book: Book, members: Members) -> None:
+    def __init__(self, relay: Relay, repository: Repository, members: Members) -> None:
         self._relay = relay
         self._core = relay.core
         self.time = relay.time
-        self._book = book
+        self._repository = repository
         self._members = members
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -99,7 +99,7 @@ class FileStore:
 
     async def remove(self, id: str) -> None:
         """Delete a file, whatever state it is in. Raises UnknownFile."""
-        await self._book.keep_numbers()
+        await self._repository.keep_numbers()
         async with self.lock(id):
             await self._core.finish(self._remove(await self.get(id)))
 
@@ -195,7 +195,7 @@ class FileStore:
         if text is None:
             await self._core.commit(AGENT, Put(noted))
         else:
-            told = self._book.for_agent(f"notice-{id}", text, sender=Sender(OPERATOR), name="portal", now=now)
+            told = self._repository.for_agent(f"notice-{id}", text, sender=Sender(OPERATOR), name="portal", now=now)
             await self._relay.mailbox.put(told, Put(noted))
         return noted
 

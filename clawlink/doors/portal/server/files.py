@@ -21,8 +21,8 @@ from clawlink.domain.file_write import Write
 from clawlink.doors.portal import transfers
 from clawlink.doors.portal.records import AGENT, Contact, mailbox_of
 from clawlink.doors.portal.rules import file_parts, texts
-from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.file_store import FileStore, apart
+from clawlink.doors.portal.server.repository import Repository
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.transfers import INCOMING, UNFINISHED_SECONDS, FileState, Transfer
 from clawlink.errors import BadRequest, KeyReused, RateLimited, StorageFull, TooLarge, UnknownFile, UnknownUpload
@@ -61,11 +61,16 @@ class Files:
     """The files. ``wake`` is called with a contact for which a file waits."""
 
     def __init__(
-        self, relay: Relay, book: Book, file_store: FileStore, settings: Settings, wake: Callable[[str], None]
+        self,
+        relay: Relay,
+        repository: Repository,
+        file_store: FileStore,
+        settings: Settings,
+        wake: Callable[[str], None],
     ) -> None:
         self._relay = relay
         self._core = relay.core
-        self._book = book
+        self._repository = repository
         self._file_store = file_store
         self._settings = settings
         self._wake = wake
@@ -132,8 +137,8 @@ class Files:
             return old if old.state is not FileState.FAILED else await self._again(old)
         agent = await self._file_store.agent(contact.id, inbound=inbound)
         await self._require_room(contact, offer, inbound=inbound)
-        await self._book.require_memory(len(offer.filename), agent.origin)
-        number, now = self._book.number(Transfer), core.clock()
+        await self._repository.require_memory(len(offer.filename), agent.origin)
+        number, now = self._repository.number(Transfer), core.clock()
         file_key = file_parts.place(contact.id, number, offer.filename)
         transfer = Transfer(
             id=id,
@@ -358,7 +363,9 @@ class Files:
         elif transfer.inbound:
             text = texts.file_notice(id)
             sender = Sender(mailbox_of(transfer.contact))
-            delivery = self._book.for_agent(f"file-{transfer.number}", text, sender=sender, name="portal", now=now)
+            delivery = self._repository.for_agent(
+                f"file-{transfer.number}", text, sender=sender, name="portal", now=now
+            )
             await self._relay.mailbox.put(delivery, Put(replace(settled, state=FileState.COMPLETED)))
         else:
             ends_at = now + self._settings.portal_ttl

@@ -21,8 +21,8 @@ from clawlink.doors.portal.records import (
 from clawlink.doors.portal.rules import consent, texts
 from clawlink.doors.portal.rules.consent import Decision
 from clawlink.doors.portal.rules.urls import normalised
-from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.repository import Repository
 from clawlink.doors.portal.settings import HOUR, Settings
 from clawlink.errors import BadRequest, RateLimited, RelayFull, TooLarge, UnknownMessage, WrongState
 from clawlink.relay.core import retrying
@@ -38,10 +38,10 @@ _GUEST = "guest"
 class Guests:
     """The guest messages. Contacts are added here, too, because that may be the owner's answer to a guest."""
 
-    def __init__(self, relay: Relay, book: Book, contacts: Contacts, settings: Settings) -> None:
+    def __init__(self, relay: Relay, repository: Repository, contacts: Contacts, settings: Settings) -> None:
         self._relay = relay
         self._core = relay.core
-        self._book = book
+        self._repository = repository
         self._contacts = contacts
         self._settings = settings
         rate = settings.portal_guest_rate
@@ -82,7 +82,7 @@ class Guests:
             )
         if address is not None:
             self._pace.take(address, steady)
-        offer = consent.offered(text, self._book.url)
+        offer = consent.offered(text, self._repository.url)
         digest = hash_key(text) if offer.url is not None and offer.key is not None else None
         async with self._leaving:
             known = None if digest is None else await self._repeated(digest, offer.key)
@@ -105,7 +105,7 @@ class Guests:
     @retrying
     async def _leave(self, text: str, address: str | None, digest: str | None) -> Guest:
         core = self._core
-        number, now = self._book.number(Guest), core.clock()
+        number, now = self._repository.number(Guest), core.clock()
         guest = Guest(
             id=str(number),
             version=1,
@@ -117,9 +117,9 @@ class Guests:
         )
         sender = Sender(_GUEST, address)
         told = texts.guest_notice(number, text)
-        delivery = self._book.for_agent(f"guest-{number}", told, sender=sender, name=_GUEST, now=now)
+        delivery = self._repository.for_agent(f"guest-{number}", told, sender=sender, name=_GUEST, now=now)
         await self._relay.mailbox.require_room(delivery)
-        await self._book.require_memory(guest.weight, Origin(address, _GUEST))
+        await self._repository.require_memory(guest.weight, Origin(address, _GUEST))
         await self._relay.mailbox.put(delivery, Put(guest))
         return guest
 
@@ -151,7 +151,7 @@ class Guests:
         turns = Turns()
         for guest in (await self._core.store.page(Guest, WAITING, limit=self._settings.portal_guests)).records:
             await turns.next()
-            if consent.offered(guest.content, self._book.url).url == id:
+            if consent.offered(guest.content, self._repository.url).url == id:
                 changes.append(Put(_decided(guest, Decision.APPROVE, id)))
         await self._contacts.commit(contact.id, *changes)
         for change in changes:
@@ -191,7 +191,7 @@ class Guests:
         made: str | None = None
         changes: list[Put] = []
         if decision is Decision.APPROVE:
-            offer = consent.offered(guest.content, self._book.url)
+            offer = consent.offered(guest.content, self._repository.url)
             place, key = url or offer.url, key or offer.key
             old = None if place is None else await core.store.get(Contact, normalised(place))
             contact = await self._contact_for(
@@ -220,7 +220,7 @@ class Guests:
         """Refuse to deny a guest whose contact has access by its approval. Raises WrongState."""
         if guest.status is not GuestStatus.APPROVED:
             return
-        offer = consent.offered(guest.content, self._book.url)
+        offer = consent.offered(guest.content, self._repository.url)
         id = guest.contact or offer.url
         contact = None if id is None else await self._core.store.get(Contact, id)
         if contact is None or contact.blocked:
@@ -281,7 +281,7 @@ class Guests:
             page = await self._core.store.page(Guest, GUESTS, after, _PAGE)
             for guest in page.records:
                 await turns.next()
-                if consent.offered(guest.content, self._book.url).url == url:
+                if consent.offered(guest.content, self._repository.url).url == url:
                     await self._settle(guest)
                     await self._drop(guest.id)
                     forgotten += 1

@@ -34,7 +34,7 @@ async def import_database(
         run = await _begun(database, own_url, choice)
         async with opened(data, run.own_url, environ) as portal:
             home = portal.home
-            await home.book.start()
+            await home.repository.start()
             importer = Importer(home, database, run.report)
             await importer.begin()
             await run.all(importer)

@@ -33,7 +33,6 @@ from clawlink.doors.portal.records import (
 from clawlink.doors.portal.rules import consent, file_parts, import_rows, texts
 from clawlink.doors.portal.rules.import_report import Note, Report, Skipped
 from clawlink.doors.portal.rules.import_rows import ChatRow, ContactRow, FileRow, GuestRow, MessageRow
-from clawlink.doors.portal.server.book import MAX_MESSAGE_BYTES
 from clawlink.doors.portal.server.import_files import FileImporter
 from clawlink.doors.portal.server.import_run import (
     ChosenKey,
@@ -45,6 +44,7 @@ from clawlink.doors.portal.server.import_run import (
 from clawlink.doors.portal.server.keys import PORTAL_ID
 from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.doors.portal.server.parts import Home
+from clawlink.doors.portal.server.repository import MAX_MESSAGE_BYTES
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.errors import StorageFull, UnknownFile
 from clawlink.relay.core import retrying
@@ -135,7 +135,7 @@ class Importer(Preview):
 
     def __init__(self, home: Home, database: OldDatabase, report: Report) -> None:
         super().__init__(home)
-        self._book = home.book
+        self._repository = home.repository
         self._database = database
         self._report = report
         self._files = FileImporter(home, database)
@@ -147,8 +147,8 @@ class Importer(Preview):
         await self.home.keys.adopt(None, None)
         for kind, table in _NUMBERED:
             highest = await asyncio.to_thread(self._database.highest, table)
-            self._book.seen(kind, import_rows.number_of(highest))
-        await self._book.keep_numbers()
+            self._repository.seen(kind, import_rows.number_of(highest))
+        await self._repository.keep_numbers()
 
     async def find(self, item: Item) -> Skipped | bool:
         if isinstance(item, MessageRow) and message_id(item) in self._gathered:
@@ -179,7 +179,7 @@ class Importer(Preview):
 
     async def _require(self, size: int) -> None:
         try:
-            await self._book.require_memory(size, _ORIGIN)
+            await self._repository.require_memory(size, _ORIGIN)
         except StorageFull as full:
             await self.flush()
             raise StorageFull(f"{full.message}; what came so far stays, and a second run brings the rest") from None
@@ -221,8 +221,8 @@ class Importer(Preview):
         elif wanted and key is not None:
             taken = bool((await store.page(kind, key(wanted), limit=1)).records)
         if taken:
-            return self._book.number(kind)
-        self._book.seen(kind, wanted)
+            return self._repository.number(kind)
+        self._repository.seen(kind, wanted)
         return wanted
 
     async def _guest_waits(self, number: int) -> bool:
@@ -246,7 +246,7 @@ class Importer(Preview):
         state = (State.RECEIVED if waits else State.ACKNOWLEDGED) if row.inbound else State.REPORTED
         number = await self._number(Message, row.number, records.message_by_number)
         if waits and await self._guest_waits(number):
-            number = self._book.number(Message)
+            number = self._repository.number(Message)
         message = Message(
             id=message_id(row),
             version=1,
@@ -292,17 +292,17 @@ class Importer(Preview):
         if contact is not None:
             name = texts.contact_name(contact.agent_name, contact.user_name, contact.url)
         now = self._core.clock()
-        delivery = self._book.for_agent(message.id, message.content, sender=Sender(mailbox), name=name, now=now)
+        delivery = self._repository.for_agent(message.id, message.content, sender=Sender(mailbox), name=name, now=now)
         with self.home.contacts.directory.changing(message.contact):
             await self.home.relay.mailbox.put(delivery, Put(message))
 
     async def _add_guest(self, row: GuestRow) -> None:
         number = await self._number(Guest, row.number)
         if row.status == GuestStatus.PENDING and await self._message_waits(number):
-            number = self._book.number(Guest)
+            number = self._repository.number(Guest)
         if number != row.number:
             self._report.notes.append(Note("guest_number", str(row.number), str(number)))
-        offer = consent.offered(row.content, self._book.url)
+        offer = consent.offered(row.content, self._repository.url)
         status = GuestStatus(row.status)
         known = offer.url is not None and await self._core.store.get(Contact, offer.url) is not None
         guest = Guest(
@@ -323,7 +323,7 @@ class Importer(Preview):
             told = texts.guest_notice(number, guest.content)
             now = self._core.clock()
             sender = Sender("guest", row.address)
-            delivery = self._book.for_agent(f"guest-{number}", told, sender=sender, name="guest", now=now)
+            delivery = self._repository.for_agent(f"guest-{number}", told, sender=sender, name="guest", now=now)
             await self.home.relay.mailbox.put(delivery, Put(guest))
 
     async def _add_chat(self, row: ChatRow) -> None:

@@ -16,8 +16,8 @@ from clawlink.doors.portal import records
 from clawlink.doors.portal.records import AGENT, Contact, Message, State, mailbox_of
 from clawlink.doors.portal.rules import texts
 from clawlink.doors.portal.rules.urls import normalised
-from clawlink.doors.portal.server.book import Book, require_short
 from clawlink.doors.portal.server.directory import Directory
+from clawlink.doors.portal.server.repository import Repository, require_short
 from clawlink.doors.portal.settings import HOUR, Settings
 from clawlink.errors import BadRequest, KeyReused, RateLimited, UnknownMessage, WrongState
 from clawlink.relay.core import retrying
@@ -39,11 +39,16 @@ class Mail:
     """The messages. ``wake`` is called with a contact for which a message waits."""
 
     def __init__(
-        self, relay: Relay, book: Book, directory: Directory, settings: Settings, wake: Callable[[str], None]
+        self,
+        relay: Relay,
+        repository: Repository,
+        directory: Directory,
+        settings: Settings,
+        wake: Callable[[str], None],
     ) -> None:
         self._relay = relay
         self._core = relay.core
-        self._book = book
+        self._repository = repository
         self._directory = directory
         self._settings = settings
         self._wake = wake
@@ -62,7 +67,7 @@ class Mail:
         self._core.require_working()
         _require_short(content, message_type, key)
         message = await self._core.finish(self._receive(contact, content, message_type, key, in_reply_to))
-        self._book.reach.heard(contact.id, self._core.steady())
+        self._repository.reach.heard(contact.id, self._core.steady())
         if in_reply_to is not None:
             await self._mark_answered(in_reply_to, contact)
         return message
@@ -82,11 +87,11 @@ class Mail:
         now = core.clock()
         self.require_quota(contact, len(content.encode()))
         name = texts.contact_name(contact.agent_name, contact.user_name, contact.url)
-        delivery = self._book.for_agent(id, content, sender=Sender(contact.mailbox), name=name, now=now)
+        delivery = self._repository.for_agent(id, content, sender=Sender(contact.mailbox), name=name, now=now)
         await self._relay.mailbox.require_room(delivery)
         message = self._new(id, contact.id, content, message_type, State.RECEIVED)
         message = replace(message, inbound=True, key=key, in_reply_to=in_reply_to)
-        await self._book.require_memory(message.weight, Origin(None, contact.mailbox))
+        await self._repository.require_memory(message.weight, Origin(None, contact.mailbox))
         with self._directory.changing(contact.id):
             await self._relay.mailbox.put(delivery, Put(message))
         return message
@@ -144,11 +149,11 @@ class Mail:
 
     async def notice(self, cause: str, text: str) -> None:
         """Tell the owner's agent something, once for each cause."""
-        await self._book.notice(cause, text)
+        await self._repository.notice(cause, text)
 
     async def tell_sender(self, cause: str, text: str, sender: str) -> None:
         """Tell the owner's agent and the agent that sent something what became of it, once for each cause."""
-        await self._book.tell_sender(cause, text, sender)
+        await self._repository.tell_sender(cause, text, sender)
 
     # -- to a contact ------------------------------------------------------------------------------------------------
 
@@ -226,7 +231,7 @@ class Mail:
         message = self._new(id, contact.id, content, message_type, State.QUEUED)
         key_there = None if answers is None else answers.key
         message = replace(message, expires_at=delivery.expires_at, in_reply_to=key_there, sender=sender)
-        await self._book.require_memory(message.weight, Origin(None, AGENT))
+        await self._repository.require_memory(message.weight, Origin(None, AGENT))
         await self._relay.mailbox.put(delivery, Put(message))
         return message
 
@@ -241,7 +246,7 @@ class Mail:
             message = replace(
                 message, expires_at=delivery.stored_at + self._settings.portal_ttl, sender=delivery.sender
             )
-            await self._book.require_memory(message.weight, delivery.origin)
+            await self._repository.require_memory(message.weight, delivery.origin)
             await self._core.commit(message.partition_key, Put(message))
 
     async def note_sent(self, to_portal: str, content: str, message_type: str) -> Message:
@@ -251,7 +256,7 @@ class Mail:
         contact = normalised(to_portal, field="to_portal")
         id = self._core.ids.fresh()
         message = self._new(id, contact, content, message_type, State.REPORTED)
-        await self._book.require_memory(message.weight, Origin(None, AGENT))
+        await self._repository.require_memory(message.weight, Origin(None, AGENT))
         await self._core.commit(message.partition_key, Put(message))
         return message
 
@@ -259,7 +264,7 @@ class Mail:
         return Message(
             id=id,
             version=1,
-            number=self._book.number(Message),
+            number=self._repository.number(Message),
             inbound=False,
             contact=contact,
             content=content,

@@ -18,12 +18,12 @@ from clawlink.doors.portal.records import AGENT, OPEN, QUEUED, Contact, Message,
 from clawlink.doors.portal.rules import outbox_steps
 from clawlink.doors.portal.rules.outbox_steps import Outcome, Step
 from clawlink.doors.portal.rules.urls import shown
-from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.errands import Carried, Errands, about
 from clawlink.doors.portal.server.held_back import EXTEND_SECONDS, LEASE_SECONDS, HeldBack
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.repository import Repository
 from clawlink.doors.portal.server.workers import ContactWorkers
 from clawlink.errors import OverLimit, Refused, StorageFull, Unavailable, UnknownAgent
 from clawlink.relay.core import retrying
@@ -46,12 +46,18 @@ class Outbox(ContactWorkers):
     """Posts what waits in the contacts' mailboxes. A contact whose mailbox is empty costs nothing."""
 
     def __init__(
-        self, relay: Relay, book: Book, contacts: Contacts, members: Members, poster: Poster, errands: Errands
+        self,
+        relay: Relay,
+        repository: Repository,
+        contacts: Contacts,
+        members: Members,
+        poster: Poster,
+        errands: Errands,
     ) -> None:
         super().__init__()
         self._relay = relay
         self._core = relay.core
-        self._book = book
+        self._repository = repository
         self._contacts = contacts
         self._members = members
         self._poster = poster
@@ -311,9 +317,9 @@ class Outbox(ContactWorkers):
         if posted.renewed:
             await self._contacts.renewed(contact)
         if posted.outcome in (Outcome.STORED, Outcome.REFUSED):
-            self._book.reach.heard(contact, self._core.steady())
+            self._repository.reach.heard(contact, self._core.steady())
         else:
-            self._book.reach.missed(contact)
+            self._repository.reach.missed(contact)
         if posted.outcome is Outcome.STORED:
             await self._contacts.learn(contact, ours=posted.ours)
         await self._settle(begun, outbox_steps.after(begun, posted.outcome, posted.detail, self._core.steady()))
@@ -339,7 +345,7 @@ class Outbox(ContactWorkers):
         """Tell the owner's agent, and the sender, that a message did not arrive, or that nobody knows."""
         own = "" if message.sender == AGENT else f" ({message.id})"
         text = f"Message {message.number}{own} to {shown(message.contact)} is {message.state.value}: {message.detail}"
-        await self._book.tell_sender(message.id, text, message.sender)
+        await self._repository.tell_sender(message.id, text, message.sender)
 
     async def _pause(self, contact: str, agent: Agent, delivery: Delivery, seconds: float) -> None:
         """Wait before the next try, and hold the lease meanwhile. A new message for the contact ends the wait."""

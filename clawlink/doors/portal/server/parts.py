@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from clawlink.doors.portal.records import Chat
-from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.chat import OwnerChat
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.errands import Errands
@@ -18,6 +17,7 @@ from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.photos import Photos
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.repository import Repository
 from clawlink.doors.portal.server.tasks import Tasks
 from clawlink.relay.relay import Relay
 from clawlink.server.page_sessions import PageSessions
@@ -48,7 +48,7 @@ class Home(NamedTuple):
 
     relay: Relay
     url: str
-    book: Book
+    repository: Repository
     keys: Keys
     members: Members
     contacts: Contacts

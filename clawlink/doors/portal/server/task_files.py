@@ -20,8 +20,8 @@ from clawlink.doors.portal import transfers
 from clawlink.doors.portal.records import AGENT, Contact, mailbox_of
 from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.urls import shown
-from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.file_store import FileStore
+from clawlink.doors.portal.server.repository import Repository
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.transfers import UNFINISHED_SECONDS, FileState, Transfer
 from clawlink.errors import BadRequest, NotFound, UnknownFile
@@ -48,12 +48,17 @@ class TaskFiles:
     """The files that go with tasks, answers and messages."""
 
     def __init__(
-        self, relay: Relay, book: Book, file_store: FileStore, settings: Settings, look: Callable[[str], None]
+        self,
+        relay: Relay,
+        repository: Repository,
+        file_store: FileStore,
+        settings: Settings,
+        look: Callable[[str], None],
     ) -> None:
         """``look`` is called with a contact for which a file waits."""
         self._relay = relay
         self._core = relay.core
-        self._book = book
+        self._repository = repository
         self._file_store = file_store
         self._settings = settings
         self._look = look
@@ -115,11 +120,11 @@ class TaskFiles:
         await self._require_there(peer, attachment)
         file_parts.require_shape(attachment.size, file_parts.PART_BYTES, None)
         name = file_parts.harmless(attachment.name)
-        await self._book.require_memory(len(name), Origin(None, AGENT))
+        await self._repository.require_memory(len(name), Origin(None, AGENT))
         transfer = Transfer(
             id=id,
             version=1,
-            number=self._book.number(Transfer),
+            number=self._repository.number(Transfer),
             inbound=False,
             contact=peer.id,
             filename=name,

@@ -86,7 +86,7 @@ def keep_kinds(relay: Relay) -> None:
         relay.keep(Kind(kind, lapse, history=history))
 
 
-class Book:
+class Repository:
     """Numbers of records, room for them, and notices. News for the agent and their record are one commit."""
 
     def __init__(self, relay: Relay, url: str, settings: Settings) -> None:
