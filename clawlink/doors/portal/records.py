@@ -31,10 +31,10 @@ QUEUED = " portal messages queued"
 SETTLED_MESSAGES = " portal messages settled"
 CHAT = " portal chat"
 KEYS = " portal keys"
-ERRANDS = " portal errands"
+FORWARDED = " portal errands"
 PHOTOS = " portal photos"
 
-ERRAND_SECONDS = 30 * 24 * 3600.0
+FORWARDED_SECONDS = 30 * 24 * 3600.0
 
 EXPIRY_GRACE_SECONDS = 60.0
 _RECORD_BYTES = 400
@@ -299,7 +299,7 @@ class Chat(Kept, frozen=True, gc=False, kw_only=True):
         return len(self.content.encode())
 
 
-class Errand(Kept, frozen=True, gc=False, kw_only=True):
+class ForwardedTask(Kept, frozen=True, gc=False, kw_only=True):
     """A task that came from a contact, or went to one. Its id is that of the task here.
 
     ``peer_id`` is the id that it has there; empty for one to a contact that has not come there.
@@ -312,12 +312,12 @@ class Errand(Kept, frozen=True, gc=False, kw_only=True):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        keys = ERRANDS, errands_with(self.contact)
-        return (*keys, errand_of(self.contact, self.peer_id)) if self.inbound else keys
+        keys = FORWARDED, forwarded_with(self.contact)
+        return (*keys, forwarded_of(self.contact, self.peer_id)) if self.inbound else keys
 
     @property
     def ends_at(self) -> float | None:
-        return self.created_at + ERRAND_SECONDS
+        return self.created_at + FORWARDED_SECONDS
 
 
 class Photo(Kept, frozen=True, gc=False, kw_only=True):
@@ -343,12 +343,12 @@ class AgentKey(Kept, frozen=True, gc=False, kw_only=True):
         return (KEYS,)
 
 
-def errands_with(contact: str) -> str:
+def forwarded_with(contact: str) -> str:
     """Return the index key of the tasks from and to a contact."""
     return " portal errands with " + contact
 
 
-def errand_of(contact: str, peer_id: str) -> str:
+def forwarded_of(contact: str, peer_id: str) -> str:
     """Return the index key of the task that a contact knows by this id."""
     return f" portal errand {contact} {peer_id}"
 

@@ -1,4 +1,4 @@
-"""Files over a link: the errands of the clients, as things that come later."""
+"""Files over a link: the transfers of the clients, as things that come later."""
 
 from __future__ import annotations
 

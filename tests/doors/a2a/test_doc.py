@@ -17,7 +17,7 @@ from clawlink.domain.dense_json import MAX_PARTS
 from clawlink.domain.limits import MAX_ATTACHMENTS, MAX_JSON_DEPTH
 from clawlink.doors.a2a import DOOR, Settings, cards
 from clawlink.doors.a2a.rules import asking, saying, states
-from clawlink.doors.a2a.server import bodies, errands, files, push, remote_calls, sites
+from clawlink.doors.a2a.server import bodies, files, forwarded_tasks, push, remote_calls, sites
 from clawlink.doors.a2a.wire import clients, failures, large_strings, remotes, shapes, v0_3
 from tests.cli.test_docs import require_described
 from tests.conftest import Start
@@ -72,14 +72,14 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert told["webhooks of a relay"] == f"{push.MAX_WEBHOOKS:,}"
     assert told["clients in a file"] == f"{clients.MAX_CLIENTS:,}"
     assert told["remote agents in a file"] == f"{remotes.MAX_REMOTES:,}"
-    assert f"after {errands.FIRST_SECONDS:g} s at first and {errands.MOST_SECONDS:g} s at most" in TEXT
-    assert f"raw parts, {errands.MAX_FILES_BYTES >> 20} MiB in all" in TEXT
+    assert f"after {forwarded_tasks.FIRST_SECONDS:g} s at first and {forwarded_tasks.MOST_SECONDS:g} s at most" in TEXT
+    assert f"raw parts, {forwarded_tasks.MAX_FILES_BYTES >> 20} MiB in all" in TEXT
     assert f"reads {remote_calls.MAX_ANSWER_BYTES >> 20} MiB of an answer" in TEXT
     assert f"{remote_calls.MAX_ANSWER_JSON_BYTES >> 20} MiB besides long strings" in TEXT
     assert f"with {MAX_PARTS:,} arrays, objects and commas" in TEXT
     assert told["arrays, objects and commas of a request, besides those in strings"] == f"{MAX_PARTS:,}"
     assert f"nested {MAX_JSON_DEPTH} levels deep" in TEXT
-    together = f"{errands.FILES_AT_ONCE} messages with files at a time, and {remote_calls.FILES_AT_ONCE} to one"
+    together = f"{forwarded_tasks.FILES_AT_ONCE} messages with files at a time, and {remote_calls.FILES_AT_ONCE} to one"
     assert together in TEXT
     assert told["large bodies at a time (over 64 KiB, or without a length)"] == (
         f"{bodies.LARGE_AT_ONCE}, and 1 of a client"

@@ -17,7 +17,7 @@ from aiohttp import web
 from clawlink.config import ServerConfig
 from clawlink.domain.backoff import backoff
 from clawlink.doors.a2a import Settings
-from clawlink.doors.a2a.server import errands, remote_calls, remotes
+from clawlink.doors.a2a.server import forwarded_tasks, remote_calls, remotes
 from clawlink.doors.a2a.wire.remotes import CARD_PATH, REMOTES, Remote, add_remote, remote_of
 from clawlink.errors import Unavailable
 from clawlink.server.app import App
@@ -31,8 +31,8 @@ from tests.waiting import eventually, until
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(errands, "FIRST_SECONDS", 0.02)
-    monkeypatch.setattr(errands, "MOST_SECONDS", 0.2)
+    monkeypatch.setattr(forwarded_tasks, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr(forwarded_tasks, "MOST_SECONDS", 0.2)
 
 
 async def add(file: Path, url: str, name: str = "poet") -> None:
@@ -186,7 +186,7 @@ async def test_a_task_waits_for_a_remote_agent_that_does_not_answer(serve_a2a: S
     await eventually(given_back)
 
 
-async def test_an_errand_goes_on_after_a_restart(tmp_path: Path) -> None:
+async def test_a_forwarded_task_goes_on_after_a_restart(tmp_path: Path) -> None:
     file = tmp_path / "agents.json"
     config = ServerConfig(port=0, secret=b"s" * 32, doors={"a2a": Settings(on=True, agents=str(file))})
     async with remote_agent("JSONRPC") as remote, aiohttp.ClientSession() as session:
@@ -326,7 +326,7 @@ async def test_a_hostile_remote_agent_ends_its_task_and_nothing_else(
 async def test_few_messages_with_files_are_in_memory_at_a_time(
     serve_a2a: ServeA2A, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Errands whose remote agent is away hold no files while they wait, and send few at a time."""
+    """ForwardedTasks whose remote agent is away hold no files while they wait, and send few at a time."""
     size, tasks = 700_000, 12
     held = asyncio.Event()
     under_way, most, come = 0, 0, 0
@@ -361,11 +361,11 @@ async def test_few_messages_with_files_are_in_memory_at_a_time(
             name = ("poet", "bard", "seer")[n % 3] if n else "poet"
             await asker.delegate("file", to_agent=name, attachments=[attached])
             if n == 3:  # one remote agent that hangs has not taken all turns
-                await until(lambda: most == errands.FILES_AT_ONCE)
-        assert most == errands.FILES_AT_ONCE
+                await until(lambda: most == forwarded_tasks.FILES_AT_ONCE)
+        assert most == forwarded_tasks.FILES_AT_ONCE
         held.set()
         await until(lambda: come > 2 * tasks)
-        assert most == errands.FILES_AT_ONCE
+        assert most == forwarded_tasks.FILES_AT_ONCE
         await runner.cleanup()  # from here on nothing listens, and each attempt fails in the client
         failures = 0
 
@@ -374,10 +374,10 @@ async def test_few_messages_with_files_are_in_memory_at_a_time(
             failures += 1
             return backoff(failed, first=first, most=most)
 
-        monkeypatch.setattr(errands, "backoff", counted)
+        monkeypatch.setattr(forwarded_tasks, "backoff", counted)
         await until(lambda: failures > tasks)
         for name in ("FIRST_SECONDS", "MOST_SECONDS"):
-            monkeypatch.setattr(errands, name, 600.0)
+            monkeypatch.setattr(forwarded_tasks, name, 600.0)
         await until(lambda: tracemalloc.get_traced_memory()[0] < tasks * size // 4)
         assert (await relay.get("/"))[1]["doors"]["a2a"]["errands"] == tasks
     finally:

@@ -15,8 +15,8 @@ from clawlink.doors.portal.server.task_files import TaskFiles
 from clawlink.relay.mailbox.messages import Messages
 from clawlink.store.base import Failed
 from tests.doors.portal.conftest import Bridges, Own, Peers, Portals
-from tests.doors.portal.test_errands import B_KEY, well
 from tests.doors.portal.test_files import pair
+from tests.doors.portal.test_forwarded_tasks import B_KEY, well
 from tests.doors.portal.test_messages import send
 from tests.doors.portal.test_reports import messages_of
 from tests.doors.portal.test_task_files import files_of, share

@@ -10,7 +10,7 @@ import pytest
 
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.standstill import Past, Standstill
-from clawlink.doors.portal.records import ERRANDS, Errand
+from clawlink.doors.portal.records import FORWARDED, ForwardedTask
 from clawlink.doors.portal.rules.texts import seconds
 from clawlink.doors.portal.server import keys, outbox
 from clawlink.doors.portal.server.file_outbox import FileOutbox
@@ -18,8 +18,8 @@ from clawlink.doors.portal.server.outbox import Outbox
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.protocol.operating import StopAll
 from tests.doors.portal.conftest import PASSWORD, Bridges, Own, Portals
-from tests.doors.portal.test_errands import delegate, task_in, well
 from tests.doors.portal.test_files import give, pair, status_of
+from tests.doors.portal.test_forwarded_tasks import delegate, task_in, well
 from tests.doors.portal.test_messages import send
 from tests.waiting import eventually, until
 
@@ -65,12 +65,12 @@ async def test_a_deadline_goes_over_as_the_seconds_that_are_left(portals: Portal
     core = b.relay.app.relay.core
 
     async def there() -> Any:
-        return (await core.store.page(Errand, ERRANDS)).records
+        return (await core.store.page(ForwardedTask, FORWARDED)).records
 
-    (errand,) = await eventually(there)
-    delivery = await core.store.get(Delivery, errand.id)
+    (forwarded,) = await eventually(there)
+    delivery = await core.store.get(Delivery, forwarded.id)
     assert delivery is not None
-    assert errand.peer_id == id
+    assert forwarded.peer_id == id
     assert delivery.deadline_at is not None
     assert 0 < delivery.deadline_at - core.clock() <= 600
 

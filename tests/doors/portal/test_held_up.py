@@ -8,13 +8,13 @@ import pytest
 
 from clawlink.domain.dense_json import MAX_PARTS
 from clawlink.doors.portal.server import file_outbox, file_store, outbox, socket
-from clawlink.doors.portal.server.errands import Carried, Errands, told_of
 from clawlink.doors.portal.server.file_store import FileStore
+from clawlink.doors.portal.server.forwarded_tasks import Carried, ForwardedTasks, told_of
 from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.errors import StoreUnavailable
 from tests.doors.portal.conftest import Bridges, Peers, Portals
-from tests.doors.portal.test_errands import delegate, heard, task_in, well
 from tests.doors.portal.test_files import give, pair, status_of
+from tests.doors.portal.test_forwarded_tasks import delegate, heard, task_in, well
 from tests.waiting import until
 
 DENSE: list[Any] = [[] for _ in range(MAX_PARTS + 1000)]
@@ -62,9 +62,9 @@ async def test_what_cannot_be_read_is_settled(
 ) -> None:
     portal, peer = await portals(), await old_portals("0.9")
     peer.key, peer.from_portal = await portal.befriend(peer.url, agent_name="bob"), portal.url
-    carry = Errands.carry
+    carry = ForwardedTasks.carry
 
-    async def fail(self: Errands, contact: Any, agent: Any, delivery: Any) -> Carried:
+    async def fail(self: ForwardedTasks, contact: Any, agent: Any, delivery: Any) -> Carried:
         if b"poison" in delivery.body:
             raise TypeError("not to be read")
         return await carry(self, contact, agent, delivery)
@@ -74,7 +74,7 @@ async def test_what_cannot_be_read_is_settled(
             raise TypeError("not to be read")
         return told_of(body)
 
-    monkeypatch.setattr(Errands, "carry", fail)
+    monkeypatch.setattr(ForwardedTasks, "carry", fail)
     monkeypatch.setattr(socket, "told_of", fail_too)
     monkeypatch.setattr(outbox, "_MISHAP_SECONDS", 0.05)
     task = await delegate(portal, "bob@portal", "poison")

@@ -14,8 +14,8 @@ from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.poster import Posted, Poster
 from tests.doors.portal.conftest import Bridges, Own, Portals
 from tests.doors.portal.old_peer import OldBridge
-from tests.doors.portal.test_errands import B_KEY, delegate, heard, task_in, well
 from tests.doors.portal.test_files import pair
+from tests.doors.portal.test_forwarded_tasks import B_KEY, delegate, heard, task_in, well
 from tests.doors.portal.test_messages import send
 from tests.doors.portal.test_reports import messages_of
 from tests.waiting import eventually, until

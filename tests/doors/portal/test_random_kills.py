@@ -16,8 +16,8 @@ from tests.conftest import Start
 from tests.doors.portal.conftest import Bridges
 from tests.doors.portal.old_peer import OldBridge
 from tests.doors.portal.test_adopted import facts
-from tests.doors.portal.test_errands import heard, task_in, well
 from tests.doors.portal.test_files import PART, download, give
+from tests.doors.portal.test_forwarded_tasks import heard, task_in, well
 from tests.doors.portal.test_processes import KEYS, Portal
 from tests.doors.portal.test_task_files import bring, delegate, read, share
 from tests.effort import size

@@ -15,8 +15,8 @@ import pytest
 
 from tests.doors.portal.conftest import Bridges, Own, Portals
 from tests.doors.portal.several import LEASE, Nodes
-from tests.doors.portal.test_errands import heard
 from tests.doors.portal.test_files import B_KEY, PART, give
+from tests.doors.portal.test_forwarded_tasks import heard
 from tests.doors.portal.test_several_relays import front, nodes
 from tests.effort import size
 from tests.valkey import program

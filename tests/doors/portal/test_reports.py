@@ -17,8 +17,8 @@ from clawlink.doors.portal.transfers import UNCLAIMED, Transfer
 from clawlink.store.base import Failed
 from tests.doors.portal.conftest import Bridges, Own, Portals
 from tests.doors.portal.old_peer import OldBridge
-from tests.doors.portal.test_errands import B_KEY, heard, task_in, well
 from tests.doors.portal.test_files import md5, pair, put, status_of
+from tests.doors.portal.test_forwarded_tasks import B_KEY, heard, task_in, well
 from tests.doors.portal.test_task_files import bring, delegate, files_of
 from tests.waiting import eventually, until
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from tests.doors.portal.conftest import Portals
-from tests.doors.portal.test_errands import well
+from tests.doors.portal.test_forwarded_tasks import well
 from tests.doors.portal.test_messages import send
 
 FAR = ("0001-01-01", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")

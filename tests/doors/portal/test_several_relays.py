@@ -34,9 +34,9 @@ from tests.conftest import Serve, Start
 from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Peers, Portals
 from tests.doors.portal.old_databases import OWN, make
 from tests.doors.portal.several import LEASE, Front, Nodes, is_active
-from tests.doors.portal.test_errands import delegate as delegate_text
-from tests.doors.portal.test_errands import heard, task_in
 from tests.doors.portal.test_files import B_KEY, PART, begin, download, give, put, status_of
+from tests.doors.portal.test_forwarded_tasks import delegate as delegate_text
+from tests.doors.portal.test_forwarded_tasks import heard, task_in
 from tests.doors.portal.test_messages import send
 from tests.doors.portal.test_processes import Gate, gate
 from tests.doors.portal.test_task_files import bring, delegate, read, share

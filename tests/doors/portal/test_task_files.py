@@ -18,8 +18,8 @@ from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.file_poster import FilePoster
 from clawlink.doors.portal.transfers import TRANSFERS, Transfer
 from tests.doors.portal.conftest import Bridges, Own, Peers, Portals
-from tests.doors.portal.test_errands import B_KEY, heard, task_in, well
 from tests.doors.portal.test_files import PART, contents_held, download, md5, pair, put, status_of
+from tests.doors.portal.test_forwarded_tasks import B_KEY, heard, task_in, well
 from tests.waiting import eventually, forever, until
 
 

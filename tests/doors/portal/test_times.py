@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.doors.portal.conftest import Bridges, Portals
-from tests.doors.portal.test_errands import B_KEY, delegate, heard, task_in
 from tests.doors.portal.test_files import give, pair, status_of
+from tests.doors.portal.test_forwarded_tasks import B_KEY, delegate, heard, task_in
 from tests.doors.portal.test_messages import send
 
 

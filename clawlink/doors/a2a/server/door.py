@@ -108,5 +108,5 @@ class A2AServer(OpenDoor):
             "clients": self.callers.count,
             "webhooks": self.push.count,
             "remote_agents": 0 if self.remotes is None else self.remotes.count,
-            "errands": 0 if self.remotes is None else self.remotes.errands,
+            "errands": 0 if self.remotes is None else self.remotes.forwarded_tasks,
         }

@@ -1,4 +1,4 @@
-"""The remote agents: each is an agent of the mesh, for which the door claims tasks and sends errands."""
+"""The remote agents: each is an agent of the mesh, for which the door claims tasks and forwards them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msgspec import UNSET
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import AttemptEnd, Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskUpdate, decode
-from clawlink.doors.a2a.server.errands import FILES_AT_ONCE, Away, Errand, Job, forget
+from clawlink.doors.a2a.server.forwarded_tasks import FILES_AT_ONCE, Away, ForwardedTask, Job, forget
 from clawlink.doors.a2a.server.remote_calls import RemoteCalls
 from clawlink.doors.a2a.wire.list_file import Watch
 from clawlink.doors.a2a.wire.remotes import REMOTES, Remote
@@ -60,9 +60,9 @@ class Remotes:
         return len(self._open)
 
     @property
-    def errands(self) -> int:
+    def forwarded_tasks(self) -> int:
         """How many tasks they do at this moment."""
-        return sum(len(remote.errands) for remote in self._open.values())
+        return sum(len(remote.forwarded_tasks) for remote in self._open.values())
 
     async def upkeep(self, now: float) -> None:
         """Read the file again once it has changed, and keep the agents online, while this relay leads."""
@@ -77,14 +77,14 @@ class Remotes:
                 await self._relay.agents.touch(id)
 
     async def _let_go(self) -> None:
-        """Leave the agents and their errands to the relay that leads."""
+        """Leave the agents and their forwarded tasks to the relay that leads."""
         self._touched = 0.0
         async with contextlib.AsyncExitStack() as stack:
             while self._open:
                 stack.push_async_callback(self._open.popitem()[1].close)
 
     async def close(self) -> None:
-        """Stop. The errands go on after a restart with ``--data``, or at another relay of the mesh."""
+        """Stop. The forwarded tasks go on after a restart with ``--data``, or at another relay of the mesh."""
         try:
             await self._let_go()
         finally:
@@ -148,13 +148,13 @@ class Remotes:
 
 
 class _Remote:
-    """A remote agent: the reader of its mailbox, and its errands by their tasks."""
+    """A remote agent: the reader of its mailbox, and its forwarded tasks by their tasks."""
 
     def __init__(
         self, relay: Relay, remote: Remote, agent: Agent, calls: RemoteCalls, turns: asyncio.Semaphore
     ) -> None:
         self.remote = remote
-        self.errands: dict[str, Errand] = {}
+        self.forwarded_tasks: dict[str, ForwardedTask] = {}
         self._relay = relay
         self.agent = agent
         self._calls = calls
@@ -176,7 +176,7 @@ class _Remote:
                 return
 
     async def close(self) -> None:
-        """Stop the reader and all errands; the remote tasks go on."""
+        """Stop the reader and all forwarded tasks; the remote tasks go on."""
         self._reader.cancel()
         for task in self._at_work:
             task.cancel()
@@ -210,35 +210,37 @@ class _Remote:
             consumer.settled(mark)
 
     def _takes(self, d: Delivery) -> bool:
-        """Deal with a message; return False for one that no errand is about."""
+        """Deal with a message; return False for one that no forwarded task is about."""
         message = decode(d.body)
         if isinstance(message, TaskDelegation):
             attached = () if message.attachments is UNSET else message.attachments
             self._send(Job(message.message_id, message.task, message.context, attached))
             return True
         about = message.in_reply_to if isinstance(message, PlainMessage) else getattr(message, "task_id", None)
-        errand = self.errands.get(about or "")
-        if isinstance(message, TaskAnswer | PlainMessage) and errand is not None:
-            errand.add(message.message_id, message.content)
-        elif isinstance(message, TaskUpdate) and errand is not None:
-            errand.cancel()
-        return not isinstance(message, PlainMessage) or errand is not None
+        forwarded = self.forwarded_tasks.get(about or "")
+        if isinstance(message, TaskAnswer | PlainMessage) and forwarded is not None:
+            forwarded.add(message.message_id, message.content)
+        elif isinstance(message, TaskUpdate) and forwarded is not None:
+            forwarded.cancel()
+        return not isinstance(message, PlainMessage) or forwarded is not None
 
     def _send(self, job: Job) -> None:
-        """Begin an errand, unless it is under way: a task may come twice."""
-        if job.id in self.errands:
+        """Begin a forwarded task, unless it is under way: a task may come twice."""
+        if job.id in self.forwarded_tasks:
             return
-        errand = Errand(self._relay, self.agent, self._calls, job, self._turns, streaming=self.remote.streaming)
-        self.errands[job.id] = errand
-        work = asyncio.create_task(self._run(errand, job.id))
+        forwarded = ForwardedTask(
+            self._relay, self.agent, self._calls, job, self._turns, streaming=self.remote.streaming
+        )
+        self.forwarded_tasks[job.id] = forwarded
+        work = asyncio.create_task(self._run(forwarded, job.id))
         self._at_work.add(work)
         work.add_done_callback(self._at_work.discard)
 
-    async def _run(self, errand: Errand, task_id: str) -> None:
+    async def _run(self, forwarded: ForwardedTask, task_id: str) -> None:
         try:
-            await errand.run()
+            await forwarded.run()
         except Exception:
-            _log.exception("an errand failed", extra={"task_id": task_id})
+            _log.exception("a forwarded task failed", extra={"task_id": task_id})
         finally:
             with contextlib.suppress(KeyError):
-                del self.errands[task_id]
+                del self.forwarded_tasks[task_id]

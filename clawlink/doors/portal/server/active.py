@@ -20,12 +20,12 @@ from clawlink.doors.portal.server import socket
 from clawlink.doors.portal.server.attachments import Attachments
 from clawlink.doors.portal.server.chat import OwnerChat
 from clawlink.doors.portal.server.contacts import Contacts
-from clawlink.doors.portal.server.errands import Errands
 from clawlink.doors.portal.server.file_outbox import FileOutbox
 from clawlink.doors.portal.server.file_poster import FilePoster
 from clawlink.doors.portal.server.file_routes import FileRoutes
 from clawlink.doors.portal.server.file_store import FileStore
 from clawlink.doors.portal.server.files import Files
+from clawlink.doors.portal.server.forwarded_tasks import ForwardedTasks
 from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.import_page import PageImport
 from clawlink.doors.portal.server.keys import Keys
@@ -99,10 +99,10 @@ class ActivePortal:
         file_poster = FilePoster(self._poster)
         self.file_outbox = FileOutbox(relay, self.repository, self.file_store, file_poster, moved=self._file_moved)
         self.task_files = TaskFiles(relay, self.repository, self.file_store, settings, self.file_outbox.look)
-        self.errands = Errands(
+        self.forwarded_tasks = ForwardedTasks(
             relay, self.contacts, self.mail, self.members, self._poster, self.task_files, settings.portal_ttl
         )
-        self.outbox = Outbox(relay, self.repository, self.contacts, self.members, self._poster, self.errands)
+        self.outbox = Outbox(relay, self.repository, self.contacts, self.members, self._poster, self.forwarded_tasks)
         self.files = Files(relay, self.repository, self.file_store, settings, self.file_outbox.wake)
         self.page_import = PageImport(
             self.home, most_waiting=settings.portal_guests, folder=folder, keys_ended=self._keys_ended
@@ -214,7 +214,7 @@ class ActivePortal:
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Give all routes, and the websocket."""
-        tasks = Tasks(self.relay, self.contacts, self.members, self.errands, self.task_files)
+        tasks = Tasks(self.relay, self.contacts, self.members, self.forwarded_tasks, self.task_files)
         parts = Parts(
             relay=self.relay,
             url=self.url,
@@ -224,7 +224,7 @@ class ActivePortal:
             chat=self.chat,
             mail=self.mail,
             files=self.files,
-            errands=self.errands,
+            forwarded_tasks=self.forwarded_tasks,
             tasks=tasks,
             poster=self._poster,
             wake=self._wake_all,

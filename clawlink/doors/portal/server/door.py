@@ -233,7 +233,7 @@ class PortalServer(OpenDoor):
 
     async def _named(self, recipient: str) -> Agent | None:
         """Return the agent that stands for a contact, for ``NAME@portal``. Any relay of the mesh may be asked."""
-        contact = await self.active.errands.named(recipient)
+        contact = await self.active.forwarded_tasks.named(recipient)
         if contact is None:
             return None
         if self.acts:

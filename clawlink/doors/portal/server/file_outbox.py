@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.task import FINAL, TaskState
-from clawlink.doors.portal.records import Contact, Errand, errand_of
+from clawlink.doors.portal.records import Contact, ForwardedTask, forwarded_of
 from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server import outbox
@@ -172,7 +172,9 @@ class FileOutbox(ContactWorkers):
         """Return True if a file goes with the answer to a task of its contact, which waits for a blocked contact."""
         if not transfer.task:
             return False
-        return bool((await self._core.store.page(Errand, errand_of(transfer.contact, transfer.task), limit=1)).records)
+        return bool(
+            (await self._core.store.page(ForwardedTask, forwarded_of(transfer.contact, transfer.task), limit=1)).records
+        )
 
     async def _is_over(self, transfer: Transfer) -> bool:
         """Return True if the task of an attachment needs no files any more."""

@@ -19,7 +19,7 @@ from clawlink.doors.portal.rules import outbox_steps
 from clawlink.doors.portal.rules.outbox_steps import Outcome, Step
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.contacts import Contacts
-from clawlink.doors.portal.server.errands import Carried, Errands, about
+from clawlink.doors.portal.server.forwarded_tasks import Carried, ForwardedTasks, about
 from clawlink.doors.portal.server.held_back import EXTEND_SECONDS, LEASE_SECONDS, HeldBack
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.poster import Poster
@@ -52,7 +52,7 @@ class Outbox(ContactWorkers):
         contacts: Contacts,
         members: Members,
         poster: Poster,
-        errands: Errands,
+        forwarded_tasks: ForwardedTasks,
     ) -> None:
         super().__init__()
         self._relay = relay
@@ -61,7 +61,7 @@ class Outbox(ContactWorkers):
         self._contacts = contacts
         self._members = members
         self._poster = poster
-        self._errands = errands
+        self._forwarded_tasks = forwarded_tasks
         self._posting: set[str] = set()
         self._under_way: set[str] = set()
         """The deliveries that another portal is told of at this moment."""
@@ -178,7 +178,7 @@ class Outbox(ContactWorkers):
             return False
         message = await self._core.store.get(Message, delivery.id)
         if message is None:
-            await self._errands.lapsed(delivery)
+            await self._forwarded_tasks.lapsed(delivery)
         elif (over := outbox_steps.lapse(message, self._core.clock())) is not message:
             await self._settle(message, over)
         return True
@@ -204,7 +204,7 @@ class Outbox(ContactWorkers):
         return self._closed or self._relay.draining
 
     async def _still_waits(self, contact: str, delivery: Delivery) -> bool:
-        return await self._errands.send_files_on(await self._core.store.get(Contact, contact), delivery)
+        return await self._forwarded_tasks.send_files_on(await self._core.store.get(Contact, contact), delivery)
 
     async def _deliver(self, contact: str, agent: Agent, delivery: Delivery, held: HeldBack) -> Carried:
         """Post one message until it is settled, or put it aside; ``AGAIN`` if the relay ends before."""
@@ -281,7 +281,7 @@ class Outbox(ContactWorkers):
         """
         peer = await self._core.store.get(Contact, contact)
         try:
-            return await self._errands.carry(peer, agent, delivery)
+            return await self._forwarded_tasks.carry(peer, agent, delivery)
         except _PASSING:
             return Carried.AGAIN
         except Refused as refused:
@@ -289,7 +289,7 @@ class Outbox(ContactWorkers):
         except Exception:
             _log.exception("a delivery cannot be carried", extra={"contact": contact, "delivery": delivery.id})
             why = "the relay could not read it for the other portal; send it as plain text or as a file"
-        return await self._errands.give_up(agent, delivery, why)
+        return await self._forwarded_tasks.give_up(agent, delivery, why)
 
     async def _try(self, contact: str, message: Message) -> bool:
         """Take one step with a message; return True once it is settled."""

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from clawlink.doors.portal.records import Chat
 from clawlink.doors.portal.server.chat import OwnerChat
 from clawlink.doors.portal.server.contacts import Contacts
-from clawlink.doors.portal.server.errands import Errands
 from clawlink.doors.portal.server.file_store import FileStore
 from clawlink.doors.portal.server.files import Files
+from clawlink.doors.portal.server.forwarded_tasks import ForwardedTasks
 from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import Mail
@@ -34,7 +34,7 @@ class Parts(NamedTuple):
     chat: OwnerChat
     mail: Mail
     files: Files
-    errands: Errands
+    forwarded_tasks: ForwardedTasks
     tasks: Tasks
     poster: Poster
     wake: Callable[[str], None]

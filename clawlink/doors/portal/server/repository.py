@@ -23,7 +23,7 @@ from clawlink.doors.portal.records import (
     AgentKey,
     Chat,
     Contact,
-    Errand,
+    ForwardedTask,
     Guest,
     Message,
     Photo,
@@ -56,7 +56,7 @@ for _kind, _name in (
     (Chat, "portal_chat"),
     (AgentKey, "portal_agent_key"),
     (Transfer, "portal_file"),
-    (Errand, "portal_errand"),
+    (ForwardedTask, "portal_errand"),
     (Photo, "portal_photo"),
 ):
     register(_kind, _name)
@@ -81,7 +81,7 @@ def keep_kinds(relay: Relay) -> None:
         (Chat, _stays, CHAT),
         (Message, outbox_steps.lapse, SETTLED_MESSAGES),
         (Transfer, unfinished, None),
-        (Errand, _over, None),
+        (ForwardedTask, _over, None),
     ):
         relay.keep(Kind(kind, lapse, history=history))
 

@@ -54,7 +54,7 @@ class Routes:
         self._guests = parts.guests
         self._mail = parts.mail
         self._files = parts.files
-        self._errands = parts.errands
+        self._forwarded_tasks = parts.forwarded_tasks
         self._tasks = parts.tasks
         self._poster = parts.poster
         self._wake = parts.wake
@@ -211,7 +211,7 @@ class Routes:
             "guests": await self._guests.forget(contact.id),
             "files": await self._files.forget(contact.id),
         }
-        await self._errands.forget(contact)
+        await self._forwarded_tasks.forget(contact)
         return done
 
     # -- messages ----------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class Routes:
 
     async def task_news(self, ask: PortalRequest) -> Any:
         require_own_portal(ask, self._relay.steady())
-        return {"status": "taken", "task_id": await self._errands.take(ask.contact, ask.body)}
+        return {"status": "taken", "task_id": await self._forwarded_tasks.take(ask.contact, ask.body)}
 
     async def task_answer(self, ask: PortalRequest) -> Any:
         task_id = parameter(ask.request, "task_id")

@@ -21,7 +21,7 @@ from clawlink.domain.dense_json import as_text
 from clawlink.domain.message import PlainMessage, TaskDelegation, TaskResponse, decode
 from clawlink.doors.portal.records import AGENT, Chat, Contact, Guest, Message, State
 from clawlink.doors.portal.rules.access import Role
-from clawlink.doors.portal.server.errands import told_of
+from clawlink.doors.portal.server.forwarded_tasks import told_of
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.task_files import TaskFiles

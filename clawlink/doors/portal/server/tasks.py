@@ -8,10 +8,19 @@ from typing import Any
 from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, INPUT_REQUIRED
 from clawlink.doors.portal import transfers
-from clawlink.doors.portal.records import AGENT, ERRANDS, SUFFIX, Contact, Errand, errand_of, errands_with, mailbox_of
+from clawlink.doors.portal.records import (
+    AGENT,
+    FORWARDED,
+    SUFFIX,
+    Contact,
+    ForwardedTask,
+    forwarded_of,
+    forwarded_with,
+    mailbox_of,
+)
 from clawlink.doors.portal.rules.texts import seconds, utc
 from clawlink.doors.portal.server.contacts import Contacts
-from clawlink.doors.portal.server.errands import Errands
+from clawlink.doors.portal.server.forwarded_tasks import ForwardedTasks
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.task_files import TaskFiles
 from clawlink.doors.portal.transfers import Transfer
@@ -31,51 +40,53 @@ class Tasks:
     """The tasks that came from contacts, and those that went to them."""
 
     def __init__(
-        self, relay: Relay, contacts: Contacts, members: Members, errands: Errands, task_files: TaskFiles
+        self, relay: Relay, contacts: Contacts, members: Members, forwarded_tasks: ForwardedTasks, task_files: TaskFiles
     ) -> None:
         self._relay = relay
         self._core = relay.core
         self._contacts = contacts
         self._members = members
-        self._errands = errands
+        self._forwarded_tasks = forwarded_tasks
         self._task_files = task_files
 
     async def listed(self, contact: Contact | None, beginning: str, limit: int) -> list[dict[str, Any]]:
         """Return the tasks that the relay still knows, the newest first: of one contact, or with ids that begin so."""
         store, turns = self._core.store, Turns()
-        key = ERRANDS if contact is None else errands_with(contact.id)
+        key = FORWARDED if contact is None else forwarded_with(contact.id)
         found: list[dict[str, Any]] = []
         parties: dict[str, Agent] = {}
         """By contact, the agent that stands for it here: it is a party of each task."""
         after: str | None = None
         while len(found) < limit:
-            page = await store.page(Errand, key, after, _PAGE, newest=True)
-            for errand in page.records:
+            page = await store.page(ForwardedTask, key, after, _PAGE, newest=True)
+            for forwarded in page.records:
                 await turns.next()
-                if not errand.id.startswith(beginning) or len(found) >= limit:
+                if not forwarded.id.startswith(beginning) or len(found) >= limit:
                     continue
-                if errand.contact not in parties:
-                    there = await store.get(Agent, mailbox_of(errand.contact))
-                    parties[errand.contact] = there or await self._members.of(errand.contact)
+                if forwarded.contact not in parties:
+                    there = await store.get(Agent, mailbox_of(forwarded.contact))
+                    parties[forwarded.contact] = there or await self._members.of(forwarded.contact)
                 with suppress(UnknownTask):  # it ended long ago
-                    task = await self._relay.task_views.get(parties[errand.contact], errand.id, requests.TaskQuery())
-                    found.append(await self._view(errand, task))
+                    task = await self._relay.task_views.get(
+                        parties[forwarded.contact], forwarded.id, requests.TaskQuery()
+                    )
+                    found.append(await self._view(forwarded, task))
             after = page.after
             if after is None:
                 break
         return found
 
-    async def _view(self, errand: Errand, task: TaskView) -> dict[str, Any]:
-        contact = await self._core.store.get(Contact, errand.contact)
+    async def _view(self, forwarded: ForwardedTask, task: TaskView) -> dict[str, Any]:
+        contact = await self._core.store.get(Contact, forwarded.contact)
         asked = next((event for event in reversed(task.history) if event.status == _QUESTION), None)
         asks = asked is not None and task.status == _QUESTION
         return {
             "task_id": task.task_id,
-            "type": "received" if errand.inbound else "sent",
-            "portal_url": errand.contact if contact is None else contact.url,
+            "type": "received" if forwarded.inbound else "sent",
+            "portal_url": forwarded.contact if contact is None else contact.url,
             "contact": None if contact is None else contact.number,
             "name": None if contact is None else contact.name,
-            "requester": None if errand.inbound else task.requester,
+            "requester": None if forwarded.inbound else task.requester,
             "status": task.status,
             "final": task.status in _ENDS,
             "progress": task.progress,
@@ -83,25 +94,25 @@ class Tasks:
             "task": task.task,
             "question": (asked.note if asked.content is None else asked.content) if asks and asked else None,
             "result": task.result,
-            "files": await self._files_of(errand, task),
-            "task_id_there": errand.peer_id or None,
-            "created_at": utc(self._core.time.shown(errand.created_at)),
+            "files": await self._files_of(forwarded, task),
+            "task_id_there": forwarded.peer_id or None,
+            "created_at": utc(self._core.time.shown(forwarded.created_at)),
             "since": utc(seconds(_since(task))),
         }
 
-    async def _files_of(self, errand: Errand, task: TaskView) -> list[dict[str, Any]]:
+    async def _files_of(self, forwarded: ForwardedTask, task: TaskView) -> list[dict[str, Any]]:
         """Return the files of the task, of the reports on it and of its answer, each with its id if that is known."""
         found = []
         known: set[str] = set()
         for part, attachments in (("task", task.attachments), ("answer", task.result_attachments)):
-            cause = errand.id if part == "task" else ""
+            cause = forwarded.id if part == "task" else ""
             for index, one in enumerate(attachments):
-                transfer = await self._task_files.transfer_of(errand.contact, cause, index, one)
+                transfer = await self._task_files.transfer_of(forwarded.contact, cause, index, one)
                 if transfer is not None:
                     known.add(transfer.id)
-                came = (part == "task") is errand.inbound
+                came = (part == "task") is forwarded.inbound
                 found.append(_file(transfer, one.name, one.size, part, came=came))
-        key = transfers.of_task(errand.contact, errand.peer_id if errand.inbound else errand.id)
+        key = transfers.of_task(forwarded.contact, forwarded.peer_id if forwarded.inbound else forwarded.id)
         for transfer in (await self._core.store.page(Transfer, key, limit=MOST_TASKS)).records:
             if transfer.claimed and transfer.id not in known:
                 found.append(_file(transfer, transfer.filename, transfer.size, "report", came=transfer.inbound))
@@ -111,11 +122,11 @@ class Tasks:
         """Return the id that the task of a file has here; None for a file without one, and for a task not begun."""
         if not transfer.task:
             return None
-        errand = await self._core.store.get(Errand, transfer.task)
-        if errand is None or errand.inbound or errand.contact != transfer.contact:
-            key = errand_of(transfer.contact, transfer.task)
-            errand = next(iter((await self._core.store.page(Errand, key, limit=1)).records), None)
-        return None if errand is None else errand.id
+        forwarded = await self._core.store.get(ForwardedTask, transfer.task)
+        if forwarded is None or forwarded.inbound or forwarded.contact != transfer.contact:
+            key = forwarded_of(transfer.contact, transfer.task)
+            forwarded = next(iter((await self._core.store.page(ForwardedTask, key, limit=1)).records), None)
+        return None if forwarded is None else forwarded.id
 
     async def delegate(self, to: str | int, ask: Any) -> str:
         """Give a contact a task of the owner's agent, which hears of the answer. Return the task's id.
@@ -138,7 +149,7 @@ class Tasks:
             ),
         )
         id: str = done.message_id
-        await self._errands.note(id, contact.id)
+        await self._forwarded_tasks.note(id, contact.id)
         return id
 
     async def answer(self, task_id: str, ask: Any) -> str:
@@ -146,10 +157,10 @@ class Tasks:
 
         Raises UnknownTask, WrongState, NotAllowed, BadRequest for its files, and the other refusals of the relay.
         """
-        errand = await self._errand(task_id)
+        forwarded = await self._forwarded(task_id)
         agent = await self._members.start()
-        if errand.inbound:
-            attachments = await self._task_files.given(errand.contact, errand.peer_id, ask.files)
+        if forwarded.inbound:
+            attachments = await self._task_files.given(forwarded.contact, forwarded.peer_id, ask.files)
             report = requests.Respond(
                 from_agent=AGENT,
                 message_id=task_id,
@@ -167,32 +178,32 @@ class Tasks:
         else:
             answer = requests.Answer(from_agent=AGENT, content=ask.result, idempotency_key=ask.idempotency_key)
             await self._relay.tasks.answer(agent, task_id, answer)
-        contact: str = errand.contact
+        contact: str = forwarded.contact
         return contact
 
     async def asked_by(self, task_id: str) -> tuple[Contact, str]:
         """Return the contact that asked for a task, and the id that the task has there. Raises UnknownTask."""
-        errand = await self._errand(task_id)
-        contact = await self._core.store.get(Contact, errand.contact)
-        if contact is None or not errand.inbound:
+        forwarded = await self._forwarded(task_id)
+        contact = await self._core.store.get(Contact, forwarded.contact)
+        if contact is None or not forwarded.inbound:
             raise UnknownTask(f"no contact asked for task {task_id[:40]!r}", field="task")
-        return contact, errand.peer_id
+        return contact, forwarded.peer_id
 
     async def cancel(self, task_id: str, note: str | None) -> str:
         """Take back a task of the owner's agent for a contact. Return the contact. Raises as ``answer``."""
-        errand = await self._errand(task_id)
+        forwarded = await self._forwarded(task_id)
         cancel = requests.Cancel(from_agent=AGENT, note=note)
         await self._relay.tasks.cancel(await self._members.start(), task_id, cancel)
-        contact: str = errand.contact
+        contact: str = forwarded.contact
         return contact
 
-    async def _errand(self, task_id: str) -> Errand:
-        errand = await self._core.store.get(Errand, task_id)
-        if errand is None:
+    async def _forwarded(self, task_id: str) -> ForwardedTask:
+        forwarded = await self._core.store.get(ForwardedTask, task_id)
+        if forwarded is None:
             raise UnknownTask(
                 f"no task {task_id[:40]!r} crossed this portal; 'clawlink portal tasks' lists them", field="task_id"
             )
-        return errand
+        return forwarded
 
 
 def _file(transfer: Transfer | None, name: str, size: int, part: str, *, came: bool) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from clawlink.doors import portal as door
 from clawlink.doors.portal.cli.actions import ACTIONS
 from tests.doors.portal.conftest import Bridges, Portals
 from tests.doors.portal.old_databases import OWN, make
-from tests.doors.portal.test_errands import B_KEY, heard
 from tests.doors.portal.test_files import give, pair, status_of
+from tests.doors.portal.test_forwarded_tasks import B_KEY, heard
 
 DOOR_FOLDER = Path(door.__file__).parent
 _COMMAND = r"clawlink portal ([a-z-]+(?: (?:--[a-z-]+|[A-Z]{2,}[0-9]*|[0-9]+)\b)*)"

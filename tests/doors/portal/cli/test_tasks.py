@@ -9,8 +9,8 @@ from typing import Any
 from clawlink.doors.portal.cli.output import local
 from tests.doors.portal.cli.test_portal import clawlink as clawlink
 from tests.doors.portal.conftest import Bridges, Own, Portals
-from tests.doors.portal.test_errands import B_KEY, delegate, heard, task_in
 from tests.doors.portal.test_files import pair
+from tests.doors.portal.test_forwarded_tasks import B_KEY, delegate, heard, task_in
 from tests.doors.portal.test_task_files import delegate as with_file
 from tests.doors.portal.test_task_files import read, share
 from tests.waiting import eventually, until

@@ -1,4 +1,4 @@
-"""An errand: a task of the mesh that a remote agent does, from its message to its end.
+"""A forwarded task: a task of the mesh that a remote agent does, from its message to its end.
 
 The id of the remote task is a record, so that the relay goes on with it after a restart with ``--data``. The id of the
 message is that of the task. If the relay ends between the message and the record, it sends the same message again.
@@ -43,7 +43,7 @@ MAX_FILES_BYTES = 8 * 1024 * 1024
 FILES_AT_ONCE = 4
 """The number of messages that are in memory with their files at a time, for all remote agents together."""
 _PIECE_BYTES = 256 * 1024
-# The record of an errand outlives each task: no deadline is longer.
+# The record of a forwarded task outlives each task: no deadline is longer.
 KEPT_SECONDS = MAX_DEADLINE_SECONDS + 86_400.0
 _RECORD_BYTES = 300
 # The relay knows of these errors that the task here has ended, or is another agent's.
@@ -83,12 +83,12 @@ register(Away, "a2a_away")
 
 
 def forget(away: Away, now: float) -> None:
-    """Forget the record of an errand whose time is over."""
+    """Forget the record of a forwarded task whose time is over."""
     return
 
 
 class Job(NamedTuple):
-    """The parts of a task that an errand needs."""
+    """The parts of a task that a forwarded task needs."""
 
     id: str
     task: Any
@@ -96,7 +96,7 @@ class Job(NamedTuple):
     attachments: Sequence[Attachment]
 
 
-class Errand:
+class ForwardedTask:
     """A task that a remote agent does."""
 
     def __init__(
@@ -133,7 +133,7 @@ class Errand:
         except _Stopped:
             return
         except _OVER as over:
-            _log.info("an errand ended here first", extra={"task_id": self._id, "reason": over.message})
+            _log.info("a forwarded task ended here first", extra={"task_id": self._id, "reason": over.message})
             self._cancelled = True
         except (Refused, BadRequest) as refused:
             with contextlib.suppress(ClawLinkError, _Stopped):
@@ -242,7 +242,7 @@ class Errand:
                 await asyncio.gather(listening, return_exceptions=True)
 
     async def _listen(self, remote_id: str) -> None:
-        """Wake the errand at each event of the remote task's stream. A stream that ended is opened again."""
+        """Wake the forwarded task at each event of the remote task's stream. A stream that ended is opened again."""
         while True:
             async for _ in self._calls.changes(remote_id):
                 self._news.set()

@@ -19,7 +19,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskResponse, TaskUpdate, decode
 from clawlink.domain.task import FINAL
-from clawlink.doors.portal.records import AGENT, SUFFIX, Contact, Errand, errand_of, errands_with
+from clawlink.doors.portal.records import AGENT, SUFFIX, Contact, ForwardedTask, forwarded_of, forwarded_with
 from clawlink.doors.portal.rules.refused_reports import in_place_of
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.contacts import Contacts
@@ -56,7 +56,7 @@ class Carried(Enum):
     """The delivery is that of a message of the portal now, which is to be posted."""
 
 
-class Errands:
+class ForwardedTasks:
     """Carries tasks and their news between two portals of ClawLink."""
 
     def __init__(
@@ -144,8 +144,8 @@ class Errands:
         with suppress(msgspec.MsgspecError):
             if not _crosses(decode(delivery.body)):
                 return
-        errand = await self._core.store.get(Errand, about(delivery) or "")
-        peer = None if errand is None else await self._core.store.get(Contact, errand.contact)
+        forwarded = await self._core.store.get(ForwardedTask, about(delivery) or "")
+        peer = None if forwarded is None else await self._core.store.get(Contact, forwarded.contact)
         stand_in = self._relay.agents.stand_ins.of(delivery.mailbox)
         to = _named(peer) if peer is not None or stand_in is None else stand_in.name
         await self._end(to, delivery, self._over(peer))
@@ -233,13 +233,13 @@ class Errands:
     async def _news(self, peer: Contact, body: Any) -> dict[str, Any] | Carried | None:
         """Return what the other portal is to hear; None for a report on no task of the contact."""
         if isinstance(body, TaskResponse):
-            errand = await self._core.store.get(Errand, body.message_id)
-            if errand is None or not errand.inbound or errand.contact != peer.id:
+            forwarded = await self._core.store.get(ForwardedTask, body.message_id)
+            if forwarded is None or not forwarded.inbound or forwarded.contact != peer.id:
                 return None
-            crossing = await self._task_files.send(peer, errand.peer_id, body.response_id, body.attachments)
+            crossing = await self._task_files.send(peer, forwarded.peer_id, body.response_id, body.attachments)
             if crossing.waits:
                 return Carried.WAITS
-            told = {"kind": "response", "task_id": errand.peer_id, "key": body.response_id, "content": body.result}
+            told = {"kind": "response", "task_id": forwarded.peer_id, "key": body.response_id, "content": body.result}
             if crossing.files:
                 told["files"] = crossing.files
             note = "; ".join((*([body.note] if body.note else []), *crossing.missing))[:_MOST_NOTE] or None
@@ -247,10 +247,10 @@ class Errands:
         if isinstance(body, TaskAnswer):
             return {"kind": "answer", "task_id": body.task_id, "key": body.message_id, "content": body.content}
         if isinstance(body, TaskUpdate):
-            errand = await self._core.store.get(Errand, body.task_id)
-            if errand is not None and errand.inbound and errand.contact == peer.id:
+            forwarded = await self._core.store.get(ForwardedTask, body.task_id)
+            if forwarded is not None and forwarded.inbound and forwarded.contact == peer.id:
                 why = f"the task ended there as {body.status}" + (f": {body.note}" if body.note else "")
-                told = {"kind": "response", "task_id": errand.peer_id, "key": body.message_id, "content": why}
+                told = {"kind": "response", "task_id": forwarded.peer_id, "key": body.message_id, "content": why}
                 return told | {"status": "failed"}
             return {"kind": "cancel", "task_id": body.task_id, "note": body.note or f"it is {body.status} there"}
         return None
@@ -258,17 +258,17 @@ class Errands:
     @retrying
     async def note(self, task_id: str, contact: str) -> None:
         """Note that a task goes to a contact, so that it is listed."""
-        if await self._core.store.get(Errand, task_id) is None:
+        if await self._core.store.get(ForwardedTask, task_id) is None:
             now = self._core.clock()
-            errand = Errand(id=task_id, version=1, contact=contact, peer_id="", created_at=now, inbound=False)
-            await self._core.commit(AGENT, Put(errand))
+            forwarded = ForwardedTask(id=task_id, version=1, contact=contact, peer_id="", created_at=now, inbound=False)
+            await self._core.commit(AGENT, Put(forwarded))
 
     @retrying
     async def _note_there(self, task_id: str, id_there: str) -> None:
         """Note the id that a task for a contact has at its portal."""
-        errand = await self._core.store.get(Errand, task_id)
-        if errand is not None and not errand.inbound and errand.peer_id != id_there:
-            await self._core.commit(AGENT, Put(replace(errand, version=errand.version + 1, peer_id=id_there)))
+        forwarded = await self._core.store.get(ForwardedTask, task_id)
+        if forwarded is not None and not forwarded.inbound and forwarded.peer_id != id_there:
+            await self._core.commit(AGENT, Put(replace(forwarded, version=forwarded.version + 1, peer_id=id_there)))
 
     async def give_up(self, agent: Agent, delivery: Delivery, why: str) -> Carried:
         """Settle what cannot be carried: reject a task, and have the sender hear of any other message."""
@@ -321,7 +321,7 @@ class Errands:
             await self._relay.tasks.respond(agent, ask)
             await self._task_files.claim(news.files)
             return news.task_id
-        found = (await self._core.store.page(Errand, errand_of(contact.id, news.task_id), limit=1)).records
+        found = (await self._core.store.page(ForwardedTask, forwarded_of(contact.id, news.task_id), limit=1)).records
         if not found:
             raise UnknownTask("no task of this id came from your portal", field="task_id")
         id = found[0].id
@@ -335,7 +335,9 @@ class Errands:
         return id
 
     async def _begin(self, contact: Contact, agent: Agent, news: TaskNews) -> str:
-        if known := (await self._core.store.page(Errand, errand_of(contact.id, news.task_id), limit=1)).records:
+        if known := (
+            await self._core.store.page(ForwardedTask, forwarded_of(contact.id, news.task_id), limit=1)
+        ).records:
             await self._task_files.claim(news.files)
             return known[0].id
         self._mail.require_quota(contact, len(dense_json.as_text(news.content).encode("utf-8", "surrogatepass")))
@@ -353,15 +355,17 @@ class Errands:
             raise BadRequest("content is the task, and not empty", field="content") from None
         done = await self._relay.submission.delegate(agent, ask)
         id: str = done.message_id
-        if await self._core.store.get(Errand, id) is None:
-            errand = Errand(id=id, version=1, contact=contact.id, peer_id=news.task_id, created_at=self._core.clock())
-            await self._core.commit(AGENT, Put(errand))
+        if await self._core.store.get(ForwardedTask, id) is None:
+            forwarded = ForwardedTask(
+                id=id, version=1, contact=contact.id, peer_id=news.task_id, created_at=self._core.clock()
+            )
+            await self._core.commit(AGENT, Put(forwarded))
         await self._task_files.claim(news.files)
         return id
 
     async def forget(self, contact: Contact) -> None:
         """Forget which tasks came from a contact, and remove the agent that stands for it here."""
-        while found := (await self._core.store.page(Errand, errands_with(contact.id), limit=_AT_ONCE)).records:
+        while found := (await self._core.store.page(ForwardedTask, forwarded_with(contact.id), limit=_AT_ONCE)).records:
             await self._core.commit(AGENT, *map(Drop, found))
         agent = await self._core.store.get(Agent, contact.mailbox)
         if agent is not None:

@@ -10,7 +10,7 @@ import pytest
 
 from clawlink.cli.main import main
 from clawlink.domain.agent import Agent
-from clawlink.doors.portal.records import ERRANDS, Errand, mailbox_of
+from clawlink.doors.portal.records import FORWARDED, ForwardedTask, mailbox_of
 from clawlink.doors.portal.server import outbox
 from clawlink.store.base import Failed, Put
 from tests.doors.portal.conftest import Bridges, Own, Peers, Portals
@@ -150,7 +150,7 @@ async def test_a_task_of_which_one_of_two_commits_is_lost_comes_once(
     lost: list[str] = []
 
     async def losing(key: str, *changes: Any, **more: Any) -> None:
-        if not lost and any(isinstance(change.record, Errand) for change in changes if isinstance(change, Put)):
+        if not lost and any(isinstance(change.record, ForwardedTask) for change in changes if isinstance(change, Put)):
             lost.append(key)
             raise Failed("the disk went away")
         await commit(key, *changes, **more)
@@ -216,7 +216,7 @@ async def test_a_contact_moves_no_task_but_its_own(portals: Portals, bridges: Br
     contact = (await b.contact(a.url))["id"]
     await b.well("DELETE", f"/api/portal/contacts/{contact}")
     store = b.relay.app.relay.core.store
-    assert (await store.usage(Errand, ERRANDS)).count == 0
+    assert (await store.usage(ForwardedTask, FORWARDED)).count == 0
     assert await store.get(Agent, mailbox_of(a.url)) is None, "no agent stands for a contact that was forgotten"
     await b.contact("https://c.example")
 
