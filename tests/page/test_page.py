@@ -234,6 +234,18 @@ def test_the_chosen_language_stays_and_its_words_come_ahead(browser: Browser) ->
         assert [name for name in asked if name.endswith(".js")][:2] == ["zh.js", "app.js"]
 
 
+def test_a_browser_without_a_language_has_plots_and_all_views(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        watched.page.add_init_script(
+            "for (const name of ['language', 'languages']) Object.defineProperty(Navigator.prototype, name, "
+            "{ get: () => name === 'language' ? 'en-US@posix' : ['en-US@posix'] });"
+        )
+        watched.show(url, "overview")
+        watched.page.wait_for_selector(".plot canvas")
+        assert "No agent has joined yet." in watched.show(url, "agents")
+        assert watched.faults == []
+
+
 def test_it_fits_a_phone_and_speaks_chinese(browser: Browser) -> None:
     with relay_in_thread(ServerConfig(port=0)) as url:
         fill(url)

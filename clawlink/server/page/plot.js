@@ -7,8 +7,18 @@ const STEPS = [1, 2, 5, 10, 20, 50].flatMap((step) => [1, 100, 1e4, 1e6, 1e8].ma
 const STEPS_OF_BYTES = Array.from({ length: 40 }, (_, power) => 2 ** power);
 let loading = null;
 
+// uPlot asks for the language of the browser. One without any may name "en-US@posix", which is no language.
+function haveLanguage() {
+  try {
+    new Intl.Locale(navigator.language);
+  } catch {
+    Object.defineProperty(navigator, "language", { value: "en-US" });
+  }
+}
+
 function load() {
   loading = loading || new Promise((done, failed) => {
+    haveLanguage();
     const sheet = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "page/uplot.css" });
     const script = Object.assign(document.createElement("script"), { src: "page/uplot.js", onload: done, onerror: failed });
     document.head.append(sheet, script);
