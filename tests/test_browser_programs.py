@@ -27,6 +27,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     apt.chmod(0o755)
     monkeypatch.setenv("PATH", f"{apt.parent}:/bin")
     monkeypatch.setattr(programs, "CHROMIUM", tmp_path / "chromium")
+    monkeypatch.setattr(programs, "HEADLESS_SHELL", tmp_path / "chromium-headless-shell")
     monkeypatch.setattr(programs, "TUS_SCRIPT", tmp_path / "tus.min.js")
     monkeypatch.setattr(shutil, "which", lambda name: str(apt) if name == "apt-get" else None)
     return log
@@ -55,7 +56,19 @@ def test_apt_updates_first_asks_nothing_and_its_failure_is_one_line(
     assert update.startswith("noninteractive -qq ")
     assert update.endswith(" update")
     assert "--yes" in install
-    assert install.endswith(" chromium")
+    assert install.endswith(" chromium-headless-shell")
     said = capfd.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1), said
     assert "E: no such package" in said.err
+
+
+def test_the_headless_shell_is_taken_and_the_whole_chromium_where_it_alone_is_there(called: Path) -> None:
+    whole, shell = programs.CHROMIUM, programs.HEADLESS_SHELL
+    for there, page, window in (((whole,), whole, whole), ((whole, shell), shell, whole), ((shell,), shell, shell)):
+        for path in there:
+            path.touch()
+        assert (programs.chromium(), programs.chromium(whole=True)) == (page, window)
+        assert "is not there" not in (programs.no_browser() or "")
+        for path in there:
+            path.unlink()
+    assert "is not there" in (programs.no_browser() or "")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from tests.browser.programs import CHROMIUM
+from tests.browser.programs import chromium
 from tests.page.crowd import Apart, crowd_apart
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _chromium() -> Iterator[str]:
     """Run Chromium, and give the address of its protocol, which it tells in one of its first lines."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         flags = ["--headless", "--no-sandbox", "--no-first-run", "--remote-debugging-port=0"]
-        command = [str(CHROMIUM), *flags, f"--user-data-dir={folder}", "about:blank"]
+        command = [str(chromium(whole=True)), *flags, f"--user-data-dir={folder}", "about:blank"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             yield next(line.split()[-1] for line in process.stderr if "listening on ws://" in line)
@@ -233,7 +233,7 @@ def main() -> None:
         asyncio.run(_show_first_view(made.url, asked.times, verbose=asked.verbose))
     # Of 100 tasks 80 are completed, and stand in one list.
     with crowd_apart(asked.agents, asked.tasks * 5 // 4) as made, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
+        browser = playwright.chromium.launch(executable_path=str(chromium(whole=True)))
         _show_scroll(browser, made.url, asked.tasks)
         browser.close()
     with crowd_apart(asked.agents, asked.tasks) as made:
