@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clawlink.errors import ClawLinkError
+from clawlink.loop_run import run
 from clawlink.version import VERSION
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def scan(seconds: float, *, interfaces: list[str] | None = None) -> list[Found]:
     ``interfaces`` are addresses of this machine; without them it listens on all. Raises OSError without a network,
     ImportError without zeroconf. In a coroutine: ``await asyncio.to_thread(scan, 3.0)``.
     """
-    found, _ = asyncio.run(_listen(seconds, interfaces))
+    found, _ = run(_listen(seconds, interfaces))
     return found
 
 
@@ -190,7 +191,7 @@ def find_one(seconds: float = FIND_SECONDS, *, interfaces: list[str] | None = No
 
     It listens for all of its time, because a second relay may answer last.
     """
-    found, silent = asyncio.run(_listen(seconds, interfaces))
+    found, silent = run(_listen(seconds, interfaces))
     relays = list({relay.url: relay for relay in found}.values())
     if len(relays) + silent > 1:
         listed = [relay.url for relay in relays] + [f"{silent} whose address did not come"] * bool(silent)

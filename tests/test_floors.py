@@ -45,7 +45,7 @@ FLOORS = {
 # Modules that belong to a part of another name.
 PART_OF = {"__main__": "cli", "skill": "client", "bench": "cli"}
 # All may use these; config reads the limits, and is otherwise as low as they are.
-FOR_ALL = {"errors", "version", "config", "private", "random_text", "timeouts", "service"}
+FOR_ALL = {"errors", "version", "config", "private", "random_text", "timeouts", "loop_run", "service"}
 MAY_USE = {
     "errors": {"errors"},
     "version": {"version"},
@@ -53,6 +53,7 @@ MAY_USE = {
     "private": {"private"},
     "random_text": {"random_text"},
     "timeouts": {"timeouts"},
+    "loop_run": {"loop_run"},
     "service": {"service", "private"},
 }
 

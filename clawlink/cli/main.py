@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # Most commands live for a tenth of a second, much of it imports, which make no garbage: looking for some takes a tenth.
 _GC_THRESHOLD = 50_000
+# `timeout` and shells send a signal to a process and to its group. Within this time it counts once.
+_SAME_SECONDS = 1.0
 # Advice for refusals of this machine.
 _NO_ROOM = "make room there, or choose another place"
 _NO_RIGHT = "see who may read and write it, or choose another place"
@@ -53,8 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _run(list(argv))
     gc.set_threshold(_GC_THRESHOLD)
-    _end_in_order()
-    code = _run(sys.argv[1:])
+    try:
+        _end_in_order()
+        code = _run(sys.argv[1:])
+    except KeyboardInterrupt as interrupt:  # a second one, before the first had its end
+        code = Exit.TERMINATED if isinstance(interrupt, _Terminated) else Exit.INTERRUPTED
     gc.freeze()  # the process ends here: nothing needs to be taken apart first
     return code
 
@@ -66,8 +72,14 @@ class _Terminated(KeyboardInterrupt):
 def _end_in_order() -> None:
     """Treat SIGTERM and the end of the terminal as an interrupt, unless the parent process has them ignored."""
 
+    came = -_SAME_SECONDS
+
     def end(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once is enough
+        nonlocal came
+        now = time.monotonic()
+        if now - came < _SAME_SECONDS:
+            return
+        came = now
         raise _Terminated
 
     for name in ("SIGTERM", "SIGHUP"):

@@ -53,8 +53,6 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _wake(ctx: Context, folder: Path) -> Exit:
-    import asyncio
-    import contextlib
     import time
 
     from filelock import FileLock, Timeout
@@ -62,6 +60,7 @@ def _wake(ctx: Context, folder: Path) -> Exit:
     from clawlink.cli.exits import LocalFailure
     from clawlink.cli.render import plural
     from clawlink.domain.terminal import cell
+    from clawlink.loop_run import run
     from clawlink.wake.program import Program
 
     private.make_folder(folder)
@@ -82,8 +81,8 @@ def _wake(ctx: Context, folder: Path) -> Exit:
         log(f"watching {plural(len(program.watched()), 'agent')}; the local port is {number}")
 
     program = Program(folder, log=log, environ=ctx.environ)
-    with lock, contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(program.run(opened))
+    with lock:
+        run(program.run(opened))
     return Exit.DONE
 
 

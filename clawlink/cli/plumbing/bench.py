@@ -52,12 +52,12 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Start a relay of its own, or use that of --relay, and print the measurements."""
-    import asyncio
     from contextlib import ExitStack
     from tempfile import TemporaryDirectory
 
     from clawlink.bench import data_scenarios, link_scenarios, servers, store_scenarios, upkeep_scenarios
     from clawlink.bench.scenarios import Relay
+    from clawlink.loop_run import run as run_loop
 
     def say(what: str) -> None:
         if ctx.err.terminal and not ctx.json:
@@ -67,7 +67,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     of_doors = _of_doors()
     for name in args.only or (*SCENARIOS, *of_doors):
         if name == "restarts":  # which needs a relay that it may kill
-            rows += asyncio.run(link_scenarios.restarts(say=say))
+            rows += run_loop(link_scenarios.restarts(say=say))
             continue
         if name == "data":  # which needs one in memory and others beside it
             with TemporaryDirectory(dir=args.data) as folder:
@@ -84,7 +84,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
             continue
         if name == "upkeep":  # which looks into relays without sockets
             steps = {what: step for door in doors() for what, step in door.upkeep_steps().items()}
-            rows += asyncio.run(upkeep_scenarios.upkeep(say=say, of_doors=steps))
+            rows += run_loop(upkeep_scenarios.upkeep(say=say, of_doors=steps))
             continue
         # Every scenario gets a fresh relay, so that the leftovers of another do not count.
         with ExitStack() as stack:
@@ -99,7 +99,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
                 beside = [stack.enter_context(servers.legacy(*least)) for least in ((), ("--least",))]
             stack.enter_context(servers.on_the_other_core())
             relay = Relay(server, ctx.given.token if named is not None else _TOKENS.get(name))
-            rows += asyncio.run(_scenario(name, relay, beside, args, say))
+            rows += run_loop(_scenario(name, relay, beside, args, say))
     if ctx.json:
         ctx.out.json([row._asdict() for row in rows])
     else:

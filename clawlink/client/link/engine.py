@@ -155,12 +155,29 @@ class Engine:
                     endpoints.send(self.client.identity, to, *args, **options), to, "the reply"
                 ),
             )
-            await register(settings, self.client)
-            # From here on it is tried again for ever, each time with a new look at where things stand.
-            self.client.backoff = Backoff(tries=1)
-            self.transport = await self._connect()
-            self.started.set_result(None)
-            await self._work_until_stopped()
+            if await self._begun():
+                self.started.set_result(None)
+                await self._work_until_stopped()
+
+    async def _begun(self) -> bool:
+        """Register and connect. Return False if it was stopped before that was done."""
+        begin = asyncio.create_task(self._begin())
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait([begin, stop], return_when=asyncio.FIRST_COMPLETED)
+            if begin.done():
+                begin.result()
+            return begin.done()
+        finally:
+            begin.cancel()
+            stop.cancel()
+            await asyncio.gather(begin, stop, return_exceptions=True)
+
+    async def _begin(self) -> None:
+        await register(self._settings, self.client)
+        # From here on it is tried again for ever, each time with a new look at where things stand.
+        self.client.backoff = Backoff(tries=1)
+        self.transport = await self._connect()
 
     async def _work_until_stopped(self) -> None:
         life = [self._stay_connected(), self._tend(self._settings.lease / 3, self._extend)]

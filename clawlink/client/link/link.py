@@ -24,7 +24,7 @@ from clawlink.client.link import runner
 from clawlink.client.link.delegation import Delegation
 from clawlink.client.link.engine import Engine
 from clawlink.client.link.handlers import Handlers
-from clawlink.client.link.outbox import Outbox
+from clawlink.client.link.outbox import LinkEnded, Outbox
 from clawlink.client.link.pending import Pending
 from clawlink.client.link.settings import Settings
 from clawlink.client.operations import Operation
@@ -134,6 +134,7 @@ class Link:
         )
         self._engine: Engine | None = None
         self._on_signal: _Handler | None = None
+        self._signalled = False
 
     # -- handlers ------------------------------------------------------------------------------------------------------
 
@@ -267,11 +268,14 @@ class Link:
             with self._signals():
                 asyncio.run(self._stay())
         except ClawLinkError as error:
+            if isinstance(error, LinkEnded):  # it was stopped before it was connected
+                return
             _show_in_a_sentence(error)
             raise
 
     async def _stay(self) -> None:
-        _have_signals_wake(asyncio.get_running_loop(), self._on_signal)
+        if not self._signalled:
+            _have_signals_wake(asyncio.get_running_loop(), self._on_signal)
         async with self:
             await asyncio.shield(asyncio.wrap_future(self._running().ended))
 
@@ -309,6 +313,8 @@ class Link:
         if self._engine is not None:
             raise RuntimeError("a link runs once: make another one")
         self._engine = Engine(self._settings, loop)
+        if self._signalled:  # it may have come before there was an engine to stop
+            self._engine.stop()
         return self._engine
 
     def _running(self) -> Engine:
@@ -342,6 +348,7 @@ class Link:
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 # A KeyboardInterrupt would only be waited out together with the handlers.
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
+            self._signalled = True
             self.stop()
 
         for number in before:

@@ -98,26 +98,26 @@ class PortalDoor(Door):
         With ``store`` it comes over the server that the environment names. Raises BadRequest, DataFolderError while a
         relay has the folder, and ClawLinkError while a relay is the active one.
         """
-        import asyncio
         import os
 
         from clawlink.doors.portal.server import import_command
+        from clawlink.loop_run import run
 
         if data is None and not store:
-            return asyncio.run(import_command.look(database, own_url, choice))
-        return asyncio.run(import_command.import_database(database, data, own_url, choice, os.environ))
+            return run(import_command.look(database, own_url, choice))
+        return run(import_command.import_database(database, data, own_url, choice, os.environ))
 
     def set_password(self, data: Path | None, password: str | None) -> str:
         """Set the owner's password in the folder of a portal that does not run; None makes one. Return it.
 
         Without a folder it is the portal over the server that the environment names.
         """
-        import asyncio
         import os
 
         from clawlink.doors.portal.server import import_command
+        from clawlink.loop_run import run
 
-        return asyncio.run(import_command.set_password(data, password, os.environ))
+        return run(import_command.set_password(data, password, os.environ))
 
     def measure(self, name: str, folder: str, *, say: Callable[[str], None]) -> list[Row]:
         from clawlink.doors.portal.bench.scenarios import SCENARIOS

@@ -29,7 +29,7 @@ from clawlink.client.sync import Client
 from tests.client.link.conftest import MakeLink
 from tests.client.proxy import Proxy
 from tests.client.restartable import Restartable
-from tests.processes import Popen
+from tests.processes import Popen, run
 from tests.tables import each
 from tests.waiting import PATIENCE, forever, wait_until
 
@@ -548,6 +548,59 @@ link.run()
         finally:
             process.kill()
             process.wait()
+
+
+# A signal comes at each line that a link passes until it waits for its connection.
+_EACH_LINE = """
+import itertools, signal, sys
+from clawlink import Link
+from clawlink.client.link import link as module
+
+class End(KeyboardInterrupt):
+    pass
+
+def end(number, frame):
+    raise End
+
+def trace(frame, event, argument):
+    code = frame.f_code
+    if code.co_filename != module.__file__:
+        return None
+    if event == "line":
+        lines[0] -= 1
+        last = code.co_name == "__aenter__" and "engine" in frame.f_locals
+        if lines[0] == 0 or last:
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGTERM)
+    return trace
+
+signal.signal(signal.SIGTERM, end)
+ended = []
+for line in itertools.count(1):
+    link = Link("worker", relay=sys.argv[1], identities=sys.argv[2])
+    lines = [line]
+    sys.settrace(trace)
+    try:
+        link.run()
+        ended.append("returned")
+    except End:
+        ended.append("raised")
+    finally:
+        sys.settrace(None)
+    if lines[0] > 0:
+        break
+print(ended.count("returned"), ended.count("raised"))
+"""
+
+
+@posix
+def test_a_signal_before_it_is_connected_ends_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        done = run([sys.executable, "-c", _EACH_LINE, url, str(tmp_path)], cwd=ROOT, timeout=100)
+    assert (done.returncode, done.stderr) == (0, b"")
+    returned, _ = map(int, done.stdout.split())
+    assert returned > 10
 
 
 async def test_a_cancelled_coroutine_gives_its_task_back_at_the_end(make_link: MakeLink, boss: Client) -> None:

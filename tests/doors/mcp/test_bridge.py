@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -211,3 +212,20 @@ def test_a_session_whose_server_acts_as_a_kept_identity_says_so(start_relay: Sta
     assert sessions.acts_as(session) == (bob if above else None)
     sessions.forget(session)
     assert list(sessions.folder.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_while_it_waits_for_input(number: signal.Signals, tmp_path: Path) -> None:
+    env = environ(tmp_path / "home", "http://127.0.0.1:9")
+    pipe = subprocess.PIPE
+    with processes.Popen(_COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, env=env) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n')
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["id"] == 1
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 128 + number
+        assert process.stderr.read() == b""

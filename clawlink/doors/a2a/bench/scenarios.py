@@ -16,6 +16,7 @@ import msgspec
 from clawlink.bench import servers
 from clawlink.bench.load import Asker, request_bytes
 from clawlink.bench.scenarios import BenchFailed, Relay, Row, names_for, p99
+from clawlink.loop_run import run
 
 PAIRS = 16
 SECONDS = 2.0
@@ -31,7 +32,7 @@ BODY = msgspec.json.encode({"message": {"messageId": "m", "role": "ROLE_USER", "
 def measure(*, say: Callable[[str], None]) -> list[Row]:
     """Measure a relay of its own."""
     with servers.relay("--a2a") as server, servers.on_the_other_core():
-        return asyncio.run(_measure(Relay(server, None), say))
+        return run(_measure(Relay(server, None), say))
 
 
 async def _measure(relay: Relay, say: Callable[[str], None]) -> list[Row]:

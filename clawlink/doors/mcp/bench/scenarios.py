@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import msgspec
 from clawlink.bench import servers
 from clawlink.bench.load import Asker, request_bytes
 from clawlink.bench.scenarios import BenchFailed, Row, names_for
+from clawlink.loop_run import run
 
 ROUNDS = 500
 _WARM = 30
@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 def tools(*, rounds: int = ROUNDS, say: Callable[[str], None]) -> list[Row]:
     """Measure each tool, and the same call without MCP."""
     with servers.relay() as server, servers.on_the_other_core():
-        return asyncio.run(_measured(server.url, rounds, say))
+        return run(_measured(server.url, rounds, say))
 
 
 async def _measured(url: str, rounds: int, say: Callable[[str], None]) -> list[Row]:

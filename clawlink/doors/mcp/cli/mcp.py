@@ -25,9 +25,9 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Serve until standard input ends. Only messages go to standard output."""
-    import asyncio
+    from clawlink.loop_run import run
 
-    asyncio.run(_serve(ctx, args.host))
+    run(_serve(ctx, args.host))
     return Exit.DONE
 
 
@@ -50,9 +50,11 @@ async def _serve(ctx: Context, host: str | None) -> None:
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        # A thread can wait for standard input on all systems. As a daemon it ends with the process.
-        while line := ctx.stdin.readline(MAX_LINE_BYTES):
-            loop.call_soon_threadsafe(lines.put_nowait, line)
+        # A thread can wait for standard input on all systems. As a daemon it ends with the process. It has a buffer of
+        # its own: at the end the interpreter takes the lock of the other, and aborts if a thread has it.
+        with ctx.stdin if sys.stdin is None else open(ctx.stdin.fileno(), "rb", closefd=False) as stdin:
+            while line := stdin.readline(MAX_LINE_BYTES):
+                loop.call_soon_threadsafe(lines.put_nowait, line)
         loop.call_soon_threadsafe(lines.put_nowait, b"")
 
     acting = _Acting(ctx, host)

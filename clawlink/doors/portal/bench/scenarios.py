@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import hashlib
@@ -27,6 +26,7 @@ from clawlink.bench.servers import Server
 from clawlink.doors.portal.client.files import file_status, send_file
 from clawlink.doors.portal.client.portal import Portal
 from clawlink.doors.portal.rules.file_parts import PART_BYTES
+from clawlink.loop_run import run
 
 FILE_BYTES = 128 * 1024 * 1024
 UPLOADS = 20
@@ -102,7 +102,7 @@ def messages(folder: str, *, say: Callable[[str], None]) -> list[Row]:
     """Milliseconds from ``send`` at a portal until the bridge of the other one has the message."""
     with _pair(Path(folder)) as (a, b):
         say(f"{MESSAGES} messages, one after another")
-        took = asyncio.run(_rounds(a, b))
+        took = run(_rounds(a, b))
     return [
         Row("a message from send to the bridge of the other portal, p50", statistics.median(took) * 1000, "ms"),
         Row("the same, p99", sorted(took)[int(len(took) * 0.99)] * 1000, "ms"),

@@ -120,7 +120,6 @@ def _done(ctx: Context, told: dict[str, object], said: str) -> Exit:
 
 
 def _run(ctx: Context, folder: Path, own: Place, ca: str | None) -> Exit:
-    import asyncio
     from functools import partial
 
     from filelock import Timeout
@@ -129,6 +128,7 @@ def _run(ctx: Context, folder: Path, own: Place, ca: str | None) -> Exit:
     from clawlink.cli.exits import LocalFailure
     from clawlink.doors.portal.client.bridge import Bridge, Status
     from clawlink.doors.portal.client.start_script import held
+    from clawlink.loop_run import run
     from clawlink.wake import openclaw
 
     private.make_folder(folder / "local", 0o755)
@@ -139,7 +139,7 @@ def _run(ctx: Context, folder: Path, own: Place, ca: str | None) -> Exit:
                 _log_to(folder / "local" / "bridge.log")
                 ctx.out.line(f"The bridge wakes OpenClaw for {own.url}; its state is in {folder}")
                 bridge = Bridge(own, partial(openclaw.find, ctx.environ), status, ca=ca)
-                asyncio.run(bridge.run())
+                run(bridge.run())
             finally:  # also if it has to end before it began
                 status.tell("stopped", "the bridge has ended")
     except Timeout:

@@ -1,0 +1,87 @@
+"""``asyncio.run`` for programs that a signal ends: no signal raises anything inside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_Handler = Callable[[int, "FrameType | None"], Any]
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run as ``asyncio.run``. What a handler of a signal raises cancels ``main``, and is raised after the loop's end.
+
+    Raised inside the loop, as KeyboardInterrupt is, it can lose the wake-up of a task. The end of the loop cancels all
+    tasks, and would wait for that one for ever. A second one ends the process at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return asyncio.run(main)
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
+    held = _Held(before)
+    try:
+        for number in before:
+            signal.signal(number, held)
+        result = asyncio.run(_cancelled_by(held, main))
+    except BaseException:
+        if held.raised is None:
+            raise
+    finally:
+        main.close()  # it did not begin, if a signal came first
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held.raised is not None:
+        raise held.raised
+    return result
+
+
+class _Held:
+    """A handler of signals in place of others. ``raised`` is what one of them raised first; ``told`` hears of it."""
+
+    def __init__(self, handlers: dict[int, _Handler]) -> None:
+        self.handlers = handlers
+        self.raised: BaseException | None = None
+        self.told: Callable[[], object] | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        try:
+            self.handlers[number](number, frame)
+        except BaseException as error:
+            if self.raised is not None:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            self.raised = error
+            if self.told is not None:
+                self.told()
+
+
+async def _cancelled_by(held: _Held, main: Coroutine[Any, Any, T]) -> T:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(main)
+
+    def told() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(task.cancel)
+
+    woken = False
+    for number in held.handlers:
+        with contextlib.suppress(NotImplementedError):  # on Windows each loop is woken by itself
+            # The interpreter runs a handler only once the main thread runs. The loop has signals wake it.
+            loop.add_signal_handler(number, lambda: None)
+            signal.signal(number, held)
+            woken = True
+    held.told = told
+    if held.raised is not None:
+        task.cancel()
+    try:
+        return await task
+    finally:
+        if woken:  # the loop closes what a signal writes to before it takes its handlers away
+            signal.set_wakeup_fd(-1)

@@ -1,0 +1,103 @@
+"""A signal ends what ``loop_run.run`` runs, wherever the event loop is just then."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import pytest
+
+from clawlink.loop_run import run
+from tests import processes
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
+
+# A signal comes at each seventh line of asyncio that a small program passes.
+_EACH_LINE = """
+import asyncio, itertools, signal, sys
+from clawlink.loop_run import run
+
+class End(KeyboardInterrupt):
+    pass
+
+def end(number, frame):
+    raise End
+
+number = int(sys.argv[1])
+signal.signal(number, end)
+
+async def main():
+    try:
+        await asyncio.to_thread(int)
+        await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0.001))
+    finally:
+        cleaned.append(await asyncio.to_thread(int))
+
+def trace(frame, event, argument):
+    # Python ignores what is raised in __del__, which asks is_closed.
+    code = frame.f_code
+    if code.co_filename == asyncio.base_events.__file__ and code.co_name not in ("__del__", "is_closed"):
+        lines[0] -= 1
+        if lines[0] == 0:
+            sys.settrace(None)
+            signal.raise_signal(number)
+        return trace
+
+ended = 0
+for line in itertools.count(1, 7):
+    lines, cleaned = [line], []
+    sys.settrace(trace)
+    try:
+        run(main())
+    except End:
+        ended += 1
+        assert lines[0] <= 0 and signal.getsignal(number) is end
+    finally:
+        sys.settrace(None)
+    if lines[0] > 0:
+        break
+assert ended > 20 and ended == line // 7, (ended, line)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_any_line_of_the_event_loop_ends_it(number: int) -> None:
+    done = processes.run([sys.executable, "-c", _EACH_LINE, str(int(number))], timeout=100)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    program = """
+import asyncio, signal
+from clawlink.loop_run import run
+
+async def main():
+    try:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.Event().wait()
+    finally:
+        print("cleans up", flush=True)
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.Event().wait()
+
+run(main())
+"""
+    done = processes.run([sys.executable, "-c", program], timeout=100)
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, b"cleans up\n")
+
+
+def test_a_handler_that_raises_nothing_ends_nothing() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+
+    async def main() -> str:
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0)
+        return "done"
+
+    try:
+        assert run(main()) == "done"
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
