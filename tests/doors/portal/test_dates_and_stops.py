@@ -201,17 +201,20 @@ async def test_nothing_that_waits_is_posted_in_a_stop(portals: Portals, monkeypa
 async def test_upkeep_ends_no_pause_after_a_failure(portals: Portals, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 3600.0)
     monkeypatch.setattr(outbox, "MOST_PAUSE_SECONDS", 3600.0)
+    pauses, pause = [], Outbox._pause
+
+    async def seen(self: Outbox, contact: str, *rest: Any) -> None:
+        pauses.append(contact)
+        await pause(self, contact, *rest)
+
+    monkeypatch.setattr(Outbox, "_pause", seen)
     a, b = await pair(portals)
     await b.well("POST", "/api/portal/contacts/A-bot", {"paused": True})
     door: Any = a.relay.app.doors["portal"]
     await delegate(a, "B-bot@portal", "wait")
-    for _ in range(3):
-        await door.upkeep(0.0)
-    await until(lambda: b.url in door.active.outbox._hurry)
-    hurry = door.active.outbox._hurry[b.url]
-    hurry.clear()
+    await until(lambda: pauses == [b.url])
     await door.upkeep(0.0)
-    assert not hurry.is_set()
+    assert not door.active.outbox._hurry[b.url].is_set()
     await b.well("POST", "/api/portal/contacts/A-bot", {"paused": False})
-    await send(a, b.url, "a new message does")
-    assert hurry.is_set()
+    await a.state(await send(a, b.url, "a new message does"), "sent")
+    assert pauses == [b.url]

@@ -41,11 +41,15 @@ _log = logging.getLogger("clawlink.bridge")
 
 
 class Item(NamedTuple):
-    """A delivery of the portal. ``id`` settles it; a portal of Agent P2P knows ``number`` alone."""
+    """A delivery of the portal. ``id`` settles it; a portal of Agent P2P knows ``number`` alone.
+
+    It takes no ack of a guest's or its owner's words: they have neither, and ``id`` tells them from others.
+    """
 
     id: str
     number: int | None
     turn: Turn
+    acked: bool = True
 
 
 class Status:
@@ -184,9 +188,10 @@ class Bridge:
             if isinstance(given, str):
                 await self._ack(Item(given, None, Turn("", True, "")))
             return
-        if not id:  # a guest or the owner at a portal of Agent P2P, which takes no ack of them
+        acked = bool(id)
+        if not acked:
             id = f"{frame.get('type')} {frame.get('message_id')} {frame.get('created_at') or frame.get('timestamp')}"
-        item = Item(id, None if isinstance(given, str) else number, turn)
+        item = Item(id, None if isinstance(given, str) else number, turn, acked)
         if id in self._done:
             await self._ack(item)
         elif id not in self._waiting:
@@ -201,6 +206,8 @@ class Bridge:
 
     async def _ack(self, item: Item) -> None:
         """Ack a delivery. If the connection has gone, it comes again, and is acked then."""
+        if not item.acked:
+            return
         frame: dict[str, Any] = {"type": "ack", "deliveries": [item.id]}
         if item.number is not None:
             frame = {"type": "ack", "message_ids": [item.number]}
