@@ -539,14 +539,14 @@ def test_control_c_on_a_terminal_leaves_it_in_order(
 
 
 def test_an_assignee_that_goes_silent_is_told_of(call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = own_relay("--stale-after", "1.5")
+    url = own_relay("--stale-after", "3")
     call("--relay", url, "register", "--name", "ada").ok()
     with Client(url) as peer:
         peer.register("peer")
         task_id = delegate(call, peer)
         peer.poll()
         monkeypatch.setattr("clawlink.client.wait_steps._STEP_SECONDS", 0.2)
-        shown = call("wait", task_id, "--timeout", "4")
+        shown = call("wait", task_id, "--timeout", "7")
     assert shown.code == 6
     first, *later = [line for line in shown.err.splitlines() if "peer" in line]
     assert "online" in first
@@ -556,13 +556,13 @@ def test_an_assignee_that_goes_silent_is_told_of(call: Run, own_relay: Relays, m
 def test_a_pool_in_which_nobody_is_online_any_more_is_told_of(
     call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = own_relay("--stale-after", "1.5")
+    url = own_relay("--stale-after", "3")
     call("--relay", url, "register", "--name", "ada").ok()
     with Client(url) as peer:
         peer.register("peer", capabilities=["dig"])
         task_id = call("delegate", "--capability", "dig", "--task", "dig a hole", "-q").ok().out.strip()
         monkeypatch.setattr("clawlink.client.wait_steps._STEP_SECONDS", 0.2)
-        shown = call("wait", task_id, "--timeout", "4")
+        shown = call("wait", task_id, "--timeout", "7")
     assert shown.code == 6
     first, *later = [line for line in shown.err.splitlines() if line.startswith('clawlink: "dig a hole", task ')]
     assert first.endswith(f"task {task_id}: queued, nobody yet"), shown.err

@@ -80,7 +80,7 @@ class Kit:
 
 @pytest.fixture
 async def kits(serve_a2a: ServeA2A, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Kit]]:
-    monkeypatch.setattr(agent, "HOLD_SECONDS", 0.5)
+    monkeypatch.setattr(agent, "HOLD_SECONDS", 2.0)
     monkeypatch.setattr(agent, "DELAY_SECONDS", 0.2)
     rest = Rest(await serve_a2a(private_webhooks=True), "/a2a/tck")
     async with agent.at_work(rest.relay.url):

@@ -129,7 +129,7 @@ async def test_streams_tell_the_task_and_then_each_change(serve_a2a: ServeA2A, b
 async def test_a_cut_stream_goes_on_by_subscribing_again(
     serve_a2a: ServeA2A, binding: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent, "HOLD_SECONDS", 0.6)
+    monkeypatch.setattr(agent, "HOLD_SECONDS", 2.5)
     relay = await serve_a2a()
     async with agent.at_work(relay.url), sdk(relay, "tck", binding, streaming=True) as client:
         first: Any = client.send_message(ask("test-resubscribe-message-id-1"))

@@ -42,7 +42,7 @@ from tests.waiting import eventually
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the door notice soon who does not read."""
     monkeypatch.setattr("clawlink.server.app._SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr(ws_connection, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(ws_connection, "SILENT_SECONDS", 1.5)  # those who read are alive in this time
     monkeypatch.setattr(ws_connection, "PING_SECONDS", 0.05)
     monkeypatch.setattr(ws_connection, "_ABORT_SECONDS", 0.2)
 

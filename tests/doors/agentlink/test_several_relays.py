@@ -288,16 +288,19 @@ async def test_what_was_under_way_at_a_relay_that_is_killed_comes_at_the_other(
     serve_link: ServeLink, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_FAREWELL_SECONDS", 0.05)
-    monkeypatch.setattr(service, "LEASE_SECONDS", 1.0)
     one, two = await pair(serve_link)
-    c, d = await sign_in(two, "c", "carol"), await sign_in(one, "d", "dan")
-    sent = await queued(c, "d/dan", "work")
-    assert (await d.next("message"))["attempt"] == 1
-    assert one.app.mesh is not None
-    await one.app.mesh.close()  # from now on it can give nothing back
+    c = await sign_in(two, "c", "carol")
+    with monkeypatch.context() as short:  # a slow machine may take as long as this for an ack at the other relay
+        short.setattr(service, "LEASE_SECONDS", 1.0)
+        d = await sign_in(one, "d", "dan")
+        sent = await queued(c, "d/dan", "work")
+        assert (await d.next("message"))["attempt"] == 1
+        assert one.app.mesh is not None
+        await one.app.mesh.close()  # from now on it can give nothing back
     d = await sign_in(two, "d", "dan")
     got = await d.next("message")
-    assert (got["message_id"], got["attempt"]) == (sent["message_id"], 2)
+    assert got["message_id"] == sent["message_id"]
+    assert got["attempt"] >= 2
     await d.ack(got["receipt"])
     assert (await c.next("delivered"))["message_id"] == sent["message_id"]
 

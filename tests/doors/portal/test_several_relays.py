@@ -59,13 +59,21 @@ async def front() -> AsyncIterator[Front]:
     await made.stop()
 
 
-async def two(serve: Serve, monkeypatch: pytest.MonkeyPatch, front: Front, **settings: Any) -> tuple[Own, Own]:
-    """Start two relays of a portal in this process; the first one is active."""
+async def two(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, front: Front, *, lapses: bool = False, **settings: Any
+) -> tuple[Own, Own]:
+    """Start two relays of a portal in this process; the first one is active.
+
+    Only where its lease is to lapse is it so short that a relay might lose it while the machine stands still.
+    """
     monkeypatch.setenv("AGENTP2P_API_KEY", OWNER)
     monkeypatch.setenv("CLAWLINK_PORTAL_PASSWORD", PASSWORD)
-    made = Settings(**{"url": front.url, "portal_lease": LEASE, **settings})
+    made = [
+        Settings(**{"url": front.url, "portal_lease": lease, **settings})
+        for lease in (2 * LEASE if lapses else 30.0, 30.0)
+    ]
     name = f"portal{os.getpid()}-{next(_names)}"
-    found = [Own(await serve(mesh=name, token="t", doors={"portal": made})) for _ in range(2)]
+    found = [Own(await serve(mesh=name, token="t", doors={"portal": one})) for one in made]
     front.nodes = [own.url for own in found]
     return found[0], found[1]
 
@@ -210,7 +218,7 @@ async def test_a_relay_that_ends_gives_the_portal_to_the_next_with_logins_and_nu
 async def test_a_relay_that_cannot_keep_the_lease_stops_and_begins_anew_later(
     serve: Serve, portals: Portals, front: Front, monkeypatch: pytest.MonkeyPatch, bridges: Bridges
 ) -> None:
-    one, other = await two(serve, monkeypatch, front)
+    one, other = await two(serve, monkeypatch, front, lapses=True)
     contact = await befriended(serve, portals, one, front.url)
     bridge = await bridges(one)
     before = door_of(one).active
@@ -230,7 +238,7 @@ async def test_a_relay_that_cannot_keep_the_lease_stops_and_begins_anew_later(
 async def test_a_request_that_outlives_the_lease_changes_nothing(
     serve: Serve, portals: Portals, front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = await two(serve, monkeypatch, front)
+    one, other = await two(serve, monkeypatch, front, lapses=True)
     await one.befriend("https://b.example", agent_name="B-bot")
     data = b"x" * 1000
     offer = await begin(one, "B-bot", "slow.bin", data)
@@ -409,7 +417,7 @@ async def test_upkeep_of_a_relay_that_is_not_active_tells_senders_once_and_gives
     serve: Serve, front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The relay that looks after the records of the mesh need not be the active one of the portal."""
-    one, other = await two(serve, monkeypatch, front, portal_ttl=1.0)
+    one, other = await two(serve, monkeypatch, front, lapses=True, portal_ttl=1.0)
     await one.befriend("https://a.example")
     await one.well("DELETE", "/api/contacts/1")
     with cut(one):
@@ -452,7 +460,7 @@ async def test_no_relay_tells_of_an_end_while_another_posts(
     """The post outlives the first lease and the time to live of its message."""
     monkeypatch.setattr(outbox, "LEASE_SECONDS", 3.0)
     monkeypatch.setattr(outbox, "EXTEND_SECONDS", 0.2)
-    one, other = await two(serve, monkeypatch, front, portal_ttl=3.0, portal_lease=30.0)
+    one, other = await two(serve, monkeypatch, front, portal_ttl=3.0)
     await befriended(serve, portals, one, front.url)
     await one.ask("POST", "/register", {"agent_id": "ann", "name": "ann"}, key="t")
     posting, go = asyncio.Event(), asyncio.Event()
