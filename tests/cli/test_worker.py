@@ -224,12 +224,12 @@ def ended(connection: socket.socket) -> bool:
 def test_a_command_that_takes_too_long_ends_with_all_that_it_started(
     start: Start, boss: Client, door: socket.socket
 ) -> None:
-    worker = start(python(_FAMILY + _AND_WAIT, port(door)), "--timeout", "2")
+    worker = start(python(_FAMILY + _AND_WAIT, port(door)), "--timeout", "5")
     task = boss.delegate(worker.name, "hang")
     with caller(door) as child:
         view = boss.wait_for(task.message_id, timeout=PATIENCE)
         assert ended(child)
-    assert (view.status, view.result) == ("failed", "the command did not end within 2 s")
+    assert (view.status, view.result) == ("failed", "the command did not end within 5 s")
     assert done(boss, start("echo next")).result == "next"
 
 

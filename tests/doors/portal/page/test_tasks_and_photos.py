@@ -162,7 +162,7 @@ def test_a_file_is_stopped_goes_on_and_is_refused_in_words(
             page.set_input_files(".pick input", tmp_path / "report.txt")
             page.click("form.write button:not([type])")
             page.wait_for_selector(".pick progress")
-            wait_until(lambda: held)
+            wait_until(lambda: page.evaluate("true") and held)  # Playwright calls us back while it is called
             page.click(".pick button:has-text('Stop')")
             page.wait_for_selector(".trouble:has-text('report.txt: you stopped it')")
             assert here(ann)["report.txt"][0] == "transferring"
