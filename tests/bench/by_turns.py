@@ -2,8 +2,9 @@
 
 A relay of each runs on one core, and the load on the other. They take turns in rounds of some hundred requests, so both
 meet the same other work of the machine. Relays are started several times, because each start lays its memory out in
-another way. An older relay gets the flags that it knows. ``--what`` is ``delegation`` (32 connections, 64 recipients,
-nobody drains) or ``websocket`` (send, deliver and ack, one message from each of 32 senders under way).
+another way. An older relay gets the flags that it knows. ``--what`` names the request. A ``delegation`` has 32
+connections and 64 recipients, and nobody drains. A ``websocket`` message is sent, delivered and acked, one from each of
+32 senders under way. A ``broadcast`` goes to 3,000 agents; take some ten requests a round.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from clawlink.bench.sockets import Socket, open_socket
 # The limits on pace hold, so that their price counts, and are far.
 _FLAGS = (*RELAY_FLAGS, "--rate-agent", str(10**6), "--rate-pair", str(10**6))
 _CONNECTIONS, _RECIPIENTS = 32, 64
+_AUDIENCE = 3000
 _RECEIPT = re.compile(rb'"receipt":"([^"]+)"')
 
 
@@ -95,6 +97,25 @@ class Delegations(Load):
         self.ended(lane)
 
 
+class Broadcasts(Load):
+    """Broadcasts that nobody reads, one after the other."""
+
+    async def open(self) -> None:
+        """Connect."""
+        await self.register("boss", *(f"agent{number}" for number in range(_AUDIENCE)))
+        self._numbers = itertools.count()
+        self.lanes = [await connect(self.url, self._answered)]
+
+    def start(self, lane: Any) -> None:
+        body = json.dumps({"from_agent": "boss", "content": f"news {next(self._numbers)}"}).encode()
+        lane.send(request_bytes("POST", "/broadcast", body))
+
+    def _answered(self, lane: Any, status: int, body: bytes) -> None:
+        assert status == 200, body
+        assert json.loads(body)["recipients"] == _AUDIENCE, body
+        self.ended(lane)
+
+
 class Messages(Load):
     """Messages over websockets."""
 
@@ -142,7 +163,7 @@ def _ack(socket: Socket, frame: bytes, id: int) -> None:
     socket.send(b'{"type":"ack","id":%d,"receipts":["%b"]}' % (id, receipt[1]))
 
 
-LOADS: dict[str, Callable[[str], Any]] = {"delegation": Delegations, "websocket": Messages}
+LOADS: dict[str, Callable[[str], Any]] = {"delegation": Delegations, "websocket": Messages, "broadcast": Broadcasts}
 
 
 @functools.cache
