@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.cli.conftest import Run
 from tests.conftest import Start
 
@@ -24,7 +24,7 @@ def test_two_old_command_lines_work_together_also_after_a_restart(
         home.mkdir(exist_ok=True)
         environ = {**os.environ, "HOME": str(home), "USERPROFILE": str(home), "CLAWLINK_TOKEN": token or ""}
         command = [sys.executable, "-m", "tests.legacy", "--relay", relay.url, *words]
-        done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60, check=False)
+        done = processes.run(command, text=True, env=environ, timeout=60)
         assert done.returncode == 0, (words, done.stderr)
         return done.stdout
 
