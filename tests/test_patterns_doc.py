@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.conftest import Start
+from tests.waiting import PATIENCE
 
 PAGE = (Path(__file__).parent.parent / "references" / "patterns.md").read_text(encoding="utf-8")
 PREPARED = re.findall(r"```sh\n(.*?)```", PAGE.partition("\n## ")[0], re.DOTALL)
@@ -33,23 +34,13 @@ def test_there_are_four_patterns() -> None:
 @pytest.mark.parametrize("name", PATTERNS)
 def test_a_pattern_runs(name: str, start_relay: Start, clawlink_home: Path, tmp_path: Path) -> None:
     script = "set -eu\n" + "\n".join([*PREPARED, PATTERNS[name]])
-    bin_folder = Path(sys.executable).parent
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "python3").symlink_to(sys.executable)
-    done = subprocess.run(
-        [shutil.which("sh") or "sh", "-c", script],
-        env={
-            **os.environ,
-            "CLAWLINK_RELAY": start_relay().url,
-            "PATH": os.pathsep.join((str(tools), str(bin_folder), os.environ["PATH"])),
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    environ = {**os.environ, "CLAWLINK_RELAY": start_relay().url, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    with processes.command_in(tools):
+        shell = [shutil.which("sh") or "sh", "-c", script]
+        done = processes.run(shell, env=environ, cwd=tmp_path, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     for words in SHOWN[name]:
         assert words in done.stdout

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from clawlink.version import VERSION
 from tests import processes
 
 PROGRAMS = {
@@ -35,3 +37,26 @@ def test_a_forked_process_ends_as_a_started_one(how: str) -> None:
     forked = processes.run(command, timeout=60, env=buffered)
     assert (forked.returncode, forked.stdout) == (started.returncode, started.stdout)
     assert forked.stderr.splitlines()[-1:] == started.stderr.splitlines()[-1:]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the commands are for a POSIX shell")
+def test_a_shell_starts_the_command_in_its_folder_with_its_environment_and_streams(tmp_path: Path) -> None:
+    script = """clawlink --version
+    echo told | clawlink register ann --description - --relay http://127.0.0.1:1 2> refused || echo $?
+    for turn in 1 2 3; do clawlink "no $turn" '$x "' > out-$turn 2>&1 & done; wait
+    cat refused out-*"""
+    shown = []
+    with processes.command_in(tmp_path / "bin"):
+        for command in (
+            f"PATH={tmp_path / 'bin'}:$PATH",
+            f'clawlink() {{ "{sys.executable}" -m clawlink.cli.main "$@"; }}',
+        ):
+            environ = {**os.environ, "CLAWLINK_HOME": str(tmp_path / "home")}
+            done = processes.run(["sh", "-c", f"{command}\n{script}"], cwd=tmp_path, env=environ, text=True, timeout=60)
+            assert done.stderr == ""
+            shown.append(done.stdout)
+    forked, started = shown
+    assert forked == started
+    assert forked.startswith(f"clawlink {VERSION}\n")
+    for words in ("3\n", "127.0.0.1:1", "no 1", "no 2", "no 3"):
+        assert words in forked, words

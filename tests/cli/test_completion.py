@@ -19,6 +19,7 @@ from clawlink.cli.completing import as_typed, flags_in, typed
 from clawlink.cli.verbs import verbs
 from clawlink.client.sync import Client
 from tests.cli.conftest import Relays, Run
+from tests.processes import command_in
 from tests.shells import SHELLS
 from tests.waiting import wait_until
 
@@ -61,13 +62,9 @@ class Shell:
 
         self._folder = folder
         (folder / ("_clawlink" if name == "zsh" else "script")).write_text(script, "utf-8")
-        programs = folder / "bin"
-        programs.mkdir(exist_ok=True)
-        (programs / "clawlink").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m clawlink.cli.main "$@"\n')
-        (programs / "clawlink").chmod(0o755)
         environment = {
             **os.environ,
-            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "TERM": "xterm",
             "COLUMNS": "300",
             "LC_ALL": "C.UTF-8",
@@ -145,12 +142,14 @@ def shell(
     folder.mkdir()
     (folder / "plan.md").write_text("a plan")
     (folder / "my folder").mkdir()
-    started = Shell(request.param, run("completion", request.param).ok().out, folder)
-    try:
-        started.begin()
-        yield request.param, started
-    finally:
-        started.close()
+    script = run("completion", request.param).ok().out
+    with command_in(folder / "bin"):
+        started = Shell(request.param, script, folder)
+        try:
+            started.begin()
+            yield request.param, started
+        finally:
+            started.close()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a terminal")

@@ -26,7 +26,8 @@ def test_two_old_command_lines_work_together_also_after_a_restart(
         command = [sys.executable, "-m", "tests.legacy", "--relay", relay.url, *words]
         done = processes.run(command, text=True, env=environ, timeout=60)
         assert done.returncode == 0, (words, done.stderr)
-        return done.stdout
+        printed: str = done.stdout
+        return printed
 
     for who in ("ann", "bob", "ann"):  # ann twice: each time with an id of its own
         run(who, "register", "--name", who.title())
