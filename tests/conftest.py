@@ -364,4 +364,5 @@ def valkey_server() -> Iterator[valkey.Server]:
     if valkey.program() is None:
         pytest.skip("there is no valkey-server here")
     with valkey.running() as server:
+        server.url += f"?socket_timeout={PATIENCE}&socket_connect_timeout={PATIENCE}"  # it never stops
         yield server

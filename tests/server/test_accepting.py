@@ -59,7 +59,7 @@ async def open_connections(dial: Dial, relay: Running, count: int) -> list[Conne
 async def test_a_head_that_does_not_come_ends_the_connection(
     dial: Dial, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clawlink.server.ceiling.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("clawlink.server.ceiling.HEAD_SECONDS", 1.0)
     relay = await serve()
     await relay.register("a", agent_id="a")
     waiting = asyncio.create_task(relay.get("/poll/a?wait=2"))
@@ -83,7 +83,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(
 async def test_a_head_that_began_before_the_relay_accepted_ends_in_an_answer(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clawlink.server.ceiling.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("clawlink.server.ceiling.HEAD_SECONDS", 1.0)
     relay = await serve()
     with socket.create_connection(address(relay.url)) as early:
         early.sendall(ASK[:-2])
@@ -112,7 +112,7 @@ async def test_an_idle_connection_ends(
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("clawlink.server.ceiling.IDLE_SECONDS", 0.3)
+    monkeypatch.setattr("clawlink.server.ceiling.IDLE_SECONDS", 1.0)
     relay = await serve()
     await relay.register("a", agent_id="a")
     (idle,) = await open_connections(dial, relay, 1)
@@ -125,7 +125,7 @@ async def test_an_idle_connection_ends(
 async def test_a_connection_with_a_slow_request_is_not_idle(
     dial: Dial, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clawlink.server.ceiling.IDLE_SECONDS", 0.3)
+    monkeypatch.setattr("clawlink.server.ceiling.IDLE_SECONDS", 1.0)
     relay = await serve()
     slow, idle = await open_connections(dial, relay, 2)
     asked = request("POST", "/register", b'{"agent_id":"a"}')

@@ -413,7 +413,7 @@ async def test_who_closes_while_something_is_on_its_way_has_not_read_it(trio: Ru
 async def test_a_reader_that_stands_still_is_given_up(
     trio: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clawlink.server.flow.IDLE_BODY_SECONDS", 0.3)
+    monkeypatch.setattr("clawlink.server.flow.IDLE_BODY_SECONDS", 1.0)
     await burning(trio, some(20_000_000))
     connection = await dial(trio.url, receive_buffer=4096)
     await connection.send(request("GET", "/blobs/k", ClawLink_Agent="b"))

@@ -104,7 +104,7 @@ def go_through_everything(url: str) -> set[str]:
 
     def ask(method: str, path: str, **options: Any) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}", **options.pop("headers", {})}
-        requests.request(method, url + path, headers=headers, timeout=5, **options)
+        requests.request(method, url + path, headers=headers, timeout=PATIENCE, **options)
 
     ask("POST", "/send", data=b'{"content":"' + content.encode())
     ask("POST", "/send", json={"from_agent": agent, "to_agent": content, "content": content})

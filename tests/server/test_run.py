@@ -211,7 +211,7 @@ def test_the_token_may_come_from_the_environment(start_relay: Start) -> None:
 def test_a_system_that_gives_no_thread_is_a_sentence() -> None:
     start = "threading.stack_size(1 << 47); runpy.run_module('clawlink.server', run_name='__main__')"
     command = [sys.executable, "-c", f"import runpy, threading; {start}", "--port", "0", "--no-mdns"]
-    done = run(command, text=True, timeout=60)
+    done = run(command, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert done.stderr.startswith("clawlink: the system gives the relay no thread; raise the limit")
     assert "Traceback" not in done.stderr
@@ -235,7 +235,7 @@ async def test_a_running_relay_that_gets_no_thread_says_so(serve: Serve, caplog:
 @each("host", ["192.0.2.1", "no-such-host.invalid", "::g", "a..b"])
 def test_an_address_that_is_not_ours_ends_it_with_a_sentence(host: str) -> None:
     command = [sys.executable, "-m", "clawlink.server", "--port", "0", "--host", host, "--no-mdns"]
-    done = run(command, text=True, timeout=60)
+    done = run(command, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert f"cannot listen on {host}" in done.stderr
     assert "Traceback" not in done.stderr
@@ -245,7 +245,7 @@ def test_a_store_without_what_it_needs_names_the_missing_package(tmp_path: Path)
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "__init__.py").write_text("import what_redis_needs")
     command = [sys.executable, "-m", "clawlink.server", "--store", "redis://127.0.0.1:1"]
-    done = run(command, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    done = run(command, text=True, timeout=PATIENCE, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1
     assert "needs the package redis (No module named 'what_redis_needs')" in done.stderr
     assert "pip install" in done.stderr
@@ -359,7 +359,7 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "clawlink.server", "--port", port]
-        done = run(command, text=True, timeout=20)
+        done = run(command, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert "a relay may run there already" in done.stderr

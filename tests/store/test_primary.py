@@ -77,7 +77,7 @@ async def test_a_sentinel_is_refused_with_a_sentence() -> None:
 
 async def test_the_primary_among_replicas_is_found_and_followed() -> None:
     with running() as a, running("--replicaof", f"127.0.0.1 {a.port}") as b:
-        wire = Wire(f"redis://127.0.0.1:{b.port},127.0.0.1:{a.port}", "m", replicas=1)
+        wire = Wire(f"redis://127.0.0.1:{b.port},127.0.0.1:{a.port}?socket_timeout={PATIENCE}", "m", replicas=1)
         await wire.open()
         assert wire.primary.place == ("127.0.0.1", a.port)
         store = ValkeyStore(wire, "m")
