@@ -90,6 +90,23 @@ def test_serve_in_process(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert served == [(1234, "from the environment", 7), (9077, "flag", 100_000)]
 
 
+def test_no_handler_of_the_command_line_raises_within_a_relay(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relay handles signals itself once it has begun; until then they end it."""
+    found: list[object] = []
+
+    def run(config: object) -> int:
+        found.append(signal.getsignal(signal.SIGTERM))
+        return 0
+
+    monkeypatch.setattr("clawlink.server.run.run", run)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        assert call("serve").code == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert found == [signal.SIG_DFL]
+
+
 def test_the_help_of_serve_groups_flags_by_subject(call: Run) -> None:
     sections = dict(re.findall(r"^(\S[^\n]*):\n((?:  .*\n)+)", call("serve", "--help").ok().out, re.MULTILINE))
     subjects = [title for title in sections if not title.startswith("the door ")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
@@ -28,4 +29,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
         raise UsageError(f"{error}; see: clawlink serve --help") from None
     from clawlink.server.run import run as run_relay
 
+    # The relay drains once it has begun. Until then a signal ends it: an exception of a handler has no place in a loop.
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
     return Exit(run_relay(config))
