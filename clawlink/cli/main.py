@@ -149,7 +149,9 @@ def _local(error: OSError) -> LocalFailure:
 def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLinkError:
     """Return the next step for an error of the relay, where the command line knows more."""
     if isinstance(error, UnknownFile) and noun == "file":
-        kept = "clawlink file history KEY" if error.field == "version" else "clawlink file list"
+        kept = "clawlink file list"
+        if error.field == "version" and ctx is not None:
+            kept = ctx.command("file-history", key=ctx.args.key)
         what = error.message
         if what == _NO_FILE and ctx is not None and "key" in ctx.args:
             what = f"there is no file {ctx.args.key!r}"

@@ -88,11 +88,13 @@ def test_what_changed_is_shown_as_diff_does(call: Run, me: str, peer: Client, fr
     assert "numbers" in call("file-diff", key, "one").failed(2).err
     assert "at most two" in call("file-diff", key, "1", "2", "3").failed(2).err
     assert "at most two" in call("file-diff").failed(2).err
+    missing = fresh("missing")
+    assert f"there is no file '{missing}'; see which there are" in call("file-diff", missing).failed(5).err
     only = fresh("only")
     peer.put_file(only, "x")
     lonely = call("file-diff", only).failed(5).err
     assert "nothing to compare" in lonely
-    assert "see which there are: clawlink file history KEY" in lonely
+    assert f"see which there are: clawlink file history --key {only}" in lonely
 
 
 def test_a_diff_in_a_pipe_can_be_applied(run: Run, me: str, peer: Client, fresh: Fresh) -> None:

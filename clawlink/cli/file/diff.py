@@ -38,6 +38,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.domain.terminal import cell
 
     key, versions = _asked(args)
+    args.key = key  # which errors name
     client = reader(ctx)
     first, second = _chosen(client, key, versions)
     before, after = _content(client, key, first), _content(client, key, second)
