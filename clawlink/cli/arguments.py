@@ -78,6 +78,9 @@ class Parser(argparse.ArgumentParser):
         if required:  # argparse names one without a metavar by its attribute, and the help by its choices
             names = {action.dest: _shown(action) for action in self._get_positional_actions()}
             message = start + required + ", ".join(names.get(name, name) for name in missing.split(", "))
+        for action in self._get_positional_actions():
+            if action.metavar is None:  # nobody knows the attribute, and the message lists the choices
+                message = message.removeprefix(f"argument {action.dest}: ")
         raise UsageError(f"{message}; see: {self.prog} --help")
 
     def flags(self) -> dict[str, argparse.Action]:

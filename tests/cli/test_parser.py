@@ -170,6 +170,7 @@ def test_serve_takes_its_token_from_both_places() -> None:
         (["discover", "--timeout", "1e10"], "up to 31536000"),
         (["discover", "extra"], "unrecognized arguments: extra"),
         (["file"], "the verbs are put, get, list"),
+        (["completion", "tcsh"], "invalid choice: 'tcsh' (choose from"),
         (["completion"], "required: bash|zsh|fish|agents|identities|keys; see"),
         (["file", "puut"], "did you mean: clawlink file put"),
         (["file-puut", "k"], "did you mean: clawlink file-put"),
@@ -195,8 +196,10 @@ def test_serve_takes_its_token_from_both_places() -> None:
     ],
 )
 def test_mistakes_are_one_sentence(argv: list[str], said: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(said)):
+    with pytest.raises(UsageError, match=re.escape(said)) as refused:
         parser.parse(argv)
+    for attribute in ("argument what", "argument action"):
+        assert attribute not in refused.value.message, "help shows the choices, and not this word"
 
 
 def test_arguments_are_utf_8_in_a_locale_that_has_none() -> None:

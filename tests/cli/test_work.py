@@ -230,6 +230,7 @@ def test_dead_letters_and_redrive(run: Run, call: Run, me: str, peer: Client, re
     assert "dead letter" not in call("tasks").ok().out
     bury(call, relay)
     assert run("redrive", "--all").ok().out.startswith("1 message put back")
+    assert run("redrive", "--all").ok().out == "You have no dead letters, so none is put back.\n"
     assert "    │ too hard" in call("poll").ok().out
 
 

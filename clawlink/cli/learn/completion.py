@@ -24,7 +24,7 @@ bash: eval "$(clawlink completion bash)" in ~/.bashrc
 zsh:  clawlink completion zsh > "${fpath[1]}/_clawlink"
 fish: clawlink completion fish > ~/.config/fish/completions/clawlink.fish
 
-agents, identities and keys print the words that a script offers."""
+agents, identities, keys: print the words of a script."""
 # A person waits at the prompt.
 _TIMEOUT_SECONDS = 2.0
 _MOST_WORDS = 500

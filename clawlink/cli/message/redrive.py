@@ -38,6 +38,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
         pass  # nothing was done, and the error says so
     elif ctx.json:
         ctx.out.json({"message_ids": back, "count": len(back)})
+    elif not back:
+        ctx.out.line("You have no dead letters, so none is put back.")
     else:
         ctx.out.line(f"{plural(len(back), 'message')} put back; see them with: {ctx.command('poll')}")
     if missing:
