@@ -235,6 +235,8 @@ class Identities:
         if failed:
             raise IdentityUnreadable(f"{whom} found here{where}, but {failed[0]}")
         if named is not None and self.all():
+            others = [] if relay is None else self.matching(named=named, relay=None)
+            where += f", but for {', '.join(dict.fromkeys(one.relay for one in others))}" if others else ""
             raise NoIdentity(f"{whom} kept here{where}; see which there are: clawlink whoami --offline")
         raise NoIdentity(f"{whom} kept here{where}; register first: clawlink register --name NAME")
 

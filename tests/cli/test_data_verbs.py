@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from clawlink.client.sync import Client
@@ -11,7 +12,7 @@ from tests.conftest import Start
 
 
 def test_a_relay_is_copied_while_it_runs_and_its_copy_goes_on(call: Run, start_relay: Start, tmp_path: Path) -> None:
-    data, backup, again = (str(tmp_path / name) for name in ("data", "backup", "again"))
+    data, backup, again = (str(tmp_path / name) for name in ("data", "a backup", "and again"))
     relay = start_relay("--data", data)
     alice, bob = Client(relay.url), Client(relay.url)
     alice.register("alice", claim=True)
@@ -20,11 +21,13 @@ def test_a_relay_is_copied_while_it_runs_and_its_copy_goes_on(call: Run, start_r
     alice.put_file("plan", "a plan")
     told = call("backup", data, backup).ok()
     assert f"1 contents, {sum(f.stat().st_size for f in Path(backup).rglob('*') if f.is_file())} bytes" in told.out
+    assert f"clawlink restore {shlex.quote(backup)} DIR" in told.out
     alice.send("bob", "after it")
     assert call("backup", data, backup).failed(1).err.startswith(f"clawlink: {backup} is there already")
     relay.stop()
 
-    call("relay", "restore", backup, again).ok()
+    told = call("relay", "restore", backup, again).ok()
+    assert f"clawlink serve --data {shlex.quote(again)} " in told.out
     copy = start_relay("--data", again)
     alice.relay = bob.relay = copy.url
     contents = [getattr(claimed.message, "content", None) for claimed in bob.poll()]

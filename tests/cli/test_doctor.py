@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ import requests
 from clawlink.cli.relay.doctor import _fix_of
 from clawlink.cli.settings import Where
 from clawlink.client.sync import Client
+from clawlink.config import ServerConfig
 from clawlink.errors import InternalError, NotARelay
 from clawlink.protocol.replies import Info
+from clawlink.server.keys import with_secrets
 from tests.cli.conftest import Relays, Result, Run
 from tests.tables import each
 
@@ -123,12 +126,15 @@ def test_a_relay_that_failed_is_not_asked_for_its_store(call: Run, relay: str) -
     assert "/healthz" not in asked
 
 
-def test_nothing_listens(call: Run) -> None:
+def test_nothing_listens(call: Run, tmp_path: Path) -> None:
     found = checks(call("--relay", "http://127.0.0.1:1", "doctor", "--json"))
     assert (found.code, found.failed) == (3, ["connection", "identity"])
     assert found.fix("connection") == "clawlink serve --port 1   with its --data DIR, if it had one"
     assert found.fix("identity") == "clawlink register --name NAME"
     assert found.by_name["identity"]["detail"] == "no identity is kept here for http://127.0.0.1:1"
+    with_secrets(ServerConfig(port=1, data=str(tmp_path / "a mesh")), os.environ)
+    found = checks(call("--relay", "http://127.0.0.1:1", "doctor", "--json"))
+    assert found.fix("connection") == f"clawlink serve --port 1 --data {shlex.quote(str(tmp_path / 'a mesh'))}"
     shown = call("--relay", "http://127.0.0.1:1", "doctor")
     assert "FAIL  connection" in shown.out
     assert "fix: clawlink serve --port 1" in shown.out

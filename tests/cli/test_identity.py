@@ -116,6 +116,8 @@ def test_several_identities_are_told_apart_by_name(
     assert "no identity 'nobody' is kept here" in mistyped
     assert "see which there are: clawlink whoami --offline" in mistyped
     assert "register first" not in mistyped, "a name is mistyped more often than not yet there"
+    elsewhere = call("--relay", "http://127.0.0.1:1", "heartbeat", "--as", bob).failed(5).err
+    assert f"is kept here for http://127.0.0.1:1, but for {relay}; see which" in elsewhere
     call("discover").ok()
 
 

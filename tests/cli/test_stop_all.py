@@ -35,6 +35,9 @@ def test_work_stops_and_goes_on(call: Run, own_relay: Relays, monkeypatch: pytes
         "stop_all",
         "stop_all",
     ]
+    monkeypatch.delenv("CLAWLINK_RELAY")
+    said = call("stop-all", "--admin-token", "boss", "--relay", url).ok().out
+    assert said.endswith(f"Resume it with: clawlink resume-all --relay {url}\n"), "another relay is the usual one"
 
 
 def test_who_follows_a_mailbox_waits_for_work_to_go_on(

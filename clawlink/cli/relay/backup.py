@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Copy, and say how much that was."""
-    return copy(args.data, args.target, ctx, then=f"clawlink restore {args.target} DIR   puts it back")
+    return copy(args.data, args.target, ctx, then=f"clawlink restore {shlex.quote(args.target)} DIR   puts it back")
 
 
 def copy(source: str, target: str, ctx: Context, *, then: str) -> Exit:
@@ -37,7 +38,7 @@ def copy(source: str, target: str, ctx: Context, *, then: str) -> Exit:
     if copied.damaged:
         ctx.err.line(
             f"clawlink: {len(copied.damaged)} contents of files are missing or damaged in {source}, and not in the "
-            f"copy; see: clawlink doctor --data {source}"
+            f"copy; see: clawlink doctor --data {shlex.quote(source)}"
         )
         return Exit.FAILED
     return Exit.DONE

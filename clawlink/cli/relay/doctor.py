@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -222,8 +223,12 @@ def _check_connection(where: Where, timeout: float) -> Check:
             way = f"unset {proxy.variable}" if directly else f"export NO_PROXY={host}"
             return Check("connection", "FAIL", detail, f"{way}   to ask the relay directly", Exit.UNREACHABLE)
         serve = f"clawlink serve{'' if port == 9077 else f' --port {port}'}"
+        from clawlink.config import data_folder_of
+
+        data = data_folder_of(port)
+        with_data = "   with its --data DIR, if it had one" if data is None else f" --data {shlex.quote(str(data))}"
         fix = (
-            f"{serve}   with its --data DIR, if it had one"
+            f"{serve}{with_data}"
             if on_this_machine(host)
             else f"{serve} --host 0.0.0.0   on that machine; clawlink relay scan shows which relays there are"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
@@ -21,4 +22,6 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Copy, and say how much that was."""
     from clawlink.cli.relay.backup import copy
 
-    return copy(args.backup, args.data, ctx, then=f"clawlink serve --data {args.data}   goes on from there")
+    return copy(
+        args.backup, args.data, ctx, then=f"clawlink serve --data {shlex.quote(args.data)}   goes on from there"
+    )

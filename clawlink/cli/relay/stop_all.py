@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
@@ -26,5 +27,6 @@ def run(args: Namespace, ctx: Context) -> Exit:
         return Exit.DONE
     ctx.out.line(f"All work at {where.relay} is stopped: no agent can delegate, send or take messages.")
     ctx.out.line("Acks, answers and heartbeats go on, and leases and deadlines stand still.")
-    ctx.out.line("Resume it with: clawlink resume-all")
+    of_relay = "" if args.relay is None else f" --relay {shlex.quote(where.relay)}"
+    ctx.out.line(f"Resume it with: clawlink resume-all{of_relay}")
     return Exit.DONE
