@@ -81,12 +81,15 @@ def test_axe_finds_nothing_where_a_person_signs_in(browser: Browser) -> None:
 
 
 def test_no_view_is_wider_than_a_phone_in_any_language(browser: Browser, filled: Filled) -> None:
-    for language in ("en-US", "zh-CN"):
-        with opened(browser, filled.url, viewport={"width": 360, "height": 740}, locale=language) as watched:
+    for language, scheme in (("en-US", "light"), ("zh-CN", "dark")):
+        phone: Any = {"viewport": {"width": 360, "height": 740}, "locale": language, "color_scheme": scheme}
+        with opened(browser, filled.url, **phone) as watched:
             for view in filled.views:
                 watched.show(filled.url, view)
                 assert watched.page.evaluate("document.documentElement.scrollWidth") <= 360, (language, view)
                 assert watched.page.evaluate(_CUT) == [], (language, view)
+            # The browser tells of each view of nothing.
+            assert [fault for fault in watched.faults if "404" not in fault] == [], language
 
 
 def test_a_phone_has_all_of_a_table_in_sight_or_shows_that_there_is_more(browser: Browser, filled: Filled) -> None:
