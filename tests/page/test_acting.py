@@ -11,7 +11,7 @@ import requests
 from clawlink.config import ServerConfig
 from tests.page.watching import BIDI, HOSTILE, Watched, opened, post
 from tests.system.threaded import relay_in_thread
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
@@ -20,7 +20,7 @@ BOSS = {"Authorization": "Bearer boss"}
 
 
 def get(url: str, path: str) -> Any:
-    answer = requests.get(url + path, headers=BOSS, timeout=10)
+    answer = requests.get(url + path, headers=BOSS, timeout=PATIENCE)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

@@ -91,7 +91,7 @@ def opened(browser: Browser, url: str, **options: Any) -> Iterator[Watched]:
 
 
 def post(url: str, path: str, body: Any, **headers: str) -> Any:
-    answer = requests.post(url + path, json=body, headers=headers, timeout=10)
+    answer = requests.post(url + path, json=body, headers=headers, timeout=PATIENCE)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

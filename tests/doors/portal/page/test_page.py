@@ -20,7 +20,7 @@ from tests.page.test_for_everybody import found
 from tests.page.watching import BIDI, HOSTILE, Watched, opened
 from tests.ports import free_port
 from tests.system.threaded import relay_in_thread
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -60,7 +60,7 @@ def portal(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[str]:
 
 def call(url: str, method: str, path: str, body: Any = None, **query: Any) -> Any:
     headers = {"Authorization": f"Bearer {OWNER}"}
-    answer = requests.request(method, url + path, json=body, params=query, headers=headers, timeout=10)
+    answer = requests.request(method, url + path, json=body, params=query, headers=headers, timeout=PATIENCE)
     assert answer.status_code == 200, (path, answer.text)
     return answer.json()
 

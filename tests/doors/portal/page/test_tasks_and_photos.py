@@ -18,7 +18,7 @@ from tests.doors.portal.page.test_page import GIF, OWNER, PASSWORD, call, portal
 from tests.page.conftest import browser
 from tests.page.test_for_everybody import found
 from tests.page.watching import BIDI, HOSTILE, Watched, opened
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
@@ -59,7 +59,7 @@ def attached(url: str, task: str, name: str, data: bytes) -> str:
     sums = {"md5": hashlib.md5(data, usedforsecurity=False).hexdigest(), "sha256": hashlib.sha256(data).hexdigest()}
     told = call(url, "POST", "/api/portal/files", {"task": task, "filename": name, "size": len(data), **sums})
     headers = {"Authorization": f"Bearer {OWNER}", "Content-Type": "application/octet-stream"}
-    answer = requests.put(f"{url}/api/portal/files/{told['file_id']}/0", data=data, headers=headers, timeout=10)
+    answer = requests.put(f"{url}/api/portal/files/{told['file_id']}/0", data=data, headers=headers, timeout=PATIENCE)
     assert answer.status_code == 200, answer.text
     id: str = told["file_id"]
     return id
