@@ -454,7 +454,7 @@ def test_without_a_relay_the_time_is_kept(call: Run, own_relay: Relays) -> None:
     own_relay.terminate(url)
     started = time.monotonic()
     told = call("wait", "x", "--timeout", "0.5")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert told.code == 3
     assert "waiting until it is back" in told.err.splitlines()[0]
     assert "no relay answers" in told.err.splitlines()[-1]

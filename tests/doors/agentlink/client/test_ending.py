@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -87,7 +86,7 @@ async def test_a_handler_that_takes_too_long_is_not_waited_for(
 async def test_a_handler_may_disconnect_its_link(
     relay: Running, make: Make, until: Callable[..., Any], plain: bool
 ) -> None:
-    c, d = make(relay, "c", "carol"), make(relay, "d", "dan")
+    c, d = make(relay, "c", "carol"), make(relay, "d", "dan", drain=600.0)
 
     def stop(message: Message) -> None:
         d.disconnect()
@@ -97,11 +96,9 @@ async def test_a_handler_may_disconnect_its_link(
 
     d.on_message(stop if plain else stop_async)
     await d.connect()
-    started = time.monotonic()
     sent = await c.send("d/dan", "stop")
     assert await asyncio.wait_for(sent.receipt(), SECONDS)
     await until(lambda: d.state == "closed")
-    assert time.monotonic() - started < 5
 
 
 async def test_a_link_that_was_closed_may_be_used_again(relay: Running, make: Make) -> None:
