@@ -85,7 +85,9 @@ def parse(argv: Sequence[str]) -> tuple[Verb, argparse.Namespace]:
     top = _top()
     _parse_before(top, before, args)
     if word is None:
-        raise UsageError(f"name a command, for example: {PROG} register NAME; all commands: {PROG} --help")
+        raise UsageError(
+            f"name a command, for example: {PROG} register NAME; all commands: {PROG} --help{_taken(words)}"
+        )
     verb, after = _verb(word, after, args)
     parser = parser_of(verb)
     parsed(parser, after, args)
@@ -180,6 +182,13 @@ def _verb(word: str, after: list[str], args: argparse.Namespace) -> tuple[Verb, 
     return verb, rest
 
 
+def _taken(words: list[str]) -> str:
+    """Return a note of a command that was read as the value of a flag; "" if there is none."""
+    if len(words) < 2 or words[-2] not in _VALUED or (noun_named(words[-1]) or find(words[-1])) is None:
+        return ""
+    return f" ({words[-1]!r} was taken as the value of {words[-2]})"
+
+
 def _parse_before(parser: Parser, before: list[str], args: argparse.Namespace) -> None:
     for word in before:
         name = word.partition("=")[0]
@@ -266,6 +275,8 @@ def _unknown(word: str, noun: Noun | None) -> str:
     close = _close(word, noun)
     given = word if noun is None else f"{noun.name} {word}"
     help = f"{PROG} --help" if noun is None else f"{PROG} {noun.name} --help"
+    if given == "version":
+        close = "--version"
     meant = f"; did you mean: {PROG} {close}" if close else f"; all commands: {help}"
     return f"there is no command {given!r}{meant}"
 

@@ -161,6 +161,9 @@ def test_serve_takes_its_token_from_both_places() -> None:
     [
         (["--json"], "name a command"),
         (["dicsover"], "did you mean: clawlink discover"),
+        (["version"], "did you mean: clawlink --version"),
+        (["--as", "discover"], "('discover' was taken as the value of --as)"),
+        (["--as", "file"], "('file' was taken as the value of --as)"),
         (["xyzzy"], "all commands: clawlink --help"),
         (["-"], "unrecognized arguments: -"),
         (["register"], "--name; see: clawlink register --help"),
