@@ -41,7 +41,8 @@ _IMPORTS = ("clawlink.server.run", "clawlink.client.sync", "clawlink.client.aio"
 _FORKS = sys.platform == "linux" and not LONG
 # The interpreter reads these before a fork could set them.
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "COVERAGE_", "TZ")
-_HARMLESS = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
+# The last two tell of the Python of an image of Docker, which it does not read.
+_HARMLESS = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHON_VERSION", "PYTHON_SHA256")
 _FIRST_ENVIRONMENT = dict(os.environ)
 _ONE_AT_A_TIME = threading.Lock()
 _COMMAND = [sys.executable, "-m", "clawlink.cli.main"]
