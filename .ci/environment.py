@@ -106,14 +106,16 @@ def main() -> None:
     if why is not None:
         print(f"{args.folder} is made anew: {why}", flush=True)
         shutil.rmtree(folder)
-    if not folder.exists():
+    is_new = not folder.exists()
+    if is_new:
         print(f"{args.folder} is made, which takes a minute", flush=True)
         made_by = getattr(sys, "_base_executable", None) or sys.executable
         subprocess.run([made_by, "-m", "venv", folder], check=True)
     pip: list[str | Path] = [folder / BIN / "python", "-m", "pip"]
     subprocess.run([*pip, "install", "--quiet", "--upgrade", "pip"], check=True)
-    # Up to 1.1 the distribution had this name; it would own the same files.
-    subprocess.run([*pip, "uninstall", "--quiet", "--yes", "clawlink"], stderr=subprocess.DEVNULL, check=True)
+    if not is_new:
+        # Up to 1.1 the distribution had this name; it would own the same files.
+        subprocess.run([*pip, "uninstall", "--quiet", "--yes", "clawlink"], stderr=subprocess.DEVNULL, check=True)
     limits: list[str | Path] = []
     if args.floors:
         constraints = folder / "floors.txt"
