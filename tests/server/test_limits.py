@@ -45,9 +45,15 @@ def config(*flags: str) -> ServerConfig:
     return options.read(parser.parse_args(flags), {})
 
 
+def limits_of(*flags: str) -> dict[str, Any]:
+    """Return the limits that these flags set, and the default of all others."""
+    limits = config(*flags).limits
+    return {field.name: getattr(limits, field.name) for field in LIMIT_FIELDS}
+
+
 async def limited(serve: Serve, clock: Clock, *flags: str) -> Running:
     """Start a relay with these flags, with agents a and b whose mailboxes are empty."""
-    relay = await serve(clock=clock, limits={f.name: getattr(config(*flags).limits, f.name) for f in LIMIT_FIELDS})
+    relay = await serve(clock=clock, limits=limits_of(*flags))
     for agent_id in ("a", "b"):
         await relay.register(agent_id, agent_id=agent_id)
     await poll(relay, "a")
@@ -427,7 +433,7 @@ async def test_a_stranger_does_not_use_up_the_registrations_of_a_claimed_agent(s
     """A request without the agent's key counts for its address alone."""
     clock.stop()
     flags = ("--rate-register", "1", "--burst-register", "3", "--rate-address", "2")
-    limits = {f.name: getattr(config(*flags).limits, f.name) for f in LIMIT_FIELDS}
+    limits = limits_of(*flags)
     relay = await serve(clock=clock, limits=limits, trust_proxies=("127.0.0.1",))
     here, there = ({"X-Forwarded-For": address} for address in ("198.51.100.7", "198.51.100.8"))
     claim = {"agent_id": "ann", "claim": True}
@@ -503,7 +509,7 @@ async def test_rate_address(serve: Serve, clock: Clock) -> None:
         "--burst-copies",
         "1",
     )
-    limits = {f.name: getattr(config(*flags).limits, f.name) for f in LIMIT_FIELDS}
+    limits = limits_of(*flags)
     relay = await serve(clock=clock, limits=limits, trust_proxies=("127.0.0.1",))
     here, there = ({"X-Forwarded-For": address} for address in ("198.51.100.7", "198.51.100.8"))
     made = [(await again(relay, f"a{n}", headers=here))[0] for n in range(8)]
