@@ -31,8 +31,8 @@ _READ_ALL = (
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of this tree."""
-    ignored = shutil.ignore_patterns("__pycache__", ".*_cache")
+    """Return a copy of this tree, with what is compiled already."""
+    ignored = shutil.ignore_patterns(".*_cache")
     folder = tmp_path_factory.mktemp("tree")
     for name in _COPIED:
         source = ROOT / name

@@ -84,7 +84,7 @@ def stage() -> Iterator[Stage]:
 
 @schema.exclude(operation_id=["events", "live"]).parametrize()  # replies that go on
 @settings(
-    max_examples=size(5, 20, 40),
+    max_examples=size(3, 20, 40),
     derandomize=True,
     deadline=None,
     database=None,

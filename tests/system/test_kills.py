@@ -29,7 +29,7 @@ async def test_no_message_is_lost_or_doubled_over_kills(start_relay: Start, tmp_
 
     try:
         await mesh.register()
-        await mesh.run(restart, kills=size(20, 50, 500))
+        await mesh.run(restart, kills=size(12, 50, 500))
         await mesh.account()
     finally:
         await mesh.close()

@@ -18,6 +18,7 @@ from clawlink.wake import adapters
 from clawlink.wake.adapters import Command, Notice, OverOpenClaw, Resume, within
 from clawlink.wake.openclaw import OpenClaw
 from clawlink.wake.rules import FAILED, QUEUED, STARTED
+from tests.effort import size
 from tests.processes import Popen
 from tests.waiting import PATIENCE, until
 from tests.wake.openclaw import OpenClawStandIn
@@ -73,7 +74,7 @@ def children() -> set[str]:
 async def test_no_command_stays_behind_as_a_zombie(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapters, "COMMAND_SECONDS", 0.1)
     before = children()
-    for words in (["true"], ["false"], ["sleep", "60"], ["sh", "-c", "sleep 0.3 & exit 0"], ["/none"]) * 20:
+    for words in (["true"], ["false"], ["sleep", "60"], ["sh", "-c", "sleep 0.3 & exit 0"], ["/none"]) * size(8, 20):
         assert (await Command(words, "bob").fire(NOTICE)).result in (QUEUED, FAILED)
     monkeypatch.setattr(adapters, "COMMAND_SECONDS", PATIENCE)
     given_up = [asyncio.ensure_future(Command(["sleep", "60"], "bob").fire(NOTICE)) for _ in range(10)]
