@@ -207,7 +207,6 @@ class Standing(FaultyStore):
 async def test_readyz_is_503_while_the_store_fails_or_stands_still(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clawlink.relay.core._HEALTH_SECONDS", 0.05)
     store = Standing(MemoryStore(), Random(1))
     relay = await serve(store=store, token="t")
 
@@ -224,9 +223,11 @@ async def test_readyz_is_503_while_the_store_fails_or_stands_still(
     store.failures = 1.0
     await require_unready("reads or writes nothing at this moment")
     store.failures, store.standing = 0.0, asyncio.Event()
+    monkeypatch.setattr("clawlink.relay.core._HEALTH_SECONDS", 0.05)
     await asyncio.gather(*(require_unready("has not answered within") for _ in range(3)))
     store.standing.set()
     store.standing = None
+    monkeypatch.undo()
 
     async def is_ready() -> bool:
         return (await relay.get("/readyz"))[0] == 200
