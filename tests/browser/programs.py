@@ -84,8 +84,12 @@ def fetch() -> None:
         # A fresh machine has no lists of packages, and may still run its own apt.
         quiet = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Use-Pty=0"]
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", HEADLESS_SHELL.name]):
-            run_quietly([*quiet, *command], env=environment)
+        install = [*quiet, "install", "--yes", "--no-install-recommends"]
+        run_quietly([*quiet, "update"], env=environment)
+        try:
+            run_quietly([*install, HEADLESS_SHELL.name], env=environment)
+        except OSError:  # there may be no package of the shell
+            run_quietly([*install, CHROMIUM.name], env=environment)
     npm = shutil.which("npm")
     for name, script in ((TUS, TUS_SCRIPT), (AXE, AXE_SCRIPT)):
         if not script.exists() and npm is not None:
