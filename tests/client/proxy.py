@@ -59,6 +59,7 @@ class Proxy:
 
         async def close() -> None:
             self._server.close()
+            await asyncio.sleep(0)  # a connection that was taken just now begins, and has a writer that closes it
             self._abort()
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:

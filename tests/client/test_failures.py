@@ -150,7 +150,8 @@ def test_a_relay_that_kept_its_data_is_started_with_the_folder(tmp_path: Path, m
         ("https://192.0.2.2", "start one there with: clawlink serve --host 0.0.0.0"),
     ],
 )
-def test_a_relay_is_started_on_the_machine_that_has_none(relay: str, serve: str) -> None:
+def test_a_relay_is_started_on_the_machine_that_has_none(clawlink_home: Path, relay: str, serve: str) -> None:
+    """The account is the test's own: in another one a relay may have noted its folder."""
     assert Client(relay)._nobody(OSError(), broke_off=False).message.endswith(serve)
 
 

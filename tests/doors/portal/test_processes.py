@@ -310,7 +310,7 @@ def test_a_portal_on_loopback_asks_for_a_token_and_knows_its_name(tmp_path: Path
     parser = argparse.ArgumentParser()
     options.add_arguments(parser)
     flags = ["--portal", "https://Me.example:8443", "--data", str(tmp_path)]
-    config = with_secrets(options.read(parser.parse_args(flags), {}), {})
+    config = with_secrets(options.read(parser.parse_args(flags), {}), {"CLAWLINK_HOME": str(tmp_path / "home")})
     assert config.token
     assert config.allow_hosts == ("me.example",)
     assert not config.operated_locally
