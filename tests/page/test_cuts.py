@@ -13,9 +13,16 @@ from tests.client.proxy import Proxy
 from tests.page.watching import opened, post
 from tests.ports import free_port
 from tests.system.threaded import relay_in_thread
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
+
+
+_COUNTED = """window.signs = 0;
+window.EventSource = class extends window.EventSource {
+    constructor(...of) { super(...of); this.addEventListener("heartbeat", () => { window.signs += 1; }); }
+};"""
 
 
 @contextmanager
@@ -139,10 +146,12 @@ def test_a_stream_without_news_stays_open(browser: Browser, monkeypatch: pytest.
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.clock.install()
+        page.add_init_script(_COUNTED)
         watched.show(url, "agents")
         page.wait_for_selector(".live.on")
         for _ in range(3):
-            page.wait_for_timeout(3000)
+            page.evaluate("window.signs = 0")
+            wait_until(lambda: page.evaluate("signs"))
             page.clock.fast_forward(40_000)
         page.wait_for_timeout(1500)
         assert len([url for url in asked if "/admin/events" in url]) == 1
