@@ -17,6 +17,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
 from clawlink.domain.standstill import Standstill
 from clawlink.errors import Draining, Stopped, StorageFull, StoreUnavailable
+from clawlink.relay.handoffs import Handoff, Handoffs
 from clawlink.relay.ids import Ids
 from clawlink.relay.limits.memory import Memory
 from clawlink.relay.limits.shares import FairShares
@@ -76,6 +77,7 @@ class Core:
         self.store = store
         self.peers = peers
         self.signals = signals
+        self.handoffs = Handoffs()
         self.limits = limits
         self.time = StoppableTime(clock)
         self.clock = self.steady = clock
@@ -109,16 +111,22 @@ class Core:
         disk without room, which raises StorageFull. After any other failure everyone is woken: nobody knows then
         whether the commit took effect.
         """
+        handoff = None if quiet else self.handoffs.begin(partition_key, changes)
+        took_effect: bool | None = None
         try:
-            await self.store.commit(partition_key, *changes)
+            await self.store.commit(partition_key, *(changes if handoff is None else handoff.changes))
+            took_effect = True
         except (Conflict, Fenced):
+            took_effect = False
             raise
         except Full as full:
+            took_effect = False
             raise no_room_on_disk() from full
-        except BaseException:
-            self._tell(partition_key, changes, quiet=quiet)
-            raise
-        self._tell(partition_key, changes, quiet=quiet)
+        finally:
+            if took_effect is not False:
+                self._tell(partition_key, changes, quiet=quiet)
+            if not quiet:
+                self.handoffs.end(partition_key, handoff, took_effect)
 
     async def claim(
         self, mailbox: str, now: float, limit: int, leasing: Leasing, *, unless: Index | None = None
@@ -141,7 +149,8 @@ class Core:
         """Commit each partition on its own, as ``commit`` does, and return a result for each."""
         results: Sequence[Conflict | Failed | None] = ()
         try:
-            results = await self.store.commit_many(batches)
+            with self.handoffs.none():
+                results = await self.store.commit_many(batches)
         finally:
             told = batches
             if any(results):
@@ -156,13 +165,16 @@ class Core:
         Return a result for each partition up to that one; see ``Store.commit_in_order``.
         """
         results: Sequence[Conflict | Failed | None] = ()
+        first = batches[0]  # the others are of its cause, and store no new message
+        handoff = self.handoffs.begin(first.partition_key, first.changes)
         try:
-            results = await self.store.commit_in_order(batches)
+            results = await self.store.commit_in_order([_handed(first, handoff), *batches[1:]])
         finally:
             for batch, result in zip_longest(batches, results):
                 if isinstance(result, Conflict | Full | Fenced):
                     break  # nothing behind it has changed either
                 self._tell(batch.partition_key, batch.changes, quiet=False)
+            self.handoffs.end(first.partition_key, handoff, _took_effect(results[0]) if results else None)
         return results
 
     def _tell(self, partition_key: str, changes: Sequence[Put | Drop | Absent], *, quiet: bool) -> None:
@@ -285,6 +297,16 @@ class Core:
         """Wait for all work that has begun."""
         while self._background:
             await asyncio.wait(self._background)
+
+
+def _handed(batch: Batch, handoff: Handoff | None) -> Batch:
+    """Return what to commit of a batch that may hand a message over."""
+    return batch if handoff is None else Batch(batch.partition_key, handoff.changes)
+
+
+def _took_effect(result: Conflict | Failed | None) -> bool | None:
+    """Return True if a commit with this result took effect; None if nobody knows."""
+    return True if result is None else False if isinstance(result, Conflict | Full | Fenced) else None
 
 
 def no_room_on_disk() -> StorageFull:

@@ -53,7 +53,7 @@ async def test_a_poll_and_the_delegation_that_wakes_it_ask_the_store_as_seldom_a
     id = await scene.delegate(to_agent="worker")
     assert store.calls == ["get", "get", "admission", "commit"]  # both agents, and room
     assert [d.id for d in await poll] == [id]
-    assert store.calls[4:] == ["claim", "get"]  # the worker is there still, with the key that it had
+    assert store.calls[4:] == ["get"]  # the worker is there still, with the key that it had
 
     store.calls.clear()
     await scene.send("req", "worker")
@@ -89,6 +89,33 @@ async def test_each_step_of_a_task_is_one_commit(tmp_path: Path) -> None:
         store: Any = CountingStore(inner)
         await life_of_a_task(store)
     assert len(transactions) == 2 * 2 + 14  # two agents with their names, and the steps of the task
+    await on_disk.close()
+
+
+async def test_a_task_between_agents_that_wait_takes_three_commits(tmp_path: Path) -> None:
+    """The delegation and the answer are leased in the commits that store them. The third one is the last ack."""
+    transactions: list[None] = []
+    on_disk = SqliteStore(tmp_path / "clawlink.db", before_commit=lambda: transactions.append(None))
+    await on_disk.open()
+    store: Any = CountingStore(on_disk)
+    scene = Scene(store=store)
+    await scene.register("req", "worker")
+    worker = asyncio.create_task(scene.take("worker", wait=30))
+    req = asyncio.create_task(scene.take("req", wait=30))
+    await turns()
+    store.calls.clear()
+    transactions.clear()
+    id = await scene.delegate(to_agent="worker")
+    (task,) = await worker
+    ask = requests.Respond(
+        from_agent="worker", message_id=id, receipt=receipt_of(task), status="completed", result="done"
+    )
+    await scene.relay.tasks.respond(await scene.agent("worker"), ask)
+    (answer,) = await req
+    await scene.relay.acks.ack("req", [receipt_of(answer)])
+    assert [call for call in store.calls if call in COMMITS] == ["commit", "commit_in_order", "commit"]
+    assert len(transactions) == 3
+    assert await scene.status(id) == "completed"
     await on_disk.close()
 
 

@@ -934,6 +934,21 @@ class IndexContract(Opened):
         assert await due(store, NOW) == order
         assert await due(store, NOW, limit=2) == order[:2]
 
+    async def test_a_delivery_may_be_stored_as_it_is_leased(self, store: Store) -> None:
+        message = replace(lease(delivery("d"), seconds=60), version=1)
+        given = replace(fetch(asked("t"), seconds=30), version=1, sort_key=message.sort_key + 1)
+        await put(store, message, given)
+        assert [await store.get(Delivery, id) for id in "dt"] == [message, given]
+        assert await due(store, NOW) == []
+        assert await store.next_due_at("mia") == NOW + 30
+        assert (await store.admission(("mia",))).mailboxes[0].count == 2
+        for key in given.index_keys:
+            assert (await store.page(Delivery, key)).records == [given]
+        assert await due(store, NOW + 30) == ["t"]
+        assert await due(store, NOW + 60) == ["d", "t"]
+        await put(store, delivery_steps.ack(message, receipt="r", now=NOW + 61, keep=KEEP))
+        assert await due(store, NOW + 61) == ["t"]
+
     async def test_a_mailbox_that_fills_and_empties_over_and_over_tells_what_is_due(self, store: Store) -> None:
         random_ = random.Random(14)
         there: dict[str, Delivery] = {}

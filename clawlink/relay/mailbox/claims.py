@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import delivery_steps, task_steps
@@ -20,6 +21,7 @@ from clawlink.domain.pool import Pool
 from clawlink.domain.task import Task
 from clawlink.errors import LeaseLost, StoreUnavailable, UnknownAgent
 from clawlink.relay.core import Core, retrying
+from clawlink.relay.handoffs import Leased
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox.long_poll import Claimant, Found, LongPoll, Taken, Tick
 from clawlink.relay.mailbox.mailbox import Mailbox
@@ -123,6 +125,36 @@ class Claims:
         """Claim once the index has misled us: it names the messages, and each is read for itself."""
         return await self._lease_due(mailbox, limit, claimant, reread=True)
 
+    def lease_new(self, d: Delivery, claimant: Claimant) -> Leased | None:
+        """Lease a message that is not stored yet, and is stored as leased then. Return None if it waits for a claim."""
+        if _needs_task(d):
+            return None
+        forwarded = self._mailbox.lifetimes.forwarding(d.mailbox) is not None
+        leasing = _Leasing(self._core, claimant.agent, claimant, forwarded, self._core.clock())
+        leasing.lease((d,), {})
+        if not leasing.taken:
+            return None
+        leasing.taken = [replace(leasing.taken[0], version=d.version)]
+        return leasing
+
+    async def receive(self, leased: Leased, claimant: Claimant) -> list[Delivery]:
+        """Return what was leased as it came, or nothing if the reader was claimed with another key since.
+
+        Raises UnknownAgent if the agent left meanwhile.
+        """
+        reader = claimant.agent
+        try:
+            current = await claimant.again()
+            _require_there(current, reader)
+        except BaseException:
+            await self.undo(reader.id, leased.taken)
+            raise
+        if current.key_hash != reader.key_hash:
+            await self.undo(reader.id, leased.taken)
+            return []
+        self._core.stats.delivered += len(leased.taken)
+        return leased.taken
+
     async def _lease_due(
         self, mailbox: str, limit: int, claimant: Claimant, *, reread: bool, unless: Index | None = None
     ) -> Found:
@@ -146,11 +178,7 @@ class Claims:
                     over = await self._lifecycle.end(id) or over
                 for id in leasing.lapsed:
                     over = await self._mailbox.lapse(id) or over
-                left = current.registered_at > reader.registered_at
-                if left:
-                    raise UnknownAgent(
-                        f"agent {reader.id!r} has left; register it again to read messages", field="agent_id"
-                    )
+                _require_there(current, reader)
             except Conflict:
                 raise
             except BaseException:
@@ -296,6 +324,12 @@ class _Leasing(Struct):
                 stats.dead += 1
             else:
                 stats.expired += 1
+
+
+def _require_there(current: Agent, reader: Agent) -> None:
+    """Raise UnknownAgent if the reader has left since it was read, even if it has come back."""
+    if current.registered_at > reader.registered_at:
+        raise UnknownAgent(f"agent {reader.id!r} has left; register it again to read messages", field="agent_id")
 
 
 def _needs_task(d: Delivery) -> bool:

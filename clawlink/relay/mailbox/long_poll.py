@@ -15,6 +15,7 @@ from clawlink.domain.pool import POOLS, Pool
 from clawlink.domain.task import Event
 from clawlink.errors import UnknownAgent
 from clawlink.relay.core import Core
+from clawlink.relay.handoffs import Handoff, Leased
 from clawlink.relay.mailbox.pools import Pools, Waiter
 from clawlink.store.base import SKIPPED, Index
 from clawlink.store.events import Signal
@@ -64,6 +65,10 @@ class Claimer(Protocol):
 
     async def take_with_pools(self, pools: Sequence[Pool], limit: int, claimant: Claimant) -> list[Delivery]: ...
 
+    def lease_new(self, d: Delivery, claimant: Claimant) -> Leased | None: ...
+
+    async def receive(self, leased: Leased, claimant: Claimant) -> list[Delivery]: ...
+
     async def undo(self, agent_id: str, taken: Iterable[Delivery]) -> None: ...
 
     async def pass_on(self, agent_id: str) -> None: ...
@@ -93,6 +98,8 @@ class LongPoll:
         self._next_own: float | None = None  # when the next message in its mailbox is due, if that is known
         self._taken: list[Delivery] = []
         self._reported: dict[str, tuple[Event, ...]] = {}
+        self._due_at = math.inf  # when something is due for which it does not sleep any longer
+        self.handoff: Handoff | None = None
 
     async def next(self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Tick | None = None) -> Taken:
         """Lease up to ``limit`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first.
@@ -149,7 +156,7 @@ class LongPoll:
         self._lent = lent = () if self._full else pools
         if not lent:
             return await self._read_own()
-        claimant = Claimant(self._agent, self._lease, self._reported, self._again)
+        claimant = self._claimant()
         self._taken = await claims.take_with_pools(lent, self._limit, claimant)
         self._next_own = None
         if self._taken:  # there may be more in the pools, for which only this agent was woken
@@ -161,7 +168,7 @@ class LongPoll:
 
         Return True if that is at least one message.
         """
-        claimant = Claimant(self._agent, self._lease, self._reported, self._again)
+        claimant = self._claimant()
         self._taken, self._next_own = await self._claims.take(self._agent_id, self._limit, claimant, unless=unless)
         return bool(self._taken)
 
@@ -175,6 +182,8 @@ class LongPoll:
         until = loop.time() + seconds
         lag = core.store.index_lag
         late = tuple(part * lag for part in _LAG_PARTS) if lag else ()
+        # A message that another relay stored, or that an index shows late, comes first and may not be known here.
+        hands_over = core.peers is None and not lag
         lags = iter(late)
         woken = False  # for work of a pool, at which it has not looked yet
         # Work may have come to a pool while this one was not waiting; to the mailbox none has.
@@ -200,13 +209,19 @@ class LongPoll:
                         pools.enlist(waiter)
                         continue
                 asleep = fresh = False
+                next_at = math.inf if core.time.stopped else await self._next_at()
                 pause = min(
-                    math.inf if core.time.stopped else await self._next_at() - core.clock(),
+                    next_at - core.clock(),
                     next(lags, _FULL_SECONDS if self._full else math.inf),
                     until - loop.time(),
                     self._look_seconds,
                 )
-                await signal.wait(pause)
+                if hands_over and waiter.enlisted:
+                    self._due_at = next_at
+                    if await self._sleep(signal, pause):
+                        return
+                else:
+                    await signal.wait(pause)
                 if not signal.given:
                     continue
                 lags = iter(late)
@@ -218,6 +233,46 @@ class LongPoll:
             pools.dismiss(waiter)
             if woken or waiter.woken:
                 await asyncio.shield(self._claims.pass_on(self._agent_id))
+
+    async def _sleep(self, signal: Signal, seconds: float) -> bool:
+        """Sleep until a signal, or for ``seconds``. Return True if a new message was handed to this reader."""
+        handoffs, mailbox = self._core.handoffs, self._agent_id
+        handoffs.sleep(mailbox, self)
+        try:
+            await signal.wait(seconds)
+            while self.handoff is not None and self.handoff.under_way:
+                signal.clear()
+                await signal.wait(None)
+        except BaseException:
+            if self.handoff is not None:
+                self.handoff.abandon()
+            raise
+        finally:
+            handoffs.awake(mailbox, self)
+            handoff, self.handoff = self.handoff, None
+        if handoff is None or handoff.leased is None:
+            return False
+        self._next_own = None
+        self._taken = await self._claims.receive(handoff.leased, self._claimant())
+        signal.clear()  # what else has come is found by its time
+        return bool(self._taken)
+
+    def lease_new(self, d: Delivery) -> Leased | None:
+        """Lease a message that is not stored yet to this reader, which sleeps.
+
+        Return None if something may be due that came before.
+        """
+        core, waiter = self._core, self._waiter
+        if waiter is None or waiter.signal.given or core.stopped or core.clock() >= self._due_at:
+            return None
+        return self._claims.lease_new(d, self._claimant())
+
+    def give_back(self, taken: Sequence[Delivery]) -> None:
+        """Begin to give back what was leased."""
+        self._core.begin(self._claims.undo(self._agent_id, taken))
+
+    def _claimant(self) -> Claimant:
+        return Claimant(self._agent, self._lease, self._reported, self._again)
 
     async def _next_at(self) -> float:
         """Return when the next message is due, as far as is known; infinity if none is there."""
