@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from clawlink.cli.exits import Exit
 
@@ -50,12 +50,13 @@ async def _serve(ctx: Context, host: str | None) -> None:
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        # A thread can wait for standard input on all systems. As a daemon it ends with the process. It has a buffer of
-        # its own: at the end the interpreter takes the lock of the other, and aborts if a thread has it.
-        with ctx.stdin if sys.stdin is None else open(ctx.stdin.fileno(), "rb", closefd=False) as stdin:
-            while line := stdin.readline(MAX_LINE_BYTES):
-                loop.call_soon_threadsafe(lines.put_nowait, line)
-        loop.call_soon_threadsafe(lines.put_nowait, b"")
+        # A thread can wait for standard input on all systems. As a daemon it ends with the process.
+        try:
+            with _buffer_of_its_own(ctx.stdin) as stdin:
+                while line := stdin.readline(MAX_LINE_BYTES):
+                    loop.call_soon_threadsafe(lines.put_nowait, line)
+        finally:
+            loop.call_soon_threadsafe(lines.put_nowait, b"")
 
     acting = _Acting(ctx, host)
     bridge = Bridge(acting.client, write)
@@ -70,6 +71,18 @@ async def _serve(ctx: Context, host: str | None) -> None:
         pass  # the client has gone
     finally:
         await bridge.close()
+
+
+def _buffer_of_its_own(stdin: BinaryIO) -> BinaryIO:
+    """Return another reader of standard input.
+
+    At its end, the interpreter takes the lock of ``sys.stdin``, and aborts if a thread has it.
+    """
+    try:
+        number = stdin.fileno()
+    except OSError:  # a program that runs the command inside itself gave bytes
+        return stdin
+    return open(number, "rb", closefd=False)
 
 
 class _Acting:
