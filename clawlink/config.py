@@ -108,7 +108,7 @@ def data_folder_of(port: int, environ: Mapping[str, str] = os.environ) -> Path |
     """Return the ``--data`` folder that the last relay with one on this port has noted; None if there is none."""
     try:
         folder = Path(os.fsdecode((folder_of(port, environ) / DATA_FOLDER).read_bytes()))
-        return folder if folder.is_dir() else None
+        return folder if folder.is_absolute() and folder.is_dir() else None
     except (OSError, RuntimeError, ValueError):  # ValueError: no text of a path
         return None
 

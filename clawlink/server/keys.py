@@ -62,15 +62,18 @@ def _note(data: Path, port: int, environ: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def noted(config: ServerConfig, port: int, environ: Mapping[str, str]) -> Iterator[None]:
-    """Note where a relay with a port of the system's choice keeps its secrets, for as long as it runs.
+    """Note where a relay that listens keeps its secrets: for later commands, too, unless the system chose its port.
 
     A relay that is killed leaves its note. This does no harm: a reader asks for the proof that the relay on the port
-    knows the secret in the folder.
+    knows the secret in the folder. A relay that finds its port taken leaves the note of the relay there.
     """
-    if config.port or config.data is None or config.admin_token is None:
+    if config.data is None or not (config.port or config.admin_token):
         yield
         return
     _note(Path(config.data), port, environ)
+    if config.port:
+        yield
+        return
     try:
         yield
     finally:
@@ -109,8 +112,6 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
         admin_token = config.admin_token
         if admin_token is None and not config.operated_locally:
             admin_token = keep(folder, ADMIN_TOKEN, anew=config.new_token, before=before)
-        if config.data is not None and config.port:
-            _note(folder, config.port, environ)
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         if needs_token:

@@ -22,7 +22,7 @@ from clawlink.client.sync import Client
 from clawlink.config import ServerConfig
 from clawlink.errors import InternalError, NotARelay
 from clawlink.protocol.replies import Info
-from clawlink.server.keys import with_secrets
+from clawlink.server.keys import noted
 from tests.cli.conftest import Relays, Result, Run
 from tests.tables import each
 
@@ -132,7 +132,9 @@ def test_nothing_listens(call: Run, tmp_path: Path) -> None:
     assert found.fix("connection") == "clawlink serve --port 1   with its --data DIR, if it had one"
     assert found.fix("identity") == "clawlink register --name NAME"
     assert found.by_name["identity"]["detail"] == "no identity is kept here for http://127.0.0.1:1"
-    with_secrets(ServerConfig(port=1, data=str(tmp_path / "a mesh")), os.environ)
+    (tmp_path / "a mesh").mkdir()
+    with noted(ServerConfig(port=1, data=str(tmp_path / "a mesh")), 1, os.environ):
+        pass
     found = checks(call("--relay", "http://127.0.0.1:1", "doctor", "--json"))
     assert found.fix("connection") == f"clawlink serve --port 1 --data {shlex.quote(str(tmp_path / 'a mesh'))}"
     shown = call("--relay", "http://127.0.0.1:1", "doctor")

@@ -17,7 +17,7 @@ from clawlink.client.calls import Other
 from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from clawlink.config import ServerConfig
-from clawlink.server.keys import with_secrets
+from clawlink.server.keys import noted
 from tests.client.conftest import Scripted, http
 from tests.client.facade import connect
 from tests.ports import free_port
@@ -131,13 +131,15 @@ def test_a_relay_that_kept_its_data_is_started_with_the_folder(tmp_path: Path, m
 
     without = f"start one with: clawlink serve --port {port}"
     assert advice() == without
-    with_secrets(ServerConfig(port=port, data=str(folder)), os.environ)
+    with noted(ServerConfig(port=port, data=str(folder)), port, os.environ):
+        pass
     with_folder = f"clawlink serve --port {port} --data {shlex.quote(str(folder))}"
     assert advice() == f"start it with what it kept: {with_folder}"
     shutil.rmtree(folder)
     assert advice() == without
-    (tmp_path / "relays" / str(port) / "data-folder").write_bytes(b"/no/such\0folder")
-    assert advice() == without
+    for damaged in (b"/no/such\0folder", b"", b"."):
+        (tmp_path / "relays" / str(port) / "data-folder").write_bytes(damaged)
+        assert advice() == without
 
 
 @each(

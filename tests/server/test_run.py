@@ -355,11 +355,15 @@ def test_it_may_open_as_many_files_as_the_system_takes(monkeypatch: pytest.Monke
         assert now == [wanted], (soft, hard, most)
 
 
-def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
+def test_a_port_that_is_taken_ends_it_with_a_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "clawlink.server", "--port", port]
-        done = run(command, text=True, timeout=PATIENCE)
+        noted = tmp_path / "relays" / port / "data-folder"
+        noted.parent.mkdir(parents=True)
+        noted.write_text("/of/the/other")
+        command = [sys.executable, "-m", "clawlink.server", "--port", port, "--data", str(tmp_path / "data")]
+        done = run(command, text=True, timeout=PATIENCE, env={**os.environ, "CLAWLINK_HOME": str(tmp_path)})
+    assert noted.read_text() == "/of/the/other"
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert "a relay may run there already" in done.stderr
