@@ -136,8 +136,12 @@ class SearchViews:
                 done = number + (last is None)  # the agents of the page that are searched to the end
                 if done == len(page.records):
                     break
-                cut = await store.page(Agent, REGISTERED, place or None, done) if done else None
-                return f"{last or ''}~{place if cut is None else cut.after}"
+                if done:
+                    cut = (await store.page(Agent, REGISTERED, place or None, done)).after
+                    if cut is None:  # all agents behind these have left meanwhile
+                        return None
+                    place = cut
+                return f"{last or ''}~{place}"
         return None if page.after is None else f"~{page.after}"
 
     async def _mailbox_of(self, agent: Agent, look: _Look, before: str) -> str | None:

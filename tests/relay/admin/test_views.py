@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import Limits
 from clawlink.errors import BadRequest, UnknownTask
 from clawlink.protocol import admin, file_requests, requests
@@ -14,6 +17,7 @@ from clawlink.protocol import admin_views as views
 from clawlink.protocol.operating import OperatorMessage
 from clawlink.relay.relay import Relay
 from clawlink.relay.telemetry import talks
+from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
 from tests.relay.scene import Scene
 
@@ -289,6 +293,20 @@ async def test_search_reads_all_unread_messages_and_gives_each_once() -> None:
         assert sorted(hits) == sorted(wanted), limit
     first = await scene.relay.search_views.search(views.SearchQuery("needle", limit=7))
     assert first.count == 7
+
+
+async def test_search_gives_a_message_once_if_the_last_agents_leave_meanwhile() -> None:
+    class Leaving(MemoryStore):
+        async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
+            read = await super().pending(mailbox, limit, but)
+            if mailbox == "reader" and await self.get(Agent, "last") is not None:
+                await scene.leave("last")
+            return read
+
+    scene = Scene(store=Leaving())
+    await scene.register("req", "reader", "last")
+    message = await scene.send("req", "reader", "a needle")
+    assert await found(scene, "needle", limit=1) == [("message", message)]
 
 
 async def test_no_view_shows_texts_where_they_are_withheld() -> None:
