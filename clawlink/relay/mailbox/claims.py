@@ -19,7 +19,7 @@ from clawlink.domain.delivery import PENDING, Delivery, State, by_claimant
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Task
-from clawlink.errors import LeaseLost, StoreUnavailable, UnknownAgent
+from clawlink.errors import LeaseLost, StorageFull, StoreUnavailable, UnknownAgent
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.handoffs import Leased
 from clawlink.relay.ids import receipt
@@ -36,6 +36,8 @@ _log = logging.getLogger("clawlink.relay")
 # Tries of a verdict on what a poll handed out, and the pause between two.
 _TRIES = 3
 _PAUSE_SECONDS = 0.5
+# The errors of a step that the store did not take.
+_FAILURES = (Failed, StoreUnavailable, StorageFull)
 
 
 class Claims:
@@ -82,8 +84,12 @@ class Claims:
         """Give back what nobody will read, as if it had never been taken."""
         receipts = [receipt(str(d.receipt), d.id) for d in taken]
         if receipts:
-            with contextlib.suppress(Failed, StoreUnavailable):
+            with contextlib.suppress(*_FAILURES):
                 await asyncio.shield(self._acks.release(agent_id, receipts))
+
+    def give_back(self, agent_id: str, taken: Sequence[Delivery]) -> None:
+        """Begin to give back what nobody will read. If the store fails, it is tried again."""
+        HandedOut(self._core, self._acks, agent_id, taken, lease=0.0, until_read=False).over(read=False)
 
     async def pass_on(self, agent_id: str) -> None:
         """Wake another in place of this agent for each pool that has work."""
@@ -391,7 +397,7 @@ class HandedOut:
                 else:
                     await self._acks.release(self._agent_id, self._receipts)
                 return
-            except (Failed, StoreUnavailable):
+            except _FAILURES:
                 await asyncio.sleep(_PAUSE_SECONDS)
         _log.warning("what a poll handed out is not settled: the store failed", extra={"agent_id": self._agent_id})
 

@@ -71,6 +71,8 @@ class Claimer(Protocol):
 
     async def undo(self, agent_id: str, taken: Iterable[Delivery]) -> None: ...
 
+    def give_back(self, agent_id: str, taken: Sequence[Delivery]) -> None: ...
+
     async def pass_on(self, agent_id: str) -> None: ...
 
 
@@ -269,7 +271,7 @@ class LongPoll:
 
     def give_back(self, taken: Sequence[Delivery]) -> None:
         """Begin to give back what was leased."""
-        self._core.begin(self._claims.undo(self._agent_id, taken))
+        self._claims.give_back(self._agent_id, taken)
 
     def _claimant(self) -> Claimant:
         return Claimant(self._agent, self._lease, self._reported, self._again)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from clawlink.domain.delivery import Delivery, first_time
 from clawlink.errors import UnknownAgent
 from clawlink.protocol.operating import StopAll
-from clawlink.store.base import Batch, Conflict, Failed, Put
+from clawlink.store.base import Batch, Conflict, Failed, Full, Put
 from clawlink.store.events import Event
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene, receipt_of
@@ -418,3 +418,23 @@ async def test_a_broadcast_reaches_readers_that_wait_and_others() -> None:
     assert len(await asyncio.wait_for(poll, 15)) == 1
     assert len(await scene.take("w2")) == 1
     assert await scene.take("w1") == []
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("failure", [Failed("as told"), Full("as told")], ids=["failed", "full"])
+async def test_a_message_of_a_reader_that_has_gone_is_given_back_once_the_store_takes_it(
+    scene: Scene, store: Slow, failure: Exception
+) -> None:
+    poll = await waits(scene, lease=3600)
+    store.goes_on.clear()
+    sending = asyncio.create_task(scene.send("a", "b"))
+    await turns()
+    poll.cancel()
+    await asyncio.wait([poll])
+    store.before = failure
+    store.goes_on.set()
+    id = await sending
+    await turns()
+    store.before = None
+    (given,) = await scene.take("b", wait=30)
+    assert (given.id, given.attempts) == (id, 1)
