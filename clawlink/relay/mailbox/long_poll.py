@@ -254,9 +254,9 @@ class LongPoll:
             handoff, self.handoff = self.handoff, None
         if handoff is None or handoff.leased is None:
             return False
+        signal.clear()  # what else has come is found by its time; the agent is read again now
         self._next_own = None
         self._taken = await self._claims.receive(handoff.leased, self._claimant())
-        signal.clear()  # what else has come is found by its time
         return bool(self._taken)
 
     def lease_new(self, d: Delivery) -> Leased | None:

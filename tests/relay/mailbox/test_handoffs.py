@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, first_time
 from clawlink.errors import UnknownAgent
 from clawlink.protocol.operating import StopAll
@@ -438,3 +439,29 @@ async def test_a_message_of_a_reader_that_has_gone_is_given_back_once_the_store_
     store.before = None
     (given,) = await scene.take("b", wait=30)
     assert (given.id, given.attempts) == (id, 1)
+
+
+@pytest.mark.virtual_time
+async def test_a_reader_whose_agent_changes_while_it_receives_looks_at_its_agent_again() -> None:
+    scene = Scene(stale_after=3600.0)
+    await scene.register("req", "w")
+    agent = await scene.agent("w")
+    goes_on = asyncio.Event()
+
+    async def tick() -> Agent:
+        found = await scene.agent("w")
+        await goes_on.wait()
+        return found
+
+    with scene.relay.claims.reading(agent) as reader:
+        reading = asyncio.create_task(reader.next(agent, limit=10, wait=30, lease=20, tick=tick))
+        await turns()
+        await scene.send("req", "w")
+        await turns()
+        await scene.register("w", capabilities=["go"])
+        goes_on.set()
+        assert len((await reading).deliveries) == 1
+        reading = asyncio.create_task(reader.next(agent, limit=10, wait=1800, lease=20, tick=tick))
+        await turns()
+        id = await scene.delegate(capability="go")
+        assert ids((await asyncio.wait_for(reading, 15)).deliveries) == [id]
