@@ -29,6 +29,10 @@ PROOF = "X-Requested-With"
 _FETCH_SITE = istr("Sec-Fetch-Site")
 _OWN_SITES = ("none", "same-origin")
 _OF_BROWSERS = tuple(map(istr, ("Referer", "Sec-CH-UA", "Upgrade-Insecure-Requests", "Sec-Purpose", "Purpose")))
+_KEPT_IN = (
+    "(in the shell --admin-token or CLAWLINK_ADMIN_TOKEN); a token that the relay made is in the file admin-token of "
+    "its --data folder, or else of ~/.clawlink/relays/PORT on its own account"
+)
 _VARY: Mapping[str, str] = {hdrs.VARY: hdrs.ORIGIN}
 
 
@@ -117,9 +121,7 @@ class Guard:
             request.by_operator = self._is_operator(request)
         if endpoint.admin and not self._operates(request, endpoint, session):
             raise NotAllowed(
-                "only the relay's operator may do this: send its admin token in place of the token (in the shell "
-                "--admin-token or CLAWLINK_ADMIN_TOKEN); a token that the relay made is in the file admin-token of its "
-                "--data folder, or else of ~/.clawlink/relays/PORT on its own account",
+                f"only the relay's operator may do this: send its admin token in place of the token {_KEPT_IN}",
                 field="Authorization",
             )
 
@@ -195,6 +197,8 @@ class Guard:
         if given is None and endpoint is not None and endpoint.socket:
             given = request.query.get("token") or in_subprotocol(request, "token")
         if not _is(given, self._token) and not _is(given, self._admin):
+            if given is not None and endpoint is not None and endpoint.admin:
+                raise NotAuthenticated(f"the token is not the admin token of this relay: send that one {_KEPT_IN}")
             raise NotAuthenticated(
                 "this relay asks for its token: send the header 'Authorization: Bearer <token>' "
                 "(on the command line --token or CLAWLINK_TOKEN)"

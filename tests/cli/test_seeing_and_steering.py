@@ -185,7 +185,10 @@ def test_kick_needs_the_right_of_the_operator(call: Run, own_relay: Relays) -> N
     with Client(url, token="t") as ann:
         ann.register("Ann")
         assert "admin token" in call("--relay", url, "--token", "t", "kick", "Ann").failed(4).err
-        call("--relay", url, "kick", "Ann", "--admin-token", "wrong").failed(4)
+        wrong = call("--relay", url, "kick", "Ann", "--admin-token", "wrong").failed(4).err
+        assert "not the admin token of this relay" in wrong
+        assert "in the file admin-token" in wrong
+        assert "prints when it starts" not in wrong, "that is the token of the agents"
         call("--relay", url, "kick", "Ann", "--admin-token", "a").ok()
 
 
