@@ -238,7 +238,7 @@ class Identities:
             others = [] if relay is None else self.matching(named=named, relay=None)
             where += f", but for {', '.join(dict.fromkeys(one.relay for one in others))}" if others else ""
             raise NoIdentity(f"{whom} kept here{where}; see which there are: clawlink whoami --offline")
-        raise NoIdentity(f"{whom} kept here{where}; register first: clawlink register --name NAME")
+        raise NoIdentity(f"{whom} kept here{where}; register first: {to_register(relay)}")
 
     @contextlib.contextmanager
     def place(self, name: str) -> Iterator[Place]:
@@ -306,10 +306,19 @@ def of_session(session: Session) -> Saved | None:
 
 def several(found: list[Saved], how: str | None = None) -> SeveralIdentities:
     """Return the error for several fitting identities, with the flag that tells them apart."""
-    listed = ", ".join(f"{saved.typed} (on {saved.relay})" for saved in found[:_MOST_NAMED])
-    if len(found) > _MOST_NAMED:
-        listed += f" and {len(found) - _MOST_NAMED} more (see: clawlink whoami)"
-    return SeveralIdentities(f"several identities fit: {listed}; say which with {how or told_apart_by(found)}")
+    return SeveralIdentities(f"several identities fit: {listed(found)}; say which with {how or told_apart_by(found)}")
+
+
+def listed(found: list[Saved]) -> str:
+    """Return the names and relays of the first identities, and how many more there are."""
+    first = ", ".join(f"{saved.typed} (on {saved.relay})" for saved in found[:_MOST_NAMED])
+    more = len(found) - _MOST_NAMED
+    return first if more <= 0 else f"{first} and {more} more (see: clawlink whoami)"
+
+
+def to_register(relay: str | None) -> str:
+    """Return the command that registers an agent, at the relay if one is named."""
+    return "clawlink register --name NAME" + ("" if relay is None else f" --relay {shlex.quote(relay)}")
 
 
 def told_apart_by(found: list[Saved]) -> str:

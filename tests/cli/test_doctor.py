@@ -130,7 +130,7 @@ def test_nothing_listens(call: Run, tmp_path: Path) -> None:
     found = checks(call("--relay", "http://127.0.0.1:1", "doctor", "--json"))
     assert (found.code, found.failed) == (3, ["connection", "identity"])
     assert found.fix("connection") == "clawlink serve --port 1   with its --data DIR, if it had one"
-    assert found.fix("identity") == "clawlink register --name NAME"
+    assert found.fix("identity") == "clawlink register --name NAME --relay http://127.0.0.1:1"
     assert found.by_name["identity"]["detail"] == "no identity is kept here for http://127.0.0.1:1"
     (tmp_path / "a mesh").mkdir()
     with noted(ServerConfig(port=1, data=str(tmp_path / "a mesh")), 1, os.environ):
@@ -174,6 +174,18 @@ def test_an_identity_that_must_be_chosen(call: Run, me: str, fresh: Fresh) -> No
     assert found.fix("identity") == "clawlink --as NAME doctor"
     assert checks(call("doctor", "--as", me, "--json")).failed == []
     assert checks(call("doctor", "--as", "nobody", "--json")).code == 5
+
+
+def test_a_mistyped_name_is_answered_with_the_kept_agents_and_their_relay_is_checked(
+    call: Run, own_relay: Relays
+) -> None:
+    url = own_relay("--token", "sesame")
+    call("--relay", url, "--token", "sesame", "register", "--name", "ada").ok()
+    found = checks(call("doctor", "--as", "adda", "--json"))
+    assert (found.code, found.failed) == (5, ["identity"])
+    assert (found.by_name["address"]["detail"], found.by_name["token"]["detail"]) == (url, "right")
+    assert found.by_name["identity"]["detail"] == f"no identity 'adda' is kept here; kept are ada (on {url})"
+    assert found.fix("identity") == "clawlink --as NAME doctor"
 
 
 def test_identities_on_several_relays_are_no_fault_and_each_relay_is_checked(call: Run, own_relay: Relays) -> None:

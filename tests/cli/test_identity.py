@@ -125,6 +125,10 @@ def test_without_an_identity_the_remedy_is_named(call: Run, relay: str) -> None:
     assert "clawlink register --name NAME" in call("poll").failed(5).err
     assert "clawlink register --name NAME" in call("whoami").failed(5).err
     assert "clawlink register --name NAME" in call("discover", "--as", "nobody").failed(5).err
+    for command in ("poll", "whoami"):
+        assert (
+            call("--relay", relay, command).failed(5).err.endswith(f": clawlink register --name NAME --relay {relay}\n")
+        )
 
 
 def test_at_most_three_of_several_identities_are_named(call: Run, own_relay: Callable[..., str]) -> None:

@@ -20,12 +20,12 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """List the identities, then ask the relay. An error of the relay comes after the list."""
-    from clawlink.client.identity import NoIdentity
+    from clawlink.client.identity import NoIdentity, to_register
     from clawlink.errors import ClawLinkError
 
     kept, failed = ctx.identities.all(), ctx.identities.unreadable()
     if not kept and not failed:
-        raise NoIdentity("no identity is kept here; register first: clawlink register --name NAME")
+        raise NoIdentity(f"no identity is kept here; register first: {to_register(ctx.given.relay)}")
     chosen, problem = _chosen(ctx)
     listed: ListedAgent | None = None
     failure: ClawLinkError | None = None

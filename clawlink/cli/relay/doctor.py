@@ -140,34 +140,40 @@ def _check_hooks(ctx: Context) -> Iterator[Check]:
 def _choose(ctx: Context) -> tuple[list[Where], Check]:
     """Return the relays to check, and the findings about the identity."""
     from clawlink.cli.settings import Where, acting, visiting
-    from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities
+    from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities, listed, to_register
     from clawlink.config import DEFAULT_RELAY
 
+    given = ctx.given
     try:
         me = ctx.me
-        where = acting(me, ctx.given)
+        where = acting(me, given)
         key = "its agent key is kept" if me.agent_key else "it has no agent key"
         return [where], Check("identity", "ok", f"{me.name} ({me.agent_id}); {key}")
     except (NoIdentity, SeveralIdentities, IdentityUnreadable) as error:
         failed = ctx.identities.unreadable()
-        fix = "clawlink register --name NAME" if isinstance(error, NoIdentity) else "clawlink --as NAME doctor"
+        fix = to_register(given.relay) if isinstance(error, NoIdentity) else "clawlink --as NAME doctor"
         fix = failed[0].fix if failed and isinstance(error, IdentityUnreadable) else fix
         detail = error.message.partition("; register first")[0]  # the fix says it
         problem = Check("identity", "FAIL", detail, fix, exit_of(error))
         if isinstance(error, SeveralIdentities):
             # Several agents are no fault: each command takes the one that it is told.
             problem = problem._replace(status="note", exit=Exit.DONE)
-        elif isinstance(error, NoIdentity) and ctx.given.named is None and _connected(ctx):
+        elif isinstance(error, NoIdentity) and given.named is not None and ctx.identities.all():
+            kept = ctx.identities.matching(named=None, relay=given.relay) or ctx.identities.all()
+            detail = error.message.partition("; see which")[0]
+            problem = problem._replace(detail=f"{detail}; kept are {listed(kept)}", fix="clawlink --as NAME doctor")
+            given = given._replace(named=None, insisted=False)  # the relays of the kept agents are checked
+        elif isinstance(error, NoIdentity) and given.named is None and _connected(ctx):
             detail = "none is kept here; each session of a connected program registers an agent of its own"
             fix = f"{fix}   for an agent of your own commands"
             problem = problem._replace(status="note", detail=detail, fix=fix, exit=Exit.DONE)
     try:
-        return [visiting(ctx.given, ctx.identities)._replace(saved=None)], problem
+        return [visiting(given, ctx.identities)._replace(saved=None)], problem
     except SeveralIdentities:
-        found = ctx.identities.matching(named=ctx.given.named, relay=ctx.given.relay)
-        return list(dict.fromkeys(acting(saved, ctx.given)._replace(saved=None) for saved in found)), problem
+        found = ctx.identities.matching(named=given.named, relay=given.relay)
+        return list(dict.fromkeys(acting(saved, given)._replace(saved=None) for saved in found)), problem
     except (NoIdentity, IdentityUnreadable):
-        return [Where(ctx.given.relay or DEFAULT_RELAY, ctx.given.token, ctx.given.ca, None)], problem
+        return [Where(given.relay or DEFAULT_RELAY, given.token, given.ca, None)], problem
 
 
 def _connected(ctx: Context) -> bool:
