@@ -515,6 +515,20 @@ class IndexContract(Opened):
         await drop(store, agent("0abc"))
         assert list(await store.ids("0abc", "0abcg", 9)) == ["0abc:mia"]
 
+    async def test_copies_of_one_message_count_where_the_store_has_counted_before(self, store: Store) -> None:
+        """A store may keep numbers up to date from the first question on."""
+        boxes = ("anna", "berta", "clara")
+        of_otto = {box: await store.load_from(box, None, "otto") for box in boxes}
+        assert set(of_otto.values()) == {(Usage(0, 0), Usage(0, 0))}
+        for number, count in enumerate((1, 2, 3), 1):
+            copies = [delivery(f"{number}:{box}", box, arrival=number) for box in boxes]
+            assert list(await store.commit_many([Batch(d.mailbox, (Put(d),)) for d in copies])) == [None] * len(boxes)
+            for box in boxes:
+                assert await store.load_from(box, None, "otto") == (Usage(count, 4 * count), Usage(count, 4 * count))
+            assert (await store.admission(boxes)).mailboxes == [Usage(count, 4 * count)] * len(boxes)
+            listed = [f"{n}:{box}" for n in range(1, number + 1) for box in boxes]
+            assert list(await store.ids("", "~", 100)) == listed
+
     # -- page --------------------------------------------------------------------------------------------------------
 
     async def test_a_page_of_nothing_is_empty(self, store: Store) -> None:
