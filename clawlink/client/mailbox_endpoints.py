@@ -29,6 +29,9 @@ from clawlink.domain.limits import MAX_POLL_MESSAGES
 from clawlink.errors import ClawLinkError, MethodNotAllowed, UnknownRoute
 from clawlink.protocol import mailbox_paths, mailbox_replies, replies, requests
 
+# The lease asked of a relay that cannot choose it itself, because its polls take no receipts.
+_LEASE_SECONDS = 60.0
+
 _read_polled = reader(mailbox_replies.Polled[msgspec.Raw])
 _read_polled_and_acked = reader(mailbox_replies.PolledAndAcked[msgspec.Raw])
 _read_dead = reader(mailbox_replies.DeadLetters[msgspec.Raw])
@@ -39,13 +42,14 @@ def poll(
     *,
     wait: float = 0.0,
     max: int | None = None,
-    lease: float = 60.0,
+    lease: float | None = 60.0,
     ack: Sequence[str] = (),
     nack: Sequence[str] = (),
     delay: float = 0.0,
 ) -> Call[Batch]:
     """Claim up to ``max`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first.
 
+    With ``lease=None`` the relay's own lease counts (``--lease``); an older relay is asked for 60 seconds.
     A message without an ack before the end of its lease is handed out again. A poll can carry receipts of earlier
     messages: ``ack`` settles them and ``nack`` gives them back, due again after ``delay`` seconds, before the wait
     begins. This saves the requests of ``client.ack`` and ``client.nack``. The list that comes back has their
@@ -54,7 +58,7 @@ def poll(
     wait = number_of_seconds(wait, "wait")
     most = None if max is None else min(max, MAX_POLL_MESSAGES)
     ack, nack = several(ack, "ack"), several(nack, "nack")
-    if not (ack or nack):
+    if lease is not None and not (ack or nack):
         return _poll_alone(me, wait, most, lease, ())
     ask = {"ack": ack, "nack": nack, "delay": delay, "wait": wait, "max": most, "lease": lease}
     body = checked(ask, requests.PollAndAck)
@@ -76,7 +80,7 @@ def poll(
 
 
 def _poll_alone(
-    me: Identity, wait: float, most: int | None, lease: float | None, results: Sequence[mailbox_replies.Settled]
+    me: Identity, wait: float, most: int | None, lease: float, results: Sequence[mailbox_replies.Settled]
 ) -> Call[Batch]:
     def read(body: bytes) -> Batch:
         polled = _read_polled(body)
@@ -100,7 +104,9 @@ def _apart(me: Identity, asked: requests.PollAndAck) -> Call[Batch]:
     """Do the same in a request each, for a relay that does not take receipts with a poll."""
     settle = [ack(me, asked.ack)] if asked.ack else []
     settle += [nack(me, asked.nack, delay=asked.delay)] if asked.nack else []
-    return _one_by_one(settle, (), lambda results: _poll_alone(me, asked.wait, asked.max, asked.lease, results))
+    # A poll alone without a lease would settle what it brings.
+    lease = _LEASE_SECONDS if asked.lease is None else asked.lease
+    return _one_by_one(settle, (), lambda results: _poll_alone(me, asked.wait, asked.max, lease, results))
 
 
 def _one_by_one(

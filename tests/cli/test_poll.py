@@ -21,6 +21,7 @@ from clawlink.client.identity import Identities, home
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Relays, Run, until_polled
 from tests.processes import Popen
+from tests.tables import each
 from tests.waiting import PATIENCE, wait_until
 
 Fresh = Callable[[str], str]
@@ -67,6 +68,25 @@ def test_a_task_with_all_that_is_needed_to_answer_it(run: Run, me: str, sender: 
     assert f"  keep it:  clawlink respond {task_id} --progress N   within 2 min, again and again" in lines
     assert lines[-1] == "1 message."
     assert run("poll").ok().out == "No messages.\n"
+
+
+@each(
+    ("flags", "keep"),
+    [
+        (["--stale-after", "6", "--lease", "5"], "6 s"),
+        (["--stale-after", "6", "--lease", "3600"], r"\d\d min"),
+    ],
+)
+def test_the_lease_of_the_relay_counts_where_no_other_is_named(
+    own_relay: Relays, call: Run, flags: list[str], keep: str
+) -> None:
+    """The task is the agent's until the lease is over and it has been silent for --stale-after."""
+    url = own_relay(*flags)
+    call("--relay", url, "register", "--name", "me").ok()
+    with Client(url) as asker:
+        asker.register("asker")
+        asker.delegate("me", "x")
+        assert re.search(f"within {keep}, again and again", call("--relay", url, "poll").ok().out)
 
 
 def test_the_answer_command_names_the_identity_where_there_are_several(
@@ -322,7 +342,7 @@ def test_follow_acknowledges_by_the_next_poll_and_by_itself_only_at_the_end(
     shown = call("poll", "--follow", "--max", "3").ok().out
     assert [f"    │ n{number}" in shown for number in range(3)] == [True] * 3
     assert [name for name in asked if name in ("poll", "poll_and_ack", "ack", "nack")] == [
-        "poll",
+        "poll_and_ack",
         "poll_and_ack",
         "poll_and_ack",
         "ack",

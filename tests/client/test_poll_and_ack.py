@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from clawlink import errors
 from clawlink.client.sync import Client
+from clawlink.domain.limits import Limits
 from clawlink.protocol import mailbox_paths
 from clawlink.server.routes import messages
 from tests.client.conftest import Scripted, http
@@ -92,6 +94,32 @@ def test_a_relay_that_does_not_take_them_gets_requests_of_their_own(old: Restart
         ["ack", "poll"],
         ["nack", "poll"],
     ]
+
+
+def lease_of_a_poll_without_one(url: str) -> float:
+    """Return the seconds for which a poll with ``lease=None`` holds a message."""
+    with connect(url) as ann, connect(url) as bob:
+        ann.register("ann", subscriptions=[])
+        bob.register("bob", subscriptions=[])
+        ann.send("bob", "x")
+        (claimed,) = bob.poll(lease=None)
+        claimed_at = datetime.fromisoformat(bob.info().server_time.replace("Z", "+00:00"))
+        ends_at = datetime.fromisoformat(claimed.lease_expires_at.replace("Z", "+00:00"))
+        assert bob.ack([claimed.receipt]).count == 1, "it was settled by the poll"
+        return (ends_at - claimed_at).total_seconds()
+
+
+def test_a_poll_without_a_lease_takes_that_of_the_relay(asked: list[str]) -> None:
+    relay = Restartable(Limits(lease=3000))
+    try:
+        assert 2000 < lease_of_a_poll_without_one(relay.url) <= 3000
+        assert "poll" not in asked
+    finally:
+        relay.close()
+
+
+def test_a_poll_without_a_lease_holds_what_an_older_relay_brings(old: Restartable) -> None:
+    assert 0 < lease_of_a_poll_without_one(old.url) <= 60
 
 
 @each("status", ["404 Not Found", "405 Method Not Allowed"])

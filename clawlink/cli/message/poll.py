@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from clawlink.client.sync import Client
 
 _WAIT_SECONDS = 25.0
-_LEASE_SECONDS = 60.0
 _MOST = 50
 # A request waits this many seconds at most, so that a silently dead connection is noticed.
 _STEP_SECONDS = 30.0
@@ -49,7 +48,7 @@ def add(parser: ArgumentParser) -> None:
         "--no-ack", action="store_true", help="show the messages without an ack; they come again when their lease ends"
     )
     parser.add_argument(
-        "--lease", type=lease, default=_LEASE_SECONDS, metavar="S", help="seconds to hold the messages (default 60)"
+        "--lease", type=lease, metavar="S", help="seconds to hold the messages (default: as the relay is set, 60)"
     )
 
 
@@ -254,7 +253,9 @@ def _print_one(ctx: Context, one: Claimed) -> None:
     todo = next_command(ctx, one.message, receipt=receipt)
     if todo is not None:
         keep = None
-        within = left if ctx.args.no_ack else ctx.silence
+        silence = None if ctx.args.no_ack else ctx.silence
+        # The ack does not shorten the lease of the poll.
+        within = left if ctx.args.no_ack else silence and max(left, silence)
         if isinstance(one.message, TaskDelegation) and within is not None:
             claim = {} if receipt is None else {"receipt": receipt}
             report = ctx.command("respond", one.message_id, **claim, progress="N")
