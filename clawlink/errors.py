@@ -363,11 +363,15 @@ class InternalError(ClawLinkError):
 
 
 class RelayUnreachable(ClawLinkError):
-    """No relay answered at the address, or not in time. Raised by clients."""
+    """No relay answered at the address, or not in time. Raised by clients.
+
+    ``unsent`` is True if no attempt of the request got a connection: then the request changed nothing.
+    """
 
     code = "relay_unreachable"
     status = 0
     retryable = True
+    unsent = False
 
 
 class NotARelay(ClawLinkError):

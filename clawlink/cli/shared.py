@@ -35,6 +35,8 @@ def repeatable(key: str) -> Iterator[None]:
     except (RelayUnreachable, InternalError) as error:
         import shlex
 
+        if isinstance(error, RelayUnreachable) and error.unsent:
+            raise
         raise type(error)(
             f"{error.message}; it may have been stored; repeat it safely with --key {shlex.quote(key)}",
             field=error.field,

@@ -17,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from clawlink.client import endpoints
-from clawlink.client.base_client import LEAVE_SECONDS, BaseClient, piecemeal
+from clawlink.client.base_client import LEAVE_SECONDS, BaseClient, may_have_left, piecemeal
 from clawlink.client.calls import Call, Reply
 from clawlink.client.operations import Operation
 from clawlink.client.wait_steps import (
@@ -124,13 +124,14 @@ class AsyncClient(BaseClient):
 
     async def perform(self, call: Call[T]) -> T:
         """Send a call, again if that is safe and may help, and return its answer. Raises ClawLinkError."""
-        attempt = 0
+        attempt, sent = 0, False
         while True:
             attempt += 1
             try:
                 answer = await self._send(call, self.timeout)
             except ClawLinkError as error:
                 other = None if call.otherwise is None else call.otherwise(error)
+                sent = may_have_left(error, sent)
                 if other is None:
                     await asyncio.sleep(self._pause(call, error, attempt))
                 else:
@@ -140,7 +141,7 @@ class AsyncClient(BaseClient):
                 following = None if call.follow is None else call.follow(found)
                 if following is None:
                     return found
-                call, attempt = following, 0
+                call, attempt, sent = following, 0, True
 
     async def _send(self, call: Call[T], patience: float) -> T:
         try:

@@ -59,6 +59,7 @@ LEAVE_SECONDS = 5.0
 
 _LARGE_BYTES = 64 * 1024
 _MOST_CAUSES = 100
+_DATA = ", with its --data DIR, if it had one"
 
 # The names that versions of OpenSSL give to an answer that is not TLS.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "record layer failure", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
@@ -103,14 +104,39 @@ def piecemeal(body: bytes | None) -> bytes | io.BytesIO | None:
 
 def unresolved(error: BaseException | None) -> bool:
     """Return True if an error goes back to a name that stands for no host."""
+    return _goes_back(error, socket.gaierror, ("__cause__", "__context__", "os_error", "reason"))
+
+
+def _refused(error: BaseException) -> bool:
+    """Return True if nothing listens at the address. An error that was handled before (its context) does not count."""
+    return _goes_back(error, ConnectionRefusedError, ("__cause__", "os_error", "reason"))
+
+
+def _goes_back(error: BaseException | None, kind: type[OSError], names: tuple[str, ...]) -> bool:
+    """Return True if an error is of that kind, or one of its causes is. The names are the attributes for causes."""
     seen: list[object] = [error]
     for one in seen:
-        if isinstance(one, socket.gaierror):
+        if isinstance(one, kind):
             return True
         if isinstance(one, BaseException) and len(seen) < _MOST_CAUSES:
-            inner = [one.__cause__, one.__context__, getattr(one, "os_error", None), getattr(one, "reason", None)]
+            inner = [getattr(one, name, None) for name in names]
             seen += [cause for cause in [*inner, *one.args] if isinstance(cause, BaseException)]
     return False
+
+
+def _unsent(sentence: str) -> RelayUnreachable:
+    """Return the error for a request that got no connection."""
+    error = RelayUnreachable(sentence)
+    error.unsent = True
+    return error
+
+
+def may_have_left(error: ClawLinkError, before: bool) -> bool:
+    """Return True if an attempt of a request may have left by now, and note it in the error of the last attempt."""
+    if not isinstance(error, RelayUnreachable):
+        return True
+    error.unsent = error.unsent and not before
+    return not error.unsent
 
 
 class BaseClient:
@@ -331,7 +357,7 @@ class BaseClient:
         if self._proxy is not None:
             return RelayUnreachable(f"no answer comes from {self.relay}{self._through}")
         if unresolved(error):
-            return RelayUnreachable(
+            return _unsent(
                 f"no host is known by the name {self._host!r}; see whether the address {self.relay} is right"
             )
         if broke_off:
@@ -341,10 +367,13 @@ class BaseClient:
             )
         port = urlsplit(self.relay).port or DEFAULT_PORT  # an address with another port is refused before
         serve = "clawlink serve" if port == DEFAULT_PORT else f"clawlink serve --port {port}"
-        start = f"start one with: {serve}" if self._on_loopback else f"start one there with: {serve} --host 0.0.0.0"
+        start = (
+            f"start one with: {serve}" if self._on_loopback else f"start it there with: {serve} --host 0.0.0.0{_DATA}"
+        )
         if self._on_loopback and (data := data_folder_of(port)) is not None:
             start = f"start it with what it kept: {serve} --data {shlex.quote(str(data))}"
-        return RelayUnreachable(f"no relay answers at {self.relay}; is it running? {start}")
+        sentence = f"no relay answers at {self.relay}; is it running? {start}"
+        return _unsent(sentence) if _refused(error) else RelayUnreachable(sentence)
 
     @property
     def _over_tls(self) -> bool:

@@ -18,7 +18,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import LocationParseError, ProtocolError
 
 from clawlink.client import endpoints
-from clawlink.client.base_client import LEAVE_SECONDS, WHO_ASKS, BaseClient, piecemeal
+from clawlink.client.base_client import LEAVE_SECONDS, WHO_ASKS, BaseClient, may_have_left, piecemeal
 from clawlink.client.calls import Call, Reply, simple_call
 from clawlink.client.operations import Operation
 from clawlink.errors import ClawLinkError, RelayUnreachable, UnknownAgent
@@ -118,13 +118,14 @@ class Client(BaseClient):
 
     def perform(self, call: Call[T]) -> T:
         """Send a call, again if that is safe and may help, and return its answer. Raises ClawLinkError."""
-        attempt = 0
+        attempt, sent = 0, False
         while True:
             attempt += 1
             try:
                 answer = self._send(call, self.timeout)
             except ClawLinkError as error:
                 other = None if call.otherwise is None else call.otherwise(error)
+                sent = may_have_left(error, sent)
                 if other is None:
                     time.sleep(self._pause(call, error, attempt))
                 else:
@@ -134,7 +135,7 @@ class Client(BaseClient):
                 following = None if call.follow is None else call.follow(found)
                 if following is None:
                     return found
-                call, attempt = following, 0
+                call, attempt, sent = following, 0, True
 
     # Registers again with a relay that has forgotten this agent. The request is then sent once more.
     _on_forgotten: Callable[[], None] | None = None

@@ -19,7 +19,7 @@ from clawlink.cli import main as cli
 from clawlink.cli.exits import Exit, UsageError, exit_of
 from clawlink.client.identity import NoIdentity, SeveralIdentities
 from clawlink.client.wait_steps import StillPending
-from tests.cli.conftest import COMMAND, Run, until_polled
+from tests.cli.conftest import COMMAND, Relays, Run, until_polled
 from tests.processes import Popen
 from tests.tables import each
 from tests.waiting import PATIENCE
@@ -90,6 +90,29 @@ def test_nobody_there(run: Run, call: Run) -> None:
     told = run("--relay", "http://127.0.0.1:1", "discover", "--json").failed(3)
     assert json.loads(told.err)["code"] == "relay_unreachable"
     assert told.raw == b""
+
+
+def test_a_write_that_was_refused_a_connection_was_not_stored(call: Run, own_relay: Relays) -> None:
+    url = own_relay()
+    call("--relay", url, "register", "--name", "ada").ok()
+    own_relay.stop(url)
+    told = call("broadcast", "hello").failed(3).err
+    assert f"no relay answers at {url}" in told
+    assert "stored" not in told
+    assert "--key" not in told
+    listener = socket.create_server(("127.0.0.1", int(url.rpartition(":")[2])))
+
+    def hang_up() -> None:
+        connection, _ = listener.accept()
+        listener.close()
+        with connection:
+            connection.recv(65536)
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    lost = call("broadcast", "hello", "--key", "k").failed(3).err
+    thread.join()
+    assert lost.endswith("; it may have been stored; repeat it safely with --key k\n"), lost
 
 
 @each(

@@ -111,6 +111,29 @@ def test_what_speaks_no_tls_is_to_be_asked_without_it() -> None:
     assert refused.value.message.endswith(f"speaks no TLS; try http://127.0.0.1:{port}")
 
 
+def test_a_refused_connection_has_sent_nothing_unless_an_earlier_attempt_got_one() -> None:
+    with once(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(errors.RelayUnreachable) as refused:
+        client.health()
+    assert refused.value.unsent
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def hang_up() -> None:
+        connection, _ = listener.accept()
+        listener.close()  # before the client learns of the end, so its next attempt is refused
+        with connection:
+            connection.recv(65536)
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    patient = Backoff(tries=2, first=0.01)
+    with connect(url, agent_id="a", backoff=patient) as client, pytest.raises(errors.RelayUnreachable) as lost:
+        client.health()
+    thread.join()
+    assert lost.value.message.startswith("no relay answers at"), "the last attempt was refused"
+    assert not lost.value.unsent
+
+
 def test_a_certificate_that_is_not_trusted_says_how_to_trust_it() -> None:
     client = Client("https://relay:9077")
     said = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate"
@@ -147,9 +170,15 @@ def test_a_relay_that_kept_its_data_is_started_with_the_folder(tmp_path: Path, m
     [
         ("http://127.0.0.1:9077", "start one with: clawlink serve"),
         ("http://127.0.0.1:9079", "start one with: clawlink serve --port 9079"),
-        ("http://192.0.2.2:9077", "start one there with: clawlink serve --host 0.0.0.0"),
-        ("http://192.0.2.2:9079", "start one there with: clawlink serve --port 9079 --host 0.0.0.0"),
-        ("https://192.0.2.2", "start one there with: clawlink serve --host 0.0.0.0"),
+        (
+            "http://192.0.2.2:9077",
+            "start it there with: clawlink serve --host 0.0.0.0, with its --data DIR, if it had one",
+        ),
+        (
+            "http://192.0.2.2:9079",
+            "start it there with: clawlink serve --port 9079 --host 0.0.0.0, with its --data DIR, if it had one",
+        ),
+        ("https://192.0.2.2", "start it there with: clawlink serve --host 0.0.0.0, with its --data DIR, if it had one"),
     ],
 )
 def test_a_relay_is_started_on_the_machine_that_has_none(clawlink_home: Path, relay: str, serve: str) -> None:
