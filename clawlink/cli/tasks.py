@@ -9,6 +9,7 @@ from clawlink.cli.exits import Exit
 from clawlink.cli.files import show_attachments
 from clawlink.cli.messages import as_text, show_text
 from clawlink.cli.render import duration, epoch, named, quoted, reached, time_of_day, when
+from clawlink.domain.message import TaskResponse
 from clawlink.domain.terminal import cell
 
 if TYPE_CHECKING:
@@ -85,8 +86,30 @@ def question(task: TaskView) -> Any:
     """Return the assignee's open question; None if there is none."""
     if task.status != _ASKED:
         return None
-    event = next((e for e in reversed(task.history) if e.status == _ASKED), None)
-    return None if event is None else event.note if event.content is None else event.content
+    return next((_asks(event) for event in reversed(task.history) if event.status == _ASKED), None)
+
+
+def _asks(step: TaskEvent | TaskResponse) -> Any:
+    said = step.result if isinstance(step, TaskResponse) else step.content
+    return step.note if said is None else said
+
+
+def why_over(ctx: Context, asked: TaskResponse) -> str | None:
+    """Return why a question that an assignee sent needs no answer any more; None if it may need one.
+
+    The relay stores a question before it moves the task. So a task that does not show the question is no reason.
+    """
+    from clawlink.errors import ClawLinkError
+
+    try:
+        task = ctx.client.task(asked.message_id)
+    except ClawLinkError:
+        return None
+    questions = [_asks(event) for event in task.history if event.status == _ASKED]
+    known = _asks(asked) in questions
+    if task.status == _ASKED:
+        return "a newer question waits for an answer" if known and _asks(asked) != questions[-1] else None
+    return f"the task is {stands(task)}" if known or task.finished_at is not None else None
 
 
 def answer_command(ctx: Context, task_id: str) -> str:

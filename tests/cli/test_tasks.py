@@ -378,6 +378,36 @@ def test_poll_shows_questions_answers_and_what_became_of_tasks(call: Run, me: st
     assert "why:  " in shown
 
 
+def test_poll_offers_no_answer_to_a_question_that_is_over(call: Run, me: str, peer: Client) -> None:
+    call("poll").ok()
+
+    def asked(*questions: str) -> str:
+        id = id_in(call("delegate", "--to", of(peer), "--task", "x"))
+        assert claim(peer).message_id == id
+        for question in questions[:-1]:
+            peer.respond(id, question, status="input_required")
+            call("answer", id, "yes").ok()
+        peer.respond(id, questions[-1], status="input_required")
+        return id
+
+    id = asked("which?")
+    peer.respond(id, "no way", status="failed")
+    shown = call("poll").ok().out
+    assert "    │ which?\n  over:  the task is failed\n" in shown
+    assert "task answer" not in shown
+
+    id = asked("which?", "and then?")
+    shown = call("poll").ok().out
+    assert "    │ which?\n  over:  a newer question waits for an answer\n" in shown
+    assert f"    │ and then?\n  answer:  clawlink task answer {id} " in shown
+
+    id = asked("which?")
+    call("answer", id, "this one").ok()
+    shown = call("poll").ok().out
+    assert "  over:  the task is in_progress\n" in shown
+    assert "task answer" not in shown
+
+
 # -- knowledge, receipts, operators ------------------------------------------------------------------------------------
 
 

@@ -240,8 +240,8 @@ def _print_all(ctx: Context, claimed: list[Claimed]) -> None:
 def _print_one(ctx: Context, one: Claimed) -> None:
     from clawlink.cli.messages import next_command, show_message
     from clawlink.cli.render import duration, epoch
-    from clawlink.cli.tasks import timeline
-    from clawlink.domain.message import TaskDelegation
+    from clawlink.cli.tasks import timeline, why_over
+    from clawlink.domain.message import TaskDelegation, TaskResponse
     from clawlink.domain.terminal import cell
 
     left = (epoch(one.lease_expires_at) or ctx.now) - ctx.now
@@ -251,7 +251,10 @@ def _print_one(ctx: Context, one: Claimed) -> None:
         timeline(ctx, one.reported, began=str(one.raw.get("queued_at")), me=ctx.me.agent_id)
     receipt = one.receipt if ctx.args.no_ack else None
     todo = next_command(ctx, one.message, receipt=receipt)
-    if todo is not None:
+    over = why_over(ctx, one.message) if todo is not None and isinstance(one.message, TaskResponse) else None
+    if over is not None:
+        ctx.out.facts(("over", over))
+    elif todo is not None:
         keep = None
         silence = None if ctx.args.no_ack else ctx.silence
         # The ack does not shorten the lease of the poll.
