@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from clawlink.cli.exits import Exit
+from clawlink.cli.exits import Exit, UsageError
+from clawlink.cli.render import epoch
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.cli.output import as_instant, done, local
 from clawlink.doors.portal.client.portal import Portal
-from clawlink.doors.portal.rules.texts import contact_name
+from clawlink.doors.portal.rules.texts import contact_name, fingerprint
+from clawlink.errors import BadRequest
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -54,14 +56,24 @@ def _terms(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     elif action == "rename":
         terms, said = {"display_name": value}, f"is called {value}" if value else "has no name of yours any more"
     else:
-        none = value in ("never", "none")
-        given = as_instant(value) if action == "end" else value
-        terms = {"until" if action == "end" else "pin": "" if none else given}
-        ends = "has no end" if none else f"ends {value}"
-        said = ends if action == "end" else "needs a trusted certificate" if none else "needs this very certificate"
+        terms, said = _named(action, "" if value.strip().lower() in ("never", "none") else value.strip())
     told = portal.ask("POST", path_of(args.words[0]), terms)
     contact = told["contact"]
+    if action == "end" and terms["until"] and (epoch(terms["until"]) or ctx.now) <= ctx.now:
+        never = f"clawlink portal end {contact['id']} never"
+        said = f"has ended: {value} is over, so it is as if blocked; take the end away with: {never}"
     return done(ctx, told, f"Contact {contact['id']}, {cell(contact['portal_url'])}, {cell(said)}.")
+
+
+def _named(action: str, value: str) -> tuple[dict[str, Any], str]:
+    """Return the term that a date or a certificate sets, and what it does; empty for none. Raises UsageError."""
+    if action == "end":
+        return {"until": as_instant(value) if value else ""}, f"ends {value}" if value else "has no end"
+    try:
+        pin = fingerprint(value)
+    except BadRequest as error:
+        raise UsageError(f"{error.message}; or none") from None
+    return {"pin": pin or ""}, "needs this very certificate" if pin else "needs a trusted certificate"
 
 
 def _renew(args: Namespace, ctx: Context, portal: Portal) -> Exit:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clawlink.cli.exits import Exit
 from clawlink.cli.render import epoch
 from clawlink.domain.iso_time import read_iso
+from clawlink.doors.portal.rules.texts import seconds
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -32,8 +33,12 @@ def local(stamp: str) -> str:
 
 
 def as_instant(text: str) -> str:
-    """Return a date or time that a person has typed, in the time zone here; a text that is none as it is."""
+    """Return a date or time that a person has typed, in the time zone here. Raises UsageError for any other text."""
     try:
-        return read_iso(text).astimezone().isoformat()
+        instant = read_iso(text).astimezone().isoformat()
+        seconds(instant)  # a year that not every zone can write is refused
     except (ValueError, OverflowError, OSError):
-        return text
+        from clawlink.cli.exits import UsageError
+
+        raise UsageError(f"a date or a time is needed, as 2027-01-31, or never, not {text[:40]!r}") from None
+    return instant

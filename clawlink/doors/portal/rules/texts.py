@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 
 from clawlink.domain.iso_time import read_iso
+from clawlink.errors import BadRequest
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _BEIJING = timezone(timedelta(hours=8))
 
 
@@ -45,3 +48,11 @@ def contact_name(agent_name: str | None, user_name: str | None, url: str) -> str
 def file_notice(file_id: str) -> str:
     """Return the notice about a file that is complete."""
     return f"[Agent P2P] 文件传输完成\n文件ID: {file_id}\n文件已准备好下载"
+
+
+def fingerprint(text: str) -> str | None:
+    """Return the SHA-256 of a certificate in small digits; None for an empty text. Raises BadRequest."""
+    digits = text.strip().lower().replace(":", "")
+    if digits and _SHA256.fullmatch(digits) is None:
+        raise BadRequest("pin is the SHA-256 of a certificate: 64 hexadecimal digits", field="pin")
+    return digits or None

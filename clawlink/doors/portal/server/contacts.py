@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from msgspec.structs import replace
 
 from clawlink.domain.agent import fold
@@ -11,7 +9,7 @@ from clawlink.domain.shares import Origin
 from clawlink.doors.portal import records
 from clawlink.doors.portal.records import AGENT, CONTACTS, OPERATOR, Contact, hash_key
 from clawlink.doors.portal.rules import consent
-from clawlink.doors.portal.rules.texts import seconds
+from clawlink.doors.portal.rules.texts import fingerprint, seconds
 from clawlink.doors.portal.rules.urls import normalised, same
 from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.keys import new_key
@@ -28,7 +26,6 @@ MAX_NAME_LENGTH = 200
 MAX_CONTACTS = 10_000
 _MOST_DIGITS = 15
 _NAMESAKES = 100
-_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Contacts:
@@ -199,7 +196,7 @@ class Contacts:
             blocked=contact.blocked if blocked is None else blocked,
             paused=contact.paused if paused is None else paused,
             until=contact.until if until is None else _instant(until),
-            pin=contact.pin if pin is None else _fingerprint(pin),
+            pin=contact.pin if pin is None else fingerprint(pin),
         )
         if new == contact:
             return contact
@@ -274,11 +271,3 @@ def _instant(text: str) -> float | None:
         return seconds(text.strip()) if text.strip() else None
     except (ValueError, OverflowError):
         raise BadRequest(f"until is a date or a time, as 2027-01-31, not {text[:40]!r}", field="until") from None
-
-
-def _fingerprint(text: str) -> str | None:
-    """Return the SHA-256 of a certificate in small digits; None for an empty text. Raises BadRequest."""
-    digits = text.strip().lower().replace(":", "")
-    if digits and _SHA256.fullmatch(digits) is None:
-        raise BadRequest("pin is the SHA-256 of a certificate: 64 hexadecimal digits", field="pin")
-    return digits or None

@@ -133,6 +133,25 @@ async def test_two_owners_meet_and_write(portals: Portals, bridges: Bridges, cla
         assert (got, said in err) == (code, True), (words, err)
 
 
+async def test_an_end_and_a_certificate_are_told_as_they_are(portals: Portals, clawlink: Any) -> None:
+    a = await portals()
+    await a.befriend("https://bob.example", agent_name="bob")
+    for words, code, said in (
+        (["end", "bob", "2020-01-01"], 0, "has ended: 2020-01-01 is over, so it is as if blocked; take the end away"),
+        (["end", "bob", "2020-01-01"], 0, "with: clawlink portal end 1 never"),
+        (["end", "bob", "2099-01-01"], 0, "ends 2099-01-01."),
+        (["end", "bob", "Never"], 0, "has no end."),
+        (["end", "bob", "soon"], 2, "a date or a time is needed, as 2027-01-31, or never, not 'soon'"),
+        (["end", "bob", "2026-02-30"], 2, "a date or a time is needed"),
+        (["end", "bob", "9999-12-31"], 2, "a date or a time is needed"),
+        (["pin", "bob", "AB:" * 31 + "AB"], 0, "needs this very certificate."),
+        (["pin", "bob", "abc"], 2, "64 hexadecimal digits; or none"),
+        (["pin", "bob", "none"], 0, "needs a trusted certificate."),
+    ):
+        got, out, err = await clawlink(a, *words)
+        assert (got, said in out + err) == (code, True), (words, out, err)
+
+
 async def test_files_go_and_come_by_commands_functions_and_scripts(
     portals: Portals, clawlink: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
