@@ -15,7 +15,7 @@ from clawlink.domain.iso_time import read_iso
 from clawlink.domain.terminal import UNSAFE, cell
 
 if TYPE_CHECKING:
-    from clawlink.protocol.replies import RecipientInfo
+    from clawlink.protocol.replies import ListedAgent, RecipientInfo
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -158,8 +158,8 @@ def presence(status: str, last_heartbeat: float, now: float) -> str:
     return f"{cell(status)}: last seen {duration(now - last_heartbeat)} ago"
 
 
-def reached(to: RecipientInfo, now: float) -> str:
-    """Say whether a recipient is there, or through which door it is reached."""
+def reached(to: RecipientInfo | ListedAgent, now: float) -> str:
+    """Say whether an agent is there, or through which door it is reached."""
     from msgspec import UNSET
 
     return presence(to.status, to.last_heartbeat, now) if to.through is UNSET else f"through the {cell(to.through)}"

@@ -60,16 +60,24 @@ def owner_of(ctx: Context, task: TaskView, *, me: str | None, brief: bool = Fals
 
 
 def holder_elsewhere(task: TaskView) -> str | None:
-    """Return which agent has an open task at another portal, and how to see its id there; None for other tasks."""
+    """Return how far an open task for an agent elsewhere came, and how to see more of it; None for other tasks."""
     from msgspec import UNSET
 
-    if task.owner is None or task.owner.through is UNSET or task.acked_at is None or task.finished_at is not None:
+    if task.owner is None or task.owner.through is UNSET or task.finished_at is not None:
         return None
     portal = cell(task.owner.through)
+    if task.acked_at is None:
+        return not_there_yet(task.owner.name, portal)
     return (
         f"the agent of the owner of {quoted(task.owner.name, _NAME_WIDTH)} has it, and no {portal} tells its name; "
         f"with the owner key: clawlink {portal} tasks {cell(task.task_id)}"
     )
+
+
+def not_there_yet(name: str, portal: str) -> str:
+    """Return that only the door of this relay has what is for a recipient elsewhere."""
+    there = quoted(name, _NAME_WIDTH)
+    return f"the {portal} here has it, and tries until the {portal} of {there} has it, too"
 
 
 def wanted(ctx: Context, task: TaskView) -> str | None:

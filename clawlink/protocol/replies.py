@@ -64,10 +64,14 @@ class Load(Struct, frozen=True, gc=False):
 
 
 class ListedAgent(AgentCard, frozen=True, gc=False, kw_only=True):
-    """An agent as ``discover`` lists it. Its age is the reply's ``server_time`` less ``last_heartbeat``."""
+    """An agent as ``discover`` lists it. Its age is the reply's ``server_time`` less ``last_heartbeat``.
+
+    ``through`` is as in ``RecipientInfo``.
+    """
 
     load: Load
     claimed: bool
+    through: str | UnsetType = UNSET
 
 
 class Registered(Struct, frozen=True):

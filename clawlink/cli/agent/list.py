@@ -35,7 +35,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _show(ctx: Context, found: Discovered, *, filtered: bool) -> None:
-    from clawlink.cli.render import epoch, plural, presence
+    from clawlink.cli.render import epoch, plural, reached
     from clawlink.domain.terminal import cell
 
     if not found.agents:
@@ -50,7 +50,7 @@ def _show(ctx: Context, found: Discovered, *, filtered: bool) -> None:
                 cell(agent.agent_id),
                 cell(", ".join(agent.capabilities)) or "-",
                 cell(agent.machine) or "-",
-                presence(agent.status, agent.last_heartbeat, now),
+                reached(agent, now),
                 f"{plural(agent.load.mailbox, 'message')}, {plural(agent.load.open_tasks, 'task')}",
             )
             for agent in found.agents

@@ -195,6 +195,7 @@ class Directory:
                 load=Load(mailbox.count, tasks),
                 claimed=agent.key_hash is not None,
                 person=shown.person,
+                through=msgspec.UNSET if there is None else there.through,
             )
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from clawlink.doors.portal.server import outbox
 from clawlink.store.base import Failed, Put
 from tests.doors.portal.conftest import Bridges, Own, Peers, Portals
 from tests.doors.portal.test_files import pair
+from tests.ports import free_port
 from tests.waiting import eventually, until
 
 B_KEY = "ap2p_the-key-of-another-owner-000000000000000000"
@@ -219,6 +221,47 @@ async def test_a_contact_moves_no_task_but_its_own(portals: Portals, bridges: Br
     assert (await store.usage(ForwardedTask, FORWARDED)).count == 0
     assert await store.get(Agent, mailbox_of(a.url)) is None, "no agent stands for a contact that was forgotten"
     await b.contact("https://c.example")
+
+
+async def test_nothing_counts_as_there_while_the_other_portal_is_away(
+    portals: Portals, clawlink_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, _ = await pair(portals)
+    relay = ("--relay", a.url, "--token", "t")
+
+    async def told(*words: str) -> str:
+        assert await asyncio.to_thread(main, [*words, *relay]) in (0, 6), capsys.readouterr()
+        return str(capsys.readouterr().out)
+
+    async def there(*words: str) -> str | None:
+        found = (line.partition("there:") for line in (await told(*words)).splitlines())
+        return next((text.strip() for before, name, text in found if name and not before.strip()), None)
+
+    await told("register", "Cli")
+    await told("send", "--to", "B-bot@portal", "hello")
+    number = int((await eventually(lambda: listed_of(a)))[0]["id"])
+    await a.state(number, "sent", "acknowledged")
+    message = (await a.well("GET", f"/api/portal/messages/{number}"))["message_id"]
+
+    async def arrived() -> str | None:
+        line = await there("message", "status", message)
+        return line if line is not None and "tries until" not in line else None
+
+    assert 'the portal of "B-bot@portal" has it;' in await eventually(arrived)
+    await a.befriend(f"http://127.0.0.1:{free_port()}", agent_name="C-bot")
+    for words in (("send", "--to", "C-bot@portal", "on"), ("delegate", "--to", "C-bot@portal", "count")):
+        id = json.loads(await told(*words, "--json"))["message_id"]
+        line = str(await there("message", "status", id))
+        assert 'the portal here has it, and tries until the portal of "C-bot@portal" has it, too' in line, words
+    assert await there("task", "show", id) == line
+    (row,) = [row for row in (await told("discover", "--all")).splitlines() if row.startswith("C-bot@portal")]
+    assert "through the portal" in row
+    assert "online" not in row
+
+
+async def listed_of(own: Own) -> Any:
+    url = (await own.well("GET", "/api/contacts"))["contacts"][0]["portal_url"]
+    return (await own.well("GET", f"/api/messages/history?contact_portal={url}"))["messages"]
 
 
 async def test_a_contact_is_shown_by_its_name_and_not_as_online(

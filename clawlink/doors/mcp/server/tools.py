@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from clawlink.domain.agent import Agent
 from clawlink.doors.mcp.server.lists import Lists, others
@@ -88,6 +88,7 @@ def _agent_shown(encoded: bytes, room: int) -> dict[str, Any]:
     return {
         **plain,
         "status": agent.status,
+        **({} if agent.through is UNSET else {"through": agent.through}),
         "open_tasks": agent.load.open_tasks,
         "untrusted": odd | quoted(said, 1000, room),
     }
