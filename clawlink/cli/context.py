@@ -163,6 +163,11 @@ class Context:
 
         return self.connect(self.located(visiting(self.given, self.identities)._replace(saved=None)))
 
+    @property
+    def answered(self) -> bool:
+        """Return True if a relay has answered this command."""
+        return any(client.answered for client in self._clients)
+
     def located(self, where: Where) -> Where:
         """Look on the local network where nothing says which relay is meant, and the default one is not there."""
         if not where.assumed:

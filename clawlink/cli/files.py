@@ -99,8 +99,16 @@ def bar(ctx: Context, what: str) -> Iterator[Progress | None]:
 
 
 def tell_broken_off(ctx: Context, error: ClawLinkError | None) -> None:
-    """Say that a transfer stands still, and why; None: that it goes on."""
-    tell_away(ctx, error, back="it goes on", meanwhile="trying to go on")
+    """Say that a transfer stands still, and why; None: that it goes on.
+
+    Raises the error if nothing has answered yet, and nothing listens: then the address may be wrong.
+    """
+    from clawlink.client.files.transfer import PATIENCE_SECONDS
+    from clawlink.errors import RelayUnreachable
+
+    if isinstance(error, RelayUnreachable) and error.unsent and not ctx.answered:
+        raise error
+    tell_away(ctx, error, back="it goes on", meanwhile=f"trying to go on for up to {PATIENCE_SECONDS:.0f} s")
 
 
 def source(path: str) -> Any:

@@ -84,7 +84,7 @@ def test_that_it_stands_still_is_said_and_that_it_goes_on() -> None:
     err = io.StringIO()
     tell_broken_off(context(err), RelayUnreachable("no relay answers at x; is it running?"))
     tell_broken_off(context(err), None)
-    assert err.getvalue() == "clawlink: no relay answers at x; trying to go on\nclawlink: it goes on\n"
+    assert err.getvalue() == "clawlink: no relay answers at x; trying to go on for up to 60 s\nclawlink: it goes on\n"
 
 
 def test_how_far_and_how_fast_are_in_the_same_units() -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -176,6 +177,37 @@ def test_who_interrupts_it_finds_nothing_half_written(
     assert b"Traceback" not in process.stderr.read()
     process.stderr.close()
     assert os.listdir(here) == []
+
+
+@pytest.mark.parametrize("size", [5, len(LARGE)])
+def test_without_a_relay_a_transfer_fails_at_once(call: Run, own_relay: Relays, here: Path, size: int) -> None:
+    url = own_relay()
+    call("--relay", url, "register", "--name", "ada").ok()
+    own_relay.stop(url)
+    (here / "mine").write_bytes(LARGE[:size])
+    for args in (("file-put", "mine"), ("file-get", "mine", "--output", "there")):
+        told = call(*args).failed(3).err
+        assert told.startswith(f"clawlink: no relay answers at {url}; is it running?"), "nothing is tried again"
+    assert os.listdir(here) == ["mine"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_an_upload_that_is_interrupted_before_an_answer_says_so(run: Run, own_relay: Relays, here: Path) -> None:
+    url = own_relay()
+    run("--relay", url, "register", "--name", "ada").ok()
+    own_relay.stop(url)
+    (here / "mine").write_bytes(b"hello")
+    with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))) as silent:
+        silent.settimeout(PATIENCE)
+        process = Popen([*COMMAND, "file-put", "mine"], stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(1), "the request is under way"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 130
+    assert process.stderr.read().startswith(b"clawlink: interrupted before a relay answered; begin again\n")
+    process.stderr.close()
 
 
 def test_json_tells_what_was_written(call: Run, me: str, fresh: Fresh, here: Path) -> None:

@@ -63,6 +63,8 @@ def _telling_how_to_go_on(args: Namespace, ctx: Context) -> Iterator[None]:
     except KeyboardInterrupt:
         if args.idempotency_key is not None and args.file != "-":
             ctx.warn("interrupted; the same command goes on where this one stopped")
+        elif not ctx.answered:
+            ctx.warn("interrupted before a relay answered; begin again")
         else:
             ctx.warn(
                 "interrupted; nothing was written, and what had arrived is removed; begin again, "
