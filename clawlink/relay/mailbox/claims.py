@@ -80,15 +80,19 @@ class Claims:
             known.count + alone.count >= limits.max_open_tasks or known.bytes + alone.bytes >= limits.max_mailbox_bytes
         )
 
-    async def undo(self, agent_id: str, taken: Iterable[Delivery]) -> None:
-        """Give back what nobody will read, as if it had never been taken."""
-        receipts = [receipt(str(d.receipt), d.id) for d in taken]
-        if receipts:
-            with contextlib.suppress(*_FAILURES):
-                await asyncio.shield(self._acks.release(agent_id, receipts))
+    async def undo(self, agent_id: str, taken: Sequence[Delivery]) -> None:
+        """Give back what nobody will read, as if it had never been taken. If the store fails, it is tried again."""
+        if taken:
+            await self._core.finish(self._undo(agent_id, taken))
+
+    async def _undo(self, agent_id: str, taken: Sequence[Delivery]) -> None:
+        try:
+            await self._acks.release(agent_id, [receipt(str(d.receipt), d.id) for d in taken])
+        except _FAILURES:
+            self.give_back(agent_id, taken)
 
     def give_back(self, agent_id: str, taken: Sequence[Delivery]) -> None:
-        """Begin to give back what nobody will read. If the store fails, it is tried again."""
+        """Begin to give back what nobody will read."""
         HandedOut(self._core, self._acks, agent_id, taken, lease=0.0, until_read=False).over(read=False)
 
     async def pass_on(self, agent_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -69,7 +69,7 @@ class Claimer(Protocol):
 
     async def receive(self, leased: Leased, claimant: Claimant) -> list[Delivery]: ...
 
-    async def undo(self, agent_id: str, taken: Iterable[Delivery]) -> None: ...
+    async def undo(self, agent_id: str, taken: Sequence[Delivery]) -> None: ...
 
     def give_back(self, agent_id: str, taken: Sequence[Delivery]) -> None: ...
 

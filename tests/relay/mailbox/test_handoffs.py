@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, first_time
-from clawlink.errors import UnknownAgent
+from clawlink.errors import NotAllowed, UnknownAgent
 from clawlink.protocol.operating import StopAll
 from clawlink.store.base import Batch, Conflict, Failed, Full, Put
 from clawlink.store.events import Event
@@ -435,6 +435,54 @@ async def test_a_message_of_a_reader_that_has_gone_is_given_back_once_the_store_
     store.before = failure
     store.goes_on.set()
     id = await sending
+    await turns()
+    store.before = None
+    (given,) = await scene.take("b", wait=30)
+    assert (given.id, given.attempts) == (id, 1)
+
+
+@pytest.mark.virtual_time
+async def test_a_message_of_a_reader_that_may_read_no_more_is_given_back_once_the_store_takes_it(
+    scene: Scene, store: Slow
+) -> None:
+    agent = await scene.agent("b")
+
+    async def tick() -> Agent:
+        store.before = Failed("as told")
+        raise NotAllowed("as told")
+
+    with scene.relay.claims.reading(agent) as reader:
+        reading = asyncio.create_task(reader.next(agent, limit=10, wait=30, lease=3600, tick=tick))
+        await turns()
+        id = await scene.send("a", "b")
+        with pytest.raises(NotAllowed):
+            await reading
+    await turns()
+    store.before = None
+    (given,) = await scene.take("b", wait=30)
+    assert (given.id, given.attempts) == (id, 1)
+
+
+@pytest.mark.virtual_time
+async def test_a_message_of_a_reader_that_is_cut_off_twice_is_given_back_once_the_store_takes_it(
+    scene: Scene, store: Slow
+) -> None:
+    agent = await scene.agent("b")
+
+    async def tick() -> Agent:
+        store.before = Failed("as told")
+        await asyncio.Event().wait()
+        return agent
+
+    with scene.relay.claims.reading(agent) as reader:
+        reading = asyncio.create_task(reader.next(agent, limit=10, wait=30, lease=3600, tick=tick))
+        await turns()
+        id = await scene.send("a", "b")
+        await turns()
+        reading.cancel()
+        await asyncio.sleep(0)  # it gives the message back
+        reading.cancel()
+        await asyncio.wait([reading])
     await turns()
     store.before = None
     (given,) = await scene.take("b", wait=30)
