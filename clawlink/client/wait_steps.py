@@ -318,8 +318,9 @@ def reached(status: MessageStatus, until: str) -> bool:
     """Return True if a message came as far as ``until``: delivered, acked or answered."""
     if until == "answered":
         return status.answered_at is not None
-    if status.counts:
-        return not {"stored", "delivered" if until == "acked" else "stored"} & set(status.counts)
+    if status.to_agent is None and status.task_status is None:  # all copies of a broadcast
+        left = {"stored", "delivered" if until == "acked" else "stored"} & set(status.counts)
+        return status.state != "refused" and not left
     further = status.acked_at is not None or status.answered_at is not None
     return further or (until == "delivered" and status.delivered_at is not None)
 
@@ -335,6 +336,6 @@ def settled(status: MessageStatus, until: str) -> bool:
     return (
         reached(status, until)
         or status.task_status in FINAL
-        or status.state in ("expired", "dead", "withdrawn")
+        or status.state in ("expired", "dead", "withdrawn", "refused")
         or (status.answered_at is not None)
     )

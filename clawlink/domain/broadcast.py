@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import msgspec
 from msgspec.structs import replace
 
@@ -12,16 +14,17 @@ from clawlink.domain.shares import Origin, holder
 # The bytes of a broadcast, of each recipient, and of the copy for agents that come late, measured.
 _RECORD_BYTES = 198
 _RECIPIENT_BYTES = 8
-_KNOWLEDGE_BYTES = 138
+_KNOWLEDGE_BYTES = 146
 
 
 class Broadcast(msgspec.Struct, frozen=True, gc=False):
     """The recipients of a broadcast. It is its own partition; each recipient's copy is a delivery at the recipient's
     partition.
 
-    ``recipients`` are agent ids, fixed when the broadcast was accepted. ``refused`` counts the full mailboxes. It is
-    None until every recipient has been tried, so that a repeat goes on where a crash stopped. ``sender_key`` is the
-    hash of the sender's key. Times are seconds since the epoch.
+    ``recipients`` are agent ids, fixed when the broadcast was accepted. The end of the copying takes out agents that
+    left before their copy was made. ``refused`` counts the recipients whose mailbox had no room. It is None until every
+    recipient has been tried, so that a repeat goes on where a crash stopped. ``sender_key`` is the hash of the sender's
+    key. Times are seconds since the epoch.
     """
 
     id: str
@@ -55,17 +58,24 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
         """Return True if the agent sent it, and is no later bearer of its sender's id."""
         return is_same(agent, self.sender, self.sender_key, self.stored_at)
 
-    def done(self, refused: int) -> Broadcast:
-        """Return the broadcast once every recipient has been tried."""
-        return replace(self, version=self.version + 1, refused=refused)
+    @property
+    def is_refused(self) -> bool:
+        """Return True if no mailbox had room for it."""
+        return bool(self.recipients) and self.refused == len(self.recipients)
+
+    def done(self, refused: int, left: Container[str] = ()) -> Broadcast:
+        """Return the broadcast once every recipient has been tried. ``left`` had gone before their copy was made."""
+        recipients = tuple([id for id in self.recipients if id not in left]) if left else self.recipients
+        return replace(self, version=self.version + 1, recipients=recipients, refused=refused)
 
 
 class Knowledge(msgspec.Struct, frozen=True, gc=False):
     """A broadcast in the history for agents that join later, at the same partition. Topic, tags and author are the
     sender's.
 
-    It never changes. ``recipients`` is the number of its recipients, and ``author_key`` the hash of the author's key.
-    Times are seconds since the epoch.
+    ``recipients`` is the number of mailboxes that got it, and ``refused`` of those that had no room. Both change once:
+    when every recipient has been tried. ``author_key`` is the hash of the author's key. Times are seconds since the
+    epoch.
     """
 
     id: str
@@ -79,6 +89,7 @@ class Knowledge(msgspec.Struct, frozen=True, gc=False):
     recipients: int = 0
     author_key: str | None = None
     address: str | None = None
+    refused: int = 0
 
     @property
     def partition_key(self) -> str:
@@ -100,6 +111,11 @@ class Knowledge(msgspec.Struct, frozen=True, gc=False):
     def is_by(self, agent: Agent) -> bool:
         """Return True if the agent told it, and is no later bearer of its author's id."""
         return is_same(agent, self.author, self.author_key, self.stored_at)
+
+    def done(self, told: Broadcast) -> Knowledge:
+        """Return it once every recipient of the broadcast has been tried."""
+        refused = told.refused or 0
+        return replace(self, version=self.version + 1, recipients=len(told.recipients) - refused, refused=refused)
 
     @property
     def footprint(self) -> int:

@@ -89,9 +89,9 @@ class MessageStatus(Struct, frozen=True):
 
     ``delivered_to`` is the agent that has it; for a pool's task, the agent that claimed it. ``state`` is the furthest:
     stored, delivered, acked, expired or dead. For the sender of a broadcast the counts are over all recipients and the
-    times are null. ``woken`` are the last attempts to wake its reader; they say nothing about delivery.
-    ``last_delivered_at`` and ``requeued_at`` are of a task that was taken or given back, and that no agent has
-    claimed since: the time of its last claim, and the end of that.
+    times are null. Its state is refused if no mailbox had room. ``woken`` are the last attempts to wake its reader;
+    they say nothing about delivery. ``last_delivered_at`` and ``requeued_at`` are of a task that was taken or given
+    back, and that no agent has claimed since: the time of its last claim, and the end of that.
     """
 
     message_id: str

@@ -201,13 +201,27 @@ def test_broadcast_tells_how_many_mailboxes(run: Run, call: Run, me: str, peer: 
 
 
 def test_a_full_mailbox_is_over_a_limit_and_a_broadcast_goes_past_it(call: Run, own_relay: Relays) -> None:
-    url = own_relay("--max-mailbox-messages", "1")
+    url = own_relay("--max-mailbox-messages", "2")
     with Client(url) as peer:
         peer.register("peer")
         call("--relay", url, "register", "--name", "me").ok()
-        call("send", "--to", "peer", "--content", "what fills the mailbox").ok()
+        for _ in range(2):
+            call("send", "--to", "peer", "--content", "what fills the mailbox").ok()
         assert "mailbox" in call("send", "--to", "peer", "--content", "x").failed(8).err
-        assert "1 more had no room for it" in call("broadcast", "--content", "x").ok().out
+        for flags in ((), ("-q",), ("--json",)):
+            told = call("broadcast", "--content", "x", *flags).failed(8)
+            assert (
+                "1 mailbox had no room: broadcasts fill half of a mailbox at most (--max-mailbox-messages" in told.err
+            )
+            assert "clawlink topic history general" in told.err
+        assert told.json["refused"] == 1
+        shown = call("status", told.json["message_id"]).ok().out
+        heading, refused, full = shown.splitlines()
+        assert heading == f"broadcast {told.json['message_id']} to 1 agent"
+        assert refused.startswith("  refused:  ")
+        assert full.split() == ["had", "no", "room:", "1", "mailbox"]
+        peer.ack([held.receipt for held in peer.poll()])
+        assert "Stored in 1 mailbox.\n" in call("broadcast", "--content", "x").ok().out
 
 
 def test_dead_letters_and_redrive(run: Run, call: Run, me: str, peer: Client, relay: str) -> None:

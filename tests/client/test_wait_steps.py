@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from clawlink import errors
 from clawlink.client import wait_steps
@@ -345,6 +346,14 @@ def test_a_message_that_will_never_be_acked_ends_the_wait(ann: Client, bob: Clie
     assert status.state == "expired"
     assert settled(status, "acked")
     assert not reached(status, "acked")
+
+
+def test_a_broadcast_to_no_mailbox_ends_the_wait(ann: Client) -> None:
+    status = ann.wait_message(ann.broadcast("news", topic="nobody").message_id, "acked", 20)
+    assert (status.recipients, status.counts) == (0, {})
+    refused = replace(status, state="refused", recipients=1, counts={"refused": 1})
+    assert settled(refused, "delivered")
+    assert not reached(refused, "delivered")
 
 
 def test_a_broadcast_is_acked_when_all_have_it(ann: Client, bob: Client, beside: Beside) -> None:

@@ -22,6 +22,19 @@ def test_a_broadcast_that_is_done_tells_how_many_had_no_room() -> None:
     assert (TOLD.done(0).refused, TOLD.done(2).refused, TOLD.done(2).version) == (0, 2, 2)
 
 
+def test_a_broadcast_is_refused_if_no_recipient_that_stayed_had_room() -> None:
+    assert TOLD.done(2).is_refused
+    assert TOLD.done(1, {"eve"}).is_refused
+    assert TOLD.done(1, {"eve"}).recipients == ("otto",)
+    for other in (TOLD, TOLD.done(0), TOLD.done(1), TOLD.done(0, {"otto", "eve"})):
+        assert not other.is_refused
+
+
+def test_what_is_kept_tells_how_many_mailboxes_got_it_in_the_end() -> None:
+    kept = KEPT.done(TOLD.done(1))
+    assert (kept.version, kept.recipients, kept.refused) == (2, 1, 1)
+
+
 def test_a_broadcast_is_its_own_partition_and_weighs_what_it_keeps() -> None:
     assert TOLD.partition_key == "broadcast:b1"
     assert TOLD.index_keys == ()  # it is not forgotten before its time while copies are missing

@@ -100,7 +100,10 @@ def _show_broadcast(ctx: Context, status: MessageStatus) -> None:
     from clawlink.domain.terminal import cell
 
     ctx.out.line(f"broadcast {cell(status.message_id)} to {plural(status.recipients, 'agent')}", style="bold")
+    counts = dict(status.counts)
+    full = counts.pop("refused", 0)
     ctx.out.facts(
-        ("stored", when(status.stored_at, ctx.now)),
-        *((f"in state {cell(state)}", str(count)) for state, count in sorted(status.counts.items())),
+        ("refused" if status.state == "refused" else "stored", when(status.stored_at, ctx.now)),
+        *((f"in state {cell(state)}", str(count)) for state, count in sorted(counts.items())),
+        ("had no room", plural(full, "mailbox", "mailboxes") if full else None),
     )

@@ -42,13 +42,20 @@ def run(args: Namespace, ctx: Context) -> Exit:
             parent_task=parent_task,
             key=key,
         )
+    full = plural(done.refused, "mailbox", "mailboxes")
     if ctx.json:
         ctx.out.json(done)
-        return Exit.DONE
-    if args.quiet:
+    elif args.quiet:
         ctx.out.line(done.message_id)
-        return Exit.DONE
-    full = f"; {done.refused} more had no room for it" if done.refused else ""
-    ctx.out.line(f"Stored in {plural(done.recipients, 'mailbox', 'mailboxes')}{full}.", style="bold")
-    ctx.out.facts(("broadcast", done.message_id), ("follow", ctx.command("status", done.message_id)))
-    return Exit.DONE
+    else:
+        stored = plural(done.recipients, "mailbox", "mailboxes")
+        ctx.out.line(f"Stored in {stored}{f'; {full} had no room' if done.refused else ''}.", style="bold")
+        ctx.out.facts(("broadcast", done.message_id), ("follow", ctx.command("status", done.message_id)))
+    if done.refused:
+        ctx.out.flush()
+        ctx.warn(
+            f"{full} had no room: broadcasts fill half of a mailbox at most (--max-mailbox-messages and "
+            "--max-mailbox-bytes of clawlink serve), and less if the relay is full; their agents find it with: "
+            + ctx.command("topic", "history", args.topic)
+        )
+    return Exit.OVER_LIMIT if done.refused and not done.recipients else Exit.DONE

@@ -45,7 +45,7 @@ class AgentNotices:
                     core.sockets.tell(other.id, body)
                 elif rules.hears_of_agents(other):
                     told.append(other.id)
-            await self._mailbox.put_notices(
+            await self._mailbox.put_copies(
                 self._mailbox.copies(
                     id,
                     told,

@@ -98,7 +98,7 @@ class Broadcasts:
         known = await core.store.get(Knowledge, id) if record is None else None
         if known is not None:  # the history may outlast the record
             self._require_same(id, known.body, sender, ask, now)
-            return BroadcastSent("broadcast_sent", id, known.recipients, 0)
+            return BroadcastSent("broadcast_sent", id, known.recipients, known.refused)
         if record is None:
             chain = await self._admission.chain(sender, None, parent_task=ask.parent_task)
             self._admission.require_copies(sender)
@@ -130,10 +130,12 @@ class Broadcasts:
             core.stats.broadcasts += 1
         else:
             self._require_same(id, record.body, sender, ask, now)
-        refused = record.refused
-        if refused is None:
-            refused = await self._copy(sender, record, now, ask.ttl, is_new=is_new)
-            await core.commit(record.partition_key, Put(record.done(refused)))
+        if record.refused is None:
+            refused, left = await self._copy(sender, record, now, ask.ttl, is_new=is_new)
+            record = record.done(refused, left)
+            shown = await core.store.get(Knowledge, id) if refused or left else None
+            await core.commit(record.partition_key, Put(record), *(() if shown is None else (Put(shown.done(record)),)))
+        refused = record.refused or 0
         return BroadcastSent("broadcast_sent", id, len(record.recipients) - refused, refused)
 
     async def _make_place(self, new: Knowledge) -> bool:
@@ -174,18 +176,27 @@ class Broadcasts:
                 current=id,
             )
 
-    async def _copy(self, sender: Agent, record: Broadcast, now: float, ttl: float | None, *, is_new: bool) -> int:
-        """Put the copies that are missing, all for a broadcast that is new; return how many mailboxes had no room."""
+    async def _copy(
+        self, sender: Agent, record: Broadcast, now: float, ttl: float | None, *, is_new: bool
+    ) -> tuple[int, set[str]]:
+        """Put the copies that are missing, all for a broadcast that is new.
+
+        Return how many mailboxes had no room, and the recipients that have left without a copy.
+        """
         store = self._core.store
         refused = 0
+        left: set[str] = set()
         turns = Turns()
         ends_at = None if ttl is None else record.stored_at + ttl
         for agent_ids in parts(record.recipients, store.partitions_at_once):
             agents = await store.get_many(Agent, agent_ids)
-            missing = [agent.id for agent in agents if agent is not None]
+            missing: Sequence[str] = agent_ids
             if not is_new:
-                copies = await store.get_many(Delivery, [copy_id(record.id, agent_id) for agent_id in missing])
-                missing = [agent_id for agent_id, copy in zip(missing, copies, strict=True) if copy is None]
+                copies = await store.get_many(Delivery, [copy_id(record.id, agent_id) for agent_id in agent_ids])
+                missing = [agent_id for agent_id, copy in zip(agent_ids, copies, strict=True) if copy is None]
+            here = {agent.id for agent in agents if agent is not None}
+            left.update(agent_id for agent_id in missing if agent_id not in here)
+            missing = [agent_id for agent_id in missing if agent_id in here]
             new = self._mailbox.copies(
                 record.id,
                 missing,
@@ -194,9 +205,9 @@ class Broadcasts:
                 now=now,
                 ends_at=ends_at,
             )
-            refused += await self._mailbox.put_notices(new)
+            refused += await self._mailbox.put_copies(new)
             await turns.next(len(agent_ids))
-        return refused
+        return refused, left
 
     # -- history -----------------------------------------------------------------------------------------------------
 
@@ -261,18 +272,25 @@ def _time(text: str) -> float:
 class CopyCounts:
     """The copies of a broadcast by how far they came. To follow one change costs one read, not one a recipient."""
 
-    def __init__(self, store: Store, broadcast: Broadcast) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._copies = {copy_id(broadcast.id, agent_id): "" for agent_id in broadcast.recipients}
+        self._copies: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
+        self._refused = 0
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many copies there are by how far they came."""
-        return {state: count for state, count in self._counts.items() if count}
+        """How many copies there are by how far they came. A mailbox without room has none: it counts as refused."""
+        missing = self._counts["unknown"]
+        refused = min(self._refused, missing)
+        counts = {**self._counts, "unknown": missing - refused, "refused": refused}
+        return {state: count for state, count in counts.items() if count}
 
-    async def count(self) -> None:
+    async def count(self, broadcast: Broadcast) -> None:
         """Read all copies, with turns for other requests."""
+        self._copies = {copy_id(broadcast.id, agent_id): "" for agent_id in broadcast.recipients}
+        self._counts.clear()
+        self._refused = broadcast.refused or 0
         turns = Turns()
         for id in self._copies:
             await turns.next()

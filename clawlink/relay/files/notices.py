@@ -66,7 +66,7 @@ class FileNotices:
         turns = Turns()
         async for agents in self._hearers(file, editor if but is None else but):
             for some in parts(agents, self._core.store.partitions_at_once):
-                await self._mailbox.put_notices(
+                await self._mailbox.put_copies(
                     self._mailbox.copies(
                         id,
                         [agent.id for agent in some],

@@ -1,4 +1,4 @@
-"""Mailboxes: put in, bury, put back, close. What consumers do is in ``claims`` and ``acks``."""
+"""Mailboxes: put in, bury, put back, close. What consumers do is in ``claims`` and ``receipts``."""
 
 from __future__ import annotations
 
@@ -208,11 +208,11 @@ class Mailbox(Room):
                 return Put(replace(delivery, sort_key=unread.sort_key), ends_work), Drop(unread)
         return ()
 
-    async def put_notices(self, new: Sequence[Delivery]) -> int:
-        """Store copies of one message as notices, each in another mailbox; return how many found no room.
+    async def put_copies(self, new: Sequence[Delivery]) -> int:
+        """Store copies of a broadcast or a notice, each in another mailbox; return how many found no room.
 
-        They have one sender and one body, and are at most ``store.partitions_at_once``. What holds for ``put_notice``
-        holds for each. Raises Failed if the store failed for any, after all others were stored.
+        They have one sender and one body, and are at most ``store.partitions_at_once``. Each finds room, or replaces an
+        unread copy, as ``put_notice`` says. Raises Failed if the store failed for any, after all others were stored.
         """
         if not new:
             return 0

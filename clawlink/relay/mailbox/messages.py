@@ -166,7 +166,7 @@ class Messages:
             return status
         with core.watch(id) as watch:
             broadcast = await self._own_broadcast(asker, id)
-            copies = None if broadcast is None else CopyCounts(core.store, broadcast)
+            copies = None if broadcast is None else CopyCounts(core.store)
 
             async def read() -> MessageStatus | None:
                 nonlocal status
@@ -214,7 +214,7 @@ class Messages:
             if broadcast is not None:
                 told = "knowledge_broadcast"
                 stored_at = self._core.time.iso(broadcast.stored_at)
-                return FoundId(id, told, broadcast.sender, None, "stored", None, stored_at)
+                return FoundId(id, told, broadcast.sender, None, _state(broadcast), None, stored_at)
             status = await self._status(asker, id)
         except (UnknownMessage, NotAllowed):
             return None
@@ -235,7 +235,7 @@ class Messages:
         if delivery is None:
             broadcast = await self._own_broadcast(asker, id)
             if broadcast is not None:
-                return await _broadcast_status(broadcast, copies or CopyCounts(store, broadcast), self._core.time)
+                return await _broadcast_status(broadcast, copies or CopyCounts(store), self._core.time)
             delivery = await store.get(Delivery, copy_id(id, asker.id))
         if delivery is None:
             raise UnknownMessage(
@@ -247,14 +247,18 @@ class Messages:
         return _one_status(id, delivery, self._core.time)
 
 
+def _state(broadcast: Broadcast) -> str:
+    return "refused" if broadcast.is_refused else "stored"
+
+
 async def _broadcast_status(broadcast: Broadcast, copies: CopyCounts, time: StoppableTime) -> MessageStatus:
-    await copies.count()
+    await copies.count(broadcast)
     return MessageStatus(
         message_id=broadcast.id,
         type="knowledge_broadcast",
         from_agent=broadcast.sender,
         to_agent=None,
-        state="stored",
+        state=_state(broadcast),
         attempts=0,
         stored_at=time.iso(broadcast.stored_at),
         delivered_at=None,
@@ -333,12 +337,17 @@ def _reached(status: MessageStatus, until: str) -> bool:
     """Return True if a message came as far as asked, or will not any more."""
     if status.answered_at is not None or (until != "answered" and status.acked_at is not None):
         return True
-    if status.counts:
+    if _is_broadcast(status):
         left = {"stored", "delivered"} if until == "acked" else {"stored"}
         return until != "answered" and not left & set(status.counts)
     if status.task_status is not None and TaskState(status.task_status) in FINAL:
         return True
     return status.state in ("expired", "dead", "withdrawn") or (until == "delivered" and status.state == "delivered")
+
+
+def _is_broadcast(status: MessageStatus) -> bool:
+    """Return True if it is about all copies of a broadcast."""
+    return status.to_agent is None and status.task_status is None
 
 
 def _plain(id: str, sender: Agent, ask: requests.Send, to: str, chain: Chain, stamp: str) -> PlainMessage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from random import Random
 
 import pytest
@@ -13,9 +13,9 @@ from clawlink.domain.delivery import Delivery, copy_id
 from clawlink.domain.file_write import Write
 from clawlink.domain.message import FileUpdated, KnowledgeBroadcast
 from clawlink.errors import KeyReused, RateLimited
-from clawlink.protocol.requests import KnowledgeQuery
+from clawlink.protocol.requests import Asker, KnowledgeQuery, MessageQuery
 from clawlink.relay.limits.token_buckets import Buckets
-from clawlink.store.base import Batch, Conflict, Drop, Failed
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Put
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
 from tests.relay.test_time_slices import Touched
@@ -210,6 +210,72 @@ async def test_a_slice_that_finds_no_room_as_a_whole_gives_out_the_room_there_is
         sent = await scene.broadcast("ann", "x" * 10_000)
         assert (sent.recipients, sent.refused) == (most, len(crowd) - most), case
         assert sorted(await copies_of(scene, crowd)) == [0] * sent.refused + [1] * most, case
+
+
+async def test_a_broadcast_without_room_anywhere_is_refused_and_not_stored() -> None:
+    scene = Scene(max_mailbox_messages=2, message_ttl=60, retention=60, knowledge_ttl=24 * 3600)
+    await scene.register("ann", "bob", "cy")
+    await scene.send("ann", "bob")
+    some = await scene.broadcast("ann", "some", idempotency_key="some")
+    none = await scene.broadcast("ann", "none", idempotency_key="none")
+    assert [(one.recipients, one.refused) for one in (some, none)] == [(1, 1), (0, 2)]
+    messages, ann = scene.relay.messages, await scene.agent("ann")
+    for sent, state, counts in ((some, "stored", {"stored": 1, "refused": 1}), (none, "refused", {"refused": 2})):
+        told = await messages.status(ann, sent.message_id, MessageQuery(agent_id="ann"))
+        assert (told.state, told.recipients, told.counts) == (state, 2, counts)
+        (found,) = (await messages.find(ann, sent.message_id, Asker(agent_id="ann"))).ids
+        assert found.state == state
+    followed = MessageQuery(agent_id="ann", wait=60, until="acked")
+    told = await asyncio.wait_for(messages.status(ann, none.message_id, followed), 30)
+    assert told.counts == {"refused": 2}
+    await scene.let_pass(3600)
+    assert await scene.store.get(Broadcast, none.message_id) is None
+    for sent, key in ((some, "some"), (none, "none")):
+        assert await scene.broadcast("ann", key, idempotency_key=key) == sent
+
+
+async def test_a_broadcast_counts_no_agent_that_left_before_its_copy_was_made() -> None:
+    store = Interrupted()
+    scene = Scene(store=store, message_ttl=60, retention=60, knowledge_ttl=24 * 3600)
+    await scene.register("ann", "bob", "cy")
+    bob = await scene.agent("bob")
+    store.after_first = lambda: scene.relay.deregistration.leave(bob)
+    sent = await scene.broadcast("ann", "news", idempotency_key="k")
+    assert (sent.recipients, sent.refused) == (1, 0)
+    ann = await scene.agent("ann")
+    told = await scene.relay.messages.status(ann, sent.message_id, MessageQuery(agent_id="ann"))
+    assert (told.recipients, told.counts) == (1, {"stored": 1})
+    assert await scene.broadcast("ann", "news", idempotency_key="k") == sent
+    await scene.let_pass(3600)
+    assert await scene.broadcast("ann", "news", idempotency_key="k") == sent
+
+
+async def test_a_repeat_counts_an_agent_that_left_after_its_copy_was_made() -> None:
+    store = FailsFor("cy")
+    scene = Scene(store=store)
+    await scene.register("ann", "bob", "cy")
+    with pytest.raises(Failed):
+        await scene.broadcast("ann", "news", idempotency_key="k")
+    await scene.leave("bob")
+    store.partition_key = ""
+    sent = await scene.broadcast("ann", "news", idempotency_key="k")
+    assert (sent.recipients, sent.refused) == (2, 0)
+    ann = await scene.agent("ann")
+    told = await scene.relay.messages.status(ann, sent.message_id, MessageQuery(agent_id="ann"))
+    assert (told.recipients, told.counts) == (2, {"expired": 1, "stored": 1})
+
+
+class Interrupted(MemoryStore):
+    """A store in which something happens after the first commit of a broadcast."""
+
+    after_first: Callable[[], Awaitable[object]] | None = None
+
+    async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
+        await super().commit(partition_key, *changes)
+        then = self.after_first
+        if then is not None and any(isinstance(change, Put) and type(change.record) is Broadcast for change in changes):
+            self.after_first = None
+            await then()
 
 
 async def test_notices_replace_unread_ones_in_many_mailboxes_at_once() -> None:
