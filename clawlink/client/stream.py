@@ -233,7 +233,7 @@ class Stream:
         except msgspec.MsgspecError as torn:
             error = NotARelay(f"what came over the websocket is not from a ClawLink relay: {torn}")
         except Exception as broken:  # as the answer to a ping that came before the end, which cannot be sent
-            error = RelayUnreachable(f"the connection to {self._client.relay} ended: {broken}")
+            error = RelayUnreachable(f"the connection to {self._client.relay} ended: {_said(broken)}")
             error.__cause__ = broken
         self._end(error)
         if not self._over:  # else it is being closed already, and the relay may still say goodbye
@@ -246,7 +246,7 @@ class Stream:
         if code in _CLOSED:
             return _CLOSED[code](str(said or f"the relay ended the connection with code {code}"))
         failed = self._socket.exception()
-        how = f"code {code}" if failed is None else str(failed) or type(failed).__name__
+        how = f"code {code}" if failed is None else _said(failed)
         if said:
             how = f"{said} (code {code})"
         return RelayUnreachable(f"the connection to {self._client.relay} ended: {how}")
@@ -306,7 +306,7 @@ class Stream:
             await self._socket.send_frame(frame, aiohttp.WSMsgType.TEXT)
         except NO_ANSWER as error:
             if not answer.done():
-                ended = RelayUnreachable(f"the connection to {self._client.relay} ended: {error}")
+                ended = RelayUnreachable(f"the connection to {self._client.relay} ended: {_said(error)}")
                 ended.__cause__ = error
                 answer.set_exception(ended)
 
@@ -387,6 +387,13 @@ def _batches(acks: Sequence[_Ack]) -> Iterator[list[_Ack]]:
         size += len(ack[0])
     if batch:
         yield batch
+
+
+def _said(error: BaseException) -> str:
+    """Return the words of an error; our own for a connection that the other side has left."""
+    if isinstance(error, aiohttp.ClientConnectionResetError):
+        return "the relay is gone, or has closed it"
+    return str(error) or type(error).__name__
 
 
 def _again(error: ClawLinkError) -> ClawLinkError:
