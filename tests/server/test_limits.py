@@ -54,8 +54,8 @@ def limits_of(*flags: str) -> dict[str, Any]:
 async def limited(serve: Serve, clock: Clock, *flags: str) -> Running:
     """Start a relay with these flags, with agents a and b whose mailboxes are empty."""
     relay = await serve(clock=clock, limits=limits_of(*flags))
-    for agent_id in ("a", "b"):
-        await relay.register(agent_id, agent_id=agent_id)
+    for agent_id, name in (("a", "ann"), ("b", "bea")):
+        await relay.register(name, agent_id=agent_id)
     await poll(relay, "a")
     return relay
 
@@ -82,6 +82,7 @@ async def test_max_mailbox_messages(serve: Serve, clock: Clock) -> None:
         await send(relay, "a", "b")
     body = await refused(relay.post("/send", message()), 429, "mailbox_full")
     assert (body["limit"], body["actual"]) == (3, 4)
+    assert body["error"].startswith("the mailbox of 'bea' holds 3 of 3 messages")
     assert body["retry_after"] > 0
     await refused(relay.post("/delegate", task()), 429, "mailbox_full")
     (got, *_) = await claim(relay, "b", 3)
@@ -106,6 +107,7 @@ async def test_max_open_tasks(serve: Serve, clock: Clock) -> None:
         await ack(relay, "b", got.receipt)
     body = await refused(relay.post("/delegate", task()), 429, "mailbox_full")
     assert (body["limit"], body["actual"]) == (2, 3)
+    assert body["error"].startswith("the mailbox of 'bea' has 2 of 2 tasks")
     await respond(relay, "b", first)
     await delegate(relay, "a", "b")
 

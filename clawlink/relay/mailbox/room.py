@@ -7,6 +7,7 @@ from enum import Enum
 
 from msgspec.structs import replace
 
+from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.pool import is_pool
 from clawlink.domain.shares import Origin
@@ -14,15 +15,18 @@ from clawlink.errors import MailboxFull, RelayFull, StorageFull
 from clawlink.relay.core import Core
 from clawlink.relay.limits.memory import NEW_RECORD_BYTES
 from clawlink.relay.limits.shares import Held, Limit
-from clawlink.store.base import Admission, Usage
+from clawlink.store.base import Admission, Store, Usage
 
 _NOTICE_SHARE = 0.5
 _FULL_RETRY_SECONDS = 5.0
 
 
-def owner(mailbox: str) -> str:
+async def owner(store: Store, mailbox: str) -> str:
     """Name a mailbox in a sentence."""
-    return "the pool of agents that can do this" if is_pool(mailbox) else f"the mailbox of {mailbox}"
+    if is_pool(mailbox):
+        return "the pool of agents that can do this"
+    agent = await store.get(Agent, mailbox)
+    return f"the mailbox of {mailbox if agent is None else repr(agent.name)}"
 
 
 class Purpose(Enum):
@@ -89,7 +93,7 @@ class Room:
             count=count_limit,
             bytes=bytes_limit,
             fair=purpose is not Purpose.ANSWER,
-            holds=f"{owner(mailbox)} holds",
+            holds=f"{await owner(store, mailbox)} holds",
             what="messages",
             then="try again when its owner has read some",
             retry_after=_FULL_RETRY_SECONDS,

@@ -273,7 +273,7 @@ class TaskSubmission:
             theirs,
             count=Limit(open_tasks, count, 1),
             bytes=Limit(their_bytes, held, size),
-            holds=f"{owner(mailbox)} has",
+            holds=f"{await owner(self._core.store, mailbox)} has",
             what="tasks without a final answer",
             then="try again when some are answered",
             retry_after=_FULL_RETRY_SECONDS,
