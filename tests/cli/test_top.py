@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 
 import pytest
 import requests
@@ -57,6 +58,11 @@ def test_it_fits_each_terminal_and_shows_text_of_agents_harmless(own_relay: Rela
         assert "<U+202E>" in line
         assert not re.search("[\x00-\x1f\x7f-\x9f\u202e]", line)
         assert tail.news(first) == []  # nothing has changed
+        (row,) = boss.all_tasks(status="queued").tasks
+        later = replace(first, server_time="2099-01-01T00:00:00.000Z")
+        (line,) = Tail(boss).news(later)
+        begun = datetime.fromisoformat(row.created_at.replace("Z", "+00:00")).astimezone()
+        assert line.startswith(f"{begun:%Y-%m-%d %H:%M:%S}"), "a task that was there before has its own time"
         agent.respond(task, "done")
         wait_until(lambda: not boss.overview().open_tasks["queued"])  # the relay makes one four times a second
         (line,) = tail.news(boss.overview())
@@ -86,6 +92,12 @@ def test_it_fits_each_terminal_and_shows_text_of_agents_harmless(own_relay: Rela
         shown = " ".join(" ".join(drawn(boss.overview(), [], 30, 40)).split())
         assert "needs you: 1 agent not woken" in shown, "what needs a person is not cut"
         assert "screen" in shown
+        overview = boss.overview()
+        for width in (30, 50):
+            shown = " ".join(" ".join(drawn(overview, [], width, 40)).split())
+            named = ("needs you: ", "not woken: ")
+            cut = [fact for fact in facts(overview) if not fact.startswith(named) and fact not in shown]
+            assert not cut, width
         assert any("oldest" in line and "…" in line for line in drawn(boss.overview(), [], 60, 40))
         boss.stop_all()
         wait_until(lambda: any("ALL WORK IS STOPPED" in line for line in facts(boss.overview())))

@@ -26,8 +26,6 @@ _WORDS = 60
 _UNWOKEN = 3
 _STOPS = 3
 _STOPPED = {"loop_stopped": "work in a circle", "rate_limited": "work that came too fast"}
-# Lines that a person acts on: they go on in the next one, and are not cut.
-_URGENT = ("ALL WORK", "needs you: ", "not woken: ", "stopped: ")
 
 
 def facts(overview: Overview) -> list[str]:
@@ -87,8 +85,7 @@ def screen(overview: Overview | None, tail: list[str], width: int, height: int, 
         lines.append(("waits for the relay ...", "dim"))
     else:
         for line in facts(overview):
-            whole = line.startswith(_URGENT)
-            lines += [(piece.rstrip(), _style(line)) for piece in (wrapped(line, width) if whole else (line,))]
+            lines += [(piece.rstrip(), _style(line)) for piece in wrapped(line, width)]
         deepest = mailboxes(overview)
         room = height - len(lines) - _LEAST_TAIL - 3
         if deepest and room > 0:
@@ -134,7 +131,8 @@ class Tail:
                 rows += self._client.all_tasks(status=state, limit=_ROWS).tasks
         now = epoch(overview.server_time) or 0.0
         new = list(self._new(rows, first=before is None))
-        said = [_line(row, now, self._agents) for row in sorted(new, key=lambda row: row.finished_at or row.created_at)]
+        new.sort(key=lambda row: row.finished_at or row.created_at)
+        said = [_line(row, row.created_at if before is None else None, now, self._agents) for row in new]
         self.lines.extend(said)
         return said
 
@@ -148,8 +146,9 @@ class Tail:
             del self._seen[next(iter(self._seen))]
 
 
-def _line(row: TaskRow, now: float, agents: Agents) -> str:
-    at = epoch(row.finished_at or "") if row.finished_at else now
+def _line(row: TaskRow, since: str | None, now: float, agents: Agents) -> str:
+    """Say a step of a task. An earlier step has the time ``since`` which the task is there, any other has now."""
+    at = epoch(row.finished_at or since or "")
     pool = ", ".join([*map(cell, row.capability), *map(agents.named, row.to_any_of)])
     to = agents.named(row.assignee) if row.assignee else pool or "-"
     said = row.note or row.words or ""
