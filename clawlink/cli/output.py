@@ -84,11 +84,13 @@ class Output:
         *,
         whole: str | None = None,
         least: Sequence[str] = (),
+        begins: int | None = None,
     ) -> None:
         """Print a table. Its cells have been through ``terminal.cell``; nothing in them is read as markup.
 
         On a narrow terminal the columns ``least`` are left out, the first one first, and cells are wrapped at words;
-        those of the column ``whole`` are not.
+        those of the column ``whole`` are not. ``begins`` cuts these, which are ids, before a column is left out. They
+        keep that many characters, or as many as tell them apart.
         """
         if not self.terminal:
             for line in columns([[title.upper() for title in head], *rows]):
@@ -98,10 +100,13 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        from clawlink.cli.tables import layout
+        from clawlink.cli.tables import layout, shortened
 
         console = self.console()
         shown = layout(head, rows, console.width, whole=whole, least=least)
+        if shown.left_out and whole is not None and begins is not None:
+            rows = shortened(rows, head.index(whole), begins)
+            shown = layout(head, rows, console.width, whole=whole, least=least)
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for at, width in shown.columns.items():
             table.add_column(head[at], overflow="fold", no_wrap=head[at] == whole, width=width)

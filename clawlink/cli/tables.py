@@ -52,6 +52,14 @@ def layout(
     return Layout(widths, [title for title in head if title in left_out])
 
 
+def shortened(rows: Sequence[Sequence[str]], at: int, begins: int) -> list[Sequence[str]]:
+    """Cut the ids of a column to this many characters, or to as many as it takes to tell them apart."""
+    ids = {row[at] for row in rows}
+    while len({id[:begins] for id in ids}) < len(ids):
+        begins += 1
+    return [(*row[:at], row[at][:begins], *row[at + 1 :]) for row in rows]
+
+
 def _longest_word(title: str, at: int, rows: Sequence[Sequence[str]]) -> int:
     return max(width(word) for text in (title, *(row[at] for row in rows)) for word in (text.split() or [""]))
 

@@ -51,6 +51,19 @@ def shown_at(columns: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
+def test_ids_are_cut_before_columns_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = ("task", "state", "age", "owner", "what")
+    for last, ids in (("b" * 24, {"aaaaaaaa", "bbbbbbbb"}), ("a" * 9 + "c" * 15, {"aaaaaaaaaa", "aaaaaaaaac"})):
+        rows = [(id, "completed", "5 min", "you", "review") for id in ("a" * 24, last)]
+        for columns, shown in ((80, {"a" * 24, last}), (50, ids)):
+            monkeypatch.setenv("COLUMNS", str(columns))
+            terminal = Terminal()
+            Output(terminal).table(head, rows, whole="task", least=("age", "owner"), begins=8)
+            lines = plain(terminal.getvalue()).splitlines()
+            assert lines[0].split() == list(head), columns
+            assert {line.split()[0] for line in lines[2:]} == shown, columns
+
+
 def test_the_table_of_agents_at_the_widths_that_terminals_have(monkeypatch: pytest.MonkeyPatch) -> None:
     for columns, titles, left_out in (
         (140, "name id can do machine status load", ""),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _STATES = ("open", "final", "queued", "delivered", *STATUSES, "cancelled", "expired", "returned")
 _LIMIT = 50
+# A narrow terminal shows this many characters of an id.
+_SHOWN_ID = 8
 
 
 def add(parser: ArgumentParser) -> None:
@@ -42,7 +44,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if not found:
         ctx.out.line("No tasks." if args.role is None and args.status is None else "No task matches.")
         return Exit.DONE
-    ctx.out.table(HEAD, [row(ctx, task, me=ctx.me.agent_id) for task in found], whole="task", least=LEAST)
+    rows = [row(ctx, task, me=ctx.me.agent_id) for task in found]
+    ctx.out.table(HEAD, rows, whole="task", least=LEAST, begins=_SHOWN_ID)
     if after is not None:
         ctx.out.line(f"{plural(len(found), 'task')}; there may be more: --limit N shows more.")
     return Exit.DONE
