@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -56,6 +57,21 @@ class Agents:
             return cell(agent_id)
         alone = self._complete and self._holders[fold(name)] == 1
         return quoted(name, len(name)) if alone and cell(name) == name else named(name, agent_id)
+
+    def alike(self, name: str) -> str | None:
+        """Return the name that looks most like this one, as one types it; None if there is none."""
+        from difflib import get_close_matches
+
+        from clawlink.domain.agent import fold
+        from clawlink.errors import ClawLinkError
+
+        try:
+            listed, _ = self.listed()
+        except ClawLinkError:
+            return None
+        names = {fold(one.name): one.name for one in listed if cell(one.name) == one.name}
+        close = get_close_matches(fold(name), names, 1)
+        return shlex.quote(names[close[0]]) if close else None
 
     def _look(self) -> None:
         """Index the names. Some of those that came since the last look may be missing."""

@@ -267,7 +267,7 @@ class _Filled:
             found.append((left.pop(0), word))
         if len(self.words) > len(slots):
             extra = " ".join(word for word, _ in self.words[len(slots) :])
-            self._parser.error(f"unrecognized arguments: {extra}; a text of several words stands in quotes")
+            self._parser.error(f"unrecognized arguments: {extra}; {self._room_for_more()}")
         if len(found) < len(self.words) or self._contradiction(found):
             # A word then repeats the value of a flag, or contradicts it.
             found = [(slot, word) for slot, (word, _) in zip(slots, self.words, strict=False)]
@@ -279,6 +279,15 @@ class _Filled:
                 f"{slot.metavar} {word!r} and {slot.flag} {flag!r} are given, and are different; give one"
             )
         return [f"{slot.flag}={word}" for slot, word in found if slot.flag not in self.flags]
+
+    def _room_for_more(self) -> str:
+        """Say where the words belong that have no slot."""
+        first = self.words[0][0]
+        if not any(" " in word for word, _ in self.words):
+            return "a text of several words stands in quotes"
+        if "--topic" in self._parser.flags() and " " not in first:
+            return f"a topic is --topic {shlex.quote(first)}"
+        return f"it takes {' '.join(slot.metavar for slot in self._parser.slots)} and no further words"
 
     def _contradiction(self, found: list[tuple[Slot, str]]) -> tuple[Slot, str] | None:
         """Return the first word that says something else than the flag of its slot."""

@@ -171,7 +171,7 @@ def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLink
     if isinstance(error, RelayUnreachable) and ctx is not None and ctx.nobody_nearby:
         return RelayUnreachable(f"{error.message}; nor does one announce itself on the local network")
     if isinstance(error, UnknownAgent) and (what := error.message.removesuffix(_DISCOVER)) != error.message:
-        return UnknownAgent(f"{what}list the agents with: clawlink discover", field=error.field)
+        return UnknownAgent(f"{what}{_meant(what, ctx)}list the agents with: clawlink discover", field=error.field)
     me = None if ctx is None or not isinstance(error, UnknownAgent) else ctx.acting_as
     if ctx is None or me is None:
         return error
@@ -184,6 +184,15 @@ def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLink
         f"register again: {ctx.register_command(me)}",
         field=error.field,
     )
+
+
+def _meant(what: str, ctx: Context | None) -> str:
+    """Return the suggestion of an agent whose name is like the unknown one; empty without one."""
+    import re
+
+    found = re.match("no agent with the id or name ['\"](.*)['\"] is registered here; $", what)
+    close = None if ctx is None or found is None else ctx.agents.alike(found[1])
+    return "" if close is None else f"did you mean: {close}; "
 
 
 # Sentences of the relay that are the same for each of its clients.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from typing import Any
 
 import pytest
@@ -141,6 +142,10 @@ REFUSED = [
     ("file-put --key k", "required: PATH or --file ('k' was taken as KEY); see"),
     ("file-rm", "required: KEY or --key; see"),
     ("send bob hi there", "unrecognized arguments: there; a text of several words stands in quotes; see"),
+    ("broadcast news 'hello all'", "unrecognized arguments: hello all; a topic is --topic news; see"),
+    ("broadcast 'hello all' news", "unrecognized arguments: news; it takes TEXT and no further words; see"),
+    ("send bob 'hi there' you", "unrecognized arguments: you; it takes AGENT TEXT and no further words; see"),
+    ("broadcast hello all", "unrecognized arguments: all; a text of several words stands in quotes; see"),
     ("register alice bob", "unrecognized arguments: bob"),
     ("delegate bob x --wait soon", "argument --wait: a length of time is needed"),
     ("send bob hi --wait soon", "argument --wait: invalid choice: 'soon'"),
@@ -166,7 +171,7 @@ REFUSED = [
 def test_what_contradicts_itself_or_is_missing_is_named() -> None:
     for line, said in REFUSED:
         with pytest.raises(UsageError) as told:
-            parser.parse(line.split(" "))
+            parser.parse(shlex.split(line))
         assert said in told.value.message, (line, told.value.message)
 
 

@@ -67,3 +67,4 @@ def test_our_command_line_takes_what_theirs_did(start_relay: Start, clawlink_hom
     call("register", "--name", "eve", "--relay", relay.url).ok()
     refused = call("respond", "--msg-id", "msg-1", "--result", "r", "--status", "done", "--as", "eve")
     assert (refused.code, "--status is one of in_progress" in refused.err) == (2, True)
+    assert "not 'done'; only an agent without a key may give another word" in refused.err

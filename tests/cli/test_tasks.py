@@ -97,6 +97,9 @@ def test_one_of_several_that_is_unknown_does_not_keep_the_others_from_theirs(cal
     assert claim(peer).message_id == re.findall(r"task: +(\w+)", told.out)[0]
     alone = call("delegate", "nobody", "x").failed(5).err
     assert alone.endswith("is registered here; list the agents with: clawlink discover\n")
+    (name,) = [agent.name for agent in peer.discover().agents if agent.agent_id == of(peer)]
+    near = call("delegate", f"{name}x", "x").failed(5).err
+    assert near.endswith(f"; did you mean: {name}; list the agents with: clawlink discover\n")
     assert "no agent" in call("delegate", "--to", "nobody,none", "--task", "x").failed(5).err
 
 
@@ -276,6 +279,10 @@ def test_cancel_takes_back_what_nobody_has_and_tells_who_has_it(call: Run, me: s
         (["respond", "--msg-id", "x", "--note", "n"], 2, "--result TEXT"),
         (["delegate", "--to", "a", "--task", "x", "--deadline", "0"], 2, "--deadline: it must be from 1 s to 30 days"),
         (["delegate", "--to", "a", "--task", " "], 2, "--task is empty"),
+        (["send", "a", " "], 2, "--content is empty"),
+        (["send", "a", ""], 2, "--content is empty"),
+        (["broadcast", ""], 2, "--content is empty"),
+        (["register", "--name", "   "], 2, "--name is empty"),
         (["delegate", "--to", "a", "--task", "x", "--all"], 2, "with --to, name them all"),
         (["delegate", "--to", "nobody1,nobody2", "--task", "x"], 5, "'nobody1', 'nobody2' are registered here"),
         (["broadcast", "--content", "x", "--ttl", "0.1s"], 2, "from 1 s to 30 days"),

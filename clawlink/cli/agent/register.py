@@ -76,12 +76,15 @@ def _registered(args: Namespace, ctx: Context) -> tuple[Registered, Saved, Path]
     import contextlib
     import socket
 
+    from clawlink.cli.exits import UsageError
     from clawlink.cli.reregistration import known_elsewhere, relay_id_of
     from clawlink.cli.settings import registering
     from clawlink.client.identity import Saved
     from clawlink.client.proof import forget_moved
     from clawlink.errors import ClawLinkError
 
+    if not args.name.strip():
+        raise UsageError("--name is empty; give a name")
     # The id of a kept identity stands for its name, which a keyboard may not be able to type.
     name = next((one.name for one in ctx.identities.all() if one.agent_id == args.name), args.name)
     # The file is made first: a claimed name is lost if its key cannot be kept.

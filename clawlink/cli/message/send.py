@@ -39,12 +39,15 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the message for its recipient."""
     from clawlink.cli import ids
+    from clawlink.cli.exits import UsageError
     from clawlink.cli.files import attached
     from clawlink.cli.shared import repeatable, show_recipient
     from clawlink.client.calls import repeat_key
 
     patience = ctx.take_patience() if args.wait is not None else None
     content = ctx.read(args.content)
+    if not content.strip() and not args.attach:
+        raise UsageError("--content is empty; give a text, or --attach FILE")
     key = repeat_key(args.idempotency_key)
     to = ids.agent(ctx, args.to)
     reply_to = None if args.reply_to is None else ids.message(ctx, args.reply_to)

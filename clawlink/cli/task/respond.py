@@ -52,7 +52,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     status = args.status or ("in_progress" if bare and args.progress is not None else "completed")
     if status not in STATUSES and (ctx.me.agent_key is not None or args.receipt is not None):
         raise UsageError(
-            f"--status is one of {', '.join(STATUSES)}, not {status!r}: this agent has a key, or a receipt"
+            f"--status is one of {', '.join(STATUSES)}, not {status!r}; "
+            "only an agent without a key may give another word, and only without --receipt"
         )
     if bare and not args.attach and status != "in_progress":
         raise UsageError(

@@ -26,11 +26,14 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the broadcast in every other agent's mailbox."""
+    from clawlink.cli.exits import UsageError
     from clawlink.cli.render import plural
     from clawlink.cli.shared import repeatable
     from clawlink.client.calls import repeat_key
 
     content = ctx.read(args.content)
+    if not content.strip():
+        raise UsageError("--content is empty; give a text")
     key = repeat_key(args.idempotency_key)
     parent_task = ctx.parent_task
     with repeatable(key):
