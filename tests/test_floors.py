@@ -455,3 +455,21 @@ def test_the_page_names_members_that_classes_have() -> None:
     for owner, member in named:
         bodies = "".join(re.findall(rf"(?ms)^class {owner}\b.*?(?=^\S|\Z)", code))
         assert re.search(rf"(?m)^    ((async )?def )?{member}\b|\bself\.{member} = ", bodies), f"{owner}.{member}"
+
+
+def test_the_pages_name_what_files_have() -> None:
+    """As `` `look` of `relay/tasks/lifecycle.py` ``."""
+    files = {
+        file.relative_to(ROOT).as_posix(): file for tree in (PACKAGE, "tests") for file in (ROOT / tree).rglob("*.py")
+    }
+    lost: list[str] = []
+    named = 0
+    for page in sorted((ROOT / "references").glob("*.md")):
+        text = " ".join(page.read_text("utf-8").split())
+        for name, path in re.findall(r"`(?:\w+\.)*(\w+)` of `([\w/]+\.py)`", text):
+            named += 1
+            code = [file.read_text("utf-8") for place, file in files.items() if f"/{place}".endswith(f"/{path}")]
+            if not any(re.search(rf"(?m)\b(def|class) {name}\b|^ *{name}\b", one) for one in code):
+                lost.append(f"{page.name}: {name} of {path}")
+    assert named > 15
+    assert lost == []

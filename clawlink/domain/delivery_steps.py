@@ -124,7 +124,7 @@ def nack(d: Delivery, *, receipt: str, now: float, delay: float, end: AttemptEnd
 
 
 def release(d: Delivery, *, receipt: str, now: float) -> Delivery:
-    """Undo a lease whose message never left the relay: due again at once, and the attempt does not count."""
+    """Release a lease whose message never left the relay: due again at once, and the attempt does not count."""
     require_receipt(d, receipt)
     attempts = d.attempts - 1
     return replace(

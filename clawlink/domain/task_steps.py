@@ -114,8 +114,8 @@ def lapse(t: Task, *, now: float, note: str, by: str | None = None) -> Task:
     return replace(_put_back(t, now, by, note), version=t.version + 1)
 
 
-def undo(t: Task, *, now: float) -> Task:
-    """Undo a claim whose reply never left the relay.
+def release(t: Task, *, now: float) -> Task:
+    """Release a claim whose reply never left the relay: it leaves nothing in the history.
 
     Raises LeaseLost if the owner has reported on the task since, because it then knows the task.
     """
@@ -203,7 +203,7 @@ def of_answerer(t: Task, agent_id: str) -> Task:
 def require_owner(t: Task, by: str, receipt: str | None) -> None:
     """Refuse all but the present owner; with a receipt, all but the present claim."""
     if by != t.assignee:
-        # Other agents are not told where the task stands. A claim that was undone leaves nothing in the history.
+        # Other agents are not told where the task stands. A released claim leaves nothing in the history.
         if any(event.by == by and event.status is DELIVERED for event in t.history):
             raise LeaseLost(
                 f"task {t.id} is no longer yours: its lease lapsed and it was taken back; stop your work on it; "

@@ -198,7 +198,7 @@ class _Stream:
     async def _next_within(self, seconds: float) -> Taken | None:
         """Return the next batch; None if there is none in time.
 
-        A batch that was claimed as the client left is given back.
+        The leases of a batch that was claimed as the client left are released.
         """
         # Not wait_for: before Python 3.12 it may swallow that it was cancelled.
         claim = asyncio.ensure_future(self._next())

@@ -353,7 +353,7 @@ def test_nobody_holds_a_task_longer_under_another_receipt(d: Delivery) -> None:
         delivery_steps.extend_task(d, receipt="r3", now=NOW, seconds=60)
 
 
-def test_a_task_whose_lease_was_undone_has_no_holder() -> None:
+def test_a_task_whose_lease_was_released_has_no_holder() -> None:
     d = delivery_steps.release(leased_task(a_task(" pool 1")), receipt="r1", now=NOW + 2)
     assert (d.holder, d.receipt, d.attempts, d.delivered_at, d.visible_at) == (None, None, 0, None, NOW + 2)
 
@@ -438,7 +438,7 @@ def test_what_has_been_read_or_is_no_notice_is_not_replaced(d: Delivery) -> None
     assert delivery_steps.supersede(d, b"news", now=NOW, ttl=TTL) is None
 
 
-def test_a_notice_whose_lease_was_undone_is_unread_again() -> None:
+def test_a_notice_whose_lease_was_released_is_unread_again() -> None:
     d = delivery_steps.release(leased(fresh(merge="file:a")), receipt="r1", now=NOW)
     assert delivery_steps.supersede(d, b"news", now=NOW, ttl=TTL) is not None
 
@@ -486,7 +486,7 @@ def test_a_notice_whose_lease_was_undone_is_unread_again() -> None:
         "leased task",
         "acked task",
         "leased from a pool",
-        "undone in a pool",
+        "released in a pool",
         "leased beside a record",
         "taken back",
         "dead beside a record",

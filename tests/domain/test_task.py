@@ -315,7 +315,7 @@ def test_an_ack_after_the_end_is_noted_and_nobody_holds_what_has_ended(final: Ta
     assert (acked.state, acked.acked_at, acked.held_until, acked.ends_at) == (final, NOW + 20, None, done.expires_at)
 
 
-# -- lapse, undo, redrive ------------------------------------------------------------------------------------------
+# -- lapse, release, redrive ---------------------------------------------------------------------------------------
 
 
 def test_what_lapses_in_a_pool_has_no_owner_and_no_receipt() -> None:
@@ -339,30 +339,30 @@ def test_what_is_queued_already_may_lapse_again_and_says_why() -> None:
 
 
 @each("pooled", [True, False])
-def test_a_claim_that_is_undone_was_never_made(pooled: bool) -> None:
+def test_a_claim_that_is_released_was_never_made(pooled: bool) -> None:
     before = queued(pooled=pooled)
-    t = task_steps.undo(claim(before), now=NOW + 1)
+    t = task_steps.release(claim(before), now=NOW + 1)
     assert t == replace(before, version=3, lease=LEASE, queued_at=NOW + 1)
 
 
 @each("state", [IN_PROGRESS, INPUT_REQUIRED])
-def test_what_was_reported_before_a_claim_stands_when_that_is_undone(state: TaskState) -> None:
+def test_what_was_reported_before_a_claim_stands_when_that_is_released(state: TaskState) -> None:
     before = report(queued(), state, content=b"42")
-    undone = task_steps.undo(claim(before, now=NOW + 15), now=NOW + 20)
-    assert undone == replace(before, version=4, lease=LEASE, queued_at=NOW + 20)
+    released = task_steps.release(claim(before, now=NOW + 15), now=NOW + 20)
+    assert released == replace(before, version=4, lease=LEASE, queued_at=NOW + 20)
 
 
 @each("state", [IN_PROGRESS, INPUT_REQUIRED])
 @each("pooled", [True, False])
-def test_a_claim_that_was_reported_on_is_not_undone(state: TaskState, pooled: bool) -> None:
+def test_a_claim_that_was_reported_on_is_not_released(state: TaskState, pooled: bool) -> None:
     with pytest.raises(LeaseLost) as refused:
-        task_steps.undo(report(claim(queued(pooled=pooled)), state), now=NOW + 20)
+        task_steps.release(report(claim(queued(pooled=pooled)), state), now=NOW + 20)
     assert refused.value.current == state.value
 
 
-def test_what_an_undone_claim_took_over_is_queued_again_with_all_that_was_reported() -> None:
+def test_what_a_released_claim_took_over_is_queued_again_with_all_that_was_reported() -> None:
     lost = report(claim(queued(pooled=True)), note="half")
-    t = task_steps.undo(claim(lost, by="eve", receipt="r2", now=NOW + 50), now=NOW + 51)
+    t = task_steps.release(claim(lost, by="eve", receipt="r2", now=NOW + 50), now=NOW + 51)
     assert (t.state, t.assignee, t.receipt, t.attempts) == (QUEUED, None, None, 1)
     assert [(event.status, event.by) for event in t.history] == [
         (DELIVERED, "mia"),
@@ -493,12 +493,12 @@ def test_what_the_requester_answers_lets_the_work_go_on(deadline: float | None, 
 
 
 def test_an_agent_that_never_had_the_task_is_not_told_where_it_stands_whatever_receipt_it_shows() -> None:
-    undone = claim(task_steps.undo(claim(queued(pooled=True)), now=NOW + 1), by="w2", receipt="r2")
+    released = claim(task_steps.release(claim(queued(pooled=True)), now=NOW + 1), by="w2", receipt="r2")
     for by, receipt in (("eve", None), ("eve", "junk"), ("eve", "r2"), ("mia", "r1"), ("mia", None)):
         with pytest.raises(NotAllowed) as refused:
-            task_steps.require_owner(undone, by, receipt)
+            task_steps.require_owner(released, by, receipt)
         assert refused.value.current is None, (by, receipt)
-        assert undone.state.value not in refused.value.message, (by, receipt)
+        assert released.state.value not in refused.value.message, (by, receipt)
 
 
 @each("state", sorted(set(TaskState) - {INPUT_REQUIRED}))
@@ -688,7 +688,7 @@ def test_a_delivery_that_was_acked_for_good_is_a_task_held_for_ever() -> None:
 
 
 @each("pooled", [True, False])
-def test_a_delivery_whose_lease_was_undone_is_a_queued_task_again(pooled: bool) -> None:
+def test_a_delivery_whose_lease_was_released_is_a_queued_task_again(pooled: bool) -> None:
     d = delivery_steps.release(leased(delivery(pooled=pooled)), receipt="r1", now=NOW + 1)
     assert rules.task_from_delivery(d) == replace(queued(pooled=pooled), version=0, earlier=3)
 

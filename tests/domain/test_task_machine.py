@@ -125,7 +125,7 @@ class TaskRules(RuleBasedStateMachine):
         t = self.task
         if t.delivered_at is not None and t.receipt is not None and t.acked_at is None and t.state not in FINAL:
             try:
-                self.task = task_steps.undo(t, now=self.now)
+                self.task = task_steps.release(t, now=self.now)
             except LeaseLost:
                 assert t.started_at is not None
                 return

@@ -39,7 +39,7 @@ def test_the_four_facts_stay_apart() -> None:
         (GIVEN_BACK, 1, 9),
         (rules.redrive(lapse(LAPSED, now=NOW + 6), now=NOW + 7, ends_at=NOW + 60), 1, 9),
         (claim(LAPSED, now=NOW + 7), 7, 9),
-        (rules.undo(claim(LAPSED, now=NOW + 7), now=NOW + 8), 1, 9),
+        (rules.release(claim(LAPSED, now=NOW + 7), now=NOW + 8), 1, 9),
         (ack(LAPSED, now=NOW + 7), 7, 7),
         (FOLDED, 9, 9),
         (rules.of_answerer(POOLED, "eve"), 1, 9),

@@ -138,7 +138,7 @@ class _Release(_Way, frozen=True, gc=False):
         return self.message(d, token)
 
     def task(self, task: Task) -> Task:
-        return task_steps.undo(task, now=self.now)
+        return task_steps.release(task, now=self.now)
 
 
 class Acks:
@@ -154,7 +154,7 @@ class Acks:
         """Settle leased messages. Repeating it with the same receipts is harmless.
 
         ``known`` are their deliveries, if they have just been read.
-        ``for_good`` is for clients that know of no lease; see ``task.kept_until``.
+        ``for_good`` is for clients that know of no lease; see ``task_steps.kept_until``.
         """
         way = _Ack(self._core.clock(), self._core.limits, for_good)
         outcomes, changed = await self._settle(agent_id, receipts, way, known)
@@ -218,7 +218,7 @@ class Acks:
         return outcomes
 
     async def release(self, agent_id: str, receipts: Sequence[str]) -> None:
-        """Undo leases whose messages never left the relay."""
+        """Release leases whose messages never left the relay: as if they had never been."""
         way = _Release(self._core.clock())
         _, changed = await self._settle(agent_id, receipts, way)
         self._core.stats.released += changed

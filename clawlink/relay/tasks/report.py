@@ -262,7 +262,7 @@ class TaskReports:
         )
 
     async def _require_worker(self, task: Task, sender: Agent) -> None:
-        """Refuse an agent that never had the task. Where its claim was undone, its answer may be there already."""
+        """Refuse an agent that never had the task. Where its claim was released, its answer may be there already."""
         if not rules.is_worker(task, sender):
             first = await self._core.store.get(Delivery, end_id(task.id))
             if first is None or not delivery_rules.is_sender(first, sender):

@@ -44,7 +44,7 @@ HELP = {
     "delivered": "Messages leased to a consumer, repeats included.",
     "acked": "Messages settled by their consumer.",
     "nacked": "Messages given back by their consumer.",
-    "released": "Leases undone because the reply could not be written.",
+    "released": "Leases released because the reply could not be written.",
     "expired": "Messages whose time to live ran out.",
     "dead": "Messages buried after too many attempts.",
     "redriven": "Dead letters put back.",

@@ -159,7 +159,7 @@ def status(view: TaskView, done: Sequence[Step]) -> Json:
     if not done:
         return {"state": STATES[view.status], "timestamp": stamp(view.created_at)}
     last = done[-1]
-    # A claim whose reply never left the relay is undone, and leaves no step.
+    # A claim whose reply never left the relay is released, and leaves no step.
     state = last.state if STATES[view.status] not in (SUBMITTED, WORKING) else STATES[view.status]
     shown: Json = {"state": state, "timestamp": last.at}
     if last.message is not None and not last.by_client:
