@@ -80,7 +80,7 @@ async def _cancelled_by(held: _Held, main: Coroutine[Any, Any, T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(task.cancel)
 
-    with _woken_by_signals(loop):
+    with woken_by_signals(loop):
         held.told = told
         if held.raised is not None:
             task.cancel()
@@ -88,13 +88,14 @@ async def _cancelled_by(held: _Held, main: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.contextmanager
-def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Have each signal wake the loop: the interpreter runs a handler only once the main thread runs.
 
     ``loop.add_signal_handler`` sets other handlers, and the end of the loop takes them away: signals would be lost. A
     loop that runs later hears of the signals, too, if it waits for some.
     """
-    if sys.platform == "win32":  # each loop is woken by itself
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        # On Windows each loop is woken by itself, and no signal wakes another thread.
         yield
         return
     reader, writer = socket.socketpair()

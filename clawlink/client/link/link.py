@@ -33,9 +33,9 @@ from clawlink.domain.limits import MAX_LEASE_SECONDS, MIB, MIN_LEASE_SECONDS
 from clawlink.domain.message import Attachment
 from clawlink.domain.terminal import cell
 from clawlink.errors import ClawLinkError
+from clawlink.loop_run import woken_by_signals
 
 F = TypeVar("F", bound=Callable[..., Any])
-_Handler = Callable[[int, FrameType | None], None]
 
 # Calls that wait if the relay is away. All others are asked at once, and fail without an answer.
 _KEPT = frozenset({"send", "broadcast", "answer"})
@@ -133,7 +133,6 @@ class Link:
             outbox=Outbox(outbox_messages, outbox_bytes),
         )
         self._engine: Engine | None = None
-        self._on_signal: _Handler | None = None
         self._signalled = False
 
     # -- handlers ------------------------------------------------------------------------------------------------------
@@ -274,10 +273,10 @@ class Link:
             raise
 
     async def _stay(self) -> None:
-        if not self._signalled:
-            _have_signals_wake(asyncio.get_running_loop(), self._on_signal)
-        async with self:
-            await asyncio.shield(asyncio.wrap_future(self._running().ended))
+        # This loop would sleep on if a signal comes just before it sleeps, or comes to another thread.
+        with woken_by_signals(asyncio.get_running_loop()):
+            async with self:
+                await asyncio.shield(asyncio.wrap_future(self._running().ended))
 
     def stop(self) -> None:
         """End the link: running handlers finish, and ``run`` returns. Any thread and any handler may call this."""
@@ -353,25 +352,10 @@ class Link:
 
         for number in before:
             signal.signal(number, first)
-        self._on_signal = first
         try:
             yield
         finally:
             restore()
-
-
-def _have_signals_wake(loop: asyncio.AbstractEventLoop, handler: _Handler | None) -> None:
-    """Have signals wake the loop: the interpreter runs the ``handler`` only once the main thread runs.
-
-    The loop would sleep on if a signal comes just before it sleeps, or comes to another thread. asyncio sets the
-    descriptor for wake-ups with a handler of its own. The handler here replaces that, for handlers that block the loop.
-    """
-    if handler is None:
-        return
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):  # on Windows each loop is woken by itself
-            loop.add_signal_handler(number, handler, number, None)
-            signal.signal(number, handler)
 
 
 def _show_in_a_sentence(error: ClawLinkError) -> None:

@@ -609,6 +609,30 @@ def test_a_signal_before_it_is_connected_ends_it(tmp_path: Path) -> None:
     assert returned > 10
 
 
+@posix
+def test_another_loop_still_hears_of_signals_after_it(make_link: MakeLink) -> None:
+    heard = asyncio.Event()
+    loop = asyncio.new_event_loop()
+    try:
+        loop.add_signal_handler(signal.SIGUSR1, heard.set)
+        link = make_link("worker")
+
+        def stop() -> None:
+            try:
+                wait_until(lambda: link.transport is not None)
+            finally:
+                link.stop()
+
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        link.run()
+        stopping.join()
+        signal.raise_signal(signal.SIGUSR1)
+        loop.run_until_complete(asyncio.wait_for(heard.wait(), PATIENCE))
+    finally:
+        loop.close()
+
+
 async def test_a_cancelled_coroutine_gives_its_task_back_at_the_end(make_link: MakeLink, boss: Client) -> None:
     worker = make_link("worker", drain=0.1)
     started = asyncio.Event()
