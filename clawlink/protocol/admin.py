@@ -172,6 +172,7 @@ class Overview(Struct, frozen=True, gc=False):
     memory_bytes: int
     memory_limit: int
     names: dict[str, str] = {}
+    on_disk: bool = False
 
 
 class CurrentTask(Struct, frozen=True, gc=False):

@@ -54,6 +54,8 @@ class Info(Struct, frozen=True):
     connections: int = 0
     doors: dict[str, dict[str, Any]] = {}
     stopped_at: str | None = None
+    memory_limit: int = 0
+    on_disk: bool = False
 
 
 class Load(Struct, frozen=True, gc=False):

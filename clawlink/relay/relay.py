@@ -315,5 +315,7 @@ class Relay:
             uploads_under_way=uploads,
             upload_bytes=upload_bytes,
             memory_bytes=await self.core.memory.used(),
+            memory_limit=self.memory_limit,
+            on_disk=self.core.memory.on_disk,
             doors={name: await tell() for name, tell in self.doors.items()},
         )

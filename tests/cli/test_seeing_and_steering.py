@@ -180,6 +180,14 @@ def test_kick_removes_an_agent_and_says_what_becomes_of_its_mail(
         assert other.agent_id != again
 
 
+def test_with_a_data_folder_its_limit_is_shown(call: Run, own_relay: Relays, tmp_path: Path) -> None:
+    url = own_relay("--data", str(tmp_path / "data"), "--max-data", "1073741824", "--max-memory", "67108864")
+    shown = facts(call("--relay", url, "info").ok().out)
+    assert shown["data"].endswith(" of 1 GiB")
+    assert "memory" not in shown
+    assert re.search(r"; data \S+ \w+ of 1 GiB$", call("--relay", url, "top", "--once").ok().out, re.MULTILINE)
+
+
 def test_kick_needs_the_right_of_the_operator(call: Run, own_relay: Relays) -> None:
     url = own_relay("--token", "t", "--admin-token", "a")
     with Client(url, token="t") as ann:

@@ -63,7 +63,8 @@ def facts(overview: Overview) -> list[str]:
     hour = [sum(getattr(m, name) for m in overview.traffic) for name in ("delegated", "answered", "failed")]
     found.append(f"last hour: {hour[0]} delegated, {hour[1]} completed, {hour[2]} without success")
     held = f"{plural(overview.messages_held, 'message')}, {size(overview.bytes_held)}"
-    found.append(f"held: {held}; memory {size(overview.memory_bytes)} of {size(overview.memory_limit)}")
+    room = "data" if overview.on_disk else "memory"
+    found.append(f"held: {held}; {room} {size(overview.memory_bytes)} of {size(overview.memory_limit)}")
     return found
 
 

@@ -43,7 +43,7 @@ def _show(ctx: Context, info: Info) -> None:
         ("broadcasts", str(info.total_broadcasts)),
         ("shared files", plural(info.shared_files, "file")),
         ("uploads", f"{info.uploads_under_way} under way, {size(info.upload_bytes)}"),
-        ("memory", _memory(info)),
+        ("data" if info.on_disk else "memory", _room(info)),
         ("connections", str(info.connections)),
         ("started", ago(info.started_at, ctx.now)),
         ("stopped", None if info.stopped_at is None else f"all work, {ago(info.stopped_at, ctx.now)}"),
@@ -63,11 +63,11 @@ def _show(ctx: Context, info: Info) -> None:
         ctx.out.facts(*_with_units(info.limits), indent=2)
 
 
-def _memory(info: Info) -> str:
-    """Return the memory in use and its limit. A relay of another version may not tell them."""
+def _room(info: Info) -> str:
+    """Return the room in use and its limit. A relay of another version may not tell them."""
     from clawlink.cli.render import size
 
-    most = info.limits.get("max_memory")
+    most = info.memory_limit or info.limits.get("max_memory")
     return f"{size(info.memory_bytes)} in use" if most is None else f"{size(info.memory_bytes)} of {size(int(most))}"
 
 

@@ -118,6 +118,7 @@ class Overviews:
             bytes_held=held.bytes,
             memory_bytes=await core.memory.used(),
             memory_limit=core.memory.limit,
+            on_disk=core.memory.on_disk,
             names=await self._agents.names(named),
         )
 

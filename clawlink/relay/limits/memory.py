@@ -69,6 +69,7 @@ class Memory:
     def __init__(self, store: Store, limits: Limits, stats: Stats, *, on_disk: bool = False) -> None:
         self._store = store
         self._stats = stats
+        self.on_disk = on_disk
         self._beside: list[Keeper] = []
         self._most, self._field = (limits.max_data, "max_data") if on_disk else (limits.max_memory, "max_memory")
         self._room = f"bytes {'on its disk' if on_disk else 'of memory'}"
