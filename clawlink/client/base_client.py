@@ -32,7 +32,15 @@ from clawlink.client.proxy import Proxy, on_this_machine, proxy_for
 from clawlink.client.retry import Backoff
 from clawlink.config import DEFAULT_PORT, DEFAULT_RELAY, MAX_TIMEOUT_SECONDS, data_folder_of
 from clawlink.domain.access import KEY_HEADER
-from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable, Unavailable, UnknownAgent
+from clawlink.errors import (
+    BadRequest,
+    ClawLinkError,
+    NotARelay,
+    NotAuthenticated,
+    RelayUnreachable,
+    Unavailable,
+    UnknownAgent,
+)
 from clawlink.protocol import failure, paths
 from clawlink.version import VERSION
 
@@ -299,6 +307,8 @@ class BaseClient:
         if 300 <= status < 400:
             return NotARelay(f"{self.relay} redirects elsewhere (HTTP {status}); give the relay's own{self._through}")
         told = failure.from_reply(status, body)
+        if isinstance(told, NotAuthenticated) and told.field is None:  # the relay of another address may be meant
+            return NotAuthenticated(f"{told.message}; this is the relay at {self.relay}")
         return NotARelay(f"{told.message}{self._through}", field=told.field) if isinstance(told, NotARelay) else told
 
     def _learn(self, call: Call[T], answer: T) -> T:

@@ -505,7 +505,7 @@ def test_the_token_is_sent_whatever_its_script(guarded: str) -> None:
         client.info()
     with make(guarded) as client:
         assert client.health().status == "ok"
-        with pytest.raises(errors.NotAuthenticated):
+        with pytest.raises(errors.NotAuthenticated, match=f"; this is the relay at {guarded}$"):
             client.info()
 
 

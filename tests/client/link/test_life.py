@@ -114,7 +114,7 @@ def test_what_makes_no_sense_is_refused_at_once(wrong: dict[str, Any]) -> None:
 
 
 def test_what_keeps_it_from_beginning_is_raised(make_link: MakeLink, guarded: str, boss: Client) -> None:
-    with pytest.raises(errors.NotAuthenticated):
+    with pytest.raises(errors.NotAuthenticated, match=f"; this is the relay at {guarded}$"):
         make_link("worker", relay=guarded).run()
     with pytest.raises(errors.RelayUnreachable):
         make_link("worker", relay="http://127.0.0.1:9").run()
