@@ -106,7 +106,7 @@ class Output:
         shown = layout(head, rows, console.width, whole=whole, least=least)
         if shown.left_out and whole is not None and begins is not None:
             rows = shortened(rows, head.index(whole), begins)
-            shown = layout(head, rows, console.width, whole=whole, least=least)
+            shown = layout(head, rows, console.width, whole=whole, least=least, tight=True)
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for at, width in shown.columns.items():
             table.add_column(head[at], overflow="fold", no_wrap=head[at] == whole, width=width)

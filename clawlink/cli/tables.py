@@ -11,6 +11,8 @@ from clawlink.cli.render import width
 GAP = 3
 # A column of sentences reads well from this width on.
 _READABLE = 16
+# With cut ids there is little room, so its lines are shorter.
+_READ_SLOWLY = 10
 
 
 class Layout(NamedTuple):
@@ -27,15 +29,18 @@ def layout(
     *,
     whole: str | None = None,
     least: Sequence[str] = (),
+    tight: bool = False,
 ) -> Layout:
     """Fit a table into the width of a terminal, in columns.
 
     Without room, the columns of ``least`` are left out, the first one first. The column ``whole`` is never narrower
-    than its cells. Other columns may be as narrow as their longest word.
+    than its cells. Other columns may be as narrow as their longest word, or as a short line; ``tight`` makes that line
+    shorter.
     """
     natural = [max(width(title), *(width(row[at]) for row in rows)) for at, title in enumerate(head)]
+    line = _READ_SLOWLY if tight else _READABLE
     needed = [
-        natural[at] if title == whole else min(natural[at], max(_READABLE, _longest_word(title, at, rows)))
+        natural[at] if title == whole else min(natural[at], max(line, _longest_word(title, at, rows)))
         for at, title in enumerate(head)
     ]
     shown = list(range(len(head)))

@@ -238,7 +238,7 @@ def row(ctx: Context, task: TaskView, *, me: str | None) -> tuple[str, ...]:
 
 HEAD = ("task", "state", "age", "asked by", "owner", "what")
 # Left out on a narrow terminal, the first one first.
-LEAST = ("age", "asked by", "owner")
+LEAST = ("asked by", "age", "owner")
 
 
 def _age(task: TaskView, now: float) -> str:

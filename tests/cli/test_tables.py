@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawlink.cli import main, render
+from clawlink.cli import main, render, tasks
 from clawlink.cli.output import Output
 from clawlink.cli.tables import GAP, layout
 from clawlink.errors import BadRequest
@@ -62,6 +62,24 @@ def test_ids_are_cut_before_columns_are_left_out(monkeypatch: pytest.MonkeyPatch
             lines = plain(terminal.getvalue()).splitlines()
             assert lines[0].split() == list(head), columns
             assert {line.split()[0] for line in lines[2:]} == shown, columns
+
+
+def test_a_list_of_tasks_keeps_the_owner_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        ("a" * 24, "in_progress, 40 %", "5 min", "you", '"counter", online', '"count the lines of all files"'),
+        ("b" * 24, "completed", "119 min", '"alice"', "you", '"sum it"'),
+    ]
+    for columns, titles in (
+        (80, [*tasks.HEAD]),
+        (60, ["task", "state", "age", "owner", "what"]),
+        (50, ["task", "state", "owner", "what"]),
+    ):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        terminal = Terminal()
+        Output(terminal).table(tasks.HEAD, rows, whole="task", least=tasks.LEAST, begins=8)
+        lines = plain(terminal.getvalue()).splitlines()
+        assert re.split(" {2,}", lines[0].strip()) == titles, columns
+        assert all(len(line) <= columns for line in lines if not line.startswith("No room")), columns
 
 
 def test_the_table_of_agents_at_the_widths_that_terminals_have(monkeypatch: pytest.MonkeyPatch) -> None:
