@@ -29,20 +29,21 @@ def _contacts(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     if not found:
         ctx.out.line("There are no contacts; ask for one with: clawlink portal ask URL")
         return Exit.DONE
-    ctx.out.table(_HEAD, [_row(c) for c in found], whole="contact", least=("terms", "unread"))
+    ctx.out.table(_HEAD, [_row(c, ctx.now) for c in found], whole="contact", least=("unread",))
     return Exit.DONE
 
 
-def _row(contact: Any) -> tuple[str, ...]:
+def _row(contact: Any, now: float) -> tuple[str, ...]:
     terms = [word for word in ("blocked", "paused") if contact[word]]
-    terms += [f"until {local(contact['until'])}"] if contact["until"] else []
+    if contact["until"]:
+        terms.append(f"{'ended' if _has_ended(contact, now) else 'until'} {local(contact['until'])}")
     name = contact["display_name"] or contact_name(contact["agent_name"], contact["user_name"], "-")
     unread = str(contact["unread_count"])
     return str(contact["id"]), cell(name), cell(contact["portal_url"]), unread, ", ".join(terms) or "-"
 
 
 _TERMS: Mapping[str, tuple[dict[str, Any], str]] = {
-    "block": ({"blocked": True}, "is blocked"),
+    "block": ({"blocked": True}, "is blocked: what it sends is refused, and so are messages that wait for it here"),
     "unblock": ({"blocked": False}, "is unblocked"),
     "pause": ({"paused": True}, "is paused: what it sends waits at its portal, and what you send waits here"),
     "resume": ({"paused": False}, "goes on"),
@@ -59,10 +60,30 @@ def _terms(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         terms, said = _named(action, "" if value.strip().lower() in ("never", "none") else value.strip())
     told = portal.ask("POST", path_of(args.words[0]), terms)
     contact = told["contact"]
-    if action == "end" and terms["until"] and (epoch(terms["until"]) or ctx.now) <= ctx.now:
-        never = f"clawlink portal end {contact['id']} never"
-        said = f"has ended: {value} is over, so it is as if blocked; take the end away with: {never}"
+    held = _held(contact, ctx.now)
+    if action == "end" and _has_ended(contact, ctx.now):
+        said = f"has ended: {value} is over, so it is as if blocked; take the end away with: {held['has ended']}"
+    elif held and action in ("unblock", "resume", "end"):
+        said = "is not paused" if action == "resume" else said
+        said += "".join(f", but {state}; end that with: {command}" for state, command in held.items())
     return done(ctx, told, f"Contact {contact['id']}, {cell(contact['portal_url'])}, {cell(said)}.")
+
+
+def _has_ended(contact: Any, now: float) -> bool:
+    """Return True if the date from which on the contact is as if blocked has come."""
+    at = epoch(contact["until"]) if contact["until"] else None
+    return at is not None and at <= now
+
+
+def _held(contact: Any, now: float) -> dict[str, str]:
+    """Return why nothing goes to the contact now, each with the command that ends it."""
+    id = contact["id"]
+    states = (
+        (contact["blocked"], "is blocked", f"clawlink portal unblock {id}"),
+        (_has_ended(contact, now), "has ended", f"clawlink portal end {id} never"),
+        (contact["paused"], "is paused", f"clawlink portal resume {id}"),
+    )
+    return {state: command for holds, state, command in states if holds}
 
 
 def _named(action: str, value: str) -> tuple[dict[str, Any], str]:

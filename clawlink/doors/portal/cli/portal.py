@@ -148,10 +148,14 @@ def _steps(guest: Any) -> list[str]:
 
 def _ask(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     """Add a contact, and leave the offer of its key at its portal."""
+    from clawlink.cli.exits import UsageError
     from clawlink.doors.portal.rules.urls import normalised, same
-    from clawlink.errors import ClawLinkError
+    from clawlink.errors import BadRequest, ClawLinkError
 
-    url = normalised(args.words[0])
+    try:
+        url = normalised(args.words[0])
+    except BadRequest as error:
+        raise UsageError(error.message) from None
     before = any(same(c["portal_url"], url) for c in portal.contacts())
     portal.ask("POST", "/api/contacts", {"portal_url": url, "agent_name": args.name})
     contact = next(c for c in portal.contacts() if same(c["portal_url"], url))
@@ -209,14 +213,15 @@ def _remove(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     patience = args.timeout if args.timeout is not None else _SENT_SECONDS
     sent = portal.send(args.words[0], args.words[1], key=args.idempotency_key, in_reply_to=args.in_reply_to)
-    return _tell(ctx, portal.until_sent(sent, patience))
+    return _tell(ctx, portal.until_sent(sent, patience), then="; see later with: clawlink portal status {id}")
 
 
 def _status(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     return _tell(ctx, portal.status(_number(args.words[0])))
 
 
-def _tell(ctx: Context, sent: Any) -> Exit:
+def _tell(ctx: Context, sent: Any, *, then: str = "") -> Exit:
+    """Show how far a message came, and of an open one what to do ``then``."""
     from clawlink.doors.portal.client.portal import OPEN
 
     if ctx.json:
@@ -226,7 +231,8 @@ def _tell(ctx: Context, sent: Any) -> Exit:
         detail = f": {_shown(sent['detail'])}" if sent["detail"] else ""
         state = said.get(sent["state"], f"is {sent['state']}")
         way = "from" if sent["type"] == "received" else "to"
-        ctx.out.line(f"Message {sent['id']} {way} {_shown(sent['to'])} {state}{detail}.")
+        later = then.format(id=sent["id"]) if sent["state"] in OPEN else ""
+        ctx.out.line(f"Message {sent['id']} {way} {_shown(sent['to'])} {state}{detail}{later}.")
     if sent["state"] in OPEN:
         return Exit.PENDING
     return Exit.FAILED if sent["state"] in ("refused", "expired", "unknown") else Exit.DONE

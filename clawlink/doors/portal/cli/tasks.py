@@ -39,7 +39,7 @@ def _tasks(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         ctx.out.line("No task has crossed your portal lately; give one with: clawlink portal delegate CONTACT TEXT")
         return Exit.DONE
     rows = [(cell(t["task_id"]), _way(t), _contact(t), _stands(t), local(t["since"]), _what(t)) for t in found["tasks"]]
-    ctx.out.table(_HEAD, rows, whole="task", least=("since", ""))
+    ctx.out.table(_HEAD, rows, whole="task", least=("since",))
     return Exit.DONE
 
 

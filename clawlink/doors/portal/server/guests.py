@@ -249,7 +249,9 @@ class Guests:
         """Return the contact that an approval makes or changes, the ``old`` one if it stays; None for none."""
         if old is not None and old.blocked:
             raise WrongState(
-                f"contact {old.number} is blocked; unblock it first", field="portal_url", current="blocked"
+                f"contact {old.number} is blocked; unblock it first: clawlink portal unblock {old.number}",
+                field="portal_url",
+                current="blocked",
             )
         if old is not None and (lenient or key in (None, old.key)):
             return old

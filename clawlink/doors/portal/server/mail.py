@@ -13,7 +13,7 @@ from clawlink.domain.delivery import Delivery, Sender
 from clawlink.domain.message import PlainMessage, encode
 from clawlink.domain.shares import Origin
 from clawlink.doors.portal import records
-from clawlink.doors.portal.records import AGENT, Contact, Message, State, mailbox_of
+from clawlink.doors.portal.records import AGENT, OPEN, Contact, Message, State, mailbox_of, queued_for
 from clawlink.doors.portal.rules import texts
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.directory import Directory
@@ -176,14 +176,28 @@ class Mail:
         _require_short(content, message_type, key)
         shut = contact.shut(self._core.steady())
         if shut is not None:
-            then = "unblock it" if shut == "blocked" else "give it another end, or none,"
-            raise WrongState(f"contact {contact.number} is {shut}; {then} first", field="to", current=shut)
+            is_blocked, number = shut == "blocked", contact.number
+            then = f"clawlink portal unblock {number}" if is_blocked else f"clawlink portal end {number} never"
+            state = "is blocked; unblock it first" if is_blocked else "is ended; take its end away first"
+            raise WrongState(f"contact {number} {state}: {then}", field="to", current=shut)
         answers = None if in_reply_to is None else await self.numbered(in_reply_to)
         if answers is not None and not (answers.inbound and answers.contact == contact.id):
-            raise BadRequest(f"message {in_reply_to} is neither from nor to this contact", field="in_reply_to")
+            raise BadRequest(f"message {in_reply_to} is not from this contact", field="in_reply_to")
         message = await self._core.finish(self._send(contact, content, message_type, key, answers, instead_of))
         self._wake(contact.id)
         return message
+
+    async def waits_for(self, message: Message) -> str:
+        """Return why a message is not on its way yet, if that is not its own failure; an empty text if it is."""
+        if message.state not in OPEN:
+            return ""
+        contact = await self._core.store.get(Contact, message.contact)
+        if contact is not None and contact.paused:
+            return f"the contact is paused; it goes after: clawlink portal resume {contact.number}"
+        first = (await self._core.store.page(Message, queued_for(message.contact), limit=1)).records
+        if not first or first[0].number >= message.number:
+            return ""
+        return f"message {first[0].number} goes first" + (f" ({first[0].detail})" if first[0].detail else "")
 
     @retrying
     async def _send(

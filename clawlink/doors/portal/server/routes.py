@@ -309,7 +309,7 @@ class Routes:
     async def sent_status(self, ask: PortalRequest) -> Any:
         message = await self._mail.numbered(ask.number("message_id"))
         if ask.request.query.get("ask") == "no":
-            return self._sent(message)
+            return self._sent(message, await self._mail.waits_for(message))
         return self._sent(*await self._refreshed(message))
 
     def _sent(self, message: Message, hint: str = "") -> Any:
@@ -320,7 +320,7 @@ class Routes:
         """Return a message with what the other portal tells of it now, and why it tells nothing."""
         contact = await self._relay.core.store.get(Contact, message.contact)
         if message.inbound or message.sent_at is None or (message.acked_at and message.answered_at):
-            return message, ""
+            return message, await self._mail.waits_for(message)
         if contact is None or not contact.ours:
             return message, "the other portal is not ClawLink, and does not tell what became of the message"
         told = await self._poster.asked(contact, message)

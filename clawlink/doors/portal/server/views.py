@@ -98,7 +98,7 @@ def sent(found: Message, hint: str, expires_at: float | None) -> dict[str, Any]:
         "acknowledged_at": time(found.acked_at),
         "answered_at": time(found.answered_at),
         "expires_at": time(expires_at),
-        "detail": found.detail or hint,
+        "detail": hint or found.detail,
     }
 
 

@@ -152,6 +152,56 @@ async def test_an_end_and_a_certificate_are_told_as_they_are(portals: Portals, c
         assert (got, said in out + err) == (code, True), (words, out, err)
 
 
+async def test_what_holds_a_contact_back_is_told_with_the_way_out(portals: Portals, clawlink: Any) -> None:
+    a = await portals()
+    await a.befriend("https://bob.example", agent_name="bob")
+    for words, code, said in (
+        (["pause", "bob"], 0, "is paused: "),
+        (
+            ["send", "bob", "hi", "--timeout", "0.1"],
+            6,
+            "the contact is paused; it goes after: clawlink portal resume 1",
+        ),
+        (["send", "bob", "hi", "--timeout", "0.1"], 6, "; see later with: clawlink portal status 2."),
+        (["status", "2"], 6, "not yet sent: the contact is paused"),
+        (["block", "bob"], 0, "is blocked: what it sends is refused"),
+        (["contacts"], 0, "blocked, paused"),
+        (["resume", "bob"], 0, "is not paused, but is blocked; end that with: clawlink portal unblock 1."),
+        (["send", "bob", "x"], 7, "contact 1 is blocked; unblock it first: clawlink portal unblock 1"),
+        (["end", "bob", "2020-01-01"], 0, "take the end away with: clawlink portal end 1 never"),
+        (["unblock", "bob"], 0, "is unblocked, but has ended; end that with: clawlink portal end 1 never."),
+        (["contacts"], 0, "ended 2020-01-01 00:00:00"),
+        (["send", "bob", "x"], 7, "contact 1 is ended; take its end away first: clawlink portal end 1 never"),
+        (["end", "bob", "never"], 0, "has no end."),
+        (["resume", "bob"], 0, "goes on."),
+        (["ask", "nowhere"], 2, "begins with https:// and a host"),
+    ):
+        got, out, err = await clawlink(a, *words)
+        assert (got, said in out + err) == (code, True), (words, out, err)
+
+
+async def test_a_message_tells_which_one_goes_first(portals: Portals, clawlink: Any) -> None:
+    a = await portals()
+    port = free_port()
+    await a.befriend(f"http://127.0.0.1:{port}", agent_name="bob")
+    await clawlink(a, "send", "bob", "one", "--timeout", "0.1")
+
+    async def failed() -> bool:
+        return "no connection" in (await clawlink(a, "status", "1"))[1]
+
+    await eventually(failed)
+    code, out, _ = await clawlink(a, "send", "bob", "two", "--timeout", "0.1")
+    assert (code, "message 1 goes first" in out) == (6, True), out
+
+    async def named() -> bool:  # a try that is under way has no failure yet
+        shown = (await clawlink(a, "status", "2"))[1]
+        return f"message 1 goes first (no connection to 127.0.0.1:{port}" in shown
+
+    await eventually(named)
+    code, _, err = await clawlink(a, "send", "bob", "three", "--in-reply-to", "1")
+    assert (code, "message 1 is not from this contact" in err) == (1, True), err
+
+
 async def test_files_go_and_come_by_commands_functions_and_scripts(
     portals: Portals, clawlink: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
