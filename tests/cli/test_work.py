@@ -224,6 +224,15 @@ def test_a_full_mailbox_is_over_a_limit_and_a_broadcast_goes_past_it(call: Run, 
         assert "Stored in 1 mailbox.\n" in call("broadcast", "--content", "x").ok().out
 
 
+def test_a_broadcast_without_room_names_a_command_that_its_readers_can_run(call: Run, own_relay: Relays) -> None:
+    url = own_relay("--max-mailbox-messages", "2")
+    for name in ("me", "peer"):
+        call("--relay", url, "register", "--name", name).ok()
+    call("--as", "me", "broadcast", "--content", "x").ok()
+    told = call("--as", "me", "broadcast", "--content", "y", "--topic", "all clear").failed(8)
+    assert told.err.endswith("their agents find it with: clawlink topic history 'all clear'\n")
+
+
 def test_dead_letters_and_redrive(run: Run, call: Run, me: str, peer: Client, relay: str) -> None:
     call("poll").ok()
     assert call("dead-letters").ok().out == "No dead letters.\n"

@@ -26,6 +26,8 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the broadcast in every other agent's mailbox."""
+    import shlex
+
     from clawlink.cli.exits import UsageError
     from clawlink.cli.render import plural
     from clawlink.cli.shared import repeatable
@@ -59,6 +61,6 @@ def run(args: Namespace, ctx: Context) -> Exit:
         ctx.warn(
             f"{full} had no room: broadcasts fill half of a mailbox at most (--max-mailbox-messages and "
             "--max-mailbox-bytes of clawlink serve), and less if the relay is full; their agents find it with: "
-            + ctx.command("topic", "history", args.topic)
+            + shlex.join(("clawlink", "topic", "history", args.topic))
         )
     return Exit.OVER_LIMIT if done.refused and not done.recipients else Exit.DONE
