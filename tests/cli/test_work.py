@@ -158,13 +158,16 @@ def test_standard_input_must_be_text_where_text_is_asked_for(call: Run, me: str)
     assert "not UTF-8" in call("send", "--to", "a", "--content", "-", stdin=b"\xff").failed(2).err
 
 
-def test_a_closed_standard_input_is_empty(call: Run, me: str, peer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_standard_input_is_empty(
+    call: Run, me: str, peer: Client, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
     import sys
 
     from clawlink.cli.main import main
 
     monkeypatch.setattr(sys, "stdin", None)
-    assert main(["send", "--to", peer.agent_id or "", "--content", "-"]) == 0
+    assert main(["send", "--to", peer.agent_id or "", "--content", "-"]) == 2
+    assert b"--content is empty" in capfdbinary.readouterr().err
 
 
 def test_send_and_reply(run: Run, call: Run, me: str, peer: Client) -> None:
