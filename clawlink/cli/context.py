@@ -166,7 +166,7 @@ class Context:
     @property
     def answered(self) -> bool:
         """Return True if a relay has answered this command."""
-        return any(client.answered for client in self._clients)
+        return any(client._answered for client in self._clients)
 
     def located(self, where: Where) -> Where:
         """Look on the local network where nothing says which relay is meant, and the default one is not there."""

@@ -154,7 +154,7 @@ class BaseClient:
     _inside = False  # of ``with``
     _unregistered = False
     _joined: str | None = None  # the agent that leaves at the end of ``with``
-    answered = False  # once a relay, or what listens in its place, has answered
+    _answered = False  # once a relay, or what listens in its place, has answered
 
     def __init__(
         self,
@@ -295,7 +295,7 @@ class BaseClient:
 
     def _read(self, call: Call[T], reply: Reply) -> T:
         """Return the answer to a call. Raises the error that the relay tells of, or NotARelay."""
-        self.answered = True
+        self._answered = True
         if reply.status in _ANSWERS:
             return call.answer(reply)
         refusal = None
