@@ -102,7 +102,7 @@ def _renew(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     said = {
         "renewed": "has the new key, and the old one counts no more",
         "asked": "has a guest message with the new key; until its owner approves it, both keys count",
-        "pending": "does not answer; give the command again to offer the same key",
+        "pending": "has not taken the new key: it did not answer, or refused; give the command again to offer the same",
     }[told["state"]]
     done(ctx, told, f"Contact {told['contact']}, {cell(told['portal_url'])}, {said}.")
     return Exit.PENDING if told["state"] == "pending" else Exit.DONE

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from clawlink.cli.exits import Exit
+from clawlink.cli.exits import Exit, UsageError
 from clawlink.cli.ids import chosen, is_prefix
 from clawlink.cli.messages import as_text
 from clawlink.cli.render import quoted
@@ -58,6 +58,11 @@ def _delegate(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 def _answer(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     id = _id(portal, args.words[0])
+    if args.status != "completed" and _is_given(portal, id):
+        raise UsageError(
+            f"--status is for tasks that you were given, and {cell(id)} is one that you gave: answer its question "
+            f"without --status, or take it back with: clawlink portal cancel {cell(id)}"
+        )
     files = _attached(args, portal, task=id)
     report = {
         "result": args.words[1],
@@ -68,6 +73,12 @@ def _answer(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     told = portal.ask("POST", f"/api/portal/tasks/{quote(id, safe='')}", report)
     with_files = f" with {len(files)} file{'s' if len(files) > 1 else ''}" if files else ""
     return done(ctx, told, f"The report on task {cell(id)} is stored{with_files}, and goes to the other portal.")
+
+
+def _is_given(portal: Portal, id: str) -> bool:
+    """Return True if this side gave the task to a contact."""
+    found = portal.ask("GET", "/api/portal/tasks", task=id)["tasks"]
+    return any(task["task_id"] == id and task["type"] == "sent" for task in found)
 
 
 def _attached(args: Namespace, portal: Portal, *, to: str | None = None, task: str | None = None) -> list[str]:

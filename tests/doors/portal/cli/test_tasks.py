@@ -13,6 +13,7 @@ from tests.doors.portal.test_files import pair
 from tests.doors.portal.test_forwarded_tasks import B_KEY, delegate, heard, task_in
 from tests.doors.portal.test_task_files import delegate as with_file
 from tests.doors.portal.test_task_files import read, share
+from tests.ports import free_port
 from tests.waiting import eventually, until
 
 
@@ -49,6 +50,17 @@ async def test_an_answer_takes_files(portals: Portals, bridges: Bridges, clawlin
     assert (code, "no task 'none' crossed this portal" in err) == (5, True), err
     code, _, err = await clawlink(b, "answer", there, "x", "--attach", str(tmp_path / "three.txt"))
     assert (code, "three.txt" in err) == (1, True), err
+
+
+async def test_the_answer_to_a_question_takes_no_status(portals: Portals, clawlink: Any) -> None:
+    a = await portals()
+    await a.befriend(f"http://127.0.0.1:{free_port()}", agent_name="bob")
+    _, out, _ = await clawlink(a, "delegate", "bob", "count the sheep")
+    id = out.split()[1]
+    code, _, err = await clawlink(a, "answer", id, "no", "--status", "failed")
+    assert (code, f"take it back with: clawlink portal cancel {id}" in err) == (2, True), err
+    code, out, _ = await clawlink(a, "renew", "bob")
+    assert (code, "has not taken the new key: it did not answer, or refused" in out) == (6, True), out
 
 
 async def test_a_task_names_its_files_its_id_there_and_the_time_of_its_state(
