@@ -284,7 +284,20 @@ async def test_a_contact_is_shown_by_its_name_and_not_as_online(
     shown = f'"B-bot@portal" ({stand_in}), through the portal'
     assert f"Delegated to {shown}.\n" in await told("delegate", "--to", "B-bot@portal", "count the sheep")
     (listed,) = [one for one in (await well(a, "GET", "/discover?status=all"))["agents"] if one["agent_id"] == stand_in]
-    assert listed["name"] == "B-bot@portal"
+    assert (listed["name"], listed["through"]) == ("B-bot@portal", "portal")
+    assert [one["through"] for one in (await well(a, "GET", "/discover?status=all"))["agents"] if "through" in one] == [
+        "portal"
+    ]
+    call = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "relay_agents", "arguments": {"include_offline": True}},
+    }
+    headers = {"Authorization": "Bearer t", "ClawLink-Agent": "ann"}
+    _, answer = await a.relay.ask("POST", "/mcp", json=call, headers=headers)
+    agents = json.loads(answer["result"]["content"][0]["text"])["agents"]
+    assert [one["through"] for one in agents if "through" in one] == ["portal"], agents
     assert "B-bot@portal" in await told("tasks", "--role", "requester")
 
     async def first() -> str | None:
