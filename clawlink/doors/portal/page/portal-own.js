@@ -129,6 +129,7 @@ export function Keys() {
   };
   const renew = () => {
     if (!confirm(t("portal.owner.sure"))) return;
+    show(null);
     act(
       () => ask("api/portal/owner-key", {}),
       (answer) => {
@@ -139,6 +140,7 @@ export function Keys() {
   };
   const revoke = (key) => {
     if (!confirm(t("portal.revoke.sure", { name: clean(key.agent_name) }))) return;
+    show(null); // it may be the key that ends
     act(() => ask(`api/key/revoke?${new URLSearchParams({ api_key: key.key_id })}`, {}), () => set(again + 1));
   };
   return html`<article><h1>${t("portal.keys")}</h1>

@@ -165,6 +165,7 @@ def test_the_owner_does_the_rest(browser: Browser, monkeypatch: pytest.MonkeyPat
         page.click("tbody button.danger")
         page.wait_for_selector("text=No agent key.")
         assert requests.get(url + "/api/contacts", headers=headers, timeout=10).status_code == 401
+        page.wait_for_selector(".invite pre", state="detached")
         page.click("text=Make another owner key")
         page.wait_for_selector(".invite pre")
         owner = {"Authorization": f"Bearer {page.inner_text('.invite pre')}"}
