@@ -282,12 +282,14 @@ class _Filled:
 
     def _room_for_more(self) -> str:
         """Say where the words belong that have no slot."""
+        slots = self._parser.slots
         first = self.words[0][0]
-        if not any(" " in word for word, _ in self.words):
+        takes_text = slots[-1].metavar == "TEXT" or slots[-1].flag == "--task"
+        if takes_text and not any(" " in word for word, _ in self.words):
             return "a text of several words stands in quotes"
         if "--topic" in self._parser.flags() and " " not in first:
             return f"a topic is --topic {shlex.quote(first)}"
-        return f"it takes {' '.join(slot.metavar for slot in self._parser.slots)} and no further words"
+        return f"it takes {' '.join(slot.metavar for slot in slots)} and no further words"
 
     def _contradiction(self, found: list[tuple[Slot, str]]) -> tuple[Slot, str] | None:
         """Return the first word that says something else than the flag of its slot."""

@@ -145,6 +145,7 @@ REFUSED = [
     ("broadcast news 'hello all'", "unrecognized arguments: hello all; a topic is --topic news; see"),
     ("broadcast 'hello all' news", "unrecognized arguments: news; it takes TEXT and no further words; see"),
     ("send bob 'hi there' you", "unrecognized arguments: you; it takes AGENT TEXT and no further words; see"),
+    ("file get notes.txt -", "unrecognized arguments: -; it takes KEY and no further words; see"),
     ("broadcast hello all", "unrecognized arguments: all; a text of several words stands in quotes; see"),
     ("register alice bob", "unrecognized arguments: bob"),
     ("delegate bob x --wait soon", "argument --wait: a length of time is needed"),
