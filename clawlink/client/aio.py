@@ -17,8 +17,9 @@ import aiohttp
 from yarl import URL
 
 from clawlink.client import endpoints
-from clawlink.client.base_client import LEAVE_SECONDS, BaseClient, may_have_left, piecemeal
+from clawlink.client.base_client import LEAVE_SECONDS, BaseClient, piecemeal
 from clawlink.client.calls import Call, Reply
+from clawlink.client.connection_errors import may_have_left
 from clawlink.client.operations import Operation
 from clawlink.client.wait_steps import (
     FINAL,

@@ -10,7 +10,6 @@ import logging
 import random
 import re
 import shlex
-import socket
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -26,6 +25,7 @@ from clawlink.client import (
 )
 from clawlink.client.address import address
 from clawlink.client.calls import Call, Identity, Reply
+from clawlink.client.connection_errors import refused, unresolved, unsent
 from clawlink.client.files import file_endpoints
 from clawlink.client.operations import Operation
 from clawlink.client.proxy import Proxy, on_this_machine, proxy_for
@@ -66,7 +66,6 @@ WHO_ASKS = frozenset({"agent_id", "from_agent"})
 LEAVE_SECONDS = 5.0
 
 _LARGE_BYTES = 64 * 1024
-_MOST_CAUSES = 100
 _DATA = ", with its --data DIR, if it had one"
 
 # The names that versions of OpenSSL give to an answer that is not TLS.
@@ -108,43 +107,6 @@ def turn_into_methods(cls: type, listed: Mapping[str, object], method: Callable[
 def piecemeal(body: bytes | None) -> bytes | io.BytesIO | None:
     """Return a body for the HTTP libraries: a large body in pieces, each with a time limit of its own."""
     return body if body is None or len(body) < _LARGE_BYTES else io.BytesIO(body)
-
-
-def unresolved(error: BaseException | None) -> bool:
-    """Return True if an error goes back to a name that stands for no host."""
-    return _goes_back(error, socket.gaierror, ("__cause__", "__context__", "os_error", "reason"))
-
-
-def _refused(error: BaseException) -> bool:
-    """Return True if nothing listens at the address. An error that was handled before (its context) does not count."""
-    return _goes_back(error, ConnectionRefusedError, ("__cause__", "os_error", "reason"))
-
-
-def _goes_back(error: BaseException | None, kind: type[OSError], names: tuple[str, ...]) -> bool:
-    """Return True if an error is of that kind, or one of its causes is. The names are the attributes for causes."""
-    seen: list[object] = [error]
-    for one in seen:
-        if isinstance(one, kind):
-            return True
-        if isinstance(one, BaseException) and len(seen) < _MOST_CAUSES:
-            inner = [getattr(one, name, None) for name in names]
-            seen += [cause for cause in [*inner, *one.args] if isinstance(cause, BaseException)]
-    return False
-
-
-def _unsent(sentence: str) -> RelayUnreachable:
-    """Return the error for a request that got no connection."""
-    error = RelayUnreachable(sentence)
-    error.unsent = True
-    return error
-
-
-def may_have_left(error: ClawLinkError, before: bool) -> bool:
-    """Return True if an attempt of a request may have left by now, and note it in the error of the last attempt."""
-    if not isinstance(error, RelayUnreachable):
-        return True
-    error.unsent = error.unsent and not before
-    return not error.unsent
 
 
 class BaseClient:
@@ -369,9 +331,7 @@ class BaseClient:
         if self._proxy is not None:
             return RelayUnreachable(f"no answer comes from {self.relay}{self._through}")
         if unresolved(error):
-            return _unsent(
-                f"no host is known by the name {self._host!r}; see whether the address {self.relay} is right"
-            )
+            return unsent(f"no host is known by the name {self._host!r}; see whether the address {self.relay} is right")
         if broke_off:
             hint = "" if self._over_tls else f", or speak TLS: then try {self._other_scheme()}"
             return RelayUnreachable(
@@ -385,7 +345,7 @@ class BaseClient:
         if self._on_loopback and (data := data_folder_of(port)) is not None:
             start = f"start it with what it kept: {serve} --data {shlex.quote(str(data))}"
         sentence = f"no relay answers at {self.relay}; is it running? {start}"
-        return _unsent(sentence) if _refused(error) else RelayUnreachable(sentence)
+        return unsent(sentence) if refused(error) else RelayUnreachable(sentence)
 
     @property
     def _over_tls(self) -> bool:

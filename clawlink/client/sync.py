@@ -18,8 +18,9 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import LocationParseError, ProtocolError
 
 from clawlink.client import endpoints
-from clawlink.client.base_client import LEAVE_SECONDS, WHO_ASKS, BaseClient, may_have_left, piecemeal
+from clawlink.client.base_client import LEAVE_SECONDS, WHO_ASKS, BaseClient, piecemeal
 from clawlink.client.calls import Call, Reply, simple_call
+from clawlink.client.connection_errors import may_have_left
 from clawlink.client.operations import Operation
 from clawlink.errors import ClawLinkError, RelayUnreachable, UnknownAgent
 from clawlink.protocol import paths

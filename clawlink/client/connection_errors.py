@@ -1,0 +1,46 @@
+"""Errors of failed connections: no such host, nothing listens, a request that did not leave."""
+
+from __future__ import annotations
+
+import socket
+
+from clawlink.errors import ClawLinkError, RelayUnreachable
+
+_MOST_CAUSES = 100
+
+
+def unresolved(error: BaseException | None) -> bool:
+    """Return True if an error goes back to a name that stands for no host."""
+    return _goes_back(error, socket.gaierror, ("__cause__", "__context__", "os_error", "reason"))
+
+
+def refused(error: BaseException) -> bool:
+    """Return True if nothing listens at the address. An error that was handled before (its context) does not count."""
+    return _goes_back(error, ConnectionRefusedError, ("__cause__", "os_error", "reason"))
+
+
+def _goes_back(error: BaseException | None, kind: type[OSError], names: tuple[str, ...]) -> bool:
+    """Return True if an error is of that kind, or one of its causes is. The names are the attributes for causes."""
+    seen: list[object] = [error]
+    for one in seen:
+        if isinstance(one, kind):
+            return True
+        if isinstance(one, BaseException) and len(seen) < _MOST_CAUSES:
+            inner = [getattr(one, name, None) for name in names]
+            seen += [cause for cause in [*inner, *one.args] if isinstance(cause, BaseException)]
+    return False
+
+
+def unsent(sentence: str) -> RelayUnreachable:
+    """Return the error for a request that got no connection."""
+    error = RelayUnreachable(sentence)
+    error.unsent = True
+    return error
+
+
+def may_have_left(error: ClawLinkError, before: bool) -> bool:
+    """Return True if an attempt of a request may have left by now, and note it in the error of the last attempt."""
+    if not isinstance(error, RelayUnreachable):
+        return True
+    error.unsent = error.unsent and not before
+    return not error.unsent
