@@ -125,6 +125,7 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
     A ``paused`` contact is told to come back later, and its messages wait here. After ``until`` it is as if blocked.
     ``pin`` is the SHA-256 of the certificate of the portal there, in hexadecimal. ``next_key`` is offered to the
     contact in place of ``key``, and ``old_key`` is the key before a renewal; both are taken until the new one is used.
+    ``key_at`` is when ``key`` was made or offered; None for the key that the contact began with.
     """
 
     number: int
@@ -142,6 +143,7 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
     pin: str | None = None
     next_key: str | None = None
     old_key: str | None = None
+    key_at: float | None = None
 
     @property
     def index_keys(self) -> tuple[str, ...]:
@@ -153,6 +155,11 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
     def keys(self) -> tuple[str, ...]:
         """The keys that the contact may show."""
         return tuple(dict.fromkeys(key for key in (self.key, self.next_key, self.old_key) if key))
+
+    @property
+    def key_since(self) -> float:
+        """When the key was made or offered."""
+        return self.created_at if self.key_at is None else self.key_at
 
     def shut(self, now: float) -> str | None:
         """Return why nothing goes to the contact or comes from it any more: ``blocked`` or ``ended``."""

@@ -175,6 +175,50 @@ async def test_a_stranger_cannot_take_the_place_of_a_contact(portals: Portals) -
     assert status == 409, "each contact has a key of its own"
 
 
+async def test_an_old_guest_message_never_brings_its_key_over_a_newer_one(portals: Portals) -> None:
+    async def by_a_newer_message(portal: Own, number: int) -> None:
+        newer = await leave(portal, TEXT.replace(KEY, KEY + "2"))
+        await portal.well("POST", f"/api/portal/guests/{newer}", {"decision": "approve", "replace": True})
+
+    async def by_the_owner(portal: Own, number: int) -> None:
+        await portal.well("POST", "/api/contacts", {"portal_url": URL, "SHARED_KEY": KEY + "2"})
+
+    async def by_a_change(portal: Own, number: int) -> None:
+        body = {"portal_url": URL, "SHARED_KEY": KEY + "2"}
+        await portal.well("PUT", f"/api/contacts/{(await portal.contact(URL))['id']}", body)
+
+    for approved_before in (True, False):
+        for way in (by_a_newer_message, by_the_owner, by_a_change):
+            portal = await portals()
+            number = await leave(portal)
+            if approved_before:
+                await portal.well("POST", f"/api/portal/guests/{number}", {"decision": "approve"})
+            elif way is by_a_change:
+                await portal.befriend(URL)
+            await way(portal, number)
+            for ask in ({"replace": True}, {"replace": True, "portal_url": URL}, {"replace": False}):
+                path, body = f"/api/portal/guests/{number}", {"decision": "approve", **ask}
+                status, answer = await portal.ask("POST", path, body)
+                assert (status, answer.get("code"), answer.get("field")) == (409, "wrong_state", "key"), (way, ask)
+                contact = (await portal.contact(URL))["id"]
+                assert f"guest message {number} is older than the key that contact {contact} has" in answer["detail"]
+                assert f"clawlink portal approve {number} --shared-key KEY --replace" in answer["detail"]
+            assert await contacts(portal) == [(URL, KEY + "2")], (way, approved_before)
+            named = {"decision": "approve", "replace": True, "key": KEY}
+            await portal.well("POST", f"/api/portal/guests/{number}", named)
+            assert await contacts(portal) == [(URL, KEY)], "the owner's own word goes before"
+
+
+async def test_of_two_messages_that_wait_the_newer_key_wins_whichever_is_approved_first(portals: Portals) -> None:
+    portal = await portals()
+    older, newer = await leave(portal), await leave(portal, TEXT.replace(KEY, KEY + "2"))
+    await portal.well("POST", f"/api/portal/guests/{older}", {"decision": "approve"})
+    await portal.well("POST", f"/api/portal/guests/{newer}", {"decision": "approve", "replace": True})
+    assert await contacts(portal) == [(URL, KEY + "2")]
+    assert (await portal.ask("POST", f"/api/portal/guests/{older}", {"decision": "approve", "replace": True}))[0] == 409
+    assert await contacts(portal) == [(URL, KEY + "2")]
+
+
 async def test_contacts_are_listed_changed_and_removed_as_on_the_wire(portals: Portals) -> None:
     portal = await portals()
     key = await portal.befriend(URL, agent_name="Bot", user_name="Bob")

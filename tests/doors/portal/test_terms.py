@@ -113,6 +113,30 @@ async def test_two_of_ours_renew_a_key_by_themselves(portals: Portals) -> None:
     assert (await b.ask("POST", "/api/message/receive", old, key=""))[0] == 401
 
 
+async def test_a_guest_message_from_before_a_renewal_brings_no_key_back(portals: Portals) -> None:
+    a, b = await pair(portals)
+    before = (await keys_of(a, b.url)).key
+    for own, other in ((a, b), (b, a)):
+        text = {"content": f"I am {other.url}, and my key is {before}"}
+        await own.well("POST", "/api/guest/leave-message", text, key="")
+    assert (await a.well("POST", "/api/portal/contacts/B-bot/key"))["state"] == "renewed"
+    for own, other in ((a, b), (b, a)):
+        after = (await keys_of(own, other.url)).key
+        status, answer = await own.ask("POST", "/api/portal/guests/1", {"decision": "approve", "replace": True})
+        assert (status, "is older than the key" in answer["detail"]) == (409, True)
+        assert (await keys_of(own, other.url)).key == after != before
+
+
+async def test_a_key_that_the_owner_names_ends_all_keys_before_it(portals: Portals) -> None:
+    a, b = await pair(portals)
+    before = (await keys_of(a, b.url)).key
+    await a.well("POST", "/api/portal/contacts/B-bot/key")
+    assert (await keys_of(b, a.url)).old_key == before
+    named = "ap2p_" + "n" * 43
+    await b.well("POST", "/api/contacts", {"portal_url": a.url, "SHARED_KEY": named})
+    assert (await keys_of(b, a.url)).keys == (named,)
+
+
 async def test_a_renewal_whose_answer_is_lost_leaves_both_able_to_write(
     portals: Portals, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,10 +78,18 @@ class Contacts:
         return found[0]
 
     async def changed(
-        self, id: str, url: str, old: Contact | None, key: str | None, names: tuple[str | None, str | None, str | None]
+        self,
+        id: str,
+        url: str,
+        old: Contact | None,
+        key: str | None,
+        names: tuple[str | None, str | None, str | None],
+        *,
+        key_at: float | None = None,
     ) -> Contact:
         """Return a new contact, or the next version of ``old``; a name or key that is None stays as it was.
 
+        ``key_at`` is when the key was offered; None for now. Another key also ends the one before the last renewal.
         Raises BadRequest, WrongState for the key of another contact, RelayFull, StorageFull.
         """
         for name in names:
@@ -99,11 +107,14 @@ class Contacts:
                         current=other.number,
                     )
         if old is not None:
+            is_new = key not in (None, old.key)
             return replace(
                 old,
                 version=old.version + 1,
                 url=url.strip(),
                 key=key or old.key,
+                key_at=(self._core.steady() if key_at is None else key_at) if is_new else old.key_at,
+                old_key=None if is_new else old.old_key,
                 send_key=old.send_key if key is None else None,
                 display_name=old.display_name if display_name is None else display_name or None,
                 agent_name=old.agent_name if agent_name is None else agent_name or None,
@@ -123,6 +134,7 @@ class Contacts:
             number=self._repository.number(Contact),
             url=url.strip(),
             key=key or new_key(),
+            key_at=key_at,
             created_at=self._core.steady(),
             display_name=display_name or None,
             agent_name=agent_name or None,
@@ -228,8 +240,15 @@ class Contacts:
         contact = await self._core.store.get(Contact, id)
         if contact is None or contact.next_key is None:
             return
-        key = contact.next_key
-        contact = replace(contact, version=contact.version + 1, key=key, next_key=None, old_key=None, send_key=None)
+        contact = replace(
+            contact,
+            version=contact.version + 1,
+            key=contact.next_key,
+            key_at=self._core.steady(),
+            next_key=None,
+            old_key=None,
+            send_key=None,
+        )
         await self.commit(id, Put(contact))
 
     @retrying

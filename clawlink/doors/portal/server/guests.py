@@ -175,9 +175,10 @@ class Guests:
         """Decide about a guest message; an approval makes the contact that the text offers.
 
         What is given goes before the text. A contact that exists keeps its key unless ``swap`` is True: a stranger may
-        name anybody's portal. ``lenient`` is for old agents, which may make the contact by a call of their own: an
-        unclear offer, or a contact that is there, then changes no contact. A guest whose contact has access is not
-        denied. Raises UnknownMessage, BadRequest, WrongState.
+        name anybody's portal. A text never brings a key that is older than the contact's. ``lenient`` is for old
+        agents, which may make the contact by a call of their own: an unclear offer, or a contact that is there, then
+        changes no contact. A guest whose contact has access is not denied. Raises UnknownMessage, BadRequest,
+        WrongState.
         """
         core = self._core
         guest = await core.store.get(Guest, str(number))
@@ -192,10 +193,11 @@ class Guests:
         changes: list[Put] = []
         if decision is Decision.APPROVE:
             offer = consent.offered(guest.content, self._repository.url)
+            offered_at = None if key else guest.created_at
             place, key = url or offer.url, key or offer.key
             old = None if place is None else await core.store.get(Contact, normalised(place))
             contact = await self._contact_for(
-                number, place, key, old, agent_name, user_name, swap=swap, lenient=lenient
+                number, place, key, old, agent_name, user_name, offered_at=offered_at, swap=swap, lenient=lenient
             )
             if contact is not None and contact is not old:
                 changes.append(Put(contact))
@@ -243,10 +245,14 @@ class Guests:
         agent_name: str | None,
         user_name: str | None,
         *,
+        offered_at: float | None,
         swap: bool,
         lenient: bool,
     ) -> Contact | None:
-        """Return the contact that an approval makes or changes, the ``old`` one if it stays; None for none."""
+        """Return the contact that an approval makes or changes, the ``old`` one if it stays; None for none.
+
+        ``offered_at`` is when the text with the key came; None for a key that the owner names.
+        """
         if old is not None and old.blocked:
             raise WrongState(
                 f"contact {old.number} is blocked; unblock it first: clawlink portal unblock {old.number}",
@@ -265,6 +271,14 @@ class Guests:
             )
         id = normalised(place)
         self._contacts.require_other(id)
+        if old is not None and offered_at is not None and offered_at < old.key_since:
+            raise WrongState(
+                f"guest message {number} is older than the key that contact {old.number} has now, so its key is not "
+                "taken; ask the guest for a new message, or, if its owner confirms the old key, name it: "
+                f"clawlink portal approve {number} --shared-key KEY --replace",
+                field="key",
+                current=old.number,
+            )
         if old is not None and not swap:
             raise WrongState(
                 f"contact {old.number} has this portal already, with another key: if its owner told you of the new "
@@ -272,7 +286,8 @@ class Guests:
                 field="portal_url",
                 current=old.number,
             )
-        return await self._contacts.changed(id, place, old, key, (None, agent_name, user_name))
+        names = (None, agent_name, user_name)
+        return await self._contacts.changed(id, place, old, key, names, key_at=offered_at)
 
     async def forget(self, url: str) -> int:
         """Forget the guest messages that offer this portal, and return how many there were."""
