@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _FILE_SECONDS = 60.0
 _ID_LENGTH = 43
+_SHOWN_ID = 8
 _HEAD = ("file", "name", "status", "size", "contact", "task")
 
 
@@ -43,7 +44,12 @@ def _list(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     if not found["files"]:
         ctx.out.line("There are no files; send one with: clawlink portal send-file CONTACT FILE")
         return Exit.DONE
-    ctx.out.table(_HEAD, [_row(one) for one in found["files"]], least=("task", "size"))
+    rows = [_row(one) for one in found["files"]]
+    ctx.out.table(_HEAD, rows, whole="file", least=("task", "size", "contact"), begins=_SHOWN_ID)
+    for one in found["files"]:
+        if one["detail"]:
+            id = cell(one["file_id"])[:_SHOWN_ID]
+            ctx.out.line(f"{id}, {cell(one['filename'])}, is {cell(one['status'])}: {cell(one['detail'])}.")
     return Exit.DONE
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from clawlink.cli.arguments import Parser
 from clawlink.cli.exits import Exit
+from clawlink.cli.values import STATUSES
 from clawlink.doors.portal.cli.actions import ACTIONS, known, listed, narrow
 
 if TYPE_CHECKING:
@@ -53,7 +54,13 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="ask, approve: how to call the contact's agent")
     parser.add_argument("--replace", action="store_true", help="approve: a contact that is there gets the new key")
     parser.add_argument("--yes", action="store_true", help="forget: do not ask")
-    parser.add_argument("--status", default="completed", help="answer: in_progress, input_required, failed, ...")
+    parser.add_argument(
+        "--status",
+        choices=STATUSES,
+        default="completed",
+        metavar="STATUS",
+        help=f"answer: {', '.join(STATUSES)} (default completed)",
+    )
     parser.add_argument("--in-reply-to", type=int, metavar="MESSAGE", help="send: the number of the message answered")
     parser.add_argument(
         "--attach", action="append", metavar="FILE", help="say, reply, delegate, answer: a file with it"
@@ -265,7 +272,8 @@ def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         return Exit.DONE
     for m in reversed(found["messages"]):
         way = "from" if m["type"] == "received" else "to"
-        head = f"Message {m['id']} {way} {_shown(url)}, {local(m['created_at'])}, {m['state']}"
+        why = f": {_shown(m['detail'])}" if m.get("detail") else ""  # an older portal does not tell
+        head = f"Message {m['id']} {way} {_shown(url)}, {local(m['created_at'])}, {m['state']}{why}"
         ctx.out.line(head, style="bold")
         ctx.out.quote(m["content"], indent=2)
     if not found["messages"]:

@@ -221,6 +221,7 @@ function History({ contact, again, text }) {
           <p class="head"><b>${t(`portal.${message.type}`)}</b> <${Ago} at=${message.created_at} />
             <span class=${`state ${message.state}`}>${t(`portal.state.${message.state}`)}</span></p>
           <${Said} text=${message.content} block />
+          ${message.detail && html`<p class="hint"><${Said} text=${message.detail} /></p>`}
         </li>`,
       )}
     </ol>

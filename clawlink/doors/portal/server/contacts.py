@@ -278,6 +278,17 @@ class Contacts:
             await self.commit(id, Put(replace(contact, version=contact.version + 1, old_key=None)))
 
 
+def require_reachable(contact: Contact, now: float) -> None:
+    """Refuse what is for a contact that is blocked or at its end. Raises WrongState with the next step."""
+    shut = contact.shut(now)
+    if shut is None:
+        return
+    is_blocked, number = shut == "blocked", contact.number
+    then = f"clawlink portal unblock {number}" if is_blocked else f"clawlink portal end {number} never"
+    state = "is blocked; unblock it first" if is_blocked else "is ended; take its end away first"
+    raise WrongState(f"contact {number} {state}: {then}", field="to", current=shut)
+
+
 def _require_name(name: str | None) -> None:
     """Refuse a name that is too long, or has characters that hide. Raises BadRequest."""
     if name is not None and (len(name) > MAX_NAME_LENGTH or not name.isprintable()):

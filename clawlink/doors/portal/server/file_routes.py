@@ -14,7 +14,7 @@ from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.bodies import ahead, on_disk
-from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.contacts import Contacts, require_reachable
 from clawlink.doors.portal.server.file_store import FileStore
 from clawlink.doors.portal.server.files import Files, Offer
 from clawlink.doors.portal.server.keys import Caller, Keys
@@ -220,7 +220,9 @@ class FileRoutes:
         if (body.to is None) == (body.task is None):
             raise BadRequest("give to, the contact, or task, whose answer it goes with, and not both", field="to")
         contact, task = await self._tasks.asked_by(body.task) if body.task else (None, "" if body.attach else None)
-        contact = contact or await self._contacts.find(body.to)
+        if contact is None:
+            contact = await self._contacts.find(body.to)
+            require_reachable(contact, self._now())
         offer = Offer(
             filename=body.filename,
             size=body.size,

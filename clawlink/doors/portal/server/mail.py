@@ -16,10 +16,11 @@ from clawlink.doors.portal import records
 from clawlink.doors.portal.records import AGENT, OPEN, Contact, Message, State, mailbox_of, queued_for
 from clawlink.doors.portal.rules import texts
 from clawlink.doors.portal.rules.urls import normalised
+from clawlink.doors.portal.server.contacts import require_reachable
 from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.repository import Repository, require_short
 from clawlink.doors.portal.settings import HOUR, Settings
-from clawlink.errors import BadRequest, KeyReused, RateLimited, UnknownMessage, WrongState
+from clawlink.errors import BadRequest, KeyReused, RateLimited, UnknownMessage
 from clawlink.relay.core import retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.token_buckets import Buckets
@@ -174,12 +175,7 @@ class Mail:
         """
         self._core.require_working()
         _require_short(content, message_type, key)
-        shut = contact.shut(self._core.steady())
-        if shut is not None:
-            is_blocked, number = shut == "blocked", contact.number
-            then = f"clawlink portal unblock {number}" if is_blocked else f"clawlink portal end {number} never"
-            state = "is blocked; unblock it first" if is_blocked else "is ended; take its end away first"
-            raise WrongState(f"contact {number} {state}: {then}", field="to", current=shut)
+        require_reachable(contact, self._core.steady())
         answers = None if in_reply_to is None else await self.numbered(in_reply_to)
         if answers is not None and not (answers.inbound and answers.contact == contact.id):
             raise BadRequest(f"message {in_reply_to} is not from this contact", field="in_reply_to")

@@ -19,7 +19,7 @@ from clawlink.doors.portal.records import (
     mailbox_of,
 )
 from clawlink.doors.portal.rules.texts import seconds, utc
-from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.contacts import Contacts, require_reachable
 from clawlink.doors.portal.server.forwarded_tasks import ForwardedTasks
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.task_files import TaskFiles
@@ -131,9 +131,10 @@ class Tasks:
     async def delegate(self, to: str | int, ask: Any) -> str:
         """Give a contact a task of the owner's agent, which hears of the answer. Return the task's id.
 
-        Raises NotFound, AmbiguousName, BadRequest, and the refusals of the relay.
+        Raises NotFound, AmbiguousName, BadRequest, WrongState for a blocked contact, and the refusals of the relay.
         """
         contact = await self._contacts.find(to)
+        require_reachable(contact, self._core.steady())
         agent = await self._members.start()
         attachments = await self._task_files.given(contact.id, None, ask.files)
         done = await self._relay.submission.delegate(

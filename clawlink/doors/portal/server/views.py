@@ -61,6 +61,7 @@ def in_history(found: Message, own_url: str) -> dict[str, Any]:
         "message_type": found.message_type,
         "created_at": stamp(found.created_at),
         "state": state(found),
+        "detail": found.detail,
     }
 
 

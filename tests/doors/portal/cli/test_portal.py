@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -23,6 +24,7 @@ from clawlink.doors.portal.client.portal import Portal
 from clawlink.doors.portal.client.start_script import FOLDER, PID_FILE, STATUS_FILE, running
 from clawlink.doors.portal.server import outbox
 from clawlink.errors import BadRequest, RelayUnreachable
+from tests.cli.test_output import Terminal
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals
 from tests.doors.portal.test_files import pair
 from tests.ports import free_port
@@ -168,10 +170,17 @@ async def test_what_holds_a_contact_back_is_told_with_the_way_out(portals: Porta
         (["contacts"], 0, "blocked, paused"),
         (["resume", "bob"], 0, "is not paused, but is blocked; end that with: clawlink portal unblock 1."),
         (["send", "bob", "x"], 7, "contact 1 is blocked; unblock it first: clawlink portal unblock 1"),
+        (["send-file", "bob", __file__], 7, "contact 1 is blocked; unblock it first: clawlink portal unblock 1"),
+        (["delegate", "bob", "x"], 7, "contact 1 is blocked; unblock it first: clawlink portal unblock 1"),
+        (["delegate", "bob", "x", "--attach", __file__], 7, "contact 1 is blocked; unblock it first"),
+        (["files"], 0, "There are no files"),
+        (["tasks"], 0, "No task has crossed"),
         (["end", "bob", "2020-01-01"], 0, "take the end away with: clawlink portal end 1 never"),
         (["unblock", "bob"], 0, "is unblocked, but has ended; end that with: clawlink portal end 1 never."),
         (["contacts"], 0, "ended 2020-01-01 00:00:00"),
         (["send", "bob", "x"], 7, "contact 1 is ended; take its end away first: clawlink portal end 1 never"),
+        (["send-file", "bob", __file__], 7, "contact 1 is ended; take its end away first"),
+        (["delegate", "bob", "x"], 7, "contact 1 is ended; take its end away first"),
         (["end", "bob", "never"], 0, "has no end."),
         (["resume", "bob"], 0, "goes on."),
         (["ask", "nowhere"], 2, "begins with https:// and a host"),
@@ -315,6 +324,43 @@ async def test_a_history_says_from_whom_each_message_came(portals: Portals, claw
     assert said == ["  \u2502 hello", "  \u2502   you"]
     (head, *_) = (await clawlink(b, "history", "A-bot"))[1].splitlines()
     assert f" from {a.url}, " in head
+
+
+async def test_the_lists_say_why_something_did_not_arrive(
+    portals: Portals, clawlink: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal = await portals()
+    await portal.befriend(f"http://127.0.0.1:{free_port()}", agent_name="bob")
+    path = tmp_path / "report.txt"
+    path.write_bytes(b"what we found")
+    assert (await clawlink(portal, "send", "bob", "hello", "--timeout", "0.1"))[0] == 6
+    assert (await clawlink(portal, "send-file", "bob", str(path), "--timeout", "0.1"))[0] == 6
+    assert (await clawlink(portal, "block", "bob"))[0] == 0
+
+    async def told(action: str, *words: str) -> list[str]:
+        lines: list[str] = (await clawlink(portal, action, *words))[1].splitlines()
+        return lines if any("refused: the contact was blocked before the" in line for line in lines) else []
+
+    history = await eventually(partial(told, "history", "bob"))
+    assert history[0].endswith("refused: the contact was blocked before the message was sent")
+    listed = await eventually(partial(told, "files"))
+    id = listed[1].split()[0]
+    assert listed[2] == f"{id[:8]}, report.txt, is refused: the contact was blocked before the file was sent."
+    for room in (40, 50, 60):
+        monkeypatch.setenv("COLUMNS", str(room))
+        monkeypatch.setenv("TERM", "xterm")
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stdout", terminal)
+        assert (await clawlink(portal, "files"))[0] == 0
+        lines = [re.sub("\x1b\\[[0-9;]*m", "", line).split() for line in terminal.getvalue().splitlines()]
+        assert [id[:8], "report.txt", "refused"] in [line[:3] for line in lines], (room, lines)
+
+
+async def test_an_answer_has_a_state_that_there_is(portals: Portals, clawlink: Any) -> None:
+    portal = await portals()
+    for wrong in ("bogus", "", "Completed"):
+        code, _, err = await clawlink(portal, "answer", "beef", "x", "--status", wrong)
+        assert (code, f"invalid choice: '{wrong}'" in err, "'in_progress', 'input_required'" in err) == (2, True, True)
 
 
 async def test_a_contact_has_the_name_that_the_owner_gives_it(portals: Portals, clawlink: Any, rows: Any) -> None:
