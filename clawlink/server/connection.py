@@ -22,7 +22,7 @@ from clawlink.server.ceiling import HEAD_SECONDS, Ceiling, Seat
 from clawlink.server.flow import UnreadReplies, Watch, on_its_way, unwritten
 from clawlink.server.handover import Handover, Handovers, has_come
 from clawlink.server.request import Request
-from clawlink.server.response import as_bytes, as_response, reply_failure
+from clawlink.server.response import Written, as_bytes, as_response, reply_failure
 from clawlink.server.router import Router
 from clawlink.server.ws_connection import Masked
 
@@ -96,15 +96,20 @@ class _Connection(RequestHandler):
         self.seat.holder = self
         self.seat.awaits_head(self._loop.time())
         super().connection_made(transport)
+        if self._task_handler is not None:
+            self._task_handler.add_done_callback(lambda _: _watch_rest(transport))
 
-    async def start(self) -> None:
-        """Serve until the connection ends. Abort it if the rest to write then stands still for 60 s."""
-        transport: Any = self.transport
-        try:
-            await super().start()
-        finally:
-            if transport is not None and unwritten(transport):
-                Watch(lambda: -on_its_way(transport), transport.abort)
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Note that the request is answered. aiohttp sends the response, unless it is written already."""
+        now = self._loop.time()
+        if now >= self.seat.placed_until:
+            self.seat.idle(now)
+        if isinstance(resp, Written) and not self._upgraded:
+            request._finish()
+            return resp, False
+        return await super().finish_response(request, resp, start_time)
 
     def set_parser(self, parser: Any, *more: Any, **callbacks: Any) -> None:
         """Read frames of a websocket from now on, masked ones alone."""
@@ -293,3 +298,9 @@ class _Connection(RequestHandler):
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Note that a connection ended badly: mostly a body that cannot be read on. Its traceback would quote it."""
         _log.warning("connection failed", extra={"reason": type(sys.exc_info()[1]).__name__})
+
+
+def _watch_rest(transport: Any) -> None:
+    """Abort a connection that is served to its end, if the rest to write stands still for 60 s."""
+    if unwritten(transport):
+        Watch(lambda: -on_its_way(transport), transport.abort)

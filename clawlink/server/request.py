@@ -32,7 +32,7 @@ from clawlink.protocol.reading import is_shallow, read_dense, read_json, why_no_
 from clawlink.relay.ids import split_receipt
 from clawlink.relay.relay import Relay
 from clawlink.server.address import came_by_proxy, host_name
-from clawlink.server.ceiling import Ceiling, Seat
+from clawlink.server.ceiling import Ceiling
 from clawlink.server.flow import has_gone
 from clawlink.server.response import Asked, Reply
 from clawlink.server.tickets import Ticket
@@ -69,13 +69,6 @@ class Request(Asked):
     may_go_on: Callable[[], bool] = staticmethod(lambda: True)
     """Returns False once the right to an open stream has ended."""
     stays = False
-
-    def _finish(self) -> None:
-        Asked._finish(self)
-        seat: Seat = self.connection.seat
-        now = self._loop.time()
-        if now >= seat.placed_until:
-            seat.idle(now)
 
     def stay(self) -> None:
         """Note that the reply takes its time: a peer that closes its side meanwhile has hung up.

@@ -102,16 +102,10 @@ class Asked(web.BaseRequest):
             response.headers.update(self.headers_too)
 
 
-class _Written(web.StreamResponse):
-    """Tells aiohttp that the reply is written, and whether the connection stays."""
+class Written(web.StreamResponse):
+    """Tells aiohttp that the reply is written, and that the connection stays."""
 
-    def __init__(self, *, stays: bool) -> None:
-        super().__init__()
-        self._stays = stays
-
-    @property
-    def keep_alive(self) -> bool:
-        return self._stays
+    keep_alive: Any = True
 
     async def prepare(self, request: web.BaseRequest) -> None:
         return None
@@ -120,20 +114,27 @@ class _Written(web.StreamResponse):
         return None
 
 
-WRITTEN: web.StreamResponse = _Written(stays=True)
+class _Last(Written):
+    """Tells aiohttp that the reply is written, and is the last of its connection."""
+
+    keep_alive = False
+
+
+WRITTEN: web.StreamResponse = Written()
 """The response of a request whose reply is written, on a connection that stays."""
-_LAST = _Written(stays=False)
+_LAST: web.StreamResponse = _Last()
 
 
 def send_plain(request: Asked, answer: Reply) -> bool | None:
     """Write a small reply without headers of its own, after which the connection stays, as most replies are.
 
-    Return True if a part of it is not on its way yet. Return None for any other reply: ``write`` does all of them.
+    Return True if a part of it is not on its way yet. Return None for any other reply: ``write`` does all of them, and
+    those of which it matters whether they are read.
     """
-    body, connection = answer.body, request.connection
+    body, connection, handover = answer.body, request.connection, answer.handover
     if (
         not request.plain
-        or answer.handover is not None
+        or (handover is not None and handover.until_read)
         or answer.headers is not None
         or request.headers_too is not None
         or answer.more
@@ -142,7 +143,12 @@ def send_plain(request: Asked, answer: Reply) -> bool | None:
     ):
         return None
     head = _head(answer.status, answer.content_type)
-    return _transmit(request, connection.transport, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+    try:
+        return _transmit(request, connection.transport, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+    except BaseException:
+        if handover is not None:
+            connection.give_back(handover)
+        raise
 
 
 async def write(request: Asked, answer: Reply) -> web.StreamResponse:
@@ -161,10 +167,27 @@ async def write(request: Asked, answer: Reply) -> web.StreamResponse:
     return await _ended(request, response)
 
 
-async def write_rest(request: Asked) -> web.StreamResponse:
+async def write_rest(request: Asked, answer: Reply) -> web.StreamResponse:
     """Wait until the peer takes what ``send_plain`` wrote, and return the response for aiohttp."""
-    await _drain(request)
+    if answer.handover is None:
+        await _drain(request)
+    else:
+        await _take_rest(request, answer.handover)
     return await _ended(request, WRITTEN)
+
+
+async def _take_rest(request: Asked, handover: Handover) -> None:
+    """Wait until the peer takes the rest of a reply with messages, and tell whether it has."""
+    connection = request.connection
+    try:
+        connection.hand_over(handover)
+        connection.handed_over()
+        await _drain(request)
+        if not connection.ended:
+            connection.forget(handover)
+    except BaseException:
+        connection.give_back(handover)
+        raise
 
 
 async def _ended(request: Asked, response: web.StreamResponse) -> web.StreamResponse:
@@ -252,9 +275,9 @@ def _transmit(request: Asked, transport: Any, data: bytes) -> bool:
 def _send_watched(request: Asked, answer: Reply, handover: Handover) -> bool:
     """Write a small reply with messages as ``_send`` does, and see where that matters whether it is read."""
     connection = request.connection
-    _require_there(request)
     watched = handover.until_read or connection.ended
     if watched:
+        _require_there(request)
         connection.hand_over(handover)
     left = _send(request, answer)
     if left and not watched:  # else all is written, and that is enough to know

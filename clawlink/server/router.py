@@ -80,7 +80,7 @@ class Router:
             elif (left := send_plain(request, answer)) is None:
                 response = await write(request, answer)
             else:
-                response = await write_rest(request) if left else WRITTEN
+                response = await write_rest(request, answer) if left else WRITTEN
         except asyncio.CancelledError:
             forget_failure(request)
             raise

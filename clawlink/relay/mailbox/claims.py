@@ -87,7 +87,7 @@ class Claims:
 
     async def _undo(self, agent_id: str, taken: Sequence[Delivery]) -> None:
         try:
-            await self._acks.release(agent_id, [receipt(str(d.receipt), d.id) for d in taken])
+            await self._acks.release(agent_id, _receipts(taken))
         except _FAILURES:
             self.give_back(agent_id, taken)
 
@@ -347,6 +347,11 @@ def _needs_task(d: Delivery) -> bool:
     return d.is_task and (d.attempts > 0 or d.has_record)
 
 
+def _receipts(taken: Iterable[Delivery]) -> list[str]:
+    """Return the receipts of leased messages."""
+    return [receipt(str(d.receipt), d.id) for d in taken]
+
+
 def _last_owner(task: Task) -> str | None:
     """Return who had the task before; its assignee, if it is addressed to one."""
     return next((e.by for e in reversed(task.history) if e.status is task_rules.DELIVERED), None)
@@ -373,7 +378,7 @@ class HandedOut:
         self._core = core
         self._acks = acks
         self._agent_id = agent_id
-        self._receipts = [receipt(str(d.receipt), d.id) for d in taken]
+        self._taken = taken
         self._lease = lease
         self._loop = asyncio.get_running_loop()
         self._extend_at = self._loop.time() + lease / 2
@@ -394,12 +399,13 @@ class HandedOut:
             self._core.begin(self._extend())
 
     async def _settle(self, read: bool) -> None:
+        receipts = _receipts(self._taken)
         for _ in range(_TRIES):
             try:
                 if read:
-                    await self._acks.ack(self._agent_id, self._receipts, for_good=True)
+                    await self._acks.ack(self._agent_id, receipts, for_good=True)
                 else:
-                    await self._acks.release(self._agent_id, self._receipts)
+                    await self._acks.release(self._agent_id, receipts)
                 return
             except _FAILURES:
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -407,4 +413,4 @@ class HandedOut:
 
     async def _extend(self) -> None:
         with contextlib.suppress(Failed, StoreUnavailable):  # it is tried again before the lease is over
-            await self._acks.extend(self._agent_id, self._receipts, self._lease)
+            await self._acks.extend(self._agent_id, _receipts(self._taken), self._lease)

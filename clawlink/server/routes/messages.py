@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
+
 import msgspec
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_POLL_MESSAGES
+from clawlink.domain.task import Event
 from clawlink.protocol import mailbox_paths, mailbox_replies, requests
 from clawlink.relay.mailbox.long_poll import Taken
 from clawlink.relay.mailbox.receipts import lease_of, receipted
 from clawlink.relay.relay import Relay
-from clawlink.server.request import Request, Routes, acting, acting_anyway, acting_on, parameter, read, read_query
+from clawlink.server.request import Request, Routes, acting_anyway, acting_on, key_of, parameter, read, read_query
 from clawlink.server.response import Reply, reply, tell_by_the_way
 
 routes = Routes()
@@ -28,9 +33,7 @@ async def poll(relay: Relay, request: Request) -> Reply:
     lease = ask.lease or relay.limits.lease
     most = ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES)
     taken, earlier = await _claim(relay, request, agent, most=most, wait=ask.wait, lease=lease)
-    polled = mailbox_replies.Polled(
-        [msgspec.Raw(d.body) for d in taken], len(taken), [lease_of(d, earlier, relay.time) for d in taken]
-    )
+    polled = mailbox_replies.Polled(*_shown(relay, taken, earlier))
     out = relay.handed_out(agent, taken, lease=lease, until_read=ask.lease is None) if taken else None
     return reply(tell_by_the_way(polled) if new else polled, out)
 
@@ -56,11 +59,21 @@ async def poll_and_ack(relay: Relay, request: Request) -> Reply:
         relay, request, agent, most=ask.max or DEFAULT_POLL_MESSAGES, wait=ask.wait, lease=lease
     )
     out = relay.handed_out(agent, taken, lease=lease, until_read=False) if taken else None
-    leases = [lease_of(d, earlier, relay.time) for d in taken]
-    return reply(mailbox_replies.PolledAndAcked([msgspec.Raw(d.body) for d in taken], len(taken), leases, results), out)
+    return reply(mailbox_replies.PolledAndAcked(*_shown(relay, taken, earlier), results), out)
 
 
-async def _claim(relay: Relay, request: Request, agent: Agent, *, most: int, wait: float, lease: float) -> Taken:
+def _claim(relay: Relay, request: Request, agent: Agent, *, most: int, wait: float, lease: float) -> Awaitable[Taken]:
     """Lease messages. An agent may leave while its poll waits, or be claimed with a key that this poll lacks."""
-    tick = (lambda: acting(relay, request, agent.id, "agent_id")) if wait else None
-    return await relay.claims.claim(agent, limit=most, wait=wait, lease=lease, tick=tick)
+    tick = partial(relay.agents.acting, agent.id, key_of(request), field="agent_id") if wait else None
+    return relay.claims.claim(agent, limit=most, wait=wait, lease=lease, tick=tick)
+
+
+def _shown(
+    relay: Relay, taken: Sequence[Delivery], earlier: Mapping[str, Sequence[Event]]
+) -> tuple[list[msgspec.Raw], int, list[mailbox_replies.Lease]]:
+    """Return the messages of a claim, their number, and their leases, as a reply has them."""
+    bodies, leases = [], []
+    for d in taken:
+        bodies.append(msgspec.Raw(d.body))
+        leases.append(lease_of(d, earlier, relay.time))
+    return bodies, len(bodies), leases
