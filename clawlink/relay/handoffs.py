@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from msgspec import Struct
+
 from clawlink.domain.delivery import Delivery
 from clawlink.store.base import Absent, Drop, Put
 
@@ -22,20 +24,17 @@ class Leased(Protocol):
     taken: list[Delivery]
 
 
-class Handoff:
+class Handoff(Struct, eq=False):
     """A commit that stores one new message as leased to a reader.
 
     ``leased`` is what the reader gets, once the commit is not ``under_way`` any more.
     """
 
-    __slots__ = ("_gone", "_reader", "changes", "leased", "under_way")
-
-    def __init__(self, reader: Reader, leased: Leased | None, changes: Changes) -> None:
-        self._reader = reader
-        self._gone = False
-        self.leased = leased
-        self.changes = changes
-        self.under_way = True
+    _reader: Reader
+    leased: Leased | None
+    changes: Changes
+    under_way: bool = True
+    _gone: bool = False
 
     def end(self, took_effect: bool | None) -> None:
         """Wake the reader: the commit has ended. None if nobody knows whether it took effect."""

@@ -5,6 +5,7 @@ An event is a hint. If it is lost, that costs time and never a message.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -18,8 +19,8 @@ class Signal(Protocol):
     def given(self) -> bool:
         """Return True if it was given since the last ``clear``."""
 
-    async def wait(self, seconds: float | None) -> None:
-        """Return when the signal was given since the last ``clear``, or after ``seconds``."""
+    def wait(self, seconds: float | None) -> Awaitable[None]:
+        """Wait until the signal was given since the last ``clear``, or for ``seconds``. Its caller awaits it now."""
 
     def give(self) -> None:
         """Wake this consumer alone."""

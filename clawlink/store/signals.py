@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
 
@@ -28,32 +28,26 @@ class LocalSignal:
     def give(self) -> None:
         """Wake the consumer, now or when it goes to sleep next."""
         self.given = True
-        self._wake()
-
-    def _wake(self) -> None:
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)
 
     def clear(self) -> None:
         self.given = False
 
-    async def wait(self, seconds: float | None) -> None:
-        if self.given:
-            return
+    def wait(self, seconds: float | None) -> Awaitable[None]:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        self._sleeper = loop.create_future()
-        if seconds is None:
+        sleeper = self._sleeper = loop.create_future()
+        if self.given:
+            sleeper.set_result(None)
+        elif seconds is None:
             self.silence()
         else:
             self._until = loop.time() + seconds
             if self._alarm is None or self._rings_at > self._until:
                 self._set(loop)
-        try:
-            await self._sleeper
-        finally:
-            self._sleeper = None
+        return sleeper
 
     def _set(self, loop: asyncio.AbstractEventLoop) -> None:
         self.silence()
@@ -63,12 +57,12 @@ class LocalSignal:
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         early = self._rings_at < self._until
         self._alarm = None
-        if self._sleeper is None:
+        if self._sleeper is None or self._sleeper.done():
             return
         if early:
             self._set(loop)
         else:
-            self._wake()
+            self._sleeper.set_result(None)
 
     def silence(self) -> None:
         """Cancel the alarm of the last sleep."""

@@ -135,12 +135,12 @@ class Claims:
         """Claim once the index has misled us: it names the messages, and each is read for itself."""
         return await self._lease_due(mailbox, limit, claimant, reread=True)
 
-    def lease_new(self, d: Delivery, claimant: Claimant) -> Leased | None:
+    def lease_new(self, d: Delivery, claimant: Claimant, now: float) -> Leased | None:
         """Lease a message that is not stored yet, and is stored as leased then. Return None if it waits for a claim."""
         if _needs_task(d):
             return None
         forwarded = self._mailbox.lifetimes.forwarding(d.mailbox) is not None
-        leasing = _Leasing(self._core, claimant.agent, claimant, forwarded, self._core.clock())
+        leasing = _Leasing(self._core, claimant.agent, claimant, forwarded, now)
         leasing.lease((d,), {})
         if not leasing.taken:
             return None
@@ -169,7 +169,7 @@ class Claims:
         self, mailbox: str, limit: int, claimant: Claimant, *, reread: bool, unless: Index | None = None
     ) -> Found:
         core, reader = self._core, claimant.agent
-        if core.stopped:
+        if core.time.stopped:
             return Found([], math.inf)
         forwarded = self._mailbox.lifetimes.forwarding(mailbox) is not None
         while True:

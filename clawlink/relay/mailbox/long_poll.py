@@ -7,8 +7,6 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from msgspec import Struct
-
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.pool import POOLS, Pool
@@ -36,17 +34,18 @@ class Taken(NamedTuple):
     reported: dict[str, tuple[Event, ...]]
 
 
-class Claimant(Struct, frozen=True):
-    """The reader of a claim: its agent as last read, and how long it leases what it gets.
+class Claimant(Protocol):
+    """The reader of a claim: its ``agent`` as last read, and for how many ``seconds`` it leases what it gets.
 
-    ``again`` reads the agent again, and raises if it may not read any more. ``reported`` takes what was done before
-    about tasks, by id.
+    ``reported`` takes what was done before about tasks, by id.
     """
 
     agent: Agent
     seconds: float
     reported: dict[str, tuple[Event, ...]]
-    again: Callable[[], Awaitable[Agent]]
+
+    async def again(self) -> Agent:
+        """Read the agent again. Raises UnknownAgent if it has left, and what else keeps it from reading."""
 
 
 class Found(NamedTuple):
@@ -65,7 +64,7 @@ class Claimer(Protocol):
 
     async def take_with_pools(self, pools: Sequence[Pool], limit: int, claimant: Claimant) -> list[Delivery]: ...
 
-    def lease_new(self, d: Delivery, claimant: Claimant) -> Leased | None: ...
+    def lease_new(self, d: Delivery, claimant: Claimant, now: float) -> Leased | None: ...
 
     async def receive(self, leased: Leased, claimant: Claimant) -> list[Delivery]: ...
 
@@ -88,18 +87,18 @@ class LongPoll:
         self._pools = pools
         self._claims = claims
         self._agent_id = agent.id
-        self._agent = agent
+        self.agent = agent
         self._waiter = None if signal is None else Waiter(agent, signal)
         self._look_seconds = max(core.limits.stale_after / 2, 1.0)
         self._limit = 0
-        self._lease = 0.0
+        self.seconds = 0.0
         self._tick: Tick | None = None
         self._emptied = False  # the last read left nothing that was due
         self._full = False  # it left pools alone, since the agent has as much as it may have
         self._lent: Sequence[Pool] = ()  # the pools that it looked into
         self._next_own: float | None = None  # when the next message in its mailbox is due, if that is known
         self._taken: list[Delivery] = []
-        self._reported: dict[str, tuple[Event, ...]] = {}
+        self.reported: dict[str, tuple[Event, ...]] = {}
         self._due_at = math.inf  # when something is due for which it does not sleep any longer
         self.handoff: Handoff | None = None
 
@@ -110,14 +109,15 @@ class LongPoll:
         agents that poll share the work. An agent at its limit of open tasks gets none from pools. ``tick`` is awaited
         now and then while waiting. The caller must settle or release the messages.
         """
-        self._taken, self._reported = [], {}
-        self._limit, self._lease, self._tick = limit, lease, tick
-        self._agent = agent
+        self._taken, self.reported = [], {}
+        self._limit, self.seconds, self._tick = limit, lease, tick
+        self.agent = agent
         try:
             if self._waiter is None or not wait:
                 await self._read()
             else:
-                self._waiter.become(agent)
+                if agent is not self._waiter.agent:
+                    self._waiter.become(agent)
                 await self._wait(self._waiter, wait)
         except BaseException:  # the caller has gone: nobody will read the messages
             self._emptied = False
@@ -126,14 +126,14 @@ class LongPoll:
         finally:
             self._tick = None
         self._emptied = len(self._taken) < limit
-        return Taken(self._taken, self._reported)
+        return Taken(self._taken, self.reported)
 
     def wake(self) -> None:
         """Look again, which awaits ``tick``."""
         if self._waiter is not None:
             self._waiter.signal.give()
 
-    async def _again(self) -> Agent:
+    async def again(self) -> Agent:
         """Read the agent again. Raises UnknownAgent if it has left, and whatever ``tick`` raises."""
         agent = None if self._tick is None else await self._tick()
         if agent is None:
@@ -142,7 +142,7 @@ class LongPoll:
             raise UnknownAgent(
                 f"agent {self._agent_id!r} has left; register it again to read messages", field="agent_id"
             )
-        self._agent = agent
+        self.agent = agent
         return agent
 
     async def _read(self) -> bool:
@@ -158,8 +158,7 @@ class LongPoll:
         self._lent = lent = () if self._full else pools
         if not lent:
             return await self._read_own()
-        claimant = self._claimant()
-        self._taken = await claims.take_with_pools(lent, self._limit, claimant)
+        self._taken = await claims.take_with_pools(lent, self._limit, self)
         self._next_own = None
         if self._taken:  # there may be more in the pools, for which only this agent was woken
             await self._pools.pass_on(lent)
@@ -170,8 +169,7 @@ class LongPoll:
 
         Return True if that is at least one message.
         """
-        claimant = self._claimant()
-        self._taken, self._next_own = await self._claims.take(self._agent_id, self._limit, claimant, unless=unless)
+        self._taken, self._next_own = await self._claims.take(self._agent_id, self._limit, self, unless=unless)
         return bool(self._taken)
 
     async def _wait(self, waiter: Waiter, seconds: float) -> None:
@@ -197,7 +195,7 @@ class LongPoll:
                 if not asleep:
                     signal.clear()
                     woken = waiter.woken
-                    pools.awake(waiter, self._agent if fresh else await self._again())
+                    pools.awake(waiter, self.agent if fresh else await self.again())
                     found = await self._read()
                     if self._full:
                         pools.dismiss(waiter)
@@ -256,7 +254,7 @@ class LongPoll:
             return False
         signal.clear()  # what else has come is found by its time; the agent is read again now
         self._next_own = None
-        self._taken = await self._claims.receive(handoff.leased, self._claimant())
+        self._taken = await self._claims.receive(handoff.leased, self)
         return bool(self._taken)
 
     def lease_new(self, d: Delivery) -> Leased | None:
@@ -265,16 +263,13 @@ class LongPoll:
         Return None if something may be due that came before.
         """
         core, waiter = self._core, self._waiter
-        if waiter is None or waiter.signal.given or core.stopped or core.clock() >= self._due_at:
+        if waiter is None or waiter.signal.given or core.time.stopped or (now := core.clock()) >= self._due_at:
             return None
-        return self._claims.lease_new(d, self._claimant())
+        return self._claims.lease_new(d, self, now)
 
     def give_back(self, taken: Sequence[Delivery]) -> None:
         """Begin to give back what was leased."""
         self._claims.give_back(self._agent_id, taken)
-
-    def _claimant(self) -> Claimant:
-        return Claimant(self._agent, self._lease, self._reported, self._again)
 
     async def _next_at(self) -> float:
         """Return when the next message is due, as far as is known; infinity if none is there."""
