@@ -278,13 +278,9 @@ class Core:
                 retry_after=_STOPPED_SECONDS,
             )
 
-    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+    def finish(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Run ``work`` to its end even if the caller is cancelled: a client that hangs up must not leave half of it."""
-        task = self.begin(work)
-        try:
-            return await asyncio.shield(task)
-        finally:
-            del task, work  # else this frame, the failure that remembers it and the task would be garbage in a circle
+        return asyncio.shield(self.begin(work))
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run ``work`` in the background to its end."""
