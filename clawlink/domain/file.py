@@ -13,7 +13,7 @@ import msgspec
 from clawlink.domain import shares
 from clawlink.domain.agent import Agent, is_same
 from clawlink.domain.readers import Access
-from clawlink.domain.record import text_bytes
+from clawlink.domain.record import text_bytes, texts_bytes
 from clawlink.domain.shares import Origin
 from clawlink.errors import FileLocked, UnknownFile, VersionConflict
 
@@ -137,14 +137,17 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def weight(self) -> int:
-        return sum([version.content.size for version in self.versions])
+        size = 0
+        for version in self.versions:
+            size += version.content.size
+        return size
 
     @property
     def footprint(self) -> int:
         """Without the contents, which are counted where they are kept."""
         size = _RECORD_BYTES
         for version in self.versions:
-            size += _VERSION_BYTES + text_bytes(version.file_type) + text_bytes(version.content_type)
+            size += _VERSION_BYTES + texts_bytes(version.file_type, version.content_type)
             size += _SCOPE_BYTES + text_bytes(version.content.scope) if version.content.scope else 0
         if self.access is not None:
             size += self.access.footprint

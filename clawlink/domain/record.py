@@ -69,6 +69,15 @@ class BareRecord(Struct, frozen=True, gc=False):
         return 0
 
 
+def texts_bytes(*texts: str | None) -> int:
+    """Return about how many bytes of memory some texts take together; see ``text_bytes``."""
+    size = 0
+    for text in texts:
+        if text is not None:
+            size += _TEXT_BYTES + len(text) if text.isascii() else text_bytes(text)
+    return size
+
+
 def text_bytes(text: str | None, *, sent: bool = True) -> int:
     """Return about how many bytes of memory a text takes.
 

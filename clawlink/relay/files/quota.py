@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -47,6 +47,13 @@ class FileQuota:
         # way.
         self.reclaim: Callable[[int], None] = lambda size: None
         self.under_way: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.open: Callable[[Content], AbstractContextManager[Reader]] = blobs.open
+        self.hold: Callable[[Content], None] = blobs.hold
+        self.release: Callable[[Content], None] = blobs.release
+        self.keeps_uploads = blobs.keeps_drafts
+        """True if what has come of an upload survives a restart."""
+        self.most = core.limits.max_file_bytes
+        """The largest size of a file in bytes."""
         core.memory.count(blobs)
         core.memory.trim = blobs.trim
         if blobs.memory_for(MIB) >= MIB:
@@ -70,24 +77,14 @@ class FileQuota:
         """Return True if a writer replaces a file and has passed the ceiling for it."""
         return self._blobs.used > self._core.shares.bound(self._core.limits.max_files_bytes)
 
-    def open(self, content: Content) -> AbstractContextManager[Reader]:
-        """Return a reader of a content."""
-        return self._blobs.open(content)
-
-    def hold(self, content: Content) -> None:
-        """Hold a content that is held already once more."""
-        self._blobs.hold(content)
-
-    def release(self, *contents: Content) -> None:
-        """Let go of contents, a hold of each."""
-        for content in contents:
-            self._blobs.release(content)
+    def has_plenty(self, more: int) -> bool:
+        """Return True if neither the room for contents nor the memory refuses more bytes to anybody."""
+        # Bytes of a content take no more memory than they are.
+        return self._blobs.used + more <= self._calm.size and self._core.memory.has_plenty(more)
 
     async def require_memory(self, size: int, more: int, writer: Origin) -> None:
         """Refuse ``more`` bytes of a content that has ``size`` if there is no memory. Raises StorageFull."""
         memory = self._core.memory
-        if memory.has_plenty(more):  # bytes take no more memory than they are
-            return
         growth = self._blobs.memory_for(size + more) - self._blobs.memory_for(size)
         if growth > 0 and not memory.has_plenty(growth):
             await memory.require(growth, writer)
@@ -95,11 +92,6 @@ class FileQuota:
     def close(self) -> None:
         """Forget everything."""
         self._blobs.close()
-
-    @property
-    def keeps_uploads(self) -> bool:
-        """Return True if what has come of an upload survives a restart."""
-        return self._blobs.keeps_drafts
 
     async def resume(self, name: str, size: int, key: str, field: str, writer: Origin) -> UploadBuffer | None:
         """Return the bytes of an upload that came before a restart; None if they are not there."""
@@ -191,18 +183,6 @@ class FileQuota:
                 return count - 1
         return len(old.versions)
 
-    def require_size(self, key: str, size: int, field: str) -> None:
-        """Refuse a file that is too large by itself. Raises TooLarge."""
-        limit = self._core.limits.max_file_bytes
-        if size > limit:
-            raise TooLarge(
-                f"a file may have {limit} bytes, and {key!r} has {size}{' or more' if field == 'body' else ''}; "
-                "share it in parts, or start the relay with a higher --max-file-bytes",
-                field=field,
-                limit=limit,
-                actual=size,
-            )
-
     def kept(self, versions: tuple[Version, ...], most: int) -> int:
         """Return the number of versions of a file that may stay beside a new one, at most ``most``."""
         count, _ = self._oldest(versions, self.used - self._core.limits.max_files_bytes)
@@ -265,11 +245,25 @@ class UploadBuffer:
 
     async def expect(self, size: int) -> None:
         """Refuse more bytes before they come. Raises TooLarge, StorageFull."""
-        came = self._draft.size
-        self._quota.require_size(self.key, came + size, self._field)
-        if self._quota.contended(size):
+        quota, came = self._quota, self._draft.size
+        if came + size > quota.most:
+            raise self._too_large(came + size)
+        if quota.has_plenty(size):
+            return
+        if quota.contended(size):
             await self._require_room(size)
-        await self._quota.require_memory(came, size, self.origin)
+        await quota.require_memory(came, size, self.origin)
+
+    def _too_large(self, size: int) -> TooLarge:
+        """Return the refusal of a file that is too large by itself."""
+        limit = self._quota.most
+        return TooLarge(
+            f"a file may have {limit} bytes, and {self.key!r} has {size}{' or more' if self._field == 'body' else ''}; "
+            "share it in parts, or start the relay with a higher --max-file-bytes",
+            field=self._field,
+            limit=limit,
+            actual=size,
+        )
 
     async def _require_room(self, size: int) -> None:
         """Make room where there is little, or refuse. Raises StorageFull."""
@@ -283,7 +277,10 @@ class UploadBuffer:
     async def write(self, part: Block) -> None:
         """Take a part. Raises TooLarge, StorageFull."""
         await self.expect(size_of(part))
-        await self._on_disk(self._draft.write(*((part,) if isinstance(part, bytes) else part)))
+        try:
+            await self._draft.write(*((part,) if isinstance(part, bytes) else part))
+        except OSError as error:
+            raise self._refusal(error) from error
 
     async def write_all(self, parts: AsyncIterator[Block]) -> None:
         """Take all parts."""
@@ -293,11 +290,8 @@ class UploadBuffer:
 
     async def flush(self) -> None:
         """Put the bytes in their final place. Raises StorageFull, StoreUnavailable."""
-        await self._on_disk(self._draft.flush())
-
-    async def _on_disk(self, work: Awaitable[None]) -> None:
         try:
-            await work
+            await self._draft.flush()
         except OSError as error:
             raise self._refusal(error) from error
 

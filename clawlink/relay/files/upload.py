@@ -10,11 +10,9 @@ import msgspec
 from clawlink.domain.agent import Agent
 from clawlink.domain.file import Content, Version
 from clawlink.domain.file_write import UnfinishedUpload, Write
-from clawlink.domain.readers import party
-from clawlink.domain.record import text_bytes
-from clawlink.errors import (
-    NotAllowed,
-)
+from clawlink.domain.readers import Party, party
+from clawlink.domain.record import texts_bytes
+from clawlink.errors import NotAllowed
 from clawlink.relay.files.quota import UploadBuffer
 
 CHECKSUMS = ("sha1", "sha256")
@@ -53,8 +51,8 @@ class Upload:
         self.lock = asyncio.Lock()
         self.sender: asyncio.Task[object] | None = None
 
-        texts = (owner.id, ask.key, ask.content_type, ask.file_type, metadata)
-        self.footprint = _UPLOAD_BYTES + sum(map(text_bytes, texts))  # its contents are counted where they are kept
+        texts = texts_bytes(owner.id, ask.key, ask.content_type, ask.file_type, metadata)
+        self.footprint = _UPLOAD_BYTES + texts  # its contents are counted where they are kept
 
     @property
     def offset(self) -> int:
@@ -66,10 +64,10 @@ class Upload:
         if not self._party.is_(asker):
             raise NotAllowed("another agent began this upload, and only it may go on with it", field="agent_id")
 
-    def take_readers(self, ask: Write) -> None:
+    def take_readers(self, parties: tuple[Party, ...]) -> None:
         """Keep the agents that the readers of its file meant when it was begun."""
-        self.ask = msgspec.structs.replace(self.ask, parties=ask.parties)
-        self.footprint += sum(one.footprint for one in ask.parties or ())
+        self.ask = msgspec.structs.replace(self.ask, parties=parties)
+        self.footprint += sum(one.footprint for one in parties)
 
     @property
     def complete(self) -> bool:

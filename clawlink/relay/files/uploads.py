@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import math
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -47,6 +48,9 @@ class Uploads:
         self._files = files
         self._quota = file_quota
         self._by_id: dict[str, Upload] = {}
+        limits = core.limits
+        # Up to this many uploads, none is refused for their number.
+        self._few = min(limits.max_agent_uploads - 1, core.shares.calm(limits.max_uploads, math.inf).records)
         self.memory = 0
         """The bytes of memory that they take beside their contents."""
         core.memory.count(self)
@@ -100,13 +104,15 @@ class Uploads:
         try:
             known = self._known(upload)
             if known is None:
-                upload.take_readers(await self._files.require_writable(owner, ask))
+                ask = await self._files.require_writable(owner, ask)
+                if ask.parties is not None:
+                    upload.take_readers(ask.parties)
                 if length is not None:
                     await upload.buffer.expect(length)
                 if not core.memory.has_plenty(upload.footprint):  # by the count of ``require_writable``
                     await core.memory.require(upload.footprint, origin)
                 known = self._known(upload)  # begun meanwhile
-            if known is None:
+            if known is None and len(self._by_id) > self._few:
                 await self._require_place(owner, origin)
         except BaseException:
             upload.buffer.discard()
@@ -117,7 +123,8 @@ class Uploads:
         upload.buffer.rest()
         self._add(upload)
         try:
-            await self._note(upload)
+            if self._quota.keeps_uploads:
+                await self._note(upload)
         except BaseException:
             self._forget(upload)
             raise
@@ -130,7 +137,7 @@ class Uploads:
 
     async def _note(self, upload: Upload) -> None:
         """Put the bytes so far on the disk, and note their number, so that they survive. Raises StorageFull."""
-        if not self._quota.keeps_uploads or upload.written is not None or upload.content is not None:
+        if upload.written is not None or upload.content is not None:
             return
         await upload.buffer.flush()
         noted = UnfinishedUpload(
@@ -273,9 +280,11 @@ class Uploads:
         A part with a ``checksum`` is kept only if all of it came and has the checksum. Raises OffsetConflict,
         ChecksumMismatch, TooLarge, StorageFull, and the errors of writing the file.
         """
-        await self.settle(upload)
+        if upload.sender is not None:
+            upload.sender.cancel()
         async with upload.lock:
-            upload = self.get(upload.id)  # it may have been ended while this waited
+            if self._by_id.get(upload.id) is not upload or upload.buffer.lost:
+                upload = self.get(upload.id)  # it was ended while this waited
             upload.sender = asyncio.current_task()
             length_before = upload.length
             try:
@@ -286,16 +295,18 @@ class Uploads:
                         field="Upload-Offset",
                         current=upload.offset,
                     )
-                await self._take_length(upload, length)
+                if length is not None and length != upload.length:
+                    await self._take_length(upload, length)
                 if upload.written is None and upload.content is None:
-                    await self._take(upload, parts, size, checksum)
+                    await self._take(upload, offset, parts, size, checksum)
                     if self._quota.keeps_uploads and not upload.complete:
                         await self._note(upload)
                 else:
-                    came = offset
+                    came, most = offset, _most(upload)
                     async for part in parts:
                         came += size_of(part)
-                        _require_within(upload, came)
+                        if came > most:
+                            raise _too_long(upload, came)
             except Refused:
                 if upload.offset == offset:  # neither its bytes nor its length count
                     upload.length = length_before
@@ -304,16 +315,15 @@ class Uploads:
                 upload.buffer.rest()
                 upload.sender = None
                 self._extend(upload)
-        await self.complete(upload, owner)
+        if upload.written is None and upload.complete:
+            await self._core.finish(self._write(upload, owner))
 
     async def complete(self, upload: Upload, owner: Agent) -> None:
         """Write the file if all of it has come and it is not written yet. Raises the refusal of the write."""
         if upload.complete and upload.written is None:
             await self._core.finish(self._write(upload, owner))
 
-    async def _take_length(self, upload: Upload, length: int | None) -> None:
-        if length is None or length == upload.length:
-            return
+    async def _take_length(self, upload: Upload, length: int) -> None:
         if upload.length is not None or length < upload.offset:
             raise BadRequest(
                 "the length of an upload is given once, and is not below the bytes that have come",
@@ -323,18 +333,20 @@ class Uploads:
         upload.length = length
 
     async def _take(
-        self, upload: Upload, parts: AsyncIterator[Block], size: int | None, checksum: Checksum | None
+        self, upload: Upload, came: int, parts: AsyncIterator[Block], size: int | None, checksum: Checksum | None
     ) -> None:
-        buffer = upload.buffer
-        came = buffer.size
+        """Take a part of an upload of which this many bytes came before."""
+        buffer, most = upload.buffer, _most(upload)
         if size is not None:
-            _require_within(upload, came + size)
+            if came + size > most:
+                raise _too_long(upload, came + size)
             await buffer.expect(size)
         if checksum is None:
             noted = came
             async for part in parts:
                 came += size_of(part)
-                _require_within(upload, came)
+                if came > most:
+                    raise _too_long(upload, came)
                 await buffer.write(part)
                 if self._quota.keeps_uploads and came - noted >= _NOTED_EVERY_BYTES:
                     await self._note(upload)
@@ -345,7 +357,8 @@ class Uploads:
         try:
             async for part in parts:
                 came += size_of(part)
-                _require_within(upload, came)
+                if came > most:
+                    raise _too_long(upload, came)
                 for piece in (part,) if isinstance(part, bytes) else part:
                     sum.update(piece)
                 await buffer.write(part)
@@ -422,12 +435,16 @@ class Uploads:
                 self._forget(upload)
 
 
-def _require_within(upload: Upload, came: int) -> None:
-    """Refuse a part with which this many bytes would have come, if that is more than there are. Raises TooLarge."""
-    if upload.length is not None and came > upload.length:
-        raise TooLarge(
-            f"the upload has {upload.length} bytes, and with this part it would have {came}",
-            field="Upload-Length",
-            limit=upload.length,
-            actual=came,
-        )
+def _most(upload: Upload) -> float:
+    """Return how many bytes may come, as far as that is known."""
+    return math.inf if upload.length is None else upload.length
+
+
+def _too_long(upload: Upload, came: int) -> TooLarge:
+    """Return the refusal of a part with which this many bytes would have come, which is more than there are."""
+    return TooLarge(
+        f"the upload has {upload.length} bytes, and with this part it would have {came}",
+        field="Upload-Length",
+        limit=upload.length,
+        actual=came,
+    )

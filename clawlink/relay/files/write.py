@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -12,8 +13,8 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, SharedFile, Version
 from clawlink.domain.file_write import FileWrite, Write, Written, require_key
 from clawlink.domain.limits import EVERYONE
-from clawlink.domain.readers import Party, party
-from clawlink.domain.record import text_bytes
+from clawlink.domain.readers import Access, Party, party
+from clawlink.domain.record import texts_bytes
 from clawlink.domain.shares import Origin
 from clawlink.domain.task import FINAL
 from clawlink.errors import (
@@ -56,6 +57,8 @@ class Files:
         self._notices = FileNotices(core, mailbox, admission)
         self._quota = file_quota
         self._admission = admission
+        # Up to this many files, none is refused for their number.
+        self._few = core.shares.calm(core.limits.max_files, math.inf).records
 
     # -- write -------------------------------------------------------------------------------------------------------
 
@@ -90,18 +93,36 @@ class Files:
             return ask  # a repeat: it is answered as the first was
         self._admission.require_file_request(editor)
         self._admission.require_copies(editor)
-        now, origin = core.clock(), editor.origin
+        now = core.clock()
         old = await core.store.get(SharedFile, ask.key)
-        file_access.require_admitted(ask.key, old, editor)
-        ask = await self._resolved(ask)
-        access = file_access.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
-        await self._require_unlocked(ask.key, old, editor, now, force=ask.force)
+        ask, access = await self._admitted(editor, old, ask, now)
         rules.require_revision(ask.key, old, ask.if_version, now)
-        read = await self._require_place(origin) if old is None else None
-        more = 0 if access is None else access.footprint
-        size = NEW_RECORD_BYTES + text_bytes(ask.key) + text_bytes(ask.file_type) + text_bytes(ask.content_type) + more
-        await core.memory.require(size, origin, read=read)
+        read = await self._require_place(editor) if old is None else await core.store.admission()
+        size = NEW_RECORD_BYTES + texts_bytes(ask.key, ask.file_type, ask.content_type)
+        if access is not None:
+            size += access.footprint
+        if not core.memory.has_plenty(size, read):
+            await core.memory.require(size, editor.origin, read=read)
         return ask
+
+    async def _admitted(
+        self, editor: Agent, old: SharedFile | None, ask: Write, now: float
+    ) -> tuple[Write, Access | None]:
+        """Return the write with the agents that its readers mean, and the access to the file after it.
+
+        Raises NotAllowed, UnknownAgent, AmbiguousName, BadRequest, FileLocked.
+        """
+        if old is not None:
+            file_access.require_admitted(ask.key, old, editor)
+        if ask.readers is None:
+            access = None if old is None else old.access
+        else:
+            if ask.parties is None and not ask.opens:
+                ask = msgspec.structs.replace(ask, parties=await self._parties(ask.readers))
+            access = file_access.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
+        if old is not None:
+            await self._require_unlocked(ask.key, old, editor, now, force=ask.force)
+        return ask, access
 
     async def _require_unlocked(
         self, key: str, file: SharedFile | None, editor: Agent, now: float, *, force: bool
@@ -111,12 +132,6 @@ class Files:
         if lock is not None:
             holder = await self._agents.called(lock.holder)
             raise rules.refusal_of_lock(key, lock, holder, now, shown=lock_info(lock, self._core.time))
-
-    async def _resolved(self, ask: Write) -> Write:
-        """Return the write with the agents that its readers mean. Raises UnknownAgent, AmbiguousName, BadRequest."""
-        if ask.readers is None or ask.opens or ask.parties is not None:
-            return ask
-        return msgspec.structs.replace(ask, parties=await self._parties(ask.readers))
 
     async def _parties(self, named: tuple[str, ...]) -> tuple[Party, ...]:
         most = self._core.limits.max_readers
@@ -135,20 +150,27 @@ class Files:
             )
         return tuple([party(await self._agents.resolve(one, field="readers")) for one in named])
 
-    async def _require_place(self, origin: Origin) -> base.Admission:
+    async def _require_place(self, editor: Agent) -> base.Admission:
         """Refuse a file too many, of all or of an agent's share. Raises StorageFull. Return what the store said."""
         read = await self._core.store.admission((), _PLACES)
+        present, restricted, absent = read.indexes
+        count = present.count + restricted.count + absent.count
+        if count > self._few:
+            await self._require_share(editor.origin, count)
+        return read
+
+    async def _require_share(self, origin: Origin, count: int) -> None:
+        """Refuse one file more than this many, if that passes the limit or a share of it. Raises StorageFull."""
         shares = self._core.shares
         await shares.require(
             StorageFull,
             origin,
             lambda: shares.under(origin, *_PLACES),
-            count=Limit(self._core.limits.max_files, sum([usage.count for usage in read.indexes]), 1),
+            count=Limit(self._core.limits.max_files, count, 1),
             holds="the relay has",
             what="files, locks and files deleted lately",
             then="delete some and wait a while, or start the relay with a higher --max-files",
         )
-        return read
 
     async def keep(self, buffer: UploadBuffer, ask: Write) -> Content:
         """Make the incoming bytes a content with one hold.
@@ -202,12 +224,9 @@ class Files:
                 ends_at=now + core.limits.retention,
                 readers=ask.readers,
             )
-        file_access.require_admitted(ask.key, old, editor)
-        ask = await self._resolved(ask)
-        access = file_access.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
-        await self._require_unlocked(ask.key, old, editor, now, force=ask.force)
+        ask, access = await self._admitted(editor, old, ask, now)
         if old is None:  # a content may take its time, and others come first meanwhile
-            await self._require_place(editor.origin)
+            await self._require_place(editor)
         kept = 0
         if old is not None:
             by_share = await self._quota.kept_by_share(editor.origin, old, content.size)
@@ -308,7 +327,7 @@ class Files:
         file_access.require_admitted(ask.file_key, old, holder)
         await self._require_unlocked(ask.file_key, old, holder, now, force=ask.force)
         if old is None:
-            await self._require_place(holder.origin)
+            await self._require_place(holder)
         until = now + ask.seconds
         new = rules.take_lock(
             ask.file_key,
