@@ -45,10 +45,19 @@ _ARRIVAL_PAUSE_SECONDS = 0.01
 
 async def parts(request: Request) -> AsyncIterator[bytes]:
     """Give the body as it comes. Raises BodyTimeout when too little comes, UnsupportedMediaType."""
-    require_unpacked(request)
+    headers, content = request.headers, request.content
+    if hdrs.CONTENT_ENCODING in headers or hdrs.TRANSFER_ENCODING in headers:
+        require_unpacked(request)
+    if content.is_eof():  # all of it has come, as mostly with a small one
+        try:
+            part = content.read_nowait()
+        except web.RequestPayloadError:
+            raise _broken() from None
+        if part:
+            yield part
+        return
     request.note_wait()
-    content = request.content
-    if not content.is_eof() and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+    if headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
 
@@ -72,9 +81,13 @@ async def parts(request: Request) -> AsyncIterator[bytes]:
             come += len(part)
             yield part
     except web.RequestPayloadError:
-        raise BadRequest("the body is not what its headers say: its chunks or its length are wrong") from None
+        raise _broken() from None
     finally:
         watch.stop()
+
+
+def _broken() -> BadRequest:
+    return BadRequest("the body is not what its headers say: its chunks or its length are wrong")
 
 
 def sha256_of(headers: Mapping[str, str]) -> tuple[str | None, str]:
@@ -238,7 +251,7 @@ def span_of(headers: Mapping[str, str], version: Version) -> Span:
     if found is None or not (found[1] or found[2]):
         return whole
     condition = headers.get(hdrs.IF_RANGE)  # aiohttp's ``if_range`` reads times alone, and no tags
-    if condition is not None and condition.strip() not in (etag_of(version), _modified(version)):
+    if condition is not None and condition.strip() not in (etag_of(version), http_date(int(version.written_at))):
         return whole
     first, last = (_position(text) for text in found.groups())
     if not found[1]:  # the last bytes, this many
@@ -274,10 +287,6 @@ def http_date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-def _modified(version: Version) -> str:
-    return http_date(int(version.written_at))
-
-
 def ids(named: Sequence[str]) -> str:
     """Return ids as a header carries them: percent-encoded, with commas between."""
     return ",".join(quote(one, safe="") for one in named)
@@ -292,7 +301,7 @@ def headers_of(file: SharedFile, version: Version, time: StoppableTime) -> dict[
     headers = {
         hdrs.ETAG: etag_of(version),
         hdrs.ACCEPT_RANGES: "bytes",
-        hdrs.LAST_MODIFIED: _modified(version),
+        hdrs.LAST_MODIFIED: http_date(int(version.written_at)),
         hdrs.CACHE_CONTROL: "no-store" if file.burn else "no-cache",
         hdrs.CONTENT_DISPOSITION: "attachment",
         "X-Content-Type-Options": "nosniff",

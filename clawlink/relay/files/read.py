@@ -74,11 +74,11 @@ class FileReads:
 
         Raises UnknownFile, with the same sentence for a missing file and for a file that the asking agent may not see.
         """
-        file = await self._seen(key, asker)
+        file = rules.present(await self._known(key, asker), self._core.clock())
         if file is None:
             # The sentence is the one ClawLink 1.0.x sends; the code and field are for newer clients.
             raise UnknownFile("file not found", field="file_key")
-        return file, self.version_of(file, revision)
+        return file, file.versions[0] if revision is None else self.version_of(file, revision)
 
     def version_of(self, file: SharedFile, revision: int | None) -> Version:
         """Return a version of a file, the newest unless said otherwise. Raises UnknownFile."""
@@ -97,26 +97,40 @@ class FileReads:
             raise UnknownFile("file not found", field="file_key")
         return file
 
-    async def _seen(self, key: str, asker: Agent | None) -> SharedFile | None:
-        """Return a file if it is there, and the asker may see it."""
-        return rules.present(await self._known(key, asker), self._core.clock())
-
     async def _known(self, key: str, asker: Agent | None) -> SharedFile | None:
         """Return a file, or its remains, if the asking agent may see it."""
         file = await self._core.store.get(SharedFile, key)
-        return file if not file_access.hidden(file, asker) or await self._holds_task(file, asker) else None
+        if file is None or file.access is None or file.access.admits(asker):
+            return file
+        return file if asker is not None and await self._holds_task(asker, file.access.tasks) else None
 
-    async def _holds_task(self, file: SharedFile | None, asker: Agent | None) -> bool:
-        """Return True if the asker holds a task with the file, or has ended it."""
-        if asker is None or file is None or file.access is None:
-            return False
+    async def _holds_task(self, asker: Agent, tasks: Sequence[str]) -> bool:
+        """Return True if the asker holds one of the tasks with a file, or has ended it."""
         turns = Turns()
-        for id in reversed(file.access.tasks):
+        for id in reversed(tasks):
             task, _ = await read_task(self._core.store, id)
             if holds(task, asker):
                 return True
             await turns.next()
         return False
+
+    async def read(self, version: Version, start: int, end: int) -> bytes:
+        """Return some bytes of a version of a file that does not burn. Raises UnknownFile if it has gone meanwhile."""
+        pieces = []
+        with ExitStack() as stack:
+            body = self._body(stack, version)
+            while start < end:
+                piece = await body.read(start, end - start)
+                pieces.append(piece)
+                start += len(piece)
+        return b"".join(pieces)
+
+    def _body(self, stack: ExitStack, version: Version) -> Reader:
+        """Open a content until the stack ends. Raises UnknownFile if it has gone meanwhile."""
+        try:
+            return stack.enter_context(self._quota.open(version.content))
+        except KeyError:
+            raise UnknownFile("file not found", field="file_key") from None
 
     @asynccontextmanager
     async def open(self, file: SharedFile, version: Version, reader: Hashable, start: int = 0) -> AsyncIterator[Opened]:
@@ -126,10 +140,7 @@ class FileReads:
         """
         now = self._core.time
         with ExitStack() as stack:
-            try:
-                body = stack.enter_context(self._quota.open(version.content))
-            except KeyError:
-                raise UnknownFile("file not found", field="file_key") from None
+            body = self._body(stack, version)
             size = version.content.size
             if file.burn:
                 await self._require_this_relay(file.id)

@@ -146,12 +146,10 @@ async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
     span = http_files.span_of(request.headers, version)
+    if not file.burn and span.end - span.start <= http_files.PART_BYTES:
+        body = await relay.file_reads.read(version, span.start, span.end)
+        return Reply(body, span.status, version.content_type, {**headers, **span.headers})
     async with opened(relay, request, file, version, reader, span.start) as content:
-        if content.reading is None and span.end - span.start <= http_files.PART_BYTES:
-            pieces = []
-            while content.at < span.end:
-                pieces.append(await content.read(span.end - content.at))
-            return Reply(b"".join(pieces), span.status, version.content_type, {**headers, **span.headers})
         return await http_files.send(request, span, version.content_type, headers, content)
 
 
