@@ -333,7 +333,7 @@ async def asking(
     if not named:
         ways = f"{place} or the header {_AGENT_HEADER}" if place else f"the header {_AGENT_HEADER}"
         raise BadRequest(f"name the asking agent: {ways}", field="agent_id")
-    return await acting(relay, request, named, "agent_id")
+    return await relay.agents.acting(named, key_of(request), field="agent_id")
 
 
 class Looker(NamedTuple):

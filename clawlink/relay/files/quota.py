@@ -225,7 +225,7 @@ class UploadBuffer:
 
     def __init__(self, file_quota: FileQuota, draft: Draft, key: str, field: str, origin: Origin) -> None:
         self._quota = file_quota
-        self._draft = draft
+        self.draft = draft
         self.key = key
         self.origin = origin
         self._field = field
@@ -236,16 +236,16 @@ class UploadBuffer:
     @property
     def size(self) -> int:
         """The bytes that have come."""
-        return self._draft.size
+        return self.draft.size
 
     @property
     def digest(self) -> str:
         """The SHA-256 of the bytes so far, in hexadecimal."""
-        return self._draft.digest
+        return self.draft.digest
 
     async def expect(self, size: int) -> None:
         """Refuse more bytes before they come. Raises TooLarge, StorageFull."""
-        quota, came = self._quota, self._draft.size
+        quota, came = self._quota, self.draft.size
         if came + size > quota.most:
             raise self._too_large(came + size)
         if quota.has_plenty(size):
@@ -278,7 +278,7 @@ class UploadBuffer:
         """Take a part. Raises TooLarge, StorageFull."""
         await self.expect(size_of(part))
         try:
-            await self._draft.write(*((part,) if isinstance(part, bytes) else part))
+            await self.draft.write(*((part,) if isinstance(part, bytes) else part))
         except OSError as error:
             raise self._refusal(error) from error
 
@@ -291,7 +291,7 @@ class UploadBuffer:
     async def flush(self) -> None:
         """Put the bytes in their final place. Raises StorageFull, StoreUnavailable."""
         try:
-            await self._draft.flush()
+            await self.draft.flush()
         except OSError as error:
             raise self._refusal(error) from error
 
@@ -313,16 +313,16 @@ class UploadBuffer:
 
     def mark(self) -> Any:
         """Return a mark for ``back_to``."""
-        return self._draft.mark()
+        return self.draft.mark()
 
     def back_to(self, mark: Any) -> None:
         """Forget the bytes since ``mark``."""
-        self._draft.back_to(mark)
+        self.draft.back_to(mark)
 
     async def keep(self, scope: str = "") -> Content:
         """Make it a content of this scope, held once. Raises StorageFull, StoreUnavailable."""
         try:
-            content = await private.patiently(partial(self._draft.keep, scope))
+            content = await private.patiently(partial(self.draft.keep, scope))
         except OSError as error:
             raise self._refusal(error) from error
         self._quota.arrived(self)
@@ -336,7 +336,7 @@ class UploadBuffer:
     def discard(self) -> None:
         """Forget it, unless it was kept."""
         self._quota.arrived(self)
-        self._draft.discard()
+        self.draft.discard()
         self._end_replacing()
 
     def _end_replacing(self) -> None:

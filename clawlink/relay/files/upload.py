@@ -57,7 +57,7 @@ class Upload:
     @property
     def offset(self) -> int:
         """The bytes that have come."""
-        return self.buffer.size
+        return self.buffer.draft.size
 
     def require_owner(self, asker: Agent) -> None:
         """Refuse any agent but the owner of the upload."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from aiohttp import hdrs
 
@@ -40,7 +41,7 @@ Serve = Callable[[Relay, Request], Awaitable[Reply]]
 
 
 def _speaks_tus(serve: Serve) -> Serve:
-    """Refuse another version of tus, and say ours in every reply, in a refusal too."""
+    """Refuse another version of tus, and say ours in every refusal. The routes say it in their own replies."""
 
     async def served(relay: Relay, request: Request) -> Reply:
         try:
@@ -51,21 +52,18 @@ def _speaks_tus(serve: Serve) -> Serve:
                     field="Tus-Resumable",
                     current=VERSION,
                 )
-            answer = await serve(relay, request)
+            return await serve(relay, request)
         except Exception as error:
             if not isinstance(error, ClawLinkError | Failed) and not is_no_thread(error):
                 raise
             facts = {"method": request.method, "route": "uploads", **origin_of(request)}
             answer = reply_failure(refusal(relay, error, facts, _log))
+            headers = {**(answer.headers or {}), **_RESUMABLE}
             if isinstance(error, VersionConflict) and error.field == "Tus-Resumable":
-                answer = _with(answer, {"Tus-Version": VERSION})
-        return _with(answer, _RESUMABLE)
+                headers["Tus-Version"] = VERSION
+            return Reply(answer.body, answer.status, answer.content_type, headers)
 
     return served
-
-
-def _with(answer: Reply, headers: Mapping[str, str]) -> Reply:
-    return Reply(answer.body, answer.status, answer.content_type, {**(answer.headers or {}), **headers})
 
 
 @routes.serves(file_paths.UPLOAD_OPTIONS)
@@ -155,7 +153,7 @@ def _require_part(request: Request) -> None:
         raise UnsupportedMediaType(f"a part of an upload comes as Content-Type: {OFFSET_TYPE}", field="Content-Type")
 
 
-async def _append(
+def _append(
     relay: Relay,
     request: Request,
     upload: Upload,
@@ -163,10 +161,11 @@ async def _append(
     offset: int,
     length: int | None,
     checksum: Checksum | None,
-) -> None:
+) -> Awaitable[None]:
+    """Take the body as a part."""
     size = request.content_length if request.body_exists else 0
     parts = http_files.parts(request)
-    await relay.uploads.append(upload, owner, offset, parts, size=size, length=length, checksum=checksum)
+    return relay.uploads.append(upload, owner, offset, parts, size=size, length=length, checksum=checksum)
 
 
 @routes.serves(file_paths.END_UPLOAD)
@@ -176,7 +175,7 @@ async def end_upload(relay: Relay, request: Request) -> Reply:
     upload = relay.uploads.get(parameter(request, "upload_id"))
     upload.require_owner(await asking(relay, request, None, otherwise=upload.owner))
     await relay.uploads.end(upload)
-    return Reply(b"", 204, "", {})
+    return Reply(b"", 204, "", _RESUMABLE)
 
 
 _METHODS: dict[str, Serve] = {"PATCH": upload_part, "HEAD": upload_offset, "DELETE": end_upload}
@@ -197,7 +196,12 @@ async def upload_otherwise(relay: Relay, request: Request) -> Reply:
 
 
 def _progress(upload: Upload) -> dict[str, str]:
-    headers = {"Upload-Offset": str(upload.offset), "Upload-Expires": http_files.http_date(int(upload.expires_at))}
+    """Return the headers of a reply about an upload: how far it has come, and what it became."""
+    headers = {
+        **_RESUMABLE,
+        "Upload-Offset": str(upload.offset),
+        "Upload-Expires": http_files.http_date(int(upload.expires_at)),
+    }
     if upload.written is not None:
         headers["ClawLink-Version"] = str(upload.written.revision)
         headers["ClawLink-SHA256"] = upload.written.content.digest
@@ -237,6 +241,17 @@ def _metadata(given: str) -> dict[str, str]:
     return said
 
 
+_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "file_type": lambda given: type_of(given, "file_type"),
+    "if_version": lambda given: http_files.number(given, "if_version in Upload-Metadata", field="if_version"),
+    "ttl": lambda given: ttl(given, "ttl", "ttl in Upload-Metadata"),
+    "burn": lambda given: http_files.flag(given, "burn"),
+    "force": lambda given: http_files.flag(given, "force"),
+    "readers": lambda given: http_files.readers([given], "readers", field="readers"),
+}
+"""The options of a write in Upload-Metadata, and how each is read."""
+
+
 def _write(said: Mapping[str, str]) -> Write:
     key = said.get("key") or said.get("filename")
     if not key:
@@ -244,17 +259,11 @@ def _write(said: Mapping[str, str]) -> Write:
     digest = said.get("sha256")
     if digest is not None and _SHA256.fullmatch(digest) is None:
         raise BadRequest("sha256 in Upload-Metadata takes 64 hexadecimal digits", field="Upload-Metadata")
-    file_type = said.get("file_type")
     return Write(
         key=key,
-        file_type=None if file_type is None else type_of(file_type, "file_type"),
         content_type=media_type(said.get("content_type") or said.get("filetype"), "content_type"),
-        if_version=http_files.number(said.get("if_version"), "if_version in Upload-Metadata", field="if_version"),
-        ttl=ttl(said.get("ttl"), "ttl", "ttl in Upload-Metadata"),
-        burn=http_files.flag(said.get("burn"), "burn"),
-        force=http_files.flag(said.get("force"), "force"),
         digest=digest,
-        readers=http_files.readers([said["readers"]] if "readers" in said else [], "readers", field="readers"),
+        **{name: read(said[name]) for name, read in _OPTIONS.items() if name in said},
     )
 
 
