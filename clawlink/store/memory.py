@@ -84,15 +84,18 @@ class MemoryStore:
 
     async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
         found = self._kinds[kind]
-        indexes = [found.indexes.get(key) for key in keys]
-        return [None if index is None else found.records[next(iter(index))] for index in indexes]
+        first: list[R | None] = []
+        for key in keys:
+            index = found.indexes.get(key)
+            first.append(None if index is None else found.records[next(iter(index))])
+        return first
 
     async def usage(self, kind: type[R], key: str) -> Usage:
         return self._usage(kind, key)
 
     def _usage(self, kind: type[Any], key: str) -> Usage:
         index = self._kinds[kind].indexes.get(key)
-        return NOTHING if index is None else Usage(len(index), index.bytes)
+        return NOTHING if index is None else Usage(index.earlier + len(index.last), index.bytes)
 
     async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
         shares, grown = self._kinds[kind].shares(key)

@@ -387,7 +387,7 @@ class Table:
 
     def page(self, key: str, after: str | None, limit: int, *, newest: bool) -> Page[Any]:
         """Return the records under ``key`` that came after the number ``after``, or before it, ``newest`` first."""
-        beyond = number_of(after)
+        beyond = None if after is None else number_of(after)
         index = self.indexes.get(key)
         if index is None:
             return Page((), None)
@@ -395,7 +395,7 @@ class Table:
             ids = list(islice(reversed(index) if newest else index, limit + 1))
         else:
             ids = index.after(beyond, limit + 1, newest=newest)
-        records = [self.records[id] for id in ids[:limit]]
+        records = list(map(self.records.__getitem__, ids[:limit]))
         if len(ids) <= limit or not records:
             return Page(records, None)
         return Page(records, str(index.number(ids[limit - 1])))

@@ -50,10 +50,12 @@ _LOOKED_AT = 5000
 async def audience(core: Core, keys: Iterable[str], but: str) -> AsyncIterator[list[Agent]]:
     """Give the agents under any of these index keys but one, each once, in lists with turns for other requests."""
     store, turns = core.store, Turns()
-    given = {but}
+    given, looked_at = {but}, 0
     for key in keys:
         after: str | None = None
         while True:
+            if looked_at:
+                await turns.next(looked_at)
             page = await store.page(Agent, key, after, _AGENTS_AT_ONCE)
             found: Sequence[Agent | None] = page.records
             if store.index_lag:
@@ -61,11 +63,13 @@ async def audience(core: Core, keys: Iterable[str], but: str) -> AsyncIterator[l
                     agent if agent is not None and key in agent.index_keys else None
                     for agent in await store.get_many(Agent, [listed.id for listed in page.records])
                 ]
-            agents = [agent for agent in found if agent is not None and agent.id not in given]
-            given.update(agent.id for agent in agents)
+            agents = []
+            for agent in found:
+                if agent is not None and agent.id not in given:
+                    given.add(agent.id)
+                    agents.append(agent)
             yield agents
-            await turns.next(len(page.records))
-            after = page.after
+            looked_at, after = len(page.records), page.after
             if after is None:
                 break
 

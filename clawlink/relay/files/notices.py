@@ -8,6 +8,7 @@ from clawlink.domain.agent import HEARS_OF_FILES, Agent, hears_of_files
 from clawlink.domain.delivery import Sender
 from clawlink.domain.file import SharedFile
 from clawlink.domain.message import FileUpdated, Priority, encode
+from clawlink.domain.readers import Access
 from clawlink.relay.broadcasts.broadcasts import audience
 from clawlink.relay.core import Core
 from clawlink.relay.ids import derived
@@ -32,14 +33,10 @@ class FileNotices:
             told = len(file.access.parties)
         self._admission.require_copies(editor, told)
 
-    async def _hearers(self, file: SharedFile, but: str) -> AsyncIterator[list[Agent]]:
-        """Give the agents that hear of a file, but one, some at a time."""
-        if file.access is None:
-            async for agents in audience(self._core, [HEARS_OF_FILES], but=but):
-                yield agents
-            return
+    async def _hearers(self, access: Access, but: str) -> AsyncIterator[list[Agent]]:
+        """Give the agents that hear of a file for readers, but one, some at a time."""
         turns = Turns()
-        for some in parts(file.access.parties, SLICE):
+        for some in parts(access.parties, SLICE):
             found = await self._core.store.get_many(Agent, [one.agent_id for one in some])
             yield [
                 agent
@@ -63,9 +60,12 @@ class FileNotices:
                 deleted=file.deleted,
             )
         )
-        turns = Turns()
-        async for agents in self._hearers(file, editor if but is None else but):
-            for some in parts(agents, self._core.store.partitions_at_once):
+        but = editor if but is None else but
+        access, size, turns = file.access, self._core.store.partitions_at_once, Turns()
+        hearers = audience(self._core, [HEARS_OF_FILES], but) if access is None else self._hearers(access, but)
+        async for agents in hearers:
+            for at in range(0, len(agents), size):
+                some = agents[at : at + size]
                 await self._mailbox.put_copies(
                     self._mailbox.copies(
                         id,

@@ -175,6 +175,8 @@ class Memory:
 
     async def has_room(self, size: int, origin: Origin, read: Admission) -> bool:
         """Return True if something of this size may come."""
+        if self.has_plenty(size, read):
+            return True
         try:
             await self.require(size, origin, read=read)
         except StorageFull:
