@@ -126,7 +126,7 @@ _LAST: web.StreamResponse = _Last()
 
 
 def send_plain(request: Asked, answer: Reply) -> bool | None:
-    """Write a small reply without headers of its own, after which the connection stays, as most replies are.
+    """Write a small reply after which the connection stays, as most replies are.
 
     Return True if a part of it is not on its way yet. Return None for any other reply: ``write`` does all of them, and
     those of which it matters whether they are read.
@@ -135,16 +135,17 @@ def send_plain(request: Asked, answer: Reply) -> bool | None:
     if (
         not request.plain
         or (handover is not None and handover.until_read)
-        or answer.headers is not None
-        or request.headers_too is not None
         or answer.more
-        or not 0 < len(body) <= _LARGE_BYTES
+        or len(body) > _LARGE_BYTES
         or connection.ended
     ):
         return None
-    head = _head(answer.status, answer.content_type)
+    if answer.headers is None and request.headers_too is None and body:
+        data = b"%bContent-Length: %d\r\n\r\n%b" % (_head(answer.status, answer.content_type), len(body), body)
+    else:
+        data = _head_of(request, answer, len(body)) + body
     try:
-        return _transmit(request, connection.transport, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
+        return _transmit(request, connection.transport, data)
     except BaseException:
         if handover is not None:
             connection.give_back(handover)
