@@ -218,6 +218,11 @@ class App:
         """How many clients are connected at this moment."""
         return 0 if self._server is None else len(self._server.connections)
 
+    async def end_idle(self) -> None:
+        """End the idle connections over which no agent has acted."""
+        if self._server is not None:
+            await self._server.end_idle()
+
     async def stop(self) -> None:
         """Close all connections and stop listening."""
         async with contextlib.AsyncExitStack() as last_to_first:  # each is done, even if the one before is cancelled

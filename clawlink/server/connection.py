@@ -17,6 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from clawlink.domain.limits import MAX_KEY_LENGTH
 from clawlink.errors import BadRequest, BodyTimeout, ClawLinkError, InternalError
+from clawlink.relay.time_slices import Turns
 from clawlink.server.address import Addresses
 from clawlink.server.ceiling import HEAD_SECONDS, Ceiling, Seat
 from clawlink.server.flow import UnreadReplies, Watch, on_its_way, unwritten
@@ -28,6 +29,8 @@ from clawlink.server.ws_connection import Masked
 
 # The longest key of a file, all of it percent-encoded, and the rest of its address.
 _MAX_LINE_BYTES = 3 * 4 * MAX_KEY_LENGTH + 1024
+# A peer that has just connected has this long for its first bytes as the relay drains.
+_FIRST_HEAD_SECONDS = 0.5
 _log = logging.getLogger("clawlink.request")
 
 
@@ -63,6 +66,13 @@ class Server(web.Server):
 
         super().__init__(cast(Any, router), request_factory=request, handler_cancellation=True)
 
+    async def end_idle(self) -> None:
+        """End the idle connections over which no agent has acted."""
+        turns = Turns()
+        for connection in self.connections:
+            cast(_Connection, connection).leave_if_done()
+            await turns.next()
+
     def connection(self, seat: Seat) -> RequestHandler:
         """Return the protocol of a connection that has a place."""
         return _Connection(
@@ -76,7 +86,18 @@ class Server(web.Server):
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("_ahead", "_closed_early", "_handovers", "_heard", "began", "ended", "reset", "seat", "when_lost")
+    __slots__ = (
+        "_ahead",
+        "_closed_early",
+        "_handovers",
+        "_heard",
+        "began",
+        "by_agent",
+        "ended",
+        "reset",
+        "seat",
+        "when_lost",
+    )
 
     def __init__(self, server: Server, seat: Seat, **options: Any) -> None:
         super().__init__(server, **options)
@@ -90,6 +111,8 @@ class _Connection(RequestHandler):
         self._ahead = False  # something came that is not the request under way
         self.began: Request | None = None
         """The last request that began."""
+        self.by_agent = False
+        """True once a request of the connection acts as an agent."""
         self._handovers: Handovers | None = None
         self.when_lost: list[Callable[[bool], object]] = []
         self._heard = False
@@ -200,6 +223,16 @@ class _Connection(RequestHandler):
             return False
         transport.abort()
         return True
+
+    def leave_if_done(self) -> None:
+        """End the connection as the relay drains, if it is idle and none of its requests acted as an agent.
+
+        An agent may bring an ack or an answer yet. So may a peer that has just connected.
+        """
+        since = self.seat.due_since
+        due = since is not None and (self._heard or self._loop.time() - since < _FIRST_HEAD_SECONDS)
+        if not (self.by_agent or due):
+            self.leave_if_idle()
 
     def give_up_idle(self) -> None:
         """End a connection that has been idle for too long."""

@@ -74,6 +74,8 @@ class Router:
         refused: Reply | None = None
         try:
             self._guard.check(request, endpoint)
+            if endpoint is not None and endpoint.acts:
+                request.connection.by_agent = True
             answer = await serve(self._relay, request)
             if not isinstance(answer, Reply):
                 response = answer

@@ -310,8 +310,12 @@ async def _told_to_stop(stop: asyncio.Event, store: Store) -> str | None:
 
 
 async def _grace(app: App) -> None:
-    """Go on telling connected peers for a moment that the relay is going; return at once if there are none."""
+    """Take the acks and answers of connected agents for a moment, and finish the requests of all peers.
+
+    Return once no such peer is left.
+    """
     for _ in range(int(_GRACE_SECONDS / _GRACE_STEP_SECONDS)):
+        await app.end_idle()
         if not app.connections:
             return
         await asyncio.sleep(_GRACE_STEP_SECONDS)

@@ -42,7 +42,7 @@ async def test_a_drain_answers_those_who_wait_and_refuses_new_work(
     polls = [asyncio.create_task(relay.get(f"/poll/{a}?wait=60&lease=60")) for a in ("s", "r", "r")]
     await waiting(relay, 3)
     held = await dial(relay.url)
-    await held.ask(request("GET", "/healthz"))
+    await held.ask(request("GET", "/poll/s"))
 
     relay.relay.process.send_signal(number)
     answered = await asyncio.wait_for(asyncio.gather(*polls), WITHIN)
@@ -77,7 +77,7 @@ async def test_what_has_begun_may_be_finished_while_draining(start_live: Startin
     await send(relay, "s", "r")
     (_, polled) = await relay.get("/poll/r?lease=60")
     held = await dial(relay.url)
-    await held.ask(request("GET", "/healthz"))
+    await held.ask(request("POST", "/heartbeat", b'{"agent_id":"r"}'))
     receipt = polled["deliveries"][0]["receipt"]
     polling = asyncio.create_task(relay.get("/poll/s?wait=60&lease=60"))
     await waiting(relay, 1)
@@ -86,6 +86,25 @@ async def test_what_has_begun_may_be_finished_while_draining(start_live: Startin
     answer = await held.ask(request("POST", "/ack", b'{"agent_id":"r","receipts":["%s"]}' % receipt.encode()))
     assert (answer.status, answer.json["count"]) == (200, 1)
     assert await gone(relay) == 0
+
+
+async def test_an_idle_connection_over_which_no_agent_acted_ends_first(start_live: Starting, dial: Dial) -> None:
+    relay = start_live()
+    for agent in ("s", "r"):
+        await relay.register(agent, agent_id=agent)
+    await send(relay, "s", "r")
+    health, unused, agent_at = [await dial(relay.url) for _ in range(3)]
+    await health.ask(request("GET", "/healthz"))
+    polled = await agent_at.ask(request("GET", "/poll/r?lease=60"))
+    receipt = polled.json["deliveries"][0]["receipt"]
+    relay.relay.process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(health.reader.read(), WITHIN) == b""
+    answer = await agent_at.ask(request("POST", "/ack", b'{"agent_id":"r","receipts":["%s"]}' % receipt.encode()))
+    assert (answer.status, answer.json["count"]) == (200, 1), "the agent is still heard"
+    ends = [asyncio.create_task(one.reader.read()) for one in (unused, agent_at)]
+    done, _ = await asyncio.wait(ends, timeout=WITHIN, return_when=asyncio.FIRST_COMPLETED)
+    assert ends[0] in done
+    assert await gone(relay, WITHIN) == 0
 
 
 async def test_clients_that_hang_do_not_hold_up_the_end(start_live: Starting, dial: Dial) -> None:
@@ -111,10 +130,10 @@ async def test_an_idle_relay_ends(start_live: Starting) -> None:
 
 
 async def test_a_second_signal_ends_it_at_once(start_live: Starting, dial: Dial) -> None:
-    """Without it the relay would go on for two seconds, since a peer is connected, and end with 0."""
+    """Without it the relay would go on for two seconds, since an agent is connected, and end with 0."""
     relay = start_live()
     await relay.register("r", agent_id="r")
-    await (await dial(relay.url)).ask(request("GET", "/healthz"))
+    await (await dial(relay.url)).ask(request("POST", "/heartbeat", b'{"agent_id":"r"}'))
     polling = asyncio.create_task(relay.get("/poll/r?wait=60&lease=60"))
     await waiting(relay, 1)
     relay.relay.process.send_signal(signal.SIGTERM)
