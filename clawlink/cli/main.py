@@ -170,8 +170,14 @@ def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLink
         return _with_flag(error, ctx)
     if isinstance(error, RelayUnreachable) and ctx is not None and ctx.nobody_nearby:
         return RelayUnreachable(f"{error.message}; nor does one announce itself on the local network")
-    if isinstance(error, UnknownAgent) and (what := error.message.removesuffix(_DISCOVER)) != error.message:
-        return UnknownAgent(f"{what}{_meant(what, ctx)}list the agents with: clawlink discover", field=error.field)
+    if isinstance(error, UnknownAgent) and (named := _unknown(error)) is not None:
+        what, meant = error.message.removesuffix(_DISCOVER), None if ctx is None else ctx.agents.alike(named)
+        then = "list the agents with: clawlink discover"
+        return UnknownAgent(
+            f"{what}; {then}" if meant is None else f"{what}; did you mean: {meant}; {then}",
+            field=error.field,
+            current=error.current,
+        )
     me = None if ctx is None or not isinstance(error, UnknownAgent) else ctx.acting_as
     if ctx is None or me is None:
         return error
@@ -186,19 +192,21 @@ def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLink
     )
 
 
-def _meant(what: str, ctx: Context | None) -> str:
-    """Return the suggestion of an agent whose name is like the unknown one; empty without one."""
+def _unknown(error: UnknownAgent) -> str | None:
+    """Return the id or name that no agent has; None if the error is about another agent."""
+    if isinstance(error.current, str):
+        return error.current
     import re
 
-    found = re.match("no agent with the id or name ['\"](.*)['\"] is registered here; $", what)
-    close = None if ctx is None or found is None else ctx.agents.alike(found[1])
-    return "" if close is None else f"did you mean: {close}; "
+    found = re.match(_NO_AGENT, error.message)  # an earlier relay tells it in its sentence alone
+    return None if found is None else found[1]
 
 
 # Sentences of the relay that are the same for each of its clients.
 _NO_FILE = "file not found"
 _RESUMED = "; register with its agent_id (and key)"
-_DISCOVER = "list the agents with discover"
+_DISCOVER = "; list the agents with discover"
+_NO_AGENT = f"no agent with the id or name ['\"](.*)['\"] is registered here{_DISCOVER}$"
 # The arguments that the relay calls by the header of a request.
 _ARGUMENTS = {"If-Match": "if_version", "If-None-Match": "if_version", "ClawLink-Force": "force"}
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -100,7 +104,47 @@ def test_one_of_several_that_is_unknown_does_not_keep_the_others_from_theirs(cal
     (name,) = [agent.name for agent in peer.discover().agents if agent.agent_id == of(peer)]
     near = call("delegate", f"{name}x", "x").failed(5).err
     assert near.endswith(f"; did you mean: {name}; list the agents with: clawlink discover\n")
+    told_json = json.loads(call("delegate", f"{name}x", "x", "--json").failed(5).err)
+    assert (told_json["code"], told_json["current"]) == ("unknown_agent", f"{name}x")
     assert "no agent" in call("delegate", "--to", "nobody,none", "--task", "x").failed(5).err
+
+
+@pytest.fixture
+def earlier(relay: str) -> Iterator[str]:
+    """Pass requests on to the relay, and take from its errors what earlier relays do not tell."""
+
+    class PassOn(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            with closing(HTTPConnection(relay.partition("://")[2])) as there:
+                there.request(self.command, self.path, sent, dict(self.headers))
+                answer = there.getresponse()
+                told = answer.read()
+            if answer.status == 404:
+                told = json.dumps({**json.loads(told), "current": None}).encode()
+            self.send_response(answer.status)
+            self.send_header("Content-Length", str(len(told)))
+            self.end_headers()
+            self.wfile.write(told)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), PassOn) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def test_the_name_that_is_meant_is_told_at_an_earlier_relay_too(call: Run, earlier: str, fresh: Fresh) -> None:
+    name = fresh("me")
+    call("--relay", earlier, "register", "--name", name).ok()
+    told = call("--relay", earlier, "delegate", f"{name}x", "x").failed(5).err
+    assert told.endswith(f"is registered here; did you mean: {name}; list the agents with: clawlink discover\n")
 
 
 def test_delegate_to_all_who_can(call: Run, me: str, peer: Client, relay: str, fresh: Fresh) -> None:

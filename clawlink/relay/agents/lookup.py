@@ -118,6 +118,7 @@ class AgentLookup:
             raise UnknownAgent(
                 f"no agent with the id or name {recipient!r} is registered here; list the agents with discover",
                 field=field,
+                current=recipient,
             )
         if len(named) > 1:
             raise AmbiguousName(
