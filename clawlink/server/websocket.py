@@ -182,7 +182,7 @@ class _Session:
     async def _push(self) -> None:
         while not self._relay.draining:
             try:
-                await self._push_some()
+                await self._push_on()
             except (UnknownAgent, NotAllowed) as error:
                 self._websocket.end(_NO_SUCH_AGENT if isinstance(error, UnknownAgent) else _NOT_ALLOWED, error.message)
                 return
@@ -203,16 +203,19 @@ class _Session:
         """Return True if the failure is that the peer has gone, and not a broken connection of the store."""
         return isinstance(failure, ConnectionError) and self._sender.closed
 
-    async def _push_some(self) -> None:
-        taken, earlier = await self._consumer.next(self._agent, tick=self._acting)
-        for d in taken:
-            frame = message_frame(d.body, lease_of(d, earlier, self._relay.time))
-            if not self._sender.text_now(frame):
-                await self._sender.text(frame)
-        self._websocket.mark = b"%d" % self._consumer.batch
-        # A first delivery needs no proof; of every other it must be known whether it was read.
-        if taken and not (self._acks and all(map(first_time, taken))):
-            self._sender.ping(self._websocket.mark)
+    async def _push_on(self) -> None:
+        """Write what the consumer claims, until the relay shuts down."""
+        core, consumer, sender, websocket = self._relay.core, self._consumer, self._sender, self._websocket
+        while not core.draining:
+            taken, earlier = await consumer.next(self._agent, tick=self._acting)
+            for d in taken:
+                frame = message_frame(d.body, lease_of(d, earlier, core.time))
+                if not sender.text_now(frame):
+                    await sender.text(frame)
+            websocket.mark = b"%d" % consumer.batch
+            # A first delivery needs no proof; of every other it must be known whether it was read.
+            if taken and not (self._acks and all(map(first_time, taken))):
+                sender.ping(websocket.mark)
 
     async def _acting(self) -> Agent:
         """Return the current agent; it may have left, or another client may have claimed it with a key."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import ClassVar
 
@@ -223,35 +223,13 @@ class Acks:
         _, changed = await self._settle(agent_id, receipts, way)
         self._core.stats.released += changed
 
-    def _settle(
+    async def _settle(
         self, agent_id: str, receipts: Sequence[str], way: _Way, known: Known | None = None
-    ) -> Awaitable[tuple[list[Outcome], int]]:
+    ) -> tuple[list[Outcome], int]:
         """Settle the messages of the receipts; return an outcome for each, and the number of changed messages."""
-        if len(receipts) == 1:
-            return self._settle_alone(agent_id, receipts[0], way, known)
-        return self._settle_many(agent_id, receipts, way, known)
-
-    async def _settle_many(
-        self, agent_id: str, receipts: Sequence[str], way: _Way, known: Known | None
-    ) -> tuple[list[Outcome], int]:
-        outcomes, partitions = await self._prepare(agent_id, receipts, way, known)
-        changed = 0
-        for partition_key, prepared in partitions.items():
-            try:
-                await self._core.commit(partition_key, *chain.from_iterable(prepared.values()), quiet=way.quiet)
-                changed += len(prepared)
-            except Conflict:
-                again, number = await self._settle_again(agent_id, partition_key, list(prepared), way)
-                outcomes.update(again)
-                changed += number
-            if partition_key != agent_id:
-                await self._moved_elsewhere(partition_key, agent_id)
-        return [outcomes[given] for given in receipts], changed
-
-    async def _settle_alone(
-        self, agent_id: str, given: str, way: _Way, known: Known | None
-    ) -> tuple[list[Outcome], int]:
-        """Settle one message, as most requests and frames do."""
+        if len(receipts) != 1:
+            return await self._settle_many(agent_id, receipts, way, known)
+        given = receipts[0]  # as most requests and frames have
         token, id = split_receipt(given)
         d = await self._core.store.get(Delivery, id) if known is None else known[id]
         try:
@@ -269,6 +247,23 @@ class Acks:
         if partition_key != agent_id:
             await self._moved_elsewhere(partition_key, agent_id)
         return [outcome], changed
+
+    async def _settle_many(
+        self, agent_id: str, receipts: Sequence[str], way: _Way, known: Known | None
+    ) -> tuple[list[Outcome], int]:
+        outcomes, partitions = await self._prepare(agent_id, receipts, way, known)
+        changed = 0
+        for partition_key, prepared in partitions.items():
+            try:
+                await self._core.commit(partition_key, *chain.from_iterable(prepared.values()), quiet=way.quiet)
+                changed += len(prepared)
+            except Conflict:
+                again, number = await self._settle_again(agent_id, partition_key, list(prepared), way)
+                outcomes.update(again)
+                changed += number
+            if partition_key != agent_id:
+                await self._moved_elsewhere(partition_key, agent_id)
+        return [outcomes[given] for given in receipts], changed
 
     @retrying
     async def _settle_again(
