@@ -84,7 +84,7 @@ class Core:
         self.never_stopped = True  # then relay time is the steady time, and shown as it is
         self.ids = Ids()
         self.stats = Stats()
-        self.talks = Talks(clock)
+        self.talks = Talks(clock, self.stats)
         self.unwoken = Unwoken()
         self.activity_log = ActivityLog(clock)
         self.memory = Memory(store, limits, self.stats, on_disk=on_disk)

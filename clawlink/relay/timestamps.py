@@ -92,6 +92,8 @@ class StoppableTime:
         self._still: float | None = None
         self.stopped = False
         """True while it stands still."""
+        self.iso: Callable[[float], str] = iso
+        """Writes an instant of relay time; see ``iso``."""
 
     @property
     def standstill(self) -> Standstill:
@@ -104,6 +106,7 @@ class StoppableTime:
         self._lag = known.lag
         self._still = None if known.since is None else relay_time(known, known.since)
         self.stopped = self._still is not None
+        self.iso = partial(_iso_shown, known, self.steady) if known.version else iso
 
     def __call__(self) -> float:
         return self.at(self.steady())
@@ -120,13 +123,9 @@ class StoppableTime:
         """Return an instant of relay time as people and peers know it, in seconds since the epoch."""
         return shown(self._standstill, at, self.steady()) if self._standstill.version else at
 
-    def iso(self, at: float) -> str:
-        """Write an instant of relay time; see ``iso``."""
-        return iso(self.shown(at) if self._standstill.version else at)
-
     def iso_or_none(self, at: float | None) -> str | None:
         """Write an instant that may not have come yet, or never comes."""
-        return None if at is None or at == math.inf else iso(self.shown(at))
+        return None if at is None or at == math.inf else self.iso(at)
 
     def stamp(self) -> str:
         """Write the present, also while the relay is stopped."""
@@ -169,6 +168,11 @@ def iso(at: float) -> str:
         second = millisecond // 1000
         text = _written[millisecond] = f"{_to_the_second(second)}.{millisecond - second * 1000:03d}+00:00"
     return text
+
+
+def _iso_shown(known: Standstill, steady: Callable[[], float], at: float) -> str:
+    """Write an instant of relay time as people know it, after the stops that are known."""
+    return iso(shown(known, at, steady()))
 
 
 @lru_cache(maxsize=64)

@@ -287,7 +287,7 @@ class MemoryStore:
 
     def _add(self, table: Table, id: str, new: Any) -> None:
         """Add a record that is not there."""
-        size, weight = new.footprint, new.weight
+        size, weight = new.footprint, len(new.body) if table is self._deliveries else new.weight
         more = size + table.add(id, new, weight)
         if table is not self._deliveries or ((state := new.state) is not PENDING and state is not DEAD):
             self._memory += more + self._count(new, size)

@@ -233,7 +233,7 @@ class Table:
             if self.shared and old_keys:
                 grown += self._share(old, old_keys, -1, -old_weight)
             if old_keys != new_keys:
-                gone = [key for key in old_keys if key not in new_keys] if new_keys else old_keys
+                gone = [key for key in old_keys if key not in new_keys] if old_keys and new_keys else old_keys
                 if gone:
                     grown -= self._unindex(id, gone, old_weight)
                 come = [key for key in new_keys if key not in old_keys] if old_keys else new_keys
@@ -412,7 +412,7 @@ class Table:
                 ids.add(id, 0)
             return ENTRY_BYTES
         ids = self.calendar[second] = Ids()
-        ids.add(id, 0)
+        ids.last[id] = 0
         insort(self.seconds, second)
         return ENTRY_BYTES + SECOND_BYTES
 

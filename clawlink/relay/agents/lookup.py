@@ -36,6 +36,8 @@ class StandIns:
 
     def __init__(self) -> None:
         self._known: dict[str, StandIn] = {}
+        self.some = False
+        """True if there are any."""
 
     def of(self, agent_id: str) -> StandIn | None:
         """Return the recipient that an agent stands for; None for an agent that stands for itself."""
@@ -53,6 +55,7 @@ class StandIns:
             del self._known[agent_id]
         else:
             self._known[agent_id] = stand_in
+        self.some = bool(self._known)
         return True
 
 
@@ -148,7 +151,7 @@ class AgentLookup:
         status = _ONLINE if rules.presence(agent, now, core.limits) is rules.ONLINE else _STALE
         age = int(now - heard) if now > heard else 0
         shown = heard if core.never_stopped else core.time.shown(heard)
-        there = self.stand_ins.of(agent.id)
+        there = self.stand_ins.of(agent.id) if self.stand_ins.some else None
         if there is None:
             return RecipientInfo(agent.id, agent.name, status, shown, age)
         return RecipientInfo(agent.id, there.name, status, shown, age, there.through)

@@ -137,7 +137,7 @@ class Claims:
 
     def lease_new(self, d: Delivery, claimant: Claimant, now: float) -> Leased | None:
         """Lease a message that is not stored yet, and is stored as leased then. Return None if it waits for a claim."""
-        if _needs_task(d):
+        if d.attempts or d.has_record:  # a task that was claimed before
             return None
         forwarded = self._mailbox.lifetimes.forwarding(d.mailbox) is not None
         leasing = _Leasing(self._core, claimant.agent, claimant, forwarded, now)

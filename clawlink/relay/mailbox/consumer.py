@@ -34,10 +34,10 @@ _LEFT = "the connection over which it was sent has ended"
 class _Sent(Struct, frozen=True, gc=False):
     """A message under way: its batch, and the time of writing, on the event loop's clock.
 
-    ``version`` is how often its record had changed by then.
+    ``token`` is the first part of its receipt. ``version`` is how often its record had changed by then.
     """
 
-    receipt: str
+    token: str
     batch: int
     at: float
     version: int
@@ -87,7 +87,7 @@ class Consumer:
 
     def sent_since(self, at: float) -> list[str]:
         """Return the receipts of what is under way and was sent after this time, on the event loop's clock."""
-        return [sent.receipt for sent in self._under_way.values() if sent.at > at]
+        return [receipt(sent.token, id) for id, sent in self._under_way.items() if sent.at > at]
 
     async def next(self, agent: Agent, *, tick: Tick) -> Taken:
         """Return one batch of messages for the agent. It is empty after a while, or when the relay shuts down.
@@ -107,7 +107,7 @@ class Consumer:
             now = self._loop.time()
             for d in taken.deliveries:
                 under_way.pop(d.id, None)  # if it comes again, it is the last
-                under_way[d.id] = _Sent(receipt(str(d.receipt), d.id), batch, now, d.version)
+                under_way[d.id] = _Sent(str(d.receipt), batch, now, d.version)
             if self.closed.is_set():
                 await self.close()
                 raise Closed
@@ -140,9 +140,7 @@ class Consumer:
         """Forget messages that were settled in another way, or whose leases are over."""
         for id, sent in list(self._under_way.items()):
             d = await self._core.store.get(Delivery, id)
-            if (d is None or not await self._held(d, split_receipt(sent.receipt)[0])) and (
-                self._under_way.get(id) is sent
-            ):
+            if (d is None or not await self._held(d, sent.token)) and self._under_way.get(id) is sent:
                 del self._under_way[id]
 
     async def _held(self, d: Delivery, token: str) -> bool:
@@ -170,9 +168,9 @@ class Consumer:
     def settled(self, receipts: Iterable[str]) -> None:
         """Note that these are no longer under way. All messages sent before them have been read."""
         for given in receipts:
-            id = split_receipt(given)[1]
+            token, id = split_receipt(given)
             sent = self._under_way.get(id)
-            if sent is not None and sent.receipt == given:
+            if sent is not None and sent.token == token:
                 self._forget(id, sent)
 
     def finished(self, task_id: str) -> None:
@@ -191,14 +189,14 @@ class Consumer:
     async def settle_read(self, batch: int) -> None:
         """Settle this batch and all before it for good: the peer has read them, and knows of no ack."""
         self.has_read(batch)
-        read = [sent.receipt for sent in self._under_way.values() if sent.batch <= self._read]
+        read = [receipt(sent.token, id) for id, sent in self._under_way.items() if sent.batch <= self._read]
         if read:
             await self._acks.ack(self.agent_id, read, for_good=True)
             self.settled(read)
 
     async def settle_up_to(self, last: str) -> bool:
         """Settle all messages up to the last receipt that the peer has read. Return False if it is not under way."""
-        receipts = [sent.receipt for sent in self._under_way.values()]
+        receipts = [receipt(sent.token, id) for id, sent in self._under_way.items()]
         if last not in receipts:
             return False
         read = receipts[: receipts.index(last) + 1]
@@ -230,8 +228,8 @@ class Consumer:
     def _parted(self) -> tuple[Sequence[str], Sequence[str]]:
         read: list[str] = []
         unread: list[str] = []
-        for sent in self._under_way.values():
+        for id, sent in self._under_way.items():
             # Each time it is sent and given back changes its record twice.
             counts = sent.batch <= self._read or sent.version > 2 * _PATIENCE
-            (read if counts else unread).append(sent.receipt)
+            (read if counts else unread).append(receipt(sent.token, id))
         return read, unread

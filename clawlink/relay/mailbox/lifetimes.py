@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ class Lifetimes:
     def __init__(self, usual: float) -> None:
         """``usual`` is the time to live in seconds where no door says another."""
         self._usual = usual
+        self._ends_at = 0.0
         self._forwardings: list[Forwarding] = []
         self._waits: dict[str, float] = {}
 
@@ -43,6 +45,19 @@ class Lifetimes:
     def wait_for(self, mailbox: str, seconds: float) -> None:
         """Have messages wait this long for the reader of a mailbox of a door. Tasks wait as long as all tasks do."""
         self._waits[mailbox] = seconds
+
+    def end(self, now: float, mailbox: str | None = None, *, is_task: bool = False) -> float:
+        """Return the full second at which the time of a message that comes now is over.
+
+        Without a mailbox it is the same for all: copies live as long everywhere.
+        """
+        ttl = self._usual
+        if mailbox is not None and (self._forwardings or self._waits):
+            ttl = self.ttl(mailbox, is_task=is_task)
+        ends_at = float(math.ceil(now + ttl))
+        if ends_at != self._ends_at:
+            self._ends_at = ends_at  # one number for all messages of a second: it is kept with each of them
+        return self._ends_at
 
     def ttl(self, mailbox: str, *, is_task: bool = False) -> float:
         """Return the time to live in seconds of a message for a mailbox."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import AsyncIterator, Sequence
 
 from msgspec.structs import replace
@@ -30,7 +29,6 @@ class Mailbox(Room):
 
     def __init__(self, core: Core) -> None:
         super().__init__(core)
-        self._ends_at = 0.0
         self.lifetimes = Lifetimes(core.limits.message_ttl)
 
     # -- in ----------------------------------------------------------------------------------------------------------
@@ -53,7 +51,7 @@ class Mailbox(Room):
         Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline.
         """
         if ends_at is None:
-            deadline_at, expires_at = None, self._end(self.lifetimes.ttl(mailbox, is_task=is_task), now)
+            deadline_at, expires_at = None, self.lifetimes.end(now, mailbox, is_task=is_task)
         else:
             deadline_at, expires_at = ends_at if is_task else None, ends_at
         return Delivery(
@@ -87,7 +85,7 @@ class Mailbox(Room):
     ) -> list[Delivery]:
         """Return a copy of a message for each mailbox, each as ``new`` makes it."""
         if ends_at is None:
-            ends_at = self._end(self._core.limits.message_ttl, now)
+            ends_at = self.lifetimes.end(now)
         places = rules.sort_keys(level, self._core.ids.arrivals(now, len(mailboxes)), len(mailboxes))
         agent_id, address, key_hash = sender.agent_id, sender.address, sender.key_hash
         return [
@@ -108,16 +106,10 @@ class Mailbox(Room):
             for place, mailbox in zip(places, mailboxes, strict=True)
         ]
 
-    def _end(self, ttl: float, now: float) -> float:
-        usual = float(math.ceil(now + ttl))
-        if usual != self._ends_at:
-            self._ends_at = usual  # one number for all messages of a second: it is kept with each of them
-        return self._ends_at
-
     async def put(self, delivery: Delivery, *changes: Put | Absent, ends_work: bool = False) -> None:
         """Store the delivery, with what else changes at the same partition. Raises Conflict."""
         await self._core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
-        self.count(delivery)
+        self._core.talks.count(delivery)
 
     async def put_before(
         self, delivery: Delivery, then: Batch, *, ends_work: bool = False, merged: Sequence[Put | Drop] = ()
@@ -137,24 +129,20 @@ class Mailbox(Room):
         if results[0] is None and merged:
             core.stats.merged += 1
         elif results[0] is None:
-            self.count(delivery)
+            core.talks.count(delivery)
         for result in results:
             if isinstance(result, Full):
                 raise no_room_on_disk() from result
             if result is not None:
                 raise result
 
-    def count(self, delivery: Delivery) -> None:
-        """Count a delivery that was stored."""
-        self._core.stats.stored += 1
-        self._core.talks.count(delivery)
-
     async def put_once(self, delivery: Delivery, *, ends_work: bool = False) -> Delivery:
         """Store the delivery unless one of that id is there already; return the one that is there then."""
         try:
-            await self.put(delivery, ends_work=ends_work)
+            await self._core.commit(delivery.mailbox, Put(delivery, ends_work))
         except Conflict:
             return await self._find_or_put(delivery, ends_work=ends_work)
+        self._core.talks.count(delivery)
         return delivery
 
     @retrying

@@ -351,7 +351,7 @@ def _is_broadcast(status: MessageStatus) -> bool:
 
 
 def _plain(id: str, sender: Agent, ask: requests.Send, to: str, chain: Chain, stamp: str) -> PlainMessage:
-    return PlainMessage(
+    message = PlainMessage(
         message_id=id,
         from_agent=sender.id,
         to_agent=to,
@@ -361,7 +361,8 @@ def _plain(id: str, sender: Agent, ask: requests.Send, to: str, chain: Chain, st
         timestamp=stamp,
         queued_at=stamp,
         from_name=sender.name,
-        from_person=of_person(sender.person),
         chain=chain,
-        attachments=attached(ask.attachments),
     )
+    if not (ask.attachments or sender.person):
+        return message  # as most are
+    return replace(message, from_person=of_person(sender.person), attachments=attached(ask.attachments))

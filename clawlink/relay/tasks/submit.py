@@ -186,7 +186,7 @@ class TaskSubmission:
                 await self._core.commit(mailbox, Put(delivery))
             except Conflict:
                 return await self._put_again(delivery, pool)
-            self._mailbox.count(delivery)
+            self._core.talks.count(delivery)
             return None
         return await self._put_again(delivery, pool)
 

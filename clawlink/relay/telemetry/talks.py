@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.pool import is_pool
+from clawlink.relay.telemetry.stats import Stats
 from clawlink.relay.time_slices import parts
 
 # A pair takes about 250 bytes.
@@ -34,8 +35,9 @@ class Talks:
     for longest are forgotten, and counted in ``dropped``.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], stats: Stats) -> None:
         self.since = clock()
+        self._stats = stats
         self._clock = clock
         self._sorted: tuple[float, list[tuple[str, str]]] | None = None
         self.dropped = 0
@@ -45,7 +47,8 @@ class Talks:
         return len(self._pairs)
 
     def count(self, d: Delivery) -> None:
-        """Count a message that was stored, if it is talk."""
+        """Count a message that was stored, and its pair if it is talk."""
+        self._stats.stored += 1
         key = d.sender, d.mailbox
         pair = self._pairs.get(key)
         if pair is not None:
