@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,14 +23,36 @@ def as_operator(args: Namespace, ctx: Context) -> tuple[Where, Where]:
     from clawlink.cli.settings import visiting
 
     where = ctx.located(visiting(ctx.given, ctx.identities)._replace(saved=None))
-    token = args.admin_token or ctx.environ.get("CLAWLINK_ADMIN_TOKEN") or _kept(where, ctx) or where.token
-    return where, where._replace(token=token)
+    given = args.admin_token or ctx.environ.get("CLAWLINK_ADMIN_TOKEN")
+    operating = where._replace(token=given or _kept(where, ctx) or where.token)
+    if args.admin_token:
+        _refuse_wrong(operating, ctx)
+    return where, operating
+
+
+def _refuse_wrong(operating: Where, ctx: Context) -> None:
+    """Refuse a wrong admin token where the relay takes all peers of this machine as its operator.
+
+    Everywhere else the relay refuses it. Raises NotAuthenticated.
+    """
+    from clawlink.client.proxy import on_this_machine
+    from clawlink.errors import ClawLinkError, NotAuthenticated
+
+    client = ctx.connect(operating)
+    try:
+        if not on_this_machine(urlsplit(client.relay).hostname or "") or client.session().right != "local":
+            return
+    except (ClawLinkError, ValueError):  # the command itself meets the error
+        return
+    raise NotAuthenticated(
+        f"this is not the admin token of {client.relay}, where everybody on this machine is the operator: leave "
+        "--admin-token out",
+        field="admin_token",
+    )
 
 
 def _kept(where: Where, ctx: Context) -> str | None:
     """Return the admin token kept by this account's relay, if the relay that answers proves to be that one."""
-    from urllib.parse import urlsplit
-
     from clawlink.config import DEFAULT_PORT, data_folder_of, folder_of
 
     try:

@@ -367,6 +367,7 @@ class BaseClient:
     leave = Method(endpoints.leave)
     kick = Method(endpoints.kick)
     redrive_for = Method(endpoints.redrive_for)
+    session = Method(endpoints.session)
     make_link = Method(endpoints.make_link)
     end_sessions = Method(endpoints.end_sessions)
     overview = Method(endpoints.overview)

@@ -207,6 +207,11 @@ def redrive_for(me: Identity, agent: str, message_ids: Sequence[str] | None = No
     return simple_call(paths.REDRIVE_FOR, admin.RedriveFor(agent, named))
 
 
+def session(me: Identity) -> Call[admin.SessionView]:
+    """Tell by which right this client is the operator: ``token``, or ``local`` where the relay asks for none."""
+    return simple_call(paths.SESSION)
+
+
 def make_link(me: Identity, *, read_only: bool = False, seconds: float = SESSION_SECONDS) -> Call[admin.LinkMade]:
     """Make a one-time link to the page of the relay. It needs the right of the operator."""
     return simple_call(paths.MAKE_LINK, admin.MakeLink(read_only, seconds), repeatable=False)

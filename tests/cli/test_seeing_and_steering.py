@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import requests
 
 from clawlink.client.sync import Client
@@ -198,6 +199,21 @@ def test_kick_needs_the_right_of_the_operator(call: Run, own_relay: Relays) -> N
         assert "in the file admin-token" in wrong
         assert "prints when it starts" not in wrong, "that is the token of the agents"
         call("--relay", url, "kick", "Ann", "--admin-token", "a").ok()
+
+
+def test_a_wrong_admin_token_is_refused_also_where_the_relay_asks_for_none(
+    call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, with_token = own_relay(), own_relay("--admin-token", "a")
+    for relay, wrong in ((url, "nope"), (with_token, "b")):
+        for command in (["open", "--print"], ["stop-all"], ["kick", "nobody"], ["audit"], ["top", "--once"]):
+            told = call("--relay", relay, *command, "--admin-token", wrong).failed(4).err
+            assert f"not the admin token of {relay}, where everybody on this machine is the operator" in told, command
+            assert "leave --admin-token out" in told, command
+    assert call("--relay", url, "audit", "--json").ok().json["entries"] == []
+    call("--relay", with_token, "audit", "--admin-token", "a").ok()
+    monkeypatch.setenv("CLAWLINK_ADMIN_TOKEN", "that-of-another-relay")
+    call("--relay", url, "audit").ok()
 
 
 # -- relay open --------------------------------------------------------------------------------------------------------

@@ -81,7 +81,6 @@ CALLED = {
 ELSEWHERE = {
     "make_link",
     "log_in",
-    "session",
     "log_out",
     "page_file",
     "upload_options",
