@@ -65,6 +65,8 @@ class FileNotices:
         hearers = audience(self._core, [HEARS_OF_FILES], but) if access is None else self._hearers(access, but)
         async for agents in hearers:
             for at in range(0, len(agents), size):
+                if at:
+                    await turns.next(size)
                 some = agents[at : at + size]
                 await self._mailbox.put_copies(
                     self._mailbox.copies(
@@ -77,4 +79,3 @@ class FileNotices:
                         merge="file:" + file.id,
                     )
                 )
-                await turns.next(len(some))

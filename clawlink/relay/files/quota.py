@@ -337,7 +337,8 @@ class UploadBuffer:
         """Forget it, unless it was kept."""
         self._quota.arrived(self)
         self.draft.discard()
-        self._end_replacing()
+        if self._replacing is not None:
+            self._end_replacing()
 
     def _end_replacing(self) -> None:
         if self._replacing:

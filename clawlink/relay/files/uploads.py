@@ -302,7 +302,7 @@ class Uploads:
                     if self._quota.keeps_uploads and not upload.complete:
                         await self._note(upload)
                 else:
-                    came, most = offset, _most(upload)
+                    came, most = offset, math.inf if upload.length is None else upload.length
                     async for part in parts:
                         came += size_of(part)
                         if came > most:
@@ -336,7 +336,7 @@ class Uploads:
         self, upload: Upload, came: int, parts: AsyncIterator[Block], size: int | None, checksum: Checksum | None
     ) -> None:
         """Take a part of an upload of which this many bytes came before."""
-        buffer, most = upload.buffer, _most(upload)
+        buffer, most = upload.buffer, math.inf if upload.length is None else upload.length
         if size is not None:
             if came + size > most:
                 raise _too_long(upload, came + size)
@@ -433,11 +433,6 @@ class Uploads:
         for upload in list(self._by_id.values()):
             if upload.noted is None:
                 self._forget(upload)
-
-
-def _most(upload: Upload) -> float:
-    """Return how many bytes may come, as far as that is known."""
-    return math.inf if upload.length is None else upload.length
 
 
 def _too_long(upload: Upload, came: int) -> TooLarge:
