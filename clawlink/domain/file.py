@@ -281,11 +281,11 @@ def put(
         editor_key=editor_key,
         address=address,
     )
-    there = present(file, now)
+    there = None if file is None else present(file, now)
     # A file for a single reader has no versions beside it: anyone could read them.
     alone = there is None or burn or there.burn or (access is None and there.access is not None)
     before = () if there is None or alone else there.versions[: keep - 1]
-    lock = locked(file, now)
+    lock = None if file is None else locked(file, now)
     if lock is not None and access is not None and not access.knows(lock.holder):
         lock = None  # its holder may not see the file any more
     return SharedFile(

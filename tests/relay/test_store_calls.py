@@ -14,6 +14,7 @@ from clawlink.store.memory import MemoryStore
 from clawlink.store.sqlite.store import SqliteStore
 from tests.conftest import Serve
 from tests.relay.scene import Scene, receipt_of
+from tests.server import blobs
 from tests.server.asks import claim, ok, send
 from tests.system.raw import Clock
 
@@ -236,3 +237,49 @@ async def test_each_request_that_settles_reads_its_agent_together_with_its_messa
     store.calls.clear()
     await ok(relay.post("/poll/b", {"ack": [given.receipt], "wait": 0}))
     assert store.calls == ["get_both", "commit", "claim"]
+
+
+async def test_a_file_asks_the_store_as_seldom_as_may_be(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new one that comes in one part, with a notice to another agent, and its download."""
+    monkeypatch.setattr("clawlink.server.app._SWEEP_SECONDS", 1000)
+    store: Any = CountingStore()
+    relay = await serve(store=store, clock=Clock())
+    for id in ("a", "b"):
+        await relay.register(id, agent_id=id)
+
+    store.calls.clear()
+    begun = await blobs.ask(
+        relay,
+        "POST",
+        "/uploads",
+        Tus_Resumable="1.0.0",
+        ClawLink_Agent="a",
+        Upload_Length="3",
+        Upload_Metadata="key aw==",
+    )
+    assert store.calls == ["get", "get", "admission"]  # the agent, the file, and room for one more
+
+    store.calls.clear()
+    part = {"Upload_Offset": "0", "Content_Type": "application/offset+octet-stream"}
+    location = begun.headers["Location"]
+    told = await blobs.ask(relay, "PATCH", location, b"abc", Tus_Resumable="1.0.0", ClawLink_Agent="a", **part)
+    assert told.headers["ClawLink-Version"] == "1"
+    assert store.calls == [
+        "get",  # the agent
+        "get",  # the file, for where its content belongs
+        *[
+            "get_both",
+            "admission",
+            "commit",
+        ],  # the file and an earlier try, room and hearers, and the file with its try
+        *[
+            "page",
+            "first_of",
+            "admission",
+            "commit_many",
+        ],  # the hearers, what they have not read yet, room, and notices
+    ]
+
+    store.calls.clear()
+    assert (await blobs.get(relay, "k")).body == b"abc"
+    assert store.calls == ["get"]

@@ -15,6 +15,7 @@ from clawlink.relay.ids import derived
 from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.time_slices import SLICE, Turns, parts
+from clawlink.store.base import Usage
 
 
 class FileNotices:
@@ -25,10 +26,15 @@ class FileNotices:
         self._mailbox = mailbox
         self._admission = admission
 
-    async def require_copies(self, editor: Agent, file: SharedFile) -> None:
-        """Count the notices of a change that comes next. Raises RateLimited, and then counts nothing."""
+    async def require_copies(self, editor: Agent, file: SharedFile, hearers: Usage | None = None) -> None:
+        """Count the notices of a change that comes next. Raises RateLimited, and then counts nothing.
+
+        ``hearers`` is the usage of the index of the agents that hear of files, if the store has just told it.
+        """
         if file.access is None:
-            told = (await self._core.store.usage(Agent, HEARS_OF_FILES)).count
+            if hearers is None:
+                hearers = await self._core.store.usage(Agent, HEARS_OF_FILES)
+            told = hearers.count
         else:
             told = len(file.access.parties)
         self._admission.require_copies(editor, told)

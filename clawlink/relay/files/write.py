@@ -9,7 +9,7 @@ import msgspec
 
 from clawlink.domain import file as rules
 from clawlink.domain import file_access
-from clawlink.domain.agent import Agent
+from clawlink.domain.agent import HEARS_OF_FILES, Agent
 from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, SharedFile, Version
 from clawlink.domain.file_write import FileWrite, Write, Written, require_key
 from clawlink.domain.limits import EVERYONE
@@ -44,6 +44,7 @@ from clawlink.store.base import Drop, Put
 
 # Where files, locks and files deleted lately are listed.
 _PLACES = [(SharedFile, key) for key in (PRESENT, RESTRICTED, ABSENT)]
+_PLACES_AND_HEARERS: list[base.Index] = [*_PLACES, (Agent, HEARS_OF_FILES)]
 
 
 class Files:
@@ -151,9 +152,12 @@ class Files:
         return tuple([party(await self._agents.resolve(one, field="readers")) for one in named])
 
     async def _require_place(self, editor: Agent) -> base.Admission:
-        """Refuse a file too many, of all or of an agent's share. Raises StorageFull. Return what the store said."""
-        read = await self._core.store.admission((), _PLACES)
-        present, restricted, absent = read.indexes
+        """Refuse a file too many, of all or of an agent's share. Raises StorageFull.
+
+        Return what the store said; the last index tells how many agents hear of files.
+        """
+        read = await self._core.store.admission((), _PLACES_AND_HEARERS)
+        present, restricted, absent, _ = read.indexes
         count = present.count + restricted.count + absent.count
         if count > self._few:
             await self._require_share(editor.origin, count)
@@ -205,11 +209,12 @@ class Files:
     async def _put(self, editor: Agent, ask: Write, content: Content) -> tuple[Written, SharedFile | None]:
         core = self._core
         now = core.clock()
-        old = await core.store.get(SharedFile, ask.key)
         write: FileWrite | None = None
-        if ask.idempotency_key is not None:
+        if ask.idempotency_key is None:
+            old = await core.store.get(SharedFile, ask.key)
+        else:
             id = _write_id(editor, ask)
-            before = await core.store.get(FileWrite, id)
+            (old,), (before,) = await core.store.get_both((SharedFile, (ask.key,)), (FileWrite, (id,)))
             if before is not None:
                 done = _as_written(before, content, ask, editor, now)
                 self._quota.release(content)
@@ -225,10 +230,10 @@ class Files:
                 readers=ask.readers,
             )
         ask, access = await self._admitted(editor, old, ask, now)
+        kept, hearers = 0, None
         if old is None:  # a content may take its time, and others come first meanwhile
-            await self._require_place(editor)
-        kept = 0
-        if old is not None:
+            hearers = (await self._require_place(editor)).indexes[-1]
+        else:
             by_share = await self._quota.kept_by_share(editor.origin, old, content.size)
             kept = min(self._quota.kept(old.versions, core.limits.file_versions - 1), by_share)
         new = rules.put(
@@ -247,7 +252,7 @@ class Files:
             burn=ask.burn,
             access=access,
         )
-        await self._notices.require_copies(editor, new)
+        await self._notices.require_copies(editor, new, hearers)
         if access is not None and not party(editor).is_(await core.store.get(Agent, editor.id)):
             raise UnknownAgent(  # no agent that could use the file would be left
                 f"agent {editor.id!r} has left the relay while it wrote; register it again", field="agent_id"
