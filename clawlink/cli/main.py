@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import gc
@@ -86,6 +87,8 @@ def _end_in_order() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, end)
+            # The end of the interpreter brings the default action back, which would change the exit code.
+            atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
 def _run(argv: list[str]) -> int:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from clawlink.cli import main as cli
 from clawlink.cli.exits import Exit, UsageError, exit_of
 from clawlink.client.identity import NoIdentity, SeveralIdentities
 from clawlink.client.wait_steps import StillPending
+from tests import processes
 from tests.cli.conftest import COMMAND, Relays, Run, until_polled
 from tests.processes import Popen
 from tests.tables import each
@@ -317,3 +319,23 @@ def test_main_takes_its_arguments_from_the_process(
         gc.unfreeze()
         gc.set_threshold(*before)
     assert capsys.readouterr().out.startswith("clawlink 1.")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_at_the_end_of_the_interpreter_leaves_the_exit_code(name: str, account: Path) -> None:
+    """Shells and service managers send a second one, which may come after the first has ended the command."""
+    program = f"""
+import os, signal, sys
+from clawlink.cli.main import main
+
+class Late:  # a module goes after the interpreter has brought the default actions of signals back
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.{name}):
+        kill(pid, number)
+
+late = Late()
+sys.argv = ["clawlink", "nonsense"]
+sys.exit(main())
+"""
+    done = processes.run([sys.executable, "-c", program], timeout=100)
+    assert done.returncode == Exit.USAGE, done.stderr

@@ -274,11 +274,17 @@ def test_sigterm_lets_what_runs_finish_and_begins_nothing_more(start: Start, bos
         worker.process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             worker.process.wait(0.5)  # it waits for what runs
-        worker.until("handlers under way: 1, waited for up to 60 s")
+        worker.until("ending: waiting up to 60 s for handlers under way: 1")
         running.sendall(b"!")
         assert worker.process.wait(PATIENCE) == 0
     assert boss.task(first.message_id).result == "finished"
     assert boss.task(second.message_id).status == "queued"
+
+
+def test_an_idle_worker_does_not_say_that_it_waits(start: Start) -> None:
+    worker = start("echo")
+    assert worker.stop() == 0
+    worker.until("ending: no handlers are under way")
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
@@ -289,7 +295,7 @@ def test_a_second_signal_ends_it_at_once_and_the_task_waits_for_another(
     task = boss.delegate(worker.name, "do not lose this")
     with caller(door) as child:
         worker.process.send_signal(first)
-        worker.until("handlers under way: 1, waited for up to 60 s")  # two signals that come at once are one
+        worker.until("ending: waiting up to 60 s for handlers under way: 1")  # two signals that come at once are one
         assert worker.process.poll() is None
         assert worker.stop(first) == 130
         assert ended(child)

@@ -204,9 +204,10 @@ class Engine:
     async def _drain(self) -> None:
         """Begin nothing more, and give running work its time."""
         self.dispatcher.draining = True
-        _log.info(
-            "ending: handlers under way: %d, waited for up to %g s", self.dispatcher.running, self._settings.drain
-        )
+        if running := self.dispatcher.running:
+            _log.info("ending: waiting up to %g s for handlers under way: %d", self._settings.drain, running)
+        else:
+            _log.info("ending: no handlers are under way")
         for _ in range(int(self._settings.drain / _FLUSH_SECONDS)):
             if (
                 not self.dispatcher.running
