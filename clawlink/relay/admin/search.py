@@ -21,10 +21,12 @@ from clawlink.domain.task import DELIVERED, FINAL, OPEN, QUEUED, Task, TaskState
 from clawlink.protocol.admin_views import Hit, Hits, SearchQuery
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
+from clawlink.relay.ids import derived
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.unread import glimpse
 from clawlink.relay.pages import place_in
 from clawlink.relay.time_slices import SLICE, Turns
+from clawlink.store.base import no_place
 
 # A request stops after a look at this number of records, or of bytes of texts, and goes on at the next one.
 _LOOKED_AT = 5000
@@ -43,6 +45,11 @@ class _Words(Struct, gc=False):
     content: Raw | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
     note: Raw | UnsetType = UNSET
+
+
+def _mark(agent: Agent) -> str:
+    """Return a text without ``~`` that tells an agent from others."""
+    return derived("search", agent.id)
 
 
 _words = msgspec.json.Decoder(_Words)
@@ -122,27 +129,40 @@ class SearchViews:
     async def _unread(self, look: _Look, after: str | None) -> str | None:
         """Search the messages of mailboxes that are neither settled nor dead: so no other source has them.
 
-        It goes on behind ``after``: the id of a message, ``~``, and the place of its agent. The newest message of a
-        mailbox comes first. Return the next such place, or None at the end.
+        It goes on behind ``after``: the id of a message with the mark of its agent, and the place before that agent,
+        with ``~`` in between. The newest message of a mailbox comes first. Return the next such text, or None at the
+        end.
         """
         store = self._core.store
-        before, _, place = (after or "").partition("~")
+        parts = (after or "~~").split("~", 2)
+        if len(parts) != 3:
+            raise no_place(parts[0])
+        before, mark, place = parts
         page = await store.page(Agent, REGISTERED, place or None, SLICE)
         mailboxes = (await store.admission([agent.id for agent in page.records])).mailboxes
-        for number, (agent, held) in enumerate(zip(page.records, mailboxes, strict=True)):
-            last = await self._mailbox_of(agent, look, before) if held.count else None
-            before = ""
-            if last is not None or look.full:
-                done = number + (last is None)  # the agents of the page that are searched to the end
-                if done == len(page.records):
-                    break
-                if done:
-                    cut = (await store.page(Agent, REGISTERED, place or None, done)).after
-                    if cut is None:  # all agents behind these have left meanwhile
-                        return None
-                    place = cut
-                return f"{last or ''}~{place}"
-        return None if page.after is None else f"~{page.after}"
+        searched: set[str] = set()
+        for agent, held in zip(page.records, mailboxes, strict=True):
+            # If the agent of the message has left, another one is here.
+            here = before if mark and _mark(agent) == mark else ""
+            last = await self._mailbox_of(agent, look, here) if held.count else None
+            if last is None:
+                searched.add(agent.id)
+            if last is not None or (look.full and len(searched) < len(page.records)):
+                rest = await self._behind(searched, place)
+                told = "~" if last is None else f"{last}~{_mark(agent)}"
+                return None if rest is None else f"{told}~{rest}"
+        return None if page.after is None else f"~~{page.after}"
+
+    async def _behind(self, searched: set[str], place: str) -> str | None:
+        """Return the place behind the first agents after ``place`` that are ``searched``; None if no agent is there.
+
+        Some of them may have left meanwhile.
+        """
+        for count in range(len(searched), 0, -1):
+            page = await self._core.store.page(Agent, REGISTERED, place or None, count)
+            if all(agent.id in searched for agent in page.records):
+                return page.after
+        return place
 
     async def _mailbox_of(self, agent: Agent, look: _Look, before: str) -> str | None:
         """Search a mailbox behind the message with the id ``before``. Return the last id of a page that is full."""

@@ -309,6 +309,45 @@ async def test_search_gives_a_message_once_if_the_last_agents_leave_meanwhile() 
     assert await found(scene, "needle", limit=1) == [("message", message)]
 
 
+@pytest.mark.parametrize("gone", ["first", "reader"])
+async def test_search_skips_nothing_of_a_mailbox_if_an_agent_before_it_leaves_meanwhile(gone: str) -> None:
+    class Leaving(MemoryStore):
+        async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
+            read = await super().pending(mailbox, limit, but)
+            if mailbox == "reader" and await self.get(Agent, gone) is not None:
+                await scene.leave(gone)
+            return read
+
+    scene = Scene(store=Leaving())
+    await scene.register("req", "first", "reader", "next")
+    sent = {name: [await scene.send("req", name, "a needle") for _ in range(3)] for name in ("reader", "next")}
+    hits = [id for _, id in await found(scene, "needle", limit=1)]
+    assert set(sent["next"]) <= set(hits)
+    if gone == "first":
+        assert sorted(hits) == sorted(sent["reader"] + sent["next"])
+
+
+async def test_search_goes_on_in_no_mailbox_of_another_agent() -> None:
+    """The place of a search is in a mailbox whose agent leaves before the next request."""
+    scene = Scene()
+    await scene.register("req", "reader", "next")
+    await scene.send("req", "reader", "a needle")
+    await scene.send("req", "reader", "a needle")
+    sent = {await scene.send("req", "next", "a needle") for _ in range(20)}
+    first = await scene.relay.search_views.search(views.SearchQuery("needle", limit=1))
+    await scene.leave("reader")
+    hits: list[str] = []
+    after = first.next
+    while after is not None:
+        told = await scene.relay.search_views.search(views.SearchQuery("needle", limit=1, after=after))
+        hits += [hit.id for hit in told.hits]
+        after = told.next
+    assert sent <= set(hits)
+    nonsense = views.SearchQuery("needle", after=str(first.next).partition(".")[0] + ".nonsense")
+    with pytest.raises(BadRequest):
+        await scene.relay.search_views.search(nonsense)
+
+
 async def test_no_view_shows_texts_where_they_are_withheld() -> None:
     scene, id = await busy()
     await scene.broadcast("req", "secret news")
