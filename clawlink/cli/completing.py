@@ -96,6 +96,8 @@ _clawlink_keys_or_paths() {
   local path home=""
   [[ $1 == "~"* ]] && home="~"
   while IFS= read -r path; do
+    # A part of a name with a newline is no path.
+    [[ -e ${path/#"~"/$HOME} || -L ${path/#"~"/$HOME} ]] || continue
     [[ -d ${path/#"~"/$HOME} ]] && path+=/
     printf '%s%q\\n' "$home" "${path#"$home"}"
   done < <(compgen -f -- "$1")

@@ -18,6 +18,7 @@ import pytest
 from clawlink.cli.completing import as_typed, flags_in, typed
 from clawlink.cli.verbs import verbs
 from clawlink.client.sync import Client
+from tests import processes
 from tests.cli.conftest import Relays, Run
 from tests.processes import command_in
 from tests.shells import SHELLS
@@ -319,6 +320,16 @@ def test_every_agent_key_and_path_is_completed(run: Run) -> None:
         assert f"_shtab_clawlink_{part}_COMPGEN=_shtab_compgen_files" in script, part
     assert "_shtab_clawlink_serve___spool_COMPGEN=_shtab_compgen_dirs" in script
     assert "$(clawlink" not in script  # what `compgen -W` expanded
+
+
+@pytest.mark.skipif(shutil.which("bash") is None or os.name != "posix", reason="needs bash, and names with a newline")
+def test_a_path_with_a_newline_is_offered_in_no_parts(run: Run, tmp_path: Path) -> None:
+    for name in ("plan\nof.md", "plan\tb.md", "plan a.md"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "script").write_text(run("completion", "bash").ok().out)
+    offer = ["bash", "--norc", "-c", "source ./script; COMP_LINE='clawlink file put '; _clawlink_keys_or_paths plan"]
+    told = processes.run(offer, cwd=tmp_path, timeout=100).stdout
+    assert set(told.splitlines()) == {b"$'plan\\tb.md'", b"plan\\ a.md"}
 
 
 @pytest.mark.parametrize("shell", SHELLS)
