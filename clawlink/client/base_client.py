@@ -343,7 +343,7 @@ class BaseClient:
             f"start one with: {serve}" if self._on_loopback else f"start it there with: {serve} --host 0.0.0.0{_DATA}"
         )
         if self._on_loopback and (data := data_folder_of(port)) is not None:
-            start = f"start it with what it kept: {serve} --data {shlex.quote(str(data))}"
+            start = f"start it with the data folder that was last used there: {serve} --data {shlex.quote(str(data))}"
         sentence = f"no relay answers at {self.relay}; is it running? {start}"
         return unsent(sentence) if refused(error) else RelayUnreachable(sentence)
 

@@ -157,7 +157,7 @@ def test_a_relay_that_kept_its_data_is_started_with_the_folder(tmp_path: Path, m
     with noted(ServerConfig(port=port, data=str(folder)), port, os.environ):
         pass
     with_folder = f"clawlink serve --port {port} --data {shlex.quote(str(folder))}"
-    assert advice() == f"start it with what it kept: {with_folder}"
+    assert advice() == f"start it with the data folder that was last used there: {with_folder}"
     shutil.rmtree(folder)
     assert advice() == without
     for damaged in (b"/no/such\0folder", b"", b"."):
