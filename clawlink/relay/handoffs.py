@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from clawlink.domain.delivery import Delivery
 from clawlink.store.base import Absent, Drop, Put
+from clawlink.store.events import Signal
 
 Changes = tuple[Put | Drop | Absent, ...]
 
@@ -43,7 +44,9 @@ class Handoff(Struct, eq=False):
             self._give_back()
         elif not took_effect:
             self.leased = None
-        self._reader.wake()
+        signal = self._reader.signal
+        if signal is not None and not signal.given:  # mostly the news of the commit has woken it
+            signal.give()
 
     def abandon(self) -> None:
         """Note that the reader has gone: what it was given goes back, now or once it is stored."""
@@ -58,12 +61,13 @@ class Handoff(Struct, eq=False):
 
 
 class Reader(Protocol):
-    """A reader that sleeps until something comes to its mailbox. ``handoff`` is the message that came."""
+    """A reader that sleeps until something comes to its mailbox. ``handoff`` is the message that came.
+
+    Its ``signal`` wakes it.
+    """
 
     handoff: Handoff | None
-
-    def wake(self) -> None:
-        """Look again."""
+    signal: Signal | None
 
     def lease_new(self, d: Delivery) -> Leased | None:
         """Lease a message that is not stored yet. Return None if the message has to wait for a claim."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from aiohttp import WSMsgType, hdrs, web
@@ -135,11 +136,11 @@ class _Session:
         acks: bool,
     ) -> None:
         self._relay = relay
-        self._agents = relay.agents
+        # The agent may leave, or another client may claim it with a key.
+        self._acting = partial(relay.agents.acting, agent.id, agent_key, field="agent_id")
         self._use_cases = use_cases
         self._agent = agent
         self._agent_id = agent.id
-        self._agent_key = agent_key
         self._websocket = websocket
         self._origin = origin_of(request)
         self._consumer = consumer
@@ -208,6 +209,7 @@ class _Session:
         core, consumer, sender, websocket = self._relay.core, self._consumer, self._sender, self._websocket
         while not core.draining:
             taken, earlier = await consumer.next(self._agent, tick=self._acting)
+            self._agent = consumer.reader.agent
             for d in taken:
                 frame = message_frame(d.body, lease_of(d, earlier, core.time))
                 if not sender.text_now(frame):
@@ -216,11 +218,6 @@ class _Session:
             # A first delivery needs no proof; of every other it must be known whether it was read.
             if taken and not (self._acks and all(map(first_time, taken))):
                 sender.ping(websocket.mark)
-
-    async def _acting(self) -> Agent:
-        """Return the current agent; it may have left, or another client may have claimed it with a key."""
-        agent = self._agent = await self._agents.acting(self._agent_id, self._agent_key, field="agent_id")
-        return agent
 
     @property
     def takes_more(self) -> bool:
@@ -284,7 +281,7 @@ class _Session:
             await self._sender.text(error_frame(bad.id, bad.error))
             return
         try:
-            agent = self._agent = await self._agents.acting(self._agent_id, self._agent_key, field="agent_id")
+            agent = self._agent = await self._acting()
             use = self._use_cases[frame.type]
             reply = await (use(agent, frame.ask, *frame.further) if frame.further else use(agent, frame.ask))
         except Exception as failure:

@@ -28,16 +28,12 @@ class Turn:
     """The senders with bytes to write at the end of this turn of the event loop, which is woken once for all."""
 
     def __init__(self) -> None:
-        self._senders: list[Sender] = []
+        self.senders: list[Sender] = []
+        """The first of them has ``end`` called at the end of the turn."""
 
-    def add(self, sender: Sender, loop: asyncio.AbstractEventLoop) -> None:
-        """Let the sender write its gathered frames at the end of the turn."""
-        if not self._senders:
-            loop.call_soon(self._end)
-        self._senders.append(sender)
-
-    def _end(self) -> None:
-        senders, self._senders = self._senders, []
+    def end(self) -> None:
+        """Write what was gathered in this turn."""
+        senders, self.senders = self.senders, []
         for sender in senders:
             sender.flush()
 
@@ -125,7 +121,10 @@ class Sender:
         if not piece:
             if self._stopped or self._has_gone():
                 raise ConnectionResetError("the peer has gone")
-            self._turn.add(self, self._loop)
+            senders = self._turn.senders
+            if not senders:
+                self._loop.call_soon(self._turn.end)
+            senders.append(self)
         size = len(data)
         if size < 126:
             head = _SHORT.pack(opcode, size)

@@ -11,6 +11,8 @@ from heapq import heappop, heappush
 from itertools import chain
 from operator import attrgetter
 
+from msgspec import Struct
+
 from clawlink.domain.delivery import PENDING, Delivery
 from clawlink.store.tables import Shares
 
@@ -26,25 +28,22 @@ MAILBOX_BYTES = 336
 LATER_BYTES = 96
 
 
-class Mailbox:
+class Mailbox(Struct, eq=False):
     """The messages of a mailbox: those that are due by their sort keys, the others in heaps by the time they are due.
 
     ``older`` is a heap that had too many stale entries. Its entries move to ``later``, some at each commit.
     ``count`` and ``bytes`` are those of the pending messages and dead letters, which the store counts.
+    ``records`` are all deliveries of the store, by their ids.
     """
 
-    __slots__ = ("_id", "_records", "bytes", "count", "later", "older", "ready", "shares")
-
-    def __init__(self, id: str, records: Mapping[str, Delivery]) -> None:
-        """``records`` are all deliveries of the store, by their ids."""
-        self._id = id
-        self._records = records
-        self.count = 0
-        self.bytes = 0
-        self.shares: Shares | None = None
-        self.ready: list[Delivery] = []
-        self.later: list[tuple[float, str, int]] = []
-        self.older: list[tuple[float, str, int]] = []
+    id: str
+    records: Mapping[str, Delivery]
+    count: int = 0
+    bytes: int = 0
+    shares: Shares | None = None
+    ready: list[Delivery] = []
+    later: list[tuple[float, str, int]] = []
+    older: list[tuple[float, str, int]] = []
 
     def file(self, d: Delivery) -> int:
         """Take a pending delivery in.
@@ -133,10 +132,10 @@ class Mailbox:
         The version alone does not tell: an id may be stored again after its record was forgotten, and reach it again.
         """
         visible_at, id, version = entry
-        d = self._records.get(id)
+        d = self.records.get(id)
         if d is None or d.version != version or d.visible_at != visible_at:
             return None
-        return d if d.state is PENDING and d.mailbox == self._id else None
+        return d if d.state is PENDING and d.mailbox == self.id else None
 
     def _insert(self, d: Delivery) -> None:
         """Put a due delivery at its place, unless it is there: an id that is stored again may be filed twice."""

@@ -155,7 +155,8 @@ class Claims:
         reader = claimant.agent
         try:
             current = await claimant.again()
-            _require_there(current, reader)
+            if current.registered_at > reader.registered_at:
+                raise _has_left(reader)
         except BaseException:
             await self.undo(reader.id, leased.taken)
             raise
@@ -188,7 +189,8 @@ class Claims:
                     over = await self._lifecycle.end(id) or over
                 for id in leasing.lapsed:
                     over = await self._mailbox.lapse(id) or over
-                _require_there(current, reader)
+                if current.registered_at > reader.registered_at:
+                    raise _has_left(reader)
             except Conflict:
                 raise
             except BaseException:
@@ -336,10 +338,9 @@ class _Leasing(Struct):
                 stats.expired += 1
 
 
-def _require_there(current: Agent, reader: Agent) -> None:
-    """Raise UnknownAgent if the reader has left since it was read, even if it has come back."""
-    if current.registered_at > reader.registered_at:
-        raise UnknownAgent(f"agent {reader.id!r} has left; register it again to read messages", field="agent_id")
+def _has_left(reader: Agent) -> UnknownAgent:
+    """Return the refusal of a reader that has left since it was read, even if it has come back."""
+    return UnknownAgent(f"agent {reader.id!r} has left; register it again to read messages", field="agent_id")
 
 
 def _needs_task(d: Delivery) -> bool:

@@ -60,7 +60,8 @@ class Consumer:
         self._core = core
         self._loop = asyncio.get_running_loop()
         self._stack = contextlib.ExitStack()
-        self._reader = self._stack.enter_context(claims.reading(agent))
+        self.reader = self._stack.enter_context(claims.reading(agent))
+        """It reads the mailbox. Its ``agent`` is the agent as last read."""
         self._acks = acks
         self._lease = lease
         self.credit = credit
@@ -101,7 +102,7 @@ class Consumer:
         if self._core.draining:
             return Taken([], {})
         free = self.credit - len(under_way)
-        taken = await self._reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=self._look)
+        taken = await self.reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=self._look)
         if taken.deliveries:
             self.batch = batch = self.batch + 1
             now = self._loop.time()
@@ -178,7 +179,7 @@ class Consumer:
         sent = self._under_way.get(task_id)
         if sent is not None:
             self._forget(task_id, sent)
-        self._reader.wake()
+        self.reader.wake()
 
     def _forget(self, id: str, sent: _Sent) -> None:
         del self._under_way[id]
@@ -207,7 +208,7 @@ class Consumer:
     async def close(self) -> None:
         """Make the messages under way due again at once, and read no more."""
         self.closed.set()
-        self._reader.wake()
+        self.reader.wake()
         self._settled.set()
         self._stack.close()
         self._tick = None  # it may lead back to this consumer, which would be garbage in a circle

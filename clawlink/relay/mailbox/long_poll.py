@@ -88,6 +88,7 @@ class LongPoll:
         self._claims = claims
         self._agent_id = agent.id
         self.agent = agent
+        self.signal = signal
         self._waiter = None if signal is None else Waiter(agent, signal)
         self._look_seconds = max(core.limits.stale_after / 2, 1.0)
         self._limit = 0
@@ -130,8 +131,8 @@ class LongPoll:
 
     def wake(self) -> None:
         """Look again, which awaits ``tick``."""
-        if self._waiter is not None:
-            self._waiter.signal.give()
+        if self.signal is not None:
+            self.signal.give()
 
     async def again(self) -> Agent:
         """Read the agent again. Raises UnknownAgent if it has left, and whatever ``tick`` raises."""
@@ -262,8 +263,8 @@ class LongPoll:
 
         Return None if something may be due that came before.
         """
-        core, waiter = self._core, self._waiter
-        if waiter is None or waiter.signal.given or core.time.stopped or (now := core.clock()) >= self._due_at:
+        core, signal = self._core, self.signal
+        if signal is None or signal.given or core.time.stopped or (now := core.clock()) >= self._due_at:
             return None
         return self._claims.lease_new(d, self, now)
 
