@@ -7,12 +7,17 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
+from clawlink.config import ServerConfig
+from clawlink.domain.file_write import UnfinishedUpload
 from clawlink.protocol import requests
+from clawlink.server.app import App
 from clawlink.store.memory import MemoryStore
+from clawlink.store.sqlite.folder import DataFolder
 from clawlink.store.sqlite.store import SqliteStore
-from tests.conftest import Serve
+from tests.conftest import Running, Serve
 from tests.relay.scene import Scene, receipt_of
 from tests.server import blobs
 from tests.server.asks import claim, ok, send
@@ -78,6 +83,7 @@ async def test_a_long_mailbox_far_from_its_limits_asks_no_more_of_the_store() ->
     assert store.calls.count("load_from") == 1  # the mailbox may have been empty meanwhile
 
 
+TUS = {"Tus_Resumable": "1.0.0", "ClawLink_Agent": "a"}
 COMMITS = {"commit", "commit_many", "commit_in_order", "claim"}
 
 
@@ -248,21 +254,12 @@ async def test_a_file_asks_the_store_as_seldom_as_may_be(serve: Serve, monkeypat
         await relay.register(id, agent_id=id)
 
     store.calls.clear()
-    begun = await blobs.ask(
-        relay,
-        "POST",
-        "/uploads",
-        Tus_Resumable="1.0.0",
-        ClawLink_Agent="a",
-        Upload_Length="3",
-        Upload_Metadata="key aw==",
-    )
+    begun = await blobs.ask(relay, "POST", "/uploads", **TUS, Upload_Length="3", Upload_Metadata="key aw==")
     assert store.calls == ["get", "get", "admission"]  # the agent, the file, and room for one more
 
     store.calls.clear()
     part = {"Upload_Offset": "0", "Content_Type": "application/offset+octet-stream"}
-    location = begun.headers["Location"]
-    told = await blobs.ask(relay, "PATCH", location, b"abc", Tus_Resumable="1.0.0", ClawLink_Agent="a", **part)
+    told = await blobs.ask(relay, "PATCH", begun.headers["Location"], b"abc", **TUS, **part)
     assert told.headers["ClawLink-Version"] == "1"
     assert store.calls == [
         "get",  # the agent
@@ -283,3 +280,27 @@ async def test_a_file_asks_the_store_as_seldom_as_may_be(serve: Serve, monkeypat
     store.calls.clear()
     assert (await blobs.get(relay, "k")).body == b"abc"
     assert store.calls == ["get"]
+
+
+async def test_an_upload_over_a_disk_takes_three_commits(tmp_path: Path) -> None:
+    """Its beginning is noted, the file takes the place of the note, and the others are told."""
+    data = DataFolder(tmp_path / "data", sync="normal")
+    store: Any = CountingStore(data.store)
+    app = App(ServerConfig(port=0), store=store, data=data)
+    url = f"http://127.0.0.1:{await app.start(close_seconds=0.1)}"
+    try:
+        async with aiohttp.ClientSession() as session:
+            relay = Running(url, app, session)
+            for id in ("a", "b"):
+                await relay.register(id, agent_id=id)
+            store.calls.clear()
+            begun = await blobs.ask(relay, "POST", "/uploads", **TUS, Upload_Length="3", Upload_Metadata="key aw==")
+            part = {"Upload_Offset": "0", "Content_Type": "application/offset+octet-stream"}
+            await blobs.ask(relay, "PATCH", begun.headers["Location"], b"abc", **TUS, **part)
+            assert await blobs.content(relay, "k") == b"abc"
+            await app.relay.finished()
+            assert [call for call in store.calls if call in COMMITS] == ["commit", "commit_in_order", "commit_many"]
+            assert list(data.store.all(UnfinishedUpload)) == []
+    finally:
+        await app.stop()
+        data.close()

@@ -384,7 +384,7 @@ class Uploads:
                 await upload.buffer.flush()
                 upload.content = await self._files.keep(upload.buffer, upload.ask)
             self._quota.hold(upload.content)
-            written = await self._files.put_content(owner, upload.ask, upload.content)
+            written = await self._files.put_content(owner, upload.ask, upload.content, upload.noted)
             upload.written, upload.readers = written.version, written.readers
             self._let_go(upload)
             self._extend(upload)

@@ -11,7 +11,7 @@ from clawlink.domain import file as rules
 from clawlink.domain import file_access
 from clawlink.domain.agent import HEARS_OF_FILES, Agent
 from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, SharedFile, Version
-from clawlink.domain.file_write import FileWrite, Write, Written, require_key
+from clawlink.domain.file_write import FileWrite, UnfinishedUpload, Write, Written, require_key
 from clawlink.domain.limits import EVERYONE
 from clawlink.domain.readers import Access, Party, party
 from clawlink.domain.record import texts_bytes
@@ -28,7 +28,7 @@ from clawlink.errors import (
 )
 from clawlink.protocol import file_replies, file_requests
 from clawlink.relay.agents.agents import Agents
-from clawlink.relay.core import Core, retrying
+from clawlink.relay.core import Core, no_room_on_disk, retrying
 from clawlink.relay.files.notices import FileNotices
 from clawlink.relay.files.quota import Block, FileQuota, UploadBuffer
 from clawlink.relay.files.views import lock_info
@@ -40,7 +40,7 @@ from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import SLICE, Turns
 from clawlink.store import base
-from clawlink.store.base import Drop, Put
+from clawlink.store.base import Batch, Drop, Full, Put
 
 # Where files, locks and files deleted lately are listed.
 _PLACES = [(SharedFile, key) for key in (PRESENT, RESTRICTED, ABSENT)]
@@ -191,13 +191,16 @@ class Files:
         apart = not ask.opens if ask.readers is not None else old is not None and old.access is not None
         return await buffer.keep(ask.key if apart else "")
 
-    async def put_content(self, editor: Agent, ask: Write, content: Content) -> Written:
+    async def put_content(
+        self, editor: Agent, ask: Write, content: Content, noted: UnfinishedUpload | None = None
+    ) -> Written:
         """Write the next version of a file with a content that is here. It takes the caller's hold, done or not.
 
-        It must not be cancelled; see ``Core.finish``.
+        It must not be cancelled; see ``Core.finish``. ``noted`` is the record of the upload that becomes the file: it
+        goes with the same step, unless it has changed.
         """
         try:
-            written, new = await self._put(editor, ask, content)
+            written, new = await self._put(editor, ask, content, noted)
         except (Refused, StoreUnavailable):  # after any other failure it may have been written
             self._quota.release(content)
             raise
@@ -206,7 +209,9 @@ class Files:
         return written
 
     @retrying
-    async def _put(self, editor: Agent, ask: Write, content: Content) -> tuple[Written, SharedFile | None]:
+    async def _put(
+        self, editor: Agent, ask: Write, content: Content, noted: UnfinishedUpload | None
+    ) -> tuple[Written, SharedFile | None]:
         core = self._core
         now = core.clock()
         write: FileWrite | None = None
@@ -260,10 +265,22 @@ class Files:
         read_by = None if access is None else access.reader_ids
         if write is not None:
             write = msgspec.structs.replace(write, read_by=read_by)
-        await core.commit(new.partition_key, Put(new), *([] if write is None else [Put(write)]))
+        changes = (Put(new),) if write is None else (Put(new), Put(write))
+        if noted is None:
+            await core.commit(new.partition_key, *changes)
+        else:
+            await self._commit_before(Batch(new.partition_key, changes), Batch(noted.partition_key, (Drop(noted),)))
         self._release_gone(old, new)
         core.stats.files_written += 1
         return Written(new.newest, read_by), new
+
+    async def _commit_before(self, first: Batch, then: Batch) -> None:
+        """Commit ``first``, and in the same step ``then`` if it follows what is stored. Raises as ``Core.commit``."""
+        result = (await self._core.commit_in_order(first, then))[0]
+        if isinstance(result, Full):
+            raise no_room_on_disk() from result
+        if result is not None:
+            raise result
 
     async def delete(
         self, editor: Agent, key: str, if_version: Expected | int | None, *, force: bool = False
