@@ -10,7 +10,7 @@ from clawlink.domain.file import Content, Expected, Version
 from clawlink.domain.limits import EVERYONE, MAX_KEY_LENGTH
 from clawlink.domain.readers import Party
 from clawlink.domain.record import SETTLED, text_bytes
-from clawlink.errors import BadRequest
+from clawlink.errors import BadRequest, KeyReused
 
 UPLOADS = "uploads"
 """The index key of all uploads that are no files yet."""
@@ -33,6 +33,23 @@ def require_key(key: str) -> None:
         raise BadRequest("a file key may not contain control characters", field="file_key")
     if _DOTS.search(key):
         raise BadRequest("a file key may not have '.' or '..' between slashes", field="file_key")
+
+
+def require_readers(named: tuple[str, ...], *, most: int) -> None:
+    """Refuse more readers than ``most``, and readers beside everyone. Raises BadRequest."""
+    if EVERYONE in named:
+        raise BadRequest(
+            f"{EVERYONE!r} among the readers stands for everyone, and so alone; leave it out, or the others",
+            field="readers",
+        )
+    if len(named) > most:
+        raise BadRequest(
+            f"a file may have {most} readers, and {len(named)} are named; name fewer, share the content "
+            "once more under another key, or start the relay with a higher --max-readers",
+            field="readers",
+            limit=most,
+            actual=len(named),
+        )
 
 
 class Write(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +116,25 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             + text_bytes(self.file_key)
             + sum(map(text_bytes, (*(self.readers or ()), *(self.read_by or ()))))
         )
+
+
+def as_written(before: FileWrite, content: Content, ask: Write, editor: str, now: float) -> Version:
+    """Return the version that an earlier write with the same key made. Raises KeyReused if it was another write."""
+    if before.content.digest != content.digest or before.readers != ask.readers:
+        raise KeyReused(
+            "this idempotency key belongs to an earlier write with other contents or readers; "
+            "use a new key for a new write",
+            field="idempotency_key",
+            current=before.revision,
+        )
+    return Version(
+        revision=before.revision,
+        content=content,
+        file_type=ask.file_type or "",
+        content_type=ask.content_type,
+        editor=editor,
+        written_at=now,
+    )
 
 
 class UnfinishedUpload(msgspec.Struct, frozen=True, gc=False, kw_only=True):

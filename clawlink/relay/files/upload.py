@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import NamedTuple
 
 import msgspec
@@ -12,7 +13,7 @@ from clawlink.domain.file import Content, Version
 from clawlink.domain.file_write import UnfinishedUpload, Write
 from clawlink.domain.readers import Party, party
 from clawlink.domain.record import texts_bytes
-from clawlink.errors import NotAllowed
+from clawlink.errors import NotAllowed, TooLarge
 from clawlink.relay.files.quota import UploadBuffer
 
 CHECKSUMS = ("sha1", "sha256")
@@ -68,6 +69,34 @@ class Upload:
         """Keep the agents that the readers of its file meant when it was begun."""
         self.ask = msgspec.structs.replace(self.ask, parties=parties)
         self.footprint += sum(one.footprint for one in parties)
+
+    def note(self) -> UnfinishedUpload:
+        """Return the record by which it survives a restart, as the next version of the last one."""
+        return UnfinishedUpload(
+            id=self.id,
+            version=1 if self.noted is None else self.noted.version + 1,
+            owner=self.owner,
+            file_key=self.ask.key,
+            write=msgspec.msgpack.encode(self.ask),
+            metadata=self.metadata,
+            said=self.said,
+            length=self.length,
+            offset=self.offset,
+        )
+
+    @property
+    def most(self) -> float:
+        """The bytes that may come, as far as that is known."""
+        return math.inf if self.length is None else self.length
+
+    def too_long(self, came: int) -> TooLarge:
+        """Return the refusal of a part with which this many bytes would have come, which is more than there are."""
+        return TooLarge(
+            f"the upload has {self.length} bytes, and with this part it would have {came}",
+            field="Upload-Length",
+            limit=self.length,
+            actual=came,
+        )
 
     @property
     def complete(self) -> bool:

@@ -24,7 +24,6 @@ from clawlink.errors import (
     OffsetConflict,
     Refused,
     StorageFull,
-    TooLarge,
     UnknownUpload,
 )
 from clawlink.relay.core import Core
@@ -140,17 +139,7 @@ class Uploads:
         if upload.written is not None or upload.content is not None:
             return
         await upload.buffer.flush()
-        noted = UnfinishedUpload(
-            id=upload.id,
-            version=1 if upload.noted is None else upload.noted.version + 1,
-            owner=upload.owner,
-            file_key=upload.ask.key,
-            write=msgspec.msgpack.encode(upload.ask),
-            metadata=upload.metadata,
-            said=upload.said,
-            length=upload.length,
-            offset=upload.offset,
-        )
+        noted = upload.note()
         if self._by_id.get(upload.id) is not upload:  # it was ended meanwhile
             return
         upload.noted = noted  # also if the commit fails, or is cancelled: it may have taken effect
@@ -302,11 +291,11 @@ class Uploads:
                     if self._quota.keeps_uploads and not upload.complete:
                         await self._note(upload)
                 else:
-                    came, most = offset, math.inf if upload.length is None else upload.length
+                    came, most = offset, upload.most
                     async for part in parts:
                         came += size_of(part)
                         if came > most:
-                            raise _too_long(upload, came)
+                            raise upload.too_long(came)
             except Refused:
                 if upload.offset == offset:  # neither its bytes nor its length count
                     upload.length = length_before
@@ -336,17 +325,17 @@ class Uploads:
         self, upload: Upload, came: int, parts: AsyncIterator[Block], size: int | None, checksum: Checksum | None
     ) -> None:
         """Take a part of an upload of which this many bytes came before."""
-        buffer, most = upload.buffer, math.inf if upload.length is None else upload.length
+        buffer, most = upload.buffer, upload.most
         if size is not None:
             if came + size > most:
-                raise _too_long(upload, came + size)
+                raise upload.too_long(came + size)
             await buffer.expect(size)
         if checksum is None:
             noted = came
             async for part in parts:
                 came += size_of(part)
                 if came > most:
-                    raise _too_long(upload, came)
+                    raise upload.too_long(came)
                 await buffer.write(part)
                 if self._quota.keeps_uploads and came - noted >= _NOTED_EVERY_BYTES:
                     await self._note(upload)
@@ -358,7 +347,7 @@ class Uploads:
             async for part in parts:
                 came += size_of(part)
                 if came > most:
-                    raise _too_long(upload, came)
+                    raise upload.too_long(came)
                 for piece in (part,) if isinstance(part, bytes) else part:
                     sum.update(piece)
                 await buffer.write(part)
@@ -433,13 +422,3 @@ class Uploads:
         for upload in list(self._by_id.values()):
             if upload.noted is None:
                 self._forget(upload)
-
-
-def _too_long(upload: Upload, came: int) -> TooLarge:
-    """Return the refusal of a part with which this many bytes would have come, which is more than there are."""
-    return TooLarge(
-        f"the upload has {upload.length} bytes, and with this part it would have {came}",
-        field="Upload-Length",
-        limit=upload.length,
-        actual=came,
-    )

@@ -10,17 +10,22 @@ import msgspec
 from clawlink.domain import file as rules
 from clawlink.domain import file_access
 from clawlink.domain.agent import HEARS_OF_FILES, Agent
-from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, SharedFile, Version
-from clawlink.domain.file_write import FileWrite, UnfinishedUpload, Write, Written, require_key
-from clawlink.domain.limits import EVERYONE
+from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, SharedFile
+from clawlink.domain.file_write import (
+    FileWrite,
+    UnfinishedUpload,
+    Write,
+    Written,
+    as_written,
+    require_key,
+    require_readers,
+)
 from clawlink.domain.readers import Access, Party, party
 from clawlink.domain.record import texts_bytes
 from clawlink.domain.shares import Origin
 from clawlink.domain.task import FINAL
 from clawlink.errors import (
-    BadRequest,
     DigestMismatch,
-    KeyReused,
     Refused,
     StorageFull,
     StoreUnavailable,
@@ -135,20 +140,8 @@ class Files:
             raise rules.refusal_of_lock(key, lock, holder, now, shown=lock_info(lock, self._core.time))
 
     async def _parties(self, named: tuple[str, ...]) -> tuple[Party, ...]:
-        most = self._core.limits.max_readers
-        if EVERYONE in named:
-            raise BadRequest(
-                f"{EVERYONE!r} among the readers stands for everyone, and so alone; leave it out, or the others",
-                field="readers",
-            )
-        if len(named) > most:
-            raise BadRequest(
-                f"a file may have {most} readers, and {len(named)} are named; name fewer, share the content "
-                "once more under another key, or start the relay with a higher --max-readers",
-                field="readers",
-                limit=most,
-                actual=len(named),
-            )
+        """Return the agents that readers are named by. Raises UnknownAgent, AmbiguousName, BadRequest."""
+        require_readers(named, most=self._core.limits.max_readers)
         return tuple([party(await self._agents.resolve(one, field="readers")) for one in named])
 
     async def _require_place(self, editor: Agent) -> base.Admission:
@@ -221,7 +214,7 @@ class Files:
             id = _write_id(editor, ask)
             (old,), (before,) = await core.store.get_both((SharedFile, (ask.key,)), (FileWrite, (id,)))
             if before is not None:
-                done = _as_written(before, content, ask, editor, now)
+                done = as_written(before, content, ask, editor.id, now)
                 self._quota.release(content)
                 return Written(done, before.read_by), None
             revision = 1 if old is None else old.revision + 1
@@ -439,21 +432,3 @@ class Files:
 
 def _write_id(editor: Agent, ask: Write) -> str:
     return derived("file", editor.id, str(editor.registered_at), ask.key, ask.idempotency_key or "")
-
-
-def _as_written(before: FileWrite, content: Content, ask: Write, editor: Agent, now: float) -> Version:
-    if before.content.digest != content.digest or before.readers != ask.readers:
-        raise KeyReused(
-            "this idempotency key belongs to an earlier write with other contents or readers; "
-            "use a new key for a new write",
-            field="idempotency_key",
-            current=before.revision,
-        )
-    return Version(
-        revision=before.revision,
-        content=content,
-        file_type=ask.file_type or "",
-        content_type=ask.content_type,
-        editor=editor.id,
-        written_at=now,
-    )
