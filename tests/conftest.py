@@ -277,7 +277,7 @@ async def serve(store_kind: str, request: pytest.FixtureRequest) -> AsyncIterato
         app = App(config, store=own, clock=clock, data=data, mesh=joined)
         apps.append(app)
         port = await app.start(close_seconds=0.1)
-        session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE))
         sessions.append(session)
         return Running(f"http://127.0.0.1:{port}", app, session)
 
@@ -364,5 +364,5 @@ def valkey_server() -> Iterator[valkey.Server]:
     if valkey.program() is None:
         pytest.skip("there is no valkey-server here")
     with valkey.running() as server:
-        server.url += f"?socket_timeout={PATIENCE}&socket_connect_timeout={PATIENCE}"  # it never stops
+        server.url = server.patient_url
         yield server

@@ -64,7 +64,7 @@ async def test_two_relays_to_try_with_share_a_server_that_loses_nothing(tmp_path
     if valkey.program() is None:
         pytest.skip("there is no valkey-server here")
     with valkey.running(*flags[:at], *flags[at + 2 :]) as running:
-        mesh = await Mesh.open(running.url, steady=steady_clock())
+        mesh = await Mesh.open(running.patient_url, steady=steady_clock())
         assert mesh.warnings == []
         await mesh.close()
 
@@ -83,7 +83,7 @@ async def test_the_server_of_three_nodes_asks_for_its_password_and_loses_nothing
     flags.remove(settings["requirepass"])
     with valkey.running(*flags) as server:
         server.ask("CONFIG", "SET", "requirepass", settings["requirepass"])
-        reached = server.url.replace("redis://", "redis://:PASSWORD@")
+        reached = server.patient_url.replace("redis://", "redis://:PASSWORD@")
         mesh = await Mesh.open(reached, steady=steady_clock())
         assert mesh.warnings == []
         await mesh.close()
@@ -133,7 +133,7 @@ async def test_the_compose_file_runs_three_relays_over_a_server_that_loses_nothi
     if valkey.program() is None:
         pytest.skip("there is no valkey-server here")
     with valkey.running(*flags) as running:
-        mesh = await Mesh.open(running.url, steady=steady_clock())
+        mesh = await Mesh.open(running.patient_url, steady=steady_clock())
         assert mesh.server
         assert running.ask("CONFIG", "GET", "appendfsync") == [b"appendfsync", b"always"]
         await mesh.close()

@@ -20,7 +20,7 @@ from redis.crc import key_slot
 
 from tests.binaries import environment, find
 from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 _SLOTS = 16384
 ALL_SLOTS = (0, _SLOTS - 1)
@@ -82,6 +82,11 @@ class Server:
             return found is not None and int(found[1]) == process.pid
         return False
 
+    @property
+    def patient_url(self) -> str:
+        """Its address for a test that never suspends it: then each answer comes, however late."""
+        return f"redis://127.0.0.1:{self.port}?socket_timeout={PATIENCE}&socket_connect_timeout={PATIENCE}"
+
     def start(self) -> None:
         """Start it again, with what it has on the disk."""
         self.process = self._start()
@@ -97,7 +102,7 @@ class Server:
 
     def ask(self, *words: Any) -> Any:
         """Send a command and return its answer as the server gave it."""
-        connection: Any = redis.Connection(port=self.port, socket_timeout=10, protocol=2)  # type: ignore[no-untyped-call]
+        connection: Any = redis.Connection(port=self.port, socket_timeout=PATIENCE, protocol=2)  # type: ignore[no-untyped-call]
         try:
             connection.send_command(*words)
             return connection.read_response(disable_decoding=True)

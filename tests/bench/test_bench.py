@@ -28,7 +28,6 @@ from clawlink.bench.servers import Server
 from tests.conftest import Start
 from tests.processes import Popen
 from tests.valkey import program, running
-from tests.waiting import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +103,8 @@ async def test_the_way_from_one_websocket_to_another_is_timed(relay: Relay) -> N
 def test_relays_over_a_server_are_measured_beside_one_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_scenarios, "CONNECTIONS", 4)
     with running() as server:
-        url = f"{server.url}?socket_timeout={PATIENCE}&socket_connect_timeout={PATIENCE}"
-        rows = {row.what: row for row in store_scenarios.lives(url, seconds=0.2, rounds=1, say=_silent)}
+        measured = store_scenarios.lives(server.patient_url, seconds=0.2, rounds=1, say=_silent)
+        rows = {row.what: row for row in measured}
     assert all(row.value > 0 for row in rows.values())
     of_one = rows["relays' processor time of a task with two relays, of one relay"]
     apart = rows["relays' processor time of a task with two relays, half of the load each, of a mesh each"]

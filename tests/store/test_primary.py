@@ -46,7 +46,7 @@ async def test_a_server_is_reached_by_a_socket_of_this_machine() -> None:
 
 async def test_a_server_that_loses_messages_at_its_restart_is_warned_of() -> None:
     async def warned(server: Server, url: str = "") -> list[str]:
-        mesh = await Mesh.open(url or server.url, steady=steady_clock())
+        mesh = await Mesh.open(url or server.patient_url, steady=steady_clock())
         await mesh.close()
         return mesh.warnings
 

@@ -157,7 +157,7 @@ async def test_counts_by_origin_are_those_of_the_store_in_memory(
 
 async def test_a_full_server_refuses_what_is_new_and_can_be_emptied() -> None:
     with running("--maxmemory", "8mb") as server:
-        wire = Wire(server.url)
+        wire = Wire(server.patient_url)
         store = ValkeyStore(wire)
         kept: list[Delivery] = []
         with contextlib.suppress(Full):
@@ -191,7 +191,7 @@ async def test_a_server_that_is_away_is_a_failure_and_is_there_again_by_itself()
         assert await store.commit_many([Batch("mia", (Put(delivery("e")),))]) != [None]
         assert wire.away is not None
         server.start()
-        await asyncio.wait_for(back.wait(), 20)
+        await until(back.is_set)
         assert await store.get(Delivery, "d") == delivery("d")
         await put(store, delivery("f"))  # the scripts of before are sent again
         assert await due(store, NOW) == ["d", "f"]
@@ -200,7 +200,7 @@ async def test_a_server_that_is_away_is_a_failure_and_is_there_again_by_itself()
             await put(store, delivery("g"))
         back.clear()
         server.process.send_signal(signal.SIGCONT)
-        await asyncio.wait_for(back.wait(), 20)
+        await until(back.is_set)
         assert await store.get(Delivery, "d") == delivery("d")
         await wire.close()
 

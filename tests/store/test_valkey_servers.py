@@ -30,7 +30,7 @@ def one_node() -> Iterator[str]:
     with cluster_node() as server:
         server.ask("CLUSTER", "ADDSLOTSRANGE", *ALL_SLOTS)
         wait_until(lambda: b"cluster_state:ok" in server.ask("CLUSTER", "INFO"))
-        yield server.url
+        yield server.patient_url
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def redis_itself() -> Iterator[str]:
     if redis is None:
         pytest.skip("there is no redis-server here (python -m tests.binaries redis-server)")
     with running(program=redis) as server:
-        yield server.url
+        yield server.patient_url
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])

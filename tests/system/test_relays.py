@@ -208,7 +208,7 @@ async def _leads(mesh: Mesh) -> bool:
 
 async def test_a_store_that_is_away_is_a_503_and_nothing_is_lost(serve: Serve) -> None:
     with running("--appendfsync", "always") as server:
-        meshes = [await Mesh.open(server.url, steady=steady_clock()) for _ in range(2)]
+        meshes = [await Mesh.open(server.patient_url, steady=steady_clock()) for _ in range(2)]
         a, b = [await serve(mesh=mesh, limits=UNPACED) for mesh in meshes]
         for name in ("mia", "eve", "otto"):
             await a.register(name, agent_id=name, notices=False)
@@ -248,7 +248,7 @@ async def test_a_store_that_is_away_is_a_503_and_nothing_is_lost(serve: Serve) -
 
 async def test_event_streams_go_on_after_the_store_was_away(serve: Serve) -> None:
     with running() as server:
-        mesh = await Mesh.open(server.url, steady=steady_clock())
+        mesh = await Mesh.open(server.patient_url, steady=steady_clock())
         relay = await serve(mesh=mesh, limits=UNPACED)
         address = relay.url + "/admin/events"
         async with relay.session.get(address) as first:
