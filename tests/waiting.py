@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -14,14 +15,17 @@ PATIENCE = 120.0
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.01
 _LONGEST_VIRTUAL_PAUSE = 0.5
+_LONGEST_REPR = 1000
 
 
 def wait_until(true: Callable[[], object], *, seconds: float = PATIENCE, say: Callable[[], object] = str) -> None:
-    """Block until this is true. ``say`` gives the words for a wait in vain."""
-    give_up_at = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < give_up_at, f"it did not come true within {seconds:g} s: {say()}"
+    """Block until this is true. ``say`` gives more words for a wait in vain."""
+    began, asked = time.monotonic(), 1
+    while not (answer := true()):
+        waited = time.monotonic() - began
+        assert waited < seconds, f"{_in_vain(true, answer, asked, waited)} {say()}"
         time.sleep(_LONGEST_PAUSE)
+        asked += 1
 
 
 async def until(true: Callable[[], object], *, seconds: float = PATIENCE) -> None:
@@ -30,20 +34,32 @@ async def until(true: Callable[[], object], *, seconds: float = PATIENCE) -> Non
     async def ask() -> object:
         return true()
 
-    await eventually(ask, seconds=seconds)
+    await _answer(true, ask, seconds)
 
 
 async def eventually(ask: Callable[[], Awaitable[Any]], *, seconds: float = PATIENCE) -> Any:
     """Ask on the running loop until the answer is truthy, and return it."""
+    return await _answer(ask, ask, seconds)
+
+
+async def _answer(condition: Callable[[], object], ask: Callable[[], Awaitable[Any]], seconds: float) -> Any:
     loop = asyncio.get_running_loop()
     longest = _LONGEST_VIRTUAL_PAUSE if isinstance(loop, VirtualLoop) else _LONGEST_PAUSE
-    give_up_at = loop.time() + seconds
-    pause = _FIRST_PAUSE
+    began, asked, pause = loop.time(), 1, _FIRST_PAUSE
     while not (answer := await ask()):
-        assert loop.time() < give_up_at, f"it did not come true within {seconds:g} s: {answer!r}"
+        waited = loop.time() - began
+        assert waited < seconds, _in_vain(condition, answer, asked, waited)
         await asyncio.sleep(pause)
         pause = min(2 * pause, longest)
+        asked += 1
     return answer
+
+
+def _in_vain(condition: Callable[[], object], answer: object, asked: int, waited: float) -> str:
+    """Tell how long a wait was, its last answer, and what the condition looks at."""
+    known = inspect.getclosurevars(condition).nonlocals if inspect.isfunction(condition) else {}
+    given = "".join(f", {name}={repr(value)[:_LONGEST_REPR]}" for name, value in known.items())
+    return f"not true after {waited:.1f} s and {asked} tries: {answer!r}{given}"
 
 
 async def forever() -> None:
