@@ -10,7 +10,7 @@ import pytest
 
 from clawlink.doors.portal.server import socket
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Portals
-from tests.waiting import until
+from tests.waiting import eventually, until
 
 B = "https://b.example"
 
@@ -77,5 +77,12 @@ async def test_the_plugin_hears_each_text_once_and_is_told_how_to_answer(
     status, told = await portal.ask("POST", "/api/internal/agent-reply", answer, key="")
     assert status == 401
     assert "clawlink portal reply" in told["detail"]
+    monkeypatch.setattr(socket, "LEASE_SECONDS", 60.0)  # from now on a message that is read does not come again
     bridge = await bridges(portal)
-    await until(lambda: len({text for text in bridge.texts if "新消息" in text}) == 3)
+
+    async def all_read() -> bool:
+        return bool((await portal.contact(B))["unread_count"] == 0)
+
+    await eventually(all_read)
+    told = [text.rpartition(": ")[2] for text in bridge.texts if "新消息" in text]
+    assert sorted(told) == [f"message {n}" for n in range(3)]
