@@ -317,7 +317,10 @@ async def test_a_task_of_a_pool_counts_for_whoever_has_it(crew: Running) -> None
 
 
 async def waits(relay: Running, until: Until, agent_id: str, wait: float = 30) -> asyncio.Task[Any]:
-    """Start a poll that waits, and return once it does."""
+    """Start a poll that waits, and return once it does.
+
+    A store in memory answers in the same turn. So a poll that is counted has its place behind those before it.
+    """
     before = relay.app.relay.waiting
     polling = asyncio.create_task(poll(relay, agent_id, lease=60, wait=wait))
     await until(lambda: relay.app.relay.waiting == before + 1)

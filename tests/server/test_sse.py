@@ -35,7 +35,7 @@ from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock, connect, request
 from tests.tables import each
 from tests.virtual_time import pass_time
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.both_stores
 
@@ -63,7 +63,7 @@ class Stream:
     async def next(self) -> Event | None:
         """Return the next event; None at the end of the response."""
         fields: dict[str, str] = {}
-        while line := await asyncio.wait_for(self.response.content.readline(), 30):
+        while line := await asyncio.wait_for(self.response.content.readline(), PATIENCE):
             text = line.decode()
             assert text.endswith("\n")
             name, _, value = text[:-1].partition(": ")
