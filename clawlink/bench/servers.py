@@ -70,9 +70,11 @@ def can_pin() -> bool:
 
 
 def pin(pid: int) -> None:
-    """Give a server its core, if server and load can each have one."""
+    """Give all threads of a server its core, if server and load can each have one."""
     if can_pin():
-        os.sched_setaffinity(pid, {sorted(os.sched_getaffinity(0))[0]})
+        core = {sorted(os.sched_getaffinity(0))[0]}
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), core)
 
 
 _free: ContextVar[bool] = ContextVar("free", default=False)
