@@ -9,16 +9,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from clawlink.store.base import Usage
-from clawlink.store.sqlite.rows import Facts
-from clawlink.store.tables import NOTHING, Shares
+from clawlink.store.sqlite.rows import Facts, Origin
+from clawlink.store.tables import NOTHING, Origins, Shares
 
 # Of indexes and of mailboxes, the counts that were asked for last are kept.
 _MOST_INDEXES = 50_000
 _MOST_SHARES = 500
+_NOBODY: Origin = (None, "")
 
 Place = tuple[type[Any], str]
 """An index: the kind of its records, and its key."""
-_Origin = tuple[str | None, str]
 
 
 class Counts:
@@ -29,8 +29,7 @@ class Counts:
         self.cost = 0
         self._mailboxes: dict[str, list[int]] = {}
         self._indexes: dict[Place, list[int]] = {}
-        self._held_shares = Shares()
-        self.origins = Shares()  # the bytes that records take on the disk, by their origins
+        self.origins = Origins()  # the bytes that records take on the disk, and the messages that mailboxes hold
         self._mailbox_shares: dict[str, Shares] = {}
         self._index_shares: dict[Place, Shares] = {}
 
@@ -50,9 +49,9 @@ class Counts:
         found = self._indexes.get(place)
         return None if found is None else Usage(found[0], found[1])
 
-    def shares(self, mailbox: str | None) -> Shares | None:
-        """Return where the messages of a mailbox come from, or of all mailboxes; None if it is not known yet."""
-        return self._held_shares if mailbox is None else self._mailbox_shares.get(mailbox)
+    def shares(self, mailbox: str) -> Shares | None:
+        """Return where the messages of a mailbox come from; None if it is not known yet."""
+        return self._mailbox_shares.get(mailbox)
 
     def index_shares(self, place: Place) -> Shares | None:
         """Return where the records of an index come from; None if it is not known yet."""
@@ -63,17 +62,16 @@ class Counts:
     def learn_records(self, rows: Iterable[tuple[str, str | None, str | None, int | None, int]]) -> None:
         """Take all records, as partition, address, agent, bytes in a mailbox if they are in one, and cost."""
         mailboxes, cost = self._mailboxes, 0
-        origins: dict[tuple[str | None, str | None], list[int]] = {}  # count, cost; and of those in mailboxes, bytes
+        origins: dict[tuple[str | None, str | None], list[int]] = {}  # cost; and of those in mailboxes, bytes and count
         for partition_key, address, agent, held, size in rows:
             cost += size
             origin = origins.get((address, agent))
             if origin is None:
-                origin = origins[address, agent] = [0, 0, 0, 0]
-            origin[0] += 1
-            origin[1] += size
+                origin = origins[address, agent] = [0, 0, 0]
+            origin[0] += size
             if held is not None:
+                origin[1] += held
                 origin[2] += 1
-                origin[3] += held
                 mailbox = mailboxes.get(partition_key)
                 if mailbox is None:
                     mailboxes[partition_key] = [1, held]
@@ -81,13 +79,11 @@ class Counts:
                     mailbox[0] += 1
                     mailbox[1] += held
         self.cost += cost
-        for (address, agent), (count, size, held_count, held_bytes) in origins.items():
+        for (address, agent), (size, held_bytes, held_count) in origins.items():
+            self.held[0] += held_count
+            self.held[1] += held_bytes
             if agent is not None:
-                self.origins.change((address, agent), count, size)
-            if held_count:
-                self.held[0] += held_count
-                self.held[1] += held_bytes
-                self._held_shares.change((address, agent or ""), held_count, held_bytes)
+                self.origins.enter((address, agent), size, held_bytes, held_count)
 
     def learn_index(self, place: Place, count: int, size: int) -> None:
         _make_room(self._indexes, _MOST_INDEXES)
@@ -105,39 +101,41 @@ class Counts:
 
     def change(self, kind: type[Any], old: Facts | None, new: Facts | None) -> None:
         """Count one record again."""
-        if old is None or new is None or not _alike(old, new):
+        if old is None or new is None or old.origin != new.origin or old.partition_key != new.partition_key:
             if old is not None:
                 self._count(kind, old, -1)
             if new is not None:
                 self._count(kind, new, 1)
             return
+        origin = new.origin
         grown = new.cost - old.cost
         if grown:
             self.cost += grown
-            if new.agent is not None:
-                self.origins.change((new.address, new.agent), 0, grown)
+            if origin is not None:
+                self.origins.change(origin, grown)
         if old.keys != new.keys or old.weight != new.weight:
-            origin = (new.address, new.agent or "")
             self._enter(kind, old.keys, origin, -1, -old.weight)
             self._enter(kind, new.keys, origin, 1, new.weight)
         if old.held != new.held:
-            origin = (new.address, new.agent or "")
             if old.held is not None:
                 self._hold(new.partition_key, origin, -1, -old.held)
             if new.held is not None:
                 self._hold(new.partition_key, origin, 1, new.held)
 
     def _count(self, kind: type[Any], facts: Facts, sign: int) -> None:
-        self.cost += sign * facts.cost
-        origin = (facts.address, facts.agent or "")
-        if facts.agent is not None:
-            self.origins.change(origin, sign, sign * facts.cost)
+        """Count a record in, or out again."""
+        size, origin, held = sign * facts.cost, facts.origin, facts.held
+        self.cost += size
+        if origin is not None and sign > 0:
+            self.origins.change(origin, size)
         if facts.keys:
             self._enter(kind, facts.keys, origin, sign, sign * facts.weight)
-        if facts.held is not None:
-            self._hold(facts.partition_key, origin, sign, sign * facts.held)
+        if held is not None:
+            self._hold(facts.partition_key, origin, sign, sign * held)
+        if origin is not None and sign < 0:  # last: an origin without records is forgotten
+            self.origins.change(origin, size)
 
-    def _enter(self, kind: type[Any], keys: Iterable[str], origin: _Origin, count: int, size: int) -> None:
+    def _enter(self, kind: type[Any], keys: Iterable[str], origin: Origin | None, count: int, size: int) -> None:
         indexes, index_shares = self._indexes, self._index_shares
         for key in keys:
             place = (kind, key)
@@ -145,16 +143,15 @@ class Counts:
             if known is not None:
                 known[0] += count
                 known[1] += size
-            if index_shares:
-                shares = index_shares.get(place)
-                if shares is not None:
-                    shares.change(origin, count, size)
+            if index_shares and (shares := index_shares.get(place)) is not None:
+                shares.change(origin or _NOBODY, count, size)
 
-    def _hold(self, mailbox: str, origin: _Origin, count: int, size: int) -> None:
-        self._held_shares.change(origin, count, size)
+    def _hold(self, mailbox: str, origin: Origin | None, count: int, size: int) -> None:
+        if origin is not None:
+            self.origins.hold(origin, count, size)
         shares = self._mailbox_shares.get(mailbox)
         if shares is not None:
-            shares.change(origin, count, size)
+            shares.change(origin or _NOBODY, count, size)
         self.held[0] += count
         self.held[1] += size
         known = self._mailboxes.get(mailbox)
@@ -170,8 +167,3 @@ class Counts:
 def _make_room(table: dict[Any, Any], most: int) -> None:
     if len(table) >= most:
         del table[next(iter(table))]
-
-
-def _alike(old: Facts, new: Facts) -> bool:
-    """Return True if two versions of a record count for the same mailbox and the same sender."""
-    return old.address == new.address and old.agent == new.agent and old.partition_key == new.partition_key

@@ -18,16 +18,22 @@ ENTRY_BYTES = 40
 # part there, at least ``_SHORTEST``. The others lie on pages of its own, ``_OWN_PAGE`` on each.
 _PAGE_BYTES, _FOR_ROWS, _LONGEST, _SHORTEST, _OWN_PAGE = 4096, 4088, 4061, 489, 4092
 
+Origin = tuple[str | None, str]
+NO_ORIGIN = (None, None)
+"""The columns of a record that counts for no agent."""
+
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
-    """The facts of a record that are counted. ``held`` are its bytes in a mailbox, None if it is not in one."""
+    """The facts of a record that are counted. ``held`` are its bytes in a mailbox, None if it is not in one.
+
+    ``origin`` is the address and the agent that it counts for, None if it counts for no agent.
+    """
 
     partition_key: str
     keys: tuple[str, ...]
     weight: int
     held: int | None
-    address: str | None
-    agent: str | None
+    origin: Origin | None
     cost: int
 
 
@@ -54,7 +60,7 @@ def row_of(record: Any, partition_key: str) -> Row:
     named = len("".join(keys))
     cost = max(record.footprint, _on_pages(len(data) + _COLUMN_BYTES + named))
     cost += _INDEXED_BYTES + ENTRY_BYTES * len(keys) + named
-    address, agent = getattr(record, "origin", (None, None))
+    origin: Origin | None = getattr(record, "origin", None)
     sort_key = ready_at = later = held = None
     if type(record) is Delivery:
         state = record.state
@@ -66,7 +72,7 @@ def row_of(record: Any, partition_key: str) -> Row:
                 later = record.visible_at
         if state is PENDING or state is DEAD:
             held = len(record.body)
-    facts = Facts(partition_key, keys, weight, held, address, agent, cost)
+    facts = Facts(partition_key, keys, weight, held, origin, cost)
     return Row(facts, record.version, record.ends_at, sort_key, ready_at, later, data)
 
 

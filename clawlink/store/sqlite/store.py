@@ -278,21 +278,23 @@ class SqliteStore:
         return Admission(loads, usages, Usage(*counts.held), counts.cost)
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        if mailbox is None:
+            return self._counts.origins.held_of(address, agent)
         shares = self._counts.shares(mailbox)
-        if shares is None and mailbox is not None:
-            box = mailbox
-            values = {"partition_key": box, "kind": self._kind(Delivery), "dead": by_dead(box)}
+        if shares is None:
+            values = {"partition_key": mailbox, "kind": self._kind(Delivery), "dead": by_dead(mailbox)}
 
             def take(rows: list[Any]) -> None:
-                self._counts.learn_shares(box, _shares(rows))
+                self._counts.learn_shares(mailbox, _shares(rows))
 
-            await self.ask(("load", box), lambda db: db.execute(queries.ORIGINS_OF_MAILBOX, values).fetchall(), take)
-            shares = self._counts.shares(box)
+            await self.ask(
+                ("load", mailbox), lambda db: db.execute(queries.ORIGINS_OF_MAILBOX, values).fetchall(), take
+            )
+            shares = self._counts.shares(mailbox)
         return (shares or Shares()).of(address, agent)
 
     async def memory_from(self, address: str | None, agent: str) -> tuple[int, int]:
-        by_address, by_agent = self._counts.origins.of(address, agent)
-        return by_address.bytes, by_agent.bytes
+        return self._counts.origins.memory_of(address, agent)
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         pending = self._pending(mailbox)

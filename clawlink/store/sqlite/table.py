@@ -9,7 +9,7 @@ import msgspec
 
 from clawlink.store.base import Conflict
 from clawlink.store.sqlite.jobs import Change, Done
-from clawlink.store.sqlite.rows import Entry, Facts, pack, unpack
+from clawlink.store.sqlite.rows import NO_ORIGIN, Entry, Facts, pack, unpack
 
 # The records that were written last are known without asking, twice this many at most. Others are let go one at a time:
 # to free thousands at once would hold the event loop.
@@ -121,7 +121,8 @@ class Table:
             return None
         row, version, partition_key, held, address, agent, weight, cost, ends_at, packed = found
         entries = unpack(packed)
-        facts = Facts(partition_key, tuple([entry.key for entry in entries]), weight, held, address, agent, cost)
+        origin = None if agent is None else (address, agent)
+        facts = Facts(partition_key, tuple([entry.key for entry in entries]), weight, held, origin, cost)
         return _Stored(row, version, ends_at, facts, entries)
 
     def _known(self, id: str, number: int) -> _Stored | None:
@@ -160,7 +161,7 @@ class Table:
             _INSERT,
             (
                 change.number, change.id, new.version, facts.partition_key, new.ends_at, new.sort_key, new.ready_at,
-                new.later, facts.held, facts.address, facts.agent, facts.weight, facts.cost, pack(entries), new.data,
+                new.later, facts.held, *(facts.origin or NO_ORIGIN), facts.weight, facts.cost, pack(entries), new.data,
             ),
         )  # fmt: skip
         if not inserted.rowcount:
@@ -188,7 +189,7 @@ class Table:
         facts = new.facts
         entries = before if facts.keys == old.facts.keys else self._entries(facts.keys, before)
         values = (
-            new.version, new.sort_key, new.ready_at, new.later, facts.held, facts.address, facts.agent, facts.weight,
+            new.version, new.sort_key, new.ready_at, new.later, facts.held, *(facts.origin or NO_ORIGIN), facts.weight,
             facts.cost, pack(entries), new.data,
         )  # fmt: skip
         if new.ends_at == old.ends_at:
