@@ -15,9 +15,8 @@ import pytest
 
 from clawlink.domain.delivery import Delivery
 from clawlink.store.base import Drop, Failed, Put
-from clawlink.store.sqlite import database, gathering, reading, table, writer
-from clawlink.store.sqlite.gathering import Gathering
-from clawlink.store.sqlite.jobs import Job, Question
+from clawlink.store.sqlite import database, jobs, reading, table, writer
+from clawlink.store.sqlite.jobs import Gathering, Job, Question
 from tests.store.contract import delivery, newer, put
 from tests.store.test_sqlite import opened
 from tests.waiting import PATIENCE, until
@@ -172,7 +171,7 @@ class Gathered:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = [100.0]
-        monkeypatch.setattr(gathering, "perf_counter", lambda: self.now[0])
+        monkeypatch.setattr(jobs, "perf_counter", lambda: self.now[0])
         self.loop: Any = Loop(self.now)
         self.sizes: list[int] = []
         self.gathering = Gathering(lambda jobs: self.sizes.append(len(jobs)))
@@ -237,13 +236,13 @@ def test_on_a_slow_disk_jobs_wait_for_as_many_as_the_last_ones(monkeypatch: pyte
     for _ in range(3):
         lots.loop.turn()
     ((seconds, call),) = lots.loop.timers
-    assert seconds == gathering.LONGEST_PAUSE_SECONDS
+    assert seconds == jobs.LONGEST_PAUSE_SECONDS
     call()  # no more came
     assert lots.sizes == [8, 8, 2]
     lots.loop.timers.clear()
     lots.settle(after=1.0)
     lots.add(2)
-    lots.now[0] += 2 * gathering.LONGEST_GATHERING_SECONDS
+    lots.now[0] += 2 * jobs.LONGEST_GATHERING_SECONDS
     lots.loop.turn()
     assert lots.sizes == [8, 8, 2, 2], "as many as before go at once"
 

@@ -1,19 +1,33 @@
-"""The jobs of the writing thread: commits, and questions that run behind them."""
+"""The jobs of the writer, from their callers to a transaction and back: commits, and questions that run behind them.
+
+The next transaction begins when the last one is on the disk. The callers whom that answered ask again, so a transaction
+that waits for them spares an fsync. On a fast disk the event loop has better things to do than to wait.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
 from typing import Any
 
 import msgspec
 
-from clawlink.store.base import Conflict, Failed
-from clawlink.store.sqlite.rows import Facts, Row
+from clawlink.store.base import Absent, Batch, Conflict, Failed, Put
+from clawlink.store.sqlite.rows import Facts, Kinds, Row, row_of
 
 # A change of a record touches about three pages beside its bytes.
 CHANGE_BYTES = 3 * 4096
+
+# The most jobs that share a transaction, so that the first of them does not wait for too many others.
+_MOST_JOBS = 256
+# A disk is slow if the last transaction took longer. Then the next one pauses half as long for as many jobs.
+_SLOW_SECONDS, LONGEST_PAUSE_SECONDS = 0.001, 0.005
+# A transaction waits while jobs come, but for this long at most. A caller that was answered needs two turns of the
+# event loop to ask again: one that reads its request, and one that handles it.
+LONGEST_GATHERING_SECONDS, _STILL_TURNS = 0.002, 2
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -95,3 +109,166 @@ class Work:
         self.begun = False
         self.applied = 0
         self.new_kinds: set[int] = set()
+
+
+class Gathering:
+    """Gathers the jobs of one event loop at a time, and has ``submit`` take them together, one lot after the other."""
+
+    def __init__(self, submit: Callable[[list[Job]], None]) -> None:
+        self._submit = submit
+        self._jobs: list[Job] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # it has jobs that wait, or that are not done
+        self._timer: asyncio.TimerHandle | None = None
+        self._seen = self._still = 0  # the jobs that were here a turn ago, and since how many turns
+        self._began = self._submitted = 0.0  # when this lot began to gather, and when the last one went
+        self._last = 1  # the jobs of the last transaction
+        self._took = 0.0
+
+    def add(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
+        """Have a job done, together with the others of this turn of the event loop at least."""
+        self._jobs.append(job)
+        if self._loop is not loop:
+            self._loop, self._timer = loop, None
+            self._begin(loop)
+        elif self._timer is not None and len(self._jobs) >= self._last:
+            self._timer.cancel()
+            self._go()
+
+    def settled(self) -> None:
+        """Begin to gather for the next transaction: the last one is done."""
+        self._took = perf_counter() - self._submitted
+        if self._jobs and self._loop is not None:
+            self._begin(self._loop)
+        else:
+            self._loop = None
+
+    def rest(self) -> list[Job]:
+        """Take all jobs that wait."""
+        jobs, self._jobs = self._jobs, []
+        return jobs
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._seen, self._still, self._began = 0, 0, perf_counter()
+        loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Submit the jobs, unless it is better to wait for more of them."""
+        count, loop, slow = len(self._jobs), self._loop, self._took > _SLOW_SECONDS
+        if loop is not None and count < (_MOST_JOBS if slow else self._last):
+            self._still = self._still + 1 if count == self._seen else 0
+            self._seen = count
+            if self._still < _STILL_TURNS and perf_counter() - self._began < LONGEST_GATHERING_SECONDS:
+                loop.call_soon(self._look)
+                return
+            if slow and count < self._last:
+                self._timer = loop.call_later(min(self._took / 2, LONGEST_PAUSE_SECONDS), self._go)
+                return
+        self._go()
+
+    def _go(self) -> None:
+        self._timer = None
+        jobs, self._jobs = self._jobs[:_MOST_JOBS], self._jobs[_MOST_JOBS:]
+        if jobs:
+            self._last, self._submitted = len(jobs), perf_counter()
+            self._submit(jobs)
+
+
+class Jobs:
+    """The jobs of one store. The writer takes lots of them by ``submit``, and calls ``settled`` once they are done.
+
+    ``follow`` is told of each change that took effect, in the order in which the writer made them.
+    """
+
+    def __init__(
+        self, kinds: Kinds, submit: Callable[[list[Job]], None], follow: Callable[[Change, Facts | None], None]
+    ) -> None:
+        self._kinds = kinds
+        self._follow = follow
+        self._gathering = Gathering(submit)
+        self._asked: dict[object, asyncio.Future[Any]] = {}
+        self.unsettled = 0
+        """How many jobs are not done."""
+
+    async def commit(self, batches: Iterable[Batch], *, in_order: bool = False) -> Sequence[Conflict | Failed | None]:
+        """Commit batches, each by itself; return the result of each, as ``Store.commit_many``."""
+        future = asyncio.get_running_loop().create_future()
+        rows = [(batch.partition_key, self._changes(batch)) for batch in batches]
+        commit = Commit(rows, future, in_order=in_order)
+        self._begin(commit, future.get_loop())
+        try:
+            results: Sequence[Conflict | Failed | None] = await future
+        except asyncio.CancelledError:
+            await _decided(commit)  # else the caller would undo now what takes effect in a moment
+            raise
+        return results
+
+    def _changes(self, batch: Batch) -> list[Change]:
+        found = []
+        for change in batch.changes:
+            if isinstance(change, Absent):
+                found.append(Change(change.kind, self._kinds[change.kind], change.id, 0, None, None, absent=True))
+                continue
+            record: Any = change.record
+            kind = type(record)
+            if record.partition_key != batch.partition_key:
+                raise ValueError(
+                    f"{kind.__name__} {record.id!r} lives at {record.partition_key!r}, not at {batch.partition_key!r}"
+                )
+            number = self._kinds[kind]
+            if type(change) is Put:
+                row = row_of(record, batch.partition_key)
+                found.append(
+                    Change(kind, number, record.id, record.version - 1, row, record, ends_work=change.ends_work)
+                )
+            else:
+                found.append(Change(kind, number, record.id, record.version, None, None))
+        return found
+
+    async def ask(self, what: object, ask: Callable[[sqlite3.Connection], Any], take: Callable[[Any], None]) -> None:
+        """Ask as ``SqliteStore.ask``."""
+        future = self._asked.get(what)
+        if future is None or future.get_loop() is not asyncio.get_running_loop():
+            future = self._asked[what] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(lambda _: self._asked.pop(what, None))
+            self._begin(Question(ask, take, future), future.get_loop())
+        await asyncio.shield(future)
+
+    def rest(self) -> list[Job]:
+        """Take all jobs that wait."""
+        return self._gathering.rest()
+
+    def _begin(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
+        """Have a job done, together with others."""
+        self.unsettled += 1
+        self._gathering.add(job, loop)
+
+    def settled(self, jobs: Sequence[Job]) -> None:
+        """Tell what took effect, and answer. The questions were asked behind all of these commits."""
+        self.unsettled -= len(jobs)
+        for job in jobs:
+            if isinstance(job, Commit):
+                for change, old in job.done:
+                    self._follow(change, old)
+                job.settled = True
+                if not job.future.done():
+                    job.future.set_result(job.results)
+                if job.fate is not None and not job.fate.done():
+                    job.fate.set_result(None)
+        for job in jobs:
+            if isinstance(job, Question):
+                if job.failure is None:
+                    job.take(job.answer)
+                    if not job.future.done():
+                        job.future.set_result(None)
+                elif not job.future.done():
+                    job.future.set_exception(Failed(f"SQLite: {job.failure}"))
+                    job.future.exception()  # whoever asked may have been cancelled
+        self._gathering.settled()
+
+
+async def _decided(commit: Commit) -> None:
+    """Wait until a commit has taken effect or not, however often the waiter is cancelled."""
+    while not commit.settled:
+        commit.fate = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(asyncio.CancelledError):
+            await commit.fate

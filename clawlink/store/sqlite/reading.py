@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from clawlink.store import records
 from clawlink.store.base import Failed, R
+from clawlink.store.sqlite.rows import Kinds
 
 # Records that were committed or read last are kept decoded, twice this many bytes of them at most. Others are let go a
 # few at a time, as many as take the bytes of the next ones: to free thousands at once would hold the event loop.
@@ -32,7 +33,7 @@ class Hint(NamedTuple):
 
 
 class Reading:
-    """Reads records, each once as long as it is kept decoded. ``kind_of`` gives the number of a kind.
+    """Reads records, each once as long as it is kept decoded.
 
     ``read_warm`` asks a connection that has more pages in its cache. It returns None if that has no time.
     """
@@ -40,11 +41,11 @@ class Reading:
     def __init__(
         self,
         db: sqlite3.Connection,
-        kind_of: Callable[[type[Any]], int],
+        kinds: Kinds,
         read_warm: Callable[[str, tuple[Any, ...]], list[Any] | None],
     ) -> None:
         self._db = db
-        self._kind = kind_of
+        self._kinds = kinds
         self._read_warm = read_warm
         self._newer: dict[tuple[type[Any], str], Any] = {}
         self._older: dict[tuple[type[Any], str], Any] = {}
@@ -72,7 +73,7 @@ class Reading:
             return record
         record = self._older.get(key)
         if record is None:
-            values = (id, self._kind(kind))
+            values = (id, self._kinds[kind])
             found = self._read_warm(_GET, values)
             if found is None:
                 found = self.read(_GET, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -17,6 +18,20 @@ ENTRY_BYTES = 40
 # The bytes of a page of the database, and those of it that are for rows. A row of more than ``_LONGEST`` keeps only a
 # part there, at least ``_SHORTEST``. The others lie on pages of its own, ``_OWN_PAGE`` on each.
 _PAGE_BYTES, _FOR_ROWS, _LONGEST, _SHORTEST, _OWN_PAGE = 4096, 4088, 4061, 489, 4092
+
+
+class Kinds(dict[type[Any], int]):
+    """The numbers of the kinds of records. A kind that was never stored gets the next one when it is asked for."""
+
+    def __init__(self, stored: Iterable[tuple[int, str]]) -> None:
+        super().__init__()
+        self._numbers = {name: number for number, name in stored}
+
+    def __missing__(self, kind: type[Any]) -> int:
+        name = records.kinds()[kind].name
+        number = self[kind] = self._numbers.setdefault(name, max(self._numbers.values(), default=0) + 1)
+        return number
+
 
 Origin = tuple[str | None, str]
 NO_ORIGIN = (None, None)

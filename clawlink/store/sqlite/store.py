@@ -9,7 +9,6 @@ An index may be ahead of ``get`` for a moment, between a commit's fsync and its 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import sqlite3
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
@@ -39,13 +38,12 @@ from clawlink.store.claims import Claims
 from clawlink.store.sqlite import mailboxes, queries
 from clawlink.store.sqlite.counts import Counts, Place
 from clawlink.store.sqlite.database import DataFolderError, connect, migrate, open_writer, said
-from clawlink.store.sqlite.gathering import Gathering
-from clawlink.store.sqlite.jobs import Change, Commit, Job, Question
+from clawlink.store.sqlite.jobs import Change, Jobs
 from clawlink.store.sqlite.mailboxes import Mailboxes
 from clawlink.store.sqlite.open_files import OpenFiles
 from clawlink.store.sqlite.reading import Hint, Reading
 from clawlink.store.sqlite.room import Room
-from clawlink.store.sqlite.rows import Facts, row_of
+from clawlink.store.sqlite.rows import Facts, Kinds
 from clawlink.store.sqlite.writer import Writer
 from clawlink.store.tables import NOTHING, Shares
 
@@ -82,7 +80,8 @@ class SqliteStore:
         self._leaving = leaving
         self._db: sqlite3.Connection
         self._writer: Writer
-        self._gathering: Gathering
+        self._kinds: Kinds
+        self._jobs: Jobs
         self._files: OpenFiles
         self._opened = self._closed = False
         self.last_alive: float | None = None
@@ -91,11 +90,7 @@ class SqliteStore:
         """The name of the machine's start at that moment, and its steady clock."""
         self._counts = Counts()
         self._mailboxes = Mailboxes()
-        self._numbers: dict[str, int] = {}
-        self._kinds: dict[type[Any], int] = {}
-        self._unsettled = 0
         self._claims = Claims(self)
-        self._asked: dict[object, asyncio.Future[Any]] = {}
 
     async def open(self) -> None:
         self.open_now()
@@ -108,11 +103,12 @@ class SqliteStore:
         try:
             reading = self._db = connect(path, reads_only=True, leaves_log=True)
             self._counts.learn_records(self._db.execute(queries.HELD))
-            self._numbers = {name: number for number, name in self._db.execute("SELECT number, name FROM kind")}
+            self._kinds = Kinds(self._db.execute("SELECT number, name FROM kind"))
+            self._jobs = Jobs(self._kinds, lambda jobs: self._writer.submit(jobs), self._follow)
             meta = dict(self._db.execute("SELECT name, value FROM meta WHERE name IN ('alive', 'boot', 'uptime')"))
             self._writer = Writer(
                 writing,
-                self._settled,
+                self._jobs.settled,
                 room=self._room or Room(path.parent),
                 lazy=self._sync == "normal",
                 before_commit=self._before_commit,
@@ -128,8 +124,7 @@ class SqliteStore:
         self.last_alive = meta.get("alive")
         boot, uptime = meta.get("boot"), meta.get("uptime")
         self.last_uptime = None if boot is None or uptime is None else (boot, uptime)
-        self._reading = Reading(self._db, self._kind, self._writer.read)
-        self._gathering = Gathering(self._writer.submit)
+        self._reading = Reading(self._db, self._kinds, self._writer.read)
         self._files = OpenFiles(path)
         self._files.moved()  # learns which they are
         self._opened = True
@@ -167,7 +162,7 @@ class SqliteStore:
         places = ", ".join("?" * len(kinds))
         one_of = f"SELECT data FROM record WHERE kind IN ({places})"  # noqa: S608
         try:
-            for (data,) in self._db.execute(one_of, [self._kind(kind) for kind in kinds]):
+            for (data,) in self._db.execute(one_of, [self._kinds[kind] for kind in kinds]):
                 yield records.decode(data)
         except (sqlite3.Error, ValueError) as error:
             raise DataFolderError(f"a record of {self._path} cannot be read: {error}") from None
@@ -180,7 +175,7 @@ class SqliteStore:
         if self._closed or not self._opened:
             return
         self._closed = True
-        left = self._gathering.rest()
+        left = self._jobs.rest()
         if left:
             self._writer.submit(left)
         self._writer.finish()
@@ -190,15 +185,6 @@ class SqliteStore:
         else:  # nobody knows what is in the log, and the next start reads what the disk has of it
             self._writer.close()
             self._db.close()
-
-    def _kind(self, kind: type[Any]) -> int:
-        """Return the number of a kind, a new one if it was never stored."""
-        number = self._kinds.get(kind)
-        if number is None:
-            name = records.kinds()[kind].name
-            number = self._numbers.setdefault(name, max(self._numbers.values(), default=0) + 1)
-            self._kinds[kind] = number
-        return number
 
     # -- records -----------------------------------------------------------------------------------------------------
 
@@ -221,7 +207,7 @@ class SqliteStore:
     async def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
     ) -> Page[R]:
-        place = (self._kind(kind), key)
+        place = (self._kinds[kind], key)
         order = "ORDER BY e.number DESC LIMIT ?" if newest else "ORDER BY e.number LIMIT ?"
         number = number_of(after)
         if number is None:
@@ -244,8 +230,8 @@ class SqliteStore:
         known = self._counts.index(place)
         if known is not None:
             return known
-        values = (self._kind(kind), key)
-        if not self._unsettled:  # nothing is on its way that would be counted twice
+        values = (self._kinds[kind], key)
+        if not self._jobs.unsettled:  # nothing is on its way that would be counted twice
             ((count, size),) = self._reading.read(queries.COUNT_FEW, (*values, _FEW))
             if count < _FEW:
                 self._counts.learn_index(place, count, size)
@@ -261,7 +247,7 @@ class SqliteStore:
         place: Place = (kind, key)
         shares = self._counts.index_shares(place)
         if shares is None:
-            values = (self._kind(kind), key)
+            values = (self._kinds[kind], key)
 
             def take(rows: list[Any]) -> None:
                 self._counts.learn_index_shares(place, _shares(rows))
@@ -282,7 +268,7 @@ class SqliteStore:
             return self._counts.origins.held_of(address, agent)
         shares = self._counts.shares(mailbox)
         if shares is None:
-            values = {"partition_key": mailbox, "kind": self._kind(Delivery), "dead": by_dead(mailbox)}
+            values = {"partition_key": mailbox, "kind": self._kinds[Delivery], "dead": by_dead(mailbox)}
 
             def take(rows: list[Any]) -> None:
                 self._counts.learn_shares(mailbox, _shares(rows))
@@ -332,7 +318,14 @@ class SqliteStore:
         return ready[0][0] if ready else None
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
-        return await self._reading.load(kind, self._reading.some(queries.ENDING, (self._kind(kind), now), limit, but))
+        return await self._reading.load(kind, self._reading.some(queries.ENDING, (self._kinds[kind], now), limit, but))
+
+    async def ask(self, what: object, ask: Callable[[sqlite3.Connection], Any], take: Callable[[Any], None]) -> None:
+        """Ask the writer's connection behind all commits so far, and have ``take`` told the answer.
+
+        What is asked already is asked once.
+        """
+        await self._jobs.ask(what, ask, take)
 
     # -- commits -----------------------------------------------------------------------------------------------------
 
@@ -358,93 +351,15 @@ class SqliteStore:
         return await self._claims.claim(mailbox, due, rule)
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
-        (result,) = await self._commit([(partition_key, self._changes(partition_key, changes))])
+        (result,) = await self._jobs.commit((Batch(partition_key, changes),))
         if result is not None:
             raise result
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
-        return await self._commit(self._rows(batches)) if batches else []
+        return await self._jobs.commit(batches) if batches else []
 
     async def commit_in_order(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
-        return await self._commit(self._rows(batches), in_order=True) if batches else []
-
-    def _rows(self, batches: Sequence[Batch]) -> list[tuple[str, list[Change]]]:
-        return [(batch.partition_key, self._changes(batch.partition_key, batch.changes)) for batch in batches]
-
-    def _changes(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> list[Change]:
-        found = []
-        for change in changes:
-            if isinstance(change, Absent):
-                found.append(Change(change.kind, self._kind(change.kind), change.id, 0, None, None, absent=True))
-                continue
-            record: Any = change.record
-            kind = type(record)
-            number = self._kinds.get(kind) or self._kind(kind)
-            if record.partition_key != partition_key:
-                raise ValueError(
-                    f"{kind.__name__} {record.id!r} lives at {record.partition_key!r}, not at {partition_key!r}"
-                )
-            if type(change) is Put:
-                row = row_of(record, partition_key)
-                found.append(
-                    Change(kind, number, record.id, record.version - 1, row, record, ends_work=change.ends_work)
-                )
-            else:
-                found.append(Change(kind, number, record.id, record.version, None, None))
-        return found
-
-    async def _commit(
-        self, batches: Sequence[tuple[str, list[Change]]], *, in_order: bool = False
-    ) -> Sequence[Conflict | Failed | None]:
-        future = asyncio.get_running_loop().create_future()
-        commit = Commit(batches, future, in_order=in_order)
-        self._begin(commit, future.get_loop())
-        try:
-            results: Sequence[Conflict | Failed | None] = await future
-        except asyncio.CancelledError:
-            await _decided(commit)  # else the caller would undo now what takes effect in a moment
-            raise
-        return results
-
-    async def ask(self, what: object, ask: Callable[[sqlite3.Connection], Any], take: Callable[[Any], None]) -> None:
-        """Ask the writer's connection behind all commits so far, and have ``take`` told the answer.
-
-        What is asked already is asked once.
-        """
-        future = self._asked.get(what)
-        if future is None or future.get_loop() is not asyncio.get_running_loop():
-            future = self._asked[what] = asyncio.get_running_loop().create_future()
-            future.add_done_callback(lambda _: self._asked.pop(what, None))
-            self._begin(Question(ask, take, future), future.get_loop())
-        await asyncio.shield(future)
-
-    def _begin(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
-        """Have a job done, together with others."""
-        self._unsettled += 1
-        self._gathering.add(job, loop)
-
-    def _settled(self, jobs: Sequence[Job]) -> None:
-        """Count what took effect, and answer. The questions were asked behind all of these commits."""
-        self._unsettled -= len(jobs)
-        for job in jobs:
-            if isinstance(job, Commit):
-                for change, old in job.done:
-                    self._follow(change, old)
-                job.settled = True
-                if not job.future.done():
-                    job.future.set_result(job.results)
-                if job.fate is not None and not job.fate.done():
-                    job.fate.set_result(None)
-        for job in jobs:
-            if isinstance(job, Question):
-                if job.failure is None:
-                    job.take(job.answer)
-                    if not job.future.done():
-                        job.future.set_result(None)
-                elif not job.future.done():
-                    job.future.set_exception(Failed(f"SQLite: {job.failure}"))
-                    job.future.exception()  # whoever asked may have been cancelled
-        self._gathering.settled()
+        return await self._jobs.commit(batches, in_order=True) if batches else []
 
     def _follow(self, change: Change, old: Facts | None) -> None:
         kind, id, row, record = change.kind, change.id, change.row, change.record
@@ -459,14 +374,6 @@ class SqliteStore:
             mailbox = known.partition_key
             pending = record if facts is not None and record.state is PENDING else None
             self._mailboxes.follow(mailbox, id, pending, self._counts.held_in(mailbox))
-
-
-async def _decided(commit: Commit) -> None:
-    """Wait until a commit has taken effect or not, however often the waiter is cancelled."""
-    while not commit.settled:
-        commit.fate = asyncio.get_running_loop().create_future()
-        with contextlib.suppress(asyncio.CancelledError):
-            await commit.fate
 
 
 def _first_of(rows: list[Any], limit: int) -> list[Any]:
