@@ -42,6 +42,7 @@ _HELP = {
     errno.ENOENT: "see whether the path is right, and its folder is there",
     errno.ENOTDIR: "see whether the path is right: what it goes through is no folder",
     errno.EISDIR: "name a file",
+    errno.EEXIST: "choose another place",
     errno.ENOSPC: _NO_ROOM,
     errno.EDQUOT: _NO_ROOM,
     errno.EFBIG: "choose a place where files may be as large, or raise the limit (ulimit -f)",

@@ -277,6 +277,9 @@ async def test_a_repeat_of_an_offer_is_the_same_guest_message_while_it_counts(po
 
 async def test_guests_are_limited_and_none_is_lost(portals: Portals) -> None:
     portal = await portals(portal_guests=5, portal_guest_rate=8)
+    for empty in ("", " \n"):
+        status, answer = await portal.ask("POST", "/api/guest/leave-message", {"content": empty}, key="")
+        assert (status, answer["field"]) == (400, "content")
     status, answer = await portal.ask("POST", "/api/guest/leave-message", {"content": "x" * 8193}, key="")
     assert (status, "(--portal-guest-bytes)" in answer["detail"]) == (413, True)
     answers = [await portal.ask("POST", "/api/guest/leave-message", {"content": str(n)}, key="") for n in range(12)]

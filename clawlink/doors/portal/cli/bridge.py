@@ -26,6 +26,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.errors import BadRequest
     from clawlink.service import ServiceError
 
+    if args.install and args.uninstall:
+        raise UsageError("--install and --uninstall exclude each other; give one")
     home = Path.home()
     folder = Path(args.folder) if args.folder else home / FOLDER
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from clawlink.cli.arguments import Parser
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import STATUSES
+from clawlink.cli.values import STATUSES, count, whole
 from clawlink.doors.portal.cli.actions import ACTIONS, known, listed, narrow
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ _APART: Mapping[str, str] = {
     "skill": "clawlink.doors.portal.cli.skill",
 }
 """The modules of the actions that use no portal over HTTP."""
+_EMPTY = {"rename": 1, "answer": 1, "say": 0, "reply": 0, "password": 0}
+"""The word of an action that may be empty."""
 _TEXTS = {"ask": 1, "send": 1, "answer": 1, "delegate": 1, "say": 0, "reply": 0, "password": 0}
 
 
@@ -61,18 +63,18 @@ def add(parser: ArgumentParser) -> None:
         metavar="STATUS",
         help=f"answer: {', '.join(STATUSES)} (default completed)",
     )
-    parser.add_argument("--in-reply-to", type=int, metavar="MESSAGE", help="send: the number of the message answered")
+    parser.add_argument("--in-reply-to", type=count, metavar="MESSAGE", help="send: the number of the message answered")
     parser.add_argument(
         "--attach", action="append", metavar="FILE", help="say, reply, delegate, answer: a file with it"
     )
-    parser.add_argument("--after", type=int, metavar="LINE", help="chat: show all lines after this one, not the last")
+    parser.add_argument("--after", type=whole, metavar="LINE", help="chat: show all lines after this one, not the last")
     parser.add_argument("--data", metavar="DIR", help="import, password: the folder of the portal, which does not run")
     parser.add_argument(
         "--store", action="store_true", help="import, password: the server of CLAWLINK_STORE in place of a folder"
     )
     parser.add_argument("--domain", metavar="NAME", help="setup: the name of the server on the internet")
     parser.add_argument("--proxy", choices=("nginx", "caddy"), default="nginx", help="setup: the proxy with TLS")
-    parser.add_argument("--port", type=int, default=9077, metavar="PORT", help="setup: the port behind the proxy")
+    parser.add_argument("--port", type=count, default=9077, metavar="PORT", help="setup: the port behind the proxy")
     parser.add_argument("--apply", action="store_true", help="setup: write the files; without it they are shown")
     parser.add_argument("--into", metavar="DIR", help="setup: the folder that stands for /")
     parser.add_argument("--folder", metavar="DIR", help="bridge: its state and log (default ~/.openclaw/agent-p2p)")
@@ -92,16 +94,19 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Do it at the own portal."""
     from clawlink.cli.exits import UsageError
     from clawlink.doors.portal.client.portal import Portal, authority, place
+    from clawlink.doors.portal.rules.texts import is_reserved_name
     from clawlink.errors import BadRequest
 
     words = ACTIONS[args.action]
     if not words.least <= len(args.words) <= words.most:
         raise UsageError(f"give it as: clawlink portal {args.action} {words.usage}".rstrip())
-    if args.words and not args.words[0].strip() and args.action not in ("say", "reply", "password"):
-        raise UsageError(f"a word is empty; give it as: clawlink portal {args.action} {words.usage}")
     text = _TEXTS.get(args.action)
     if text is not None and len(args.words) > text:
         args.words[text] = ctx.read(args.words[text])
+    if any(not word.strip() and _EMPTY.get(args.action) != at for at, word in enumerate(args.words)):
+        raise UsageError(f"a word is empty; give it as: clawlink portal {args.action} {words.usage}")
+    if args.name is not None and is_reserved_name(args.name):
+        raise UsageError(f"--name {args.name[:40]!r} stands for the number or the address of a contact; choose another")
     if args.action == "install-scripts":
         return _install(args, ctx)
     if args.action in _APART:
@@ -197,7 +202,7 @@ def _decide(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         "agent_name": args.name,
         "replace": args.replace,
     }
-    done = portal.ask("POST", f"/api/portal/guests/{_number(args.words[0])}", ask)
+    done = portal.ask("POST", f"/api/portal/guests/{_number(args.words[0], 'list')}", ask)
     if ctx.json:
         ctx.out.json(done)
         return Exit.DONE
@@ -212,7 +217,7 @@ def _decide(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 
 def _remove(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    number = _number(args.words[0])
+    number = _number(args.words[0], "contacts")
     portal.ask("DELETE", f"/api/contacts/{number}")
     return _done(ctx, {"removed": number}, f"Contact {number} is removed; its messages stay.")
 
@@ -224,7 +229,7 @@ def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 
 def _status(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    return _tell(ctx, portal.status(_number(args.words[0])))
+    return _tell(ctx, portal.status(_number(args.words[0], "history CONTACT")))
 
 
 def _tell(ctx: Context, sent: Any, *, then: str = "") -> Exit:
@@ -257,7 +262,7 @@ def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         if len(matching) > 1:
             from clawlink.errors import AmbiguousName
 
-            numbers = ", ".join(str(c["id"]) for c in matching[:10])
+            numbers = ", ".join(str(c["id"]) for c in sorted(matching, key=lambda c: int(c["id"]))[:10])
             raise AmbiguousName(
                 f"{len(matching)} contacts have the name {url[:80]!r}; name one by its number: {numbers}", field="to"
             )
@@ -363,6 +368,8 @@ def _install(args: Namespace, ctx: Context) -> Exit:
     try:
         written = [str(path) for path in install(Path(args.words[0]))]
     except FileExistsError as error:
+        if error.errno is not None:  # the folder itself is a file
+            raise
         raise LocalFailure(str(error)) from None
     return _done(ctx, {"written": written}, f"Wrote {_shown(', '.join(written))}.")
 
@@ -373,11 +380,11 @@ def _done(ctx: Context, told: Any, said: str) -> Exit:
     return done(ctx, told, said)
 
 
-def _number(text: str) -> int:
+def _number(text: str, listed_by: str) -> int:
     from clawlink.cli.exits import UsageError
 
     if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
-        raise UsageError(f"a number is needed, not {text[:40]!r}; see: clawlink portal list, clawlink portal contacts")
+        raise UsageError(f"a number is needed, not {text[:40]!r}; see: clawlink portal {listed_by}")
     return int(text)
 
 

@@ -18,7 +18,7 @@ from clawlink.doors.portal.cli.output import done, local
 from clawlink.doors.portal.client.files import attach_file
 from clawlink.doors.portal.client.portal import Portal
 from clawlink.doors.portal.rules.urls import shown
-from clawlink.errors import NotFound
+from clawlink.errors import NotAllowed, NotFound
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -58,10 +58,11 @@ def _delegate(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 def _answer(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     id = _id(portal, args.words[0])
-    if args.status != "completed" and _is_given(portal, id):
+    flag = "--attach" if args.attach else "--status"
+    if (args.attach or args.status != "completed") and _is_given(portal, id):
         raise UsageError(
-            f"--status is for tasks that you were given, and {cell(id)} is one that you gave: answer its question "
-            f"without --status, or take it back with: clawlink portal cancel {cell(id)}"
+            f"{flag} is for tasks that you were given, and {cell(id)} is one that you gave: answer its question "
+            f"without {flag}, or take it back with: clawlink portal cancel {cell(id)}"
         )
     files = _attached(args, portal, task=id)
     report = {
@@ -92,7 +93,15 @@ def _attached(args: Namespace, portal: Portal, *, to: str | None = None, task: s
 
 def _cancel(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     id = _id(portal, args.words[0])
-    told = portal.ask("POST", f"/api/portal/tasks/{quote(id, safe='')}/cancel", {})
+    try:
+        told = portal.ask("POST", f"/api/portal/tasks/{quote(id, safe='')}/cancel", {})
+    except NotAllowed:
+        if _is_given(portal, id):
+            raise
+        raise UsageError(
+            f"task {cell(id)} is one that you were given; turn it down with: "
+            f"clawlink portal answer {cell(id)} TEXT --status rejected"
+        ) from None
     return done(ctx, told, f"Task {cell(id)} is cancelled, and the other portal is told.")
 
 

@@ -85,6 +85,8 @@ def _place(url: str | None, key: str | None, source: str) -> Place | None:
     """Return the place if there is an address and a key. Raises BadRequest."""
     if not url or not key:
         return None
+    if not (key.isascii() and key.isprintable()):
+        raise BadRequest("the key has characters that no key has; copy it again", field=KEY)
     return Place(several(url, field=AT if source == AT else URL), key, source)
 
 
@@ -299,6 +301,8 @@ def _answer(url: str, answer: requests.Response) -> Any:
         raise NotARelay(f"{url} answers {answer.status_code}, and not as a portal: is the address right?") from None
     if answer.status_code == 200:
         return told
+    if answer.status_code in _ASTRAY and isinstance(told, dict) and "detail" not in told and "error" in told:
+        raise NotARelay(f"{url} answers as a relay without a portal; is the address right, and does it have --portal?")
     detail = told.get("detail", told.get("error", "")) if isinstance(told, dict) else ""
     if isinstance(detail, list):
         detail = "; ".join(str(one.get("msg", one)) for one in detail if isinstance(one, dict))
@@ -309,4 +313,6 @@ def _answer(url: str, answer: requests.Response) -> Any:
     )
 
 
+_ASTRAY = (401, 404, 405)
+"""The answers of a relay at an address that no portal has."""
 _BY_STATUS: dict[int, type[ClawLinkError]] = {401: NotAuthenticated, 403: NotAllowed, 404: NotFound}

@@ -45,6 +45,11 @@ def contact_name(agent_name: str | None, user_name: str | None, url: str) -> str
     return agent_name or url
 
 
+def is_reserved_name(name: str) -> bool:
+    """Return True if a name stands for the number or the address of a contact wherever a person types it."""
+    return "://" in name or (name.strip().isascii() and name.strip().isdigit())
+
+
 def file_notice(file_id: str) -> str:
     """Return the notice about a file that is complete."""
     return f"[Agent P2P] 文件传输完成\n文件ID: {file_id}\n文件已准备好下载"

@@ -9,7 +9,7 @@ from clawlink.domain.shares import Origin
 from clawlink.doors.portal import records
 from clawlink.doors.portal.records import AGENT, CONTACTS, OPERATOR, Contact, hash_key
 from clawlink.doors.portal.rules import consent
-from clawlink.doors.portal.rules.texts import fingerprint, seconds
+from clawlink.doors.portal.rules.texts import fingerprint, is_reserved_name, seconds
 from clawlink.doors.portal.rules.urls import normalised, same
 from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.keys import new_key
@@ -202,6 +202,11 @@ class Contacts:
         """Set what is given of a contact's terms; an empty text takes one away. Raises NotFound, BadRequest."""
         contact = await self._known(id)
         _require_name(name)
+        if name is not None and is_reserved_name(name):
+            raise BadRequest(
+                f"{name[:40]!r} stands for the number or the address of a contact; choose another name",
+                field="display_name",
+            )
         new = replace(
             contact,
             display_name=contact.display_name if name is None else name.strip() or None,

@@ -49,10 +49,12 @@ class Guests:
         self._pace = Buckets(rate / HOUR, max(rate, 1))
 
     async def leave(self, text: str, address: str | None) -> Guest:
-        """Keep a guest message, and tell the owner's agent. Raises TooLarge, RateLimited, RelayFull."""
+        """Keep a guest message, and tell the owner's agent. Raises BadRequest, TooLarge, RateLimited, RelayFull."""
         settings, core = self._settings, self._core
         core.require_working()
         core.require_running()
+        if not text.strip():
+            raise BadRequest("a guest message is empty; write what it is about", field="content")
         size = len(text.encode("utf-8", "surrogatepass"))
         if size > settings.portal_guest_bytes:
             raise TooLarge(

@@ -23,7 +23,7 @@ from tests.doors.portal.test_files import give, pair, status_of
 from tests.doors.portal.test_forwarded_tasks import B_KEY, heard
 
 DOOR_FOLDER = Path(door.__file__).parent
-_COMMAND = r"clawlink portal ([a-z-]+(?: (?:--[a-z-]+|never|[A-Z]{2,}[0-9]*|[0-9]+)\b)*)"
+_COMMAND = r"clawlink portal ([a-z-]+(?: (?:--[a-z-]+|never|rejected|[A-Z]{2,}[0-9]*|[0-9]+)\b)*)"
 PAGE = (Path(__file__).parents[4] / "references" / "portal.md").read_text("utf-8")
 
 

@@ -356,6 +356,48 @@ async def test_the_lists_say_why_something_did_not_arrive(
         assert [id[:8], "report.txt", "refused"] in [line[:3] for line in lines], (room, lines)
 
 
+async def test_what_cannot_be_meant_is_refused_with_the_way_to_write_it(portals: Portals, clawlink: Any) -> None:
+    portal = await portals()
+    await portal.befriend("https://bob.example", agent_name="bob")
+    file = str(Path(__file__))
+    for words, code, said in (
+        (["send", "bob", ""], 2, "a word is empty; give it as: clawlink portal send CONTACT TEXT|-"),
+        (["send", "bob", " \n"], 2, "a word is empty"),
+        (["delegate", "bob", " "], 2, "a word is empty"),
+        (["ask", "https://eve.example", ""], 2, "a word is empty"),
+        (["end", "bob", ""], 2, "a word is empty; give it as: clawlink portal end CONTACT DATE|never"),
+        (["pin", "bob", " "], 2, "a word is empty; give it as: clawlink portal pin CONTACT SHA256|none"),
+        (["rename", "bob", "12"], 1, "'12' stands for the number or the address of a contact; choose another name"),
+        (["rename", "bob", "https://eve.example"], 1, "stands for the number or the address of a contact"),
+        (["ask", "https://eve.example", "hi", "--name", "12"], 2, "--name '12' stands for the number"),
+        (["status", "abc"], 2, "a number is needed, not 'abc'; see: clawlink portal history CONTACT"),
+        (["remove", "bob"], 2, "a number is needed, not 'bob'; see: clawlink portal contacts"),
+        (["deny", "bob"], 2, "a number is needed, not 'bob'; see: clawlink portal list"),
+        (["send", "bob", "hi", "--in-reply-to", "x"], 2, "--in-reply-to: a whole number"),
+        (["install-scripts", file], 1, f"File exists ({file}); choose another place"),
+        (["bridge", "--install", "--uninstall"], 2, "--install and --uninstall exclude each other"),
+    ):
+        got, out, err = await clawlink(portal, *words)
+        assert (got, said in err, out) == (code, True, ""), (words, out, err)
+    assert (await portal.contact("https://bob.example"))["display_name"] is None
+    assert len((await portal.well("GET", "/api/contacts"))["contacts"]) == 1
+    for key in ("ключ", "a\nb"):
+        code, _, err = await clawlink(Own(portal.relay, key), "list")
+        assert (code, "the key has characters that no key has" in err) == (2, True), err
+
+
+async def test_a_relay_without_a_portal_is_told_from_a_wrong_key(
+    portals: Portals, capsys: pytest.CaptureFixture[str], clawlink_home: Path
+) -> None:
+    portal = await portals()
+    for at, key, code, said in (
+        (portal.url + "/path", portal.key, 3, "answers as a relay without a portal; is the address right"),
+        (portal.url, "ap2p_wrong", 4, "give the owner key or an agent key"),
+    ):
+        assert await asyncio.to_thread(main, ["portal", "contacts", "--at", at, "--key", key]) == code, at
+        assert said in capsys.readouterr().err, at
+
+
 async def test_an_answer_has_a_state_that_there_is(portals: Portals, clawlink: Any) -> None:
     portal = await portals()
     for wrong in ("bogus", "", "Completed"):

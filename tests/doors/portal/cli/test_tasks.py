@@ -46,6 +46,8 @@ async def test_an_answer_takes_files(portals: Portals, bridges: Bridges, clawlin
     await until(
         lambda: any("is completed: done\nFile two.txt, 7 bytes: clawlink portal" in one for one in owners.texts)
     )
+    code, _, err = await clawlink(b, "cancel", there)
+    assert (code, f"turn it down with: clawlink portal answer {there} TEXT --status rejected" in err) == (2, True), err
     code, _, err = await clawlink(b, "answer", "none", "x", "--attach", str(tmp_path / "one.txt"))
     assert (code, "no task 'none' crossed this portal" in err) == (5, True), err
     code, _, err = await clawlink(b, "answer", there, "x", "--attach", str(tmp_path / "three.txt"))
@@ -59,6 +61,8 @@ async def test_the_answer_to_a_question_takes_no_status(portals: Portals, clawli
     id = out.split()[1]
     code, _, err = await clawlink(a, "answer", id, "no", "--status", "failed")
     assert (code, f"take it back with: clawlink portal cancel {id}" in err) == (2, True), err
+    code, _, err = await clawlink(a, "answer", id, "no", "--attach", __file__)
+    assert (code, "--attach is for tasks that you were given" in err) == (2, True), err
     code, out, _ = await clawlink(a, "renew", "bob")
     assert (code, "has not taken the new key: it did not answer, or refused" in out) == (6, True), out
 
