@@ -37,16 +37,11 @@ class AttemptEnd(str, Enum):
 
 
 class Sender(msgspec.Struct, frozen=True, gc=False):
-    """The sender of a message, as the message keeps it: id, address if that is known, and the hash of its key."""
+    """The sender of a message that is no registered agent: id, address if that is known, and the hash of its key."""
 
-    agent_id: str
+    id: str
     address: str | None = None
     key_hash: str | None = None
-
-
-def by(agent: Agent) -> Sender:
-    """Return an agent as the sender of a message."""
-    return Sender(agent.id, agent.address, agent.key_hash)
 
 
 # The bytes of a delivery beside its id and body, measured; `clawlink.store.tables` has those that the store adds.
@@ -228,6 +223,13 @@ def due(d: Delivery, now: float) -> bool:
 def hands_out(d: Delivery, now: float, *, max_attempts: int) -> bool:
     """Return True if a claim at this moment would hand the message out, and neither expire nor bury it."""
     return due(d, now) and d.expires_at > now and d.attempts < max_attempts
+
+
+def takes_as_much(old: Delivery, new: Delivery) -> bool:
+    """Return True if a change surely leaves the memory of the delivery as it is, as an ack does."""
+    return (
+        new.body is old.body and new.has_record == old.has_record and new.merge is old.merge and new.wakes is old.wakes
+    )
 
 
 def stays_in_place(old: Delivery, new: Delivery) -> bool:

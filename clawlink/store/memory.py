@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead, stays_in_place
+from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead, stays_in_place, takes_as_much
 from clawlink.domain.task import Task
 from clawlink.store.base import SKIPPED, Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, S, Usage
 from clawlink.store.mailbox import LATER_BYTES, MAILBOX_BYTES, Mailbox
@@ -276,11 +276,15 @@ class MemoryStore:
         """Put a record in the place of another."""
         if table is self._deliveries:
             self._queue(new.mailbox, old, new)
-            if stays_in_place(old, new):
+            if new.state is PENDING and stays_in_place(old, new):
                 table.records[id] = new
                 return
-        size = new.footprint - old.footprint
-        more = size + table.replace(id, old, new)
+            weights = len(old.body), len(new.body)
+            size = 0 if takes_as_much(old, new) else new.footprint - old.footprint
+        else:
+            weights = old.weight, new.weight
+            size = new.footprint - old.footprint
+        more = size + table.replace(id, old, new, *weights)
         if size or type(new) not in _CONSTANT:
             more += self._move(old, new, size)
         self._memory += more

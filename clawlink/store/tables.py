@@ -218,8 +218,8 @@ class Table:
         self.arrivals = 0
         self.shared = 0
 
-    def replace(self, id: str, old: Any, new: Any) -> int:
-        """Put ``new`` in the place of ``old``.
+    def replace(self, id: str, old: Any, new: Any, old_weight: int, new_weight: int) -> int:
+        """Put ``new`` in the place of ``old``, each of its weight.
 
         Return by about how many bytes memory has grown, without the footprints of the two. So do ``add`` and
         ``remove``.
@@ -228,8 +228,6 @@ class Table:
         grown = 0
         old_keys, new_keys = old.index_keys, new.index_keys
         if old_keys or new_keys:
-            old_weight = old.weight if old_keys else 0
-            new_weight = new.weight if new_keys else 0
             if self.shared and old_keys:
                 grown += self._share(old, old_keys, -1, -old_weight)
             if old_keys != new_keys:

@@ -56,8 +56,9 @@ class Agents(AgentRegistration):
         self, agent_id: str, agent_key: str | None, ids: Sequence[str], *, field: str
     ) -> tuple[Agent, Sequence[Delivery | None]]:
         """Return the agent as ``acting`` does, and the deliveries of these ids: one call of the store reads both."""
-        (found,), deliveries = await self._core.store.get_both((Agent, (agent_id,)), (Delivery, ids))
-        agent = _shown(found, agent_id, agent_key, field)
+        (agent,), deliveries = await self._core.store.get_both((Agent, (agent_id,)), (Delivery, ids))
+        if agent is None or agent.key_hash is not None:
+            agent = _shown(agent, agent_id, agent_key, field)
         if self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
             await self._seen(agent.id)
         return agent, deliveries

@@ -8,7 +8,6 @@ from clawlink.domain.agent import (
     Agent,
     Presence,
 )
-from clawlink.domain.delivery import by
 from clawlink.domain.limits import PRESENCE_AUDIENCE
 from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
 from clawlink.relay.agents.directory import card
@@ -49,7 +48,7 @@ class AgentNotices:
                 self._mailbox.copies(
                     id,
                     told,
-                    sender=by(agent),
+                    sender=agent,
                     body=body,
                     now=now,
                     level=Priority.LOW.level,

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import delivery_steps, task_steps
+from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, Sender, State
 from clawlink.domain.message import Priority
 from clawlink.domain.task import Task
@@ -38,7 +39,7 @@ class Mailbox(Room):
         id: str,
         mailbox: str,
         *,
-        sender: Sender,
+        sender: Agent | Sender,
         body: bytes,
         now: float,
         level: int = _NORMAL,
@@ -58,7 +59,7 @@ class Mailbox(Room):
             id,
             1,
             mailbox,
-            sender.agent_id,
+            sender.id,
             rules.sort_key(level, self._core.ids.arrival(now)),
             body,
             now,
@@ -76,7 +77,7 @@ class Mailbox(Room):
         message_id: str,
         mailboxes: Sequence[str],
         *,
-        sender: Sender,
+        sender: Agent | Sender,
         body: bytes,
         now: float,
         level: int = _NORMAL,
@@ -87,7 +88,7 @@ class Mailbox(Room):
         if ends_at is None:
             ends_at = self.lifetimes.end(now)
         places = rules.sort_keys(level, self._core.ids.arrivals(now, len(mailboxes)), len(mailboxes))
-        agent_id, address, key_hash = sender.agent_id, sender.address, sender.key_hash
+        agent_id, address, key_hash = sender.id, sender.address, sender.key_hash
         return [
             Delivery(
                 rules.copy_id(message_id, mailbox),

@@ -110,7 +110,7 @@ class Messages:
         new = self._mailbox.new(
             id,
             to.id,
-            sender=delivery_rules.by(sender),
+            sender=sender,
             body=body,
             now=now,
             level=ask.priority.level,

@@ -86,15 +86,18 @@ class _Ack(_Way, frozen=True, gc=False):
         return delivery_steps.ack(d, receipt=token, now=self.now, keep=self.limits.retention)
 
     def carry(self, d: Delivery, token: str) -> Delivery:
-        return delivery_steps.ack_task(d, receipt=token, now=self.now, until=self._until(d.mailbox))
+        until = task_steps.kept_until(
+            d.mailbox, now=self.now, stale_after=self.limits.stale_after, for_good=self.for_good
+        )
+        return delivery_steps.ack_task(d, receipt=token, now=self.now, until=until)
 
     def task(self, task: Task) -> Task:
-        acked = task.acked_at is not None
-        return task if acked else task_steps.ack(task, now=self.now, until=self._until(task.mailbox))
-
-    def _until(self, mailbox: str) -> float:
-        stale_after = self.limits.stale_after
-        return task_steps.kept_until(mailbox, now=self.now, stale_after=stale_after, for_good=self.for_good)
+        if task.acked_at is not None:
+            return task
+        until = task_steps.kept_until(
+            task.mailbox, now=self.now, stale_after=self.limits.stale_after, for_good=self.for_good
+        )
+        return task_steps.ack(task, now=self.now, until=until)
 
 
 class _Nack(_Way, frozen=True, gc=False):

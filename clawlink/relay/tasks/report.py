@@ -189,7 +189,7 @@ class TaskReports:
         new = mailbox.new(
             id,
             task.requester,
-            sender=delivery_rules.by(sender),
+            sender=sender,
             body=body,
             now=now,
         )
@@ -324,7 +324,7 @@ class TaskReports:
             new = self._mailbox.new(
                 message.message_id,
                 message.to_agent,
-                sender=delivery_rules.by(sender),
+                sender=sender,
                 body=body,
                 now=now,
             )

@@ -84,7 +84,7 @@ class Responses:
         if ask.idempotency_key is not None:
             meant = self._response(id, sender, replace(ask, message_id=task_id, result=None), to.id)
             now, own = self._core.clock(), sender.id
-            new = self._mailbox.new(id, own, sender=delivery_rules.by(sender), body=encode(meant), now=now)
+            new = self._mailbox.new(id, own, sender=sender, body=encode(meant), now=now)
             new = delivery_steps.placeholder(new, keep=self._core.limits.retention)
             stored = await self._mailbox.put_once(new)
             if stored.body is not new.body:
@@ -95,7 +95,7 @@ class Responses:
         now = self._admission.require_pace(sender.id, to.id, answers=True)
         message = replace(self._response(id, sender, ask, to.id), passed_on=True)
         body = encode(message)
-        new = self._mailbox.new(id, to.id, sender=delivery_rules.by(sender), body=body, now=now)
+        new = self._mailbox.new(id, to.id, sender=sender, body=body, now=now)
         await self._mailbox.require_room(new)
         if ask.attachments:
             await self._grants.to_agent(sender, ask.attachments, to)

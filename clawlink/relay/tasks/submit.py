@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import chain as chain_rules
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import Delivery, by, by_claimant
+from clawlink.domain.delivery import Delivery, by_claimant
 from clawlink.domain.message import TaskDelegation, attached, decode, encode, of_person, says_the_same
 from clawlink.domain.pool import Pool, pool_for
 from clawlink.domain.task import Task, by_owner, is_requester, is_worker, task_from_delivery
@@ -162,7 +162,7 @@ class TaskSubmission:
         delivery = self._mailbox.new(
             message.message_id,
             mailbox,
-            sender=by(sender),
+            sender=sender,
             body=body,
             now=now,
             level=ask.priority.level,

@@ -133,7 +133,7 @@ class Repository:
         stamp = self._core.time.iso(now)
         body = PlainMessage(
             message_id=id,
-            from_agent=sender.agent_id,
+            from_agent=sender.id,
             to_agent=agent,
             content=text,
             in_reply_to=None,
@@ -141,7 +141,7 @@ class Repository:
             timestamp=stamp,
             queued_at=stamp,
             from_name=name,
-            chain=chain.first(sender.agent_id),
+            chain=chain.first(sender.id),
         )
         ends_at = now + self._settings.portal_inbox_ttl
         return self._relay.mailbox.new(id, agent, sender=sender, body=encode(body), now=now, ends_at=ends_at)
