@@ -20,7 +20,7 @@ from clawlink.errors import BadRequest, BodyTimeout, ClawLinkError, InternalErro
 from clawlink.relay.time_slices import Turns
 from clawlink.server.address import Addresses
 from clawlink.server.ceiling import HEAD_SECONDS, Ceiling, Seat
-from clawlink.server.flow import UnreadReplies, Watch, on_its_way, unwritten
+from clawlink.server.flow import UnreadReplies, Watch, gone_test, on_its_way, unwritten
 from clawlink.server.handover import Handover, Handovers, has_come
 from clawlink.server.request import Request
 from clawlink.server.response import Written, as_bytes, as_response, reply_failure
@@ -94,6 +94,7 @@ class _Connection(RequestHandler):
         "began",
         "by_agent",
         "ended",
+        "has_gone",
         "reset",
         "seat",
         "when_lost",
@@ -106,6 +107,8 @@ class _Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.reset = False
+        self.has_gone = gone_test(transport)
+        """Returns True if nothing can be written to the peer any more."""
         self.ended = False  # the peer has closed its side
         self._closed_early = False
         self._ahead = False  # something came that is not the request under way
@@ -211,6 +214,7 @@ class _Connection(RequestHandler):
         for tell in self.when_lost:
             tell(self.reset)
         self.began = None  # it leads back to this connection
+        self.has_gone = gone_test(None)  # so did the transport
 
     # -- connections that keep the relay waiting ---------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from clawlink.domain.limits import Limits
 from clawlink.errors import ClawLinkError
 from clawlink.protocol import failure
 from clawlink.server.address import Addresses, block_of
-from clawlink.server.flow import UnreadReplies, Watch, has_gone, on_its_way
+from clawlink.server.flow import UnreadReplies, Watch, on_its_way
 from clawlink.server.handover import Handover
 
 JSON = "application/json; charset=utf-8"
@@ -145,7 +145,7 @@ def send_plain(request: Asked, answer: Reply) -> bool | None:
     else:
         data = _head_of(request, answer, len(body)) + body
     try:
-        return _transmit(request, connection.transport, data)
+        return _transmit(request, data)
     except BaseException:
         if handover is not None:
             connection.give_back(handover)
@@ -237,7 +237,7 @@ async def _write_large(request: Asked, answer: Reply) -> web.StreamResponse:
 
 
 def _require_there(request: Asked) -> None:
-    if has_gone(request.transport):
+    if request.connection.has_gone():
         raise ConnectionResetError("the client has gone")
 
 
@@ -262,13 +262,15 @@ def _watched(request: Asked) -> Iterator[None]:
 def _send(request: Asked, answer: Reply) -> bool:
     """Write a small reply. Return True if a part of it is not on its way yet."""
     body = b"".join((answer.body, *answer.more)) if answer.more else answer.body
-    return _transmit(request, request.transport, _head_of(request, answer, len(body)) + body)
+    return _transmit(request, _head_of(request, answer, len(body)) + body)
 
 
-def _transmit(request: Asked, transport: Any, data: bytes) -> bool:
-    if has_gone(transport):
+def _transmit(request: Asked, data: bytes) -> bool:
+    connection = request.connection
+    if connection.has_gone():
         raise ConnectionResetError("the client has gone")
     request.writer.output_size += len(data)
+    transport = connection.transport
     transport.write(data)
     return bool(transport.get_write_buffer_size())
 

@@ -23,8 +23,8 @@ from clawlink.protocol.replies import TicketMade
 from clawlink.protocol.requests import EventsQuery, MakeTicket
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.ids import receipt
-from clawlink.relay.mailbox.consumer import Closed, Consumer
-from clawlink.relay.mailbox.long_poll import Taken
+from clawlink.relay.mailbox.consumer import Consumer
+from clawlink.relay.mailbox.long_poll import Closed, Taken
 from clawlink.relay.mailbox.receipts import lease_of
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Handler, Request, acting, hung_up, parameter, read, read_query

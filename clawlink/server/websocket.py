@@ -222,7 +222,7 @@ class _Session:
     @property
     def takes_more(self) -> bool:
         """Return True if a message would go out at once: there is credit, and the peer reads."""
-        open_and_read = self._websocket.ending is None and not self._over and self._sender.waiting_since is None
+        open_and_read = self._websocket.ending is None and not self._over and not self._sender.waits
         return open_and_read and not self._consumer.exhausted
 
     def tell(self, body: bytes) -> None:

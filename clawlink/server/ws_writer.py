@@ -51,7 +51,8 @@ class Sender:
         self._piece: list[bytes] = []
         self._undrained = 0
         self._stopped = False
-        self._waits: dict[object, float] = {}  # the waiting writers, oldest first, each with its start
+        self.waits: dict[object, float] = {}
+        """The writers that wait for the peer to read, oldest first, each with its start."""
         self._packing = int(ws.compress)
         if self._packing:
             # aiohttp would pack every frame. Asked for by the frame, it packs those that are worth it.
@@ -60,7 +61,7 @@ class Sender:
     @property
     def waiting_since(self) -> float | None:
         """Return the start of the longest wait for the peer to read; None if there is none."""
-        return next(iter(self._waits.values()), None)
+        return next(iter(self.waits.values()), None)
 
     def text_now(self, frame: bytes) -> bool:
         """Send a text frame as ``text`` does. Return False if only ``text`` can, because it takes a wait."""
@@ -148,8 +149,8 @@ class Sender:
         Each for itself: of several that take turns one always waits, however well the peer reads.
         """
         wait = object()
-        self._waits[wait] = self._loop.time()
+        self.waits[wait] = self._loop.time()
         try:
             yield
         finally:
-            del self._waits[wait]
+            del self.waits[wait]

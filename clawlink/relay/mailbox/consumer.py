@@ -16,7 +16,7 @@ from clawlink.errors import StoreUnavailable
 from clawlink.relay.core import Core
 from clawlink.relay.ids import receipt, split_receipt
 from clawlink.relay.mailbox.claims import Claims
-from clawlink.relay.mailbox.long_poll import Taken, Tick
+from clawlink.relay.mailbox.long_poll import Closed, Taken, Tick
 from clawlink.relay.mailbox.receipts import Acks
 from clawlink.relay.tasks.reads import task_of
 from clawlink.store.base import Failed
@@ -43,10 +43,6 @@ class _Sent(Struct, frozen=True, gc=False):
     version: int
 
 
-class Closed(Exception):
-    """The consumer was closed by another while it waited."""
-
-
 class Consumer:
     """Claims for one agent over one connection, at most ``credit`` messages at a time unsettled.
 
@@ -67,7 +63,6 @@ class Consumer:
         self.credit = credit
         self._under_way: dict[str, _Sent] = {}
         self._read = 0
-        self._tick: Tick | None = None
         self.closed = asyncio.Event()
         self._settled = asyncio.Event()
 
@@ -95,14 +90,13 @@ class Consumer:
 
         Waits for credit first. ``tick`` is awaited now and then while waiting. Raises Closed.
         """
-        self._tick = tick
         under_way = self._under_way
         if len(under_way) >= self.credit:
-            await self._until_there_is_credit()
+            await self._until_there_is_credit(tick)
         if self._core.draining:
             return Taken([], {})
         free = self.credit - len(under_way)
-        taken = await self.reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=self._look)
+        taken = await self.reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=tick)
         if taken.deliveries:
             self.batch = batch = self.batch + 1
             now = self._loop.time()
@@ -114,21 +108,17 @@ class Consumer:
                 raise Closed
         return taken
 
-    async def _look(self) -> Agent | None:
-        """Do what the caller does now and then. Raises Closed."""
-        if self.closed.is_set():
-            raise Closed
-        return None if self._tick is None else await self._tick()
-
-    async def _until_there_is_credit(self) -> None:
-        """Return once something more may be sent, or the relay shuts down."""
+    async def _until_there_is_credit(self, tick: Tick) -> None:
+        """Return once something more may be sent, or the relay shuts down. Raises Closed."""
         pause = _FIRST_LOOK_SECONDS
         while self.exhausted and not self._core.draining:
             self._settled.clear()
             await self.forget_lost()
             if not self.exhausted:
                 break
-            await self._look()
+            if self.closed.is_set():
+                raise Closed
+            await tick()
             # Not wait_for: before Python 3.12 it may swallow that it was cancelled.
             timer = self._loop.call_later(pause, self._settled.set)
             try:
@@ -208,10 +198,9 @@ class Consumer:
     async def close(self) -> None:
         """Make the messages under way due again at once, and read no more."""
         self.closed.set()
-        self.reader.wake()
+        self.reader.close()
         self._settled.set()
         self._stack.close()
-        self._tick = None  # it may lead back to this consumer, which would be garbage in a circle
         read, unread = self._parted()
         self._under_way.clear()
         if read or unread:

@@ -27,6 +27,10 @@ Tick = Callable[[], Awaitable[Agent | None]]
 """A sign of life. It returns the agent as it is now, if it has read it, and raises if that may read no more."""
 
 
+class Closed(Exception):
+    """The reader was closed while it waited."""
+
+
 class Taken(NamedTuple):
     """The messages that a claim leased, and the steps of earlier owners of its tasks, by id."""
 
@@ -100,6 +104,7 @@ class LongPoll:
         self._next_own: float | None = None  # when the next message in its mailbox is due, if that is known
         self._taken: list[Delivery] = []
         self.reported: dict[str, tuple[Event, ...]] = {}
+        self._closed = False
         self._due_at = math.inf  # when something is due for which it does not sleep any longer
         self.handoff: Handoff | None = None
 
@@ -129,13 +134,20 @@ class LongPoll:
         self._emptied = len(self._taken) < limit
         return Taken(self._taken, self.reported)
 
+    def close(self) -> None:
+        """Read no more: what waits for a message ends with Closed."""
+        self._closed = True
+        self.wake()
+
     def wake(self) -> None:
         """Look again, which awaits ``tick``."""
         if self.signal is not None:
             self.signal.give()
 
     async def again(self) -> Agent:
-        """Read the agent again. Raises UnknownAgent if it has left, and whatever ``tick`` raises."""
+        """Read the agent again. Raises UnknownAgent if it has left, Closed, and whatever ``tick`` raises."""
+        if self._closed:
+            raise Closed
         agent = None if self._tick is None else await self._tick()
         if agent is None:
             agent = await self._core.store.get(Agent, self._agent_id)

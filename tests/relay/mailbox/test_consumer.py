@@ -12,7 +12,8 @@ import pytest
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import Limits
 from clawlink.errors import UnknownAgent
-from clawlink.relay.mailbox.consumer import Closed, Consumer
+from clawlink.relay.mailbox.consumer import Consumer
+from clawlink.relay.mailbox.long_poll import Closed
 from clawlink.relay.relay import Relay
 from clawlink.relay.timestamps import RelayTime
 from clawlink.store.memory import MemoryStore
