@@ -322,6 +322,7 @@ async def test_a_message_that_is_too_large_or_to_nobody_is_refused(portals: Port
     a, b = await pair(portals)
     for body, status, word in (
         ({"to": b.url, "content": "x" * (128 * 1024 + 1)}, 413, "131072"),
+        ({"to": b.url, "content": " "}, 400, "content is empty"),
         ({"to": "nobody", "content": "x"}, 404, "clawlink portal contacts"),
         ({"to": 99, "content": "x"}, 404, "contact 99"),
         ({"to": "9" * 5000, "content": "x"}, 404, "clawlink portal contacts"),

@@ -33,6 +33,8 @@ async def test_a_message_by_the_number_of_a_contact_reaches_its_portal(portals: 
     assert [one["content"] for one in peer.stored] == ["hello"]
     status, answer = await portal.ask("POST", "/api/message/send", {**body, "contact_id": 99})
     assert (status, answer["field"]) == (404, "contact_id")
+    status, answer = await portal.ask("POST", "/api/message/send", {**body, "content": ""})
+    assert (status, answer["field"]) == (400, "content")
     status, answer = await portal.ask("POST", "/api/message/send", body, key="")
     assert (status, "clawlink portal send" in answer["detail"]) == (401, True), answer
 

@@ -6,6 +6,7 @@ They take the flags of all releases. Their exit code is 0 only if the other port
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -209,6 +210,7 @@ def _tried(work: Any) -> int:
         print(f"{cell(error.message)}", file=sys.stderr)
         return _FAILED
     except OSError as error:
-        print(f"{cell(str(error))}", file=sys.stderr)
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        print(cell(f"{where}{error.strerror or error}"), file=sys.stderr)
         return _FAILED
     return code

@@ -11,6 +11,7 @@ from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.keys import PORTAL_ID
 from clawlink.doors.portal.server.parts import Parts
 from clawlink.doors.portal.server.portal_request import PortalRequest, failed
+from clawlink.doors.portal.server.repository import require_said
 from clawlink.doors.portal.wire.old_calls import GONE, instead
 from clawlink.errors import BadRequest, NotFound
 from clawlink.relay.core import retrying
@@ -30,6 +31,7 @@ class OldRoutes:
 
     async def old_send(self, ask: PortalRequest) -> Any:
         """Queue a message for the contact with this number. The original pushed it to a socket of nobody."""
+        require_said(ask.body.content)
         contact = await self._contacts.numbered(ask.body.contact_id)
         message = await self._mail.send(contact, ask.body.content, ask.body.message_type, None, None)
         return {"status": views.state(message), "message_id": message.number}

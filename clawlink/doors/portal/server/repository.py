@@ -34,7 +34,7 @@ from clawlink.doors.portal.server.keys import PORTAL_ID
 from clawlink.doors.portal.server.reachability import Reachability
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.transfers import TRANSFERS, Transfer, unfinished
-from clawlink.errors import TooLarge
+from clawlink.errors import BadRequest, TooLarge
 from clawlink.relay.core import retrying
 from clawlink.relay.kinds import Kind
 from clawlink.relay.limits.memory import NEW_RECORD_BYTES
@@ -177,6 +177,12 @@ class Repository:
             }
             portal = replace(portal, version=portal.version + 1, highest=highest)
             await self._core.commit(portal.partition_key, Put(portal))
+
+
+def require_said(text: str) -> None:
+    """Refuse an empty text of the owner, or of the owner's agent. Raises BadRequest."""
+    if not text.strip():
+        raise BadRequest("content is empty; give a text", field="content")
 
 
 def require_short(text: str) -> None:

@@ -26,6 +26,7 @@ from clawlink.doors.portal.server.portal_request import (
     require_own_portal,
 )
 from clawlink.doors.portal.server.poster import Offered
+from clawlink.doors.portal.server.repository import require_said
 from clawlink.doors.portal.server.tasks import MOST_TASKS
 from clawlink.doors.portal.wire import calls
 from clawlink.doors.portal.wire.old_calls import OLD_CALLS
@@ -300,6 +301,7 @@ class Routes:
 
     async def send(self, ask: PortalRequest) -> Any:
         body = ask.body
+        require_said(body.content)
         contact = await self._contacts.find(body.to)
         message = await self._mail.send(
             contact, body.content, body.message_type, body.idempotency_key, body.in_reply_to

@@ -212,7 +212,11 @@ async def test_a_message_tells_which_one_goes_first(portals: Portals, clawlink: 
 
 
 async def test_files_go_and_come_by_commands_functions_and_scripts(
-    portals: Portals, clawlink: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    portals: Portals,
+    clawlink: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     a, b = await portals(key=OWNER), await portals(key=B_KEY)
     key = await a.befriend(b.url, agent_name="bob")
@@ -234,7 +238,9 @@ async def test_files_go_and_come_by_commands_functions_and_scripts(
     assert (await asyncio.to_thread(functions.send_file, path, "bob"))["status"] == "sent"
     assert await asyncio.to_thread(scripts.files, ["-f", str(path), "-t", "1"]) == 0
     assert await asyncio.to_thread(scripts.files, ["-f", str(path), "-t", "99"]) == 1
+    capsys.readouterr()
     assert await asyncio.to_thread(scripts.files, ["-f", str(tmp_path / "none"), "-t", "1"]) == 1
+    assert capsys.readouterr().err == f"{tmp_path / 'none'}: No such file or directory\n"
     monkeypatch.setenv("AGENTP2P_HUB_URL", b.url)
     monkeypatch.setenv("AGENTP2P_API_KEY", B_KEY)
     output = tmp_path / "by script"
