@@ -31,7 +31,7 @@ from clawlink.relay.relay import Relay
 from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
 from clawlink.server.request import Handler, Request, by_the_way, origin_of, parameter, read_query
 from clawlink.server.ws_connection import LINGER_SECONDS, Websocket, Websockets
-from clawlink.server.ws_protocol import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame, use_cases
+from clawlink.server.ws_protocol import BadFrame, error_frame, message_frame, read_frame, reply_frame, use_cases
 
 _log = logging.getLogger("clawlink.push")
 
@@ -212,7 +212,7 @@ class _Session:
             self._agent = consumer.reader.agent
             for d in taken:
                 frame = message_frame(d.body, lease_of(d, earlier, core.time))
-                if not sender.text_now(frame):
+                if not sender.frame_now(frame):
                     await sender.text(frame)
             websocket.mark = b"%d" % consumer.batch
             # A first delivery needs no proof; of every other it must be known whether it was read.
@@ -288,19 +288,15 @@ class _Session:
             facts = {"route": mailbox_paths.SOCKET.path, "frame": frame.type, **self._origin}
             await self._sender.text(error_frame(frame.id, refusal(self._relay, failure, facts, _log)))
             return
-        if frame.type in _SETTLE:
-            self._note(frame, reply)
+        if frame.type in _SETTLE:  # they are no longer under way
+            if frame.type != "respond":
+                self._consumer.settled(frame.ask.receipts or ())
+            elif reply.task_status in _ENDS:
+                self._consumer.finished(reply.message_id)
         if frame.id is not None:
             answer = reply_frame(frame.id, reply)
-            if not self._sender.text_now(answer):
+            if not self._sender.frame_now(answer):
                 await self._sender.text(answer)
-
-    def _note(self, frame: Frame, reply: Any) -> None:
-        """Keep account of the peer's settled messages."""
-        if frame.type != "respond":
-            self._consumer.settled(frame.ask.receipts or ())
-        elif reply.task_status in _ENDS:
-            self._consumer.finished(reply.message_id)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

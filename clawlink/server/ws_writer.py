@@ -54,6 +54,7 @@ class Sender:
         self.waits: dict[object, float] = {}
         """The writers that wait for the peer to read, oldest first, each with its start."""
         self._packing = int(ws.compress)
+        self._most_at_once = _PACK_BYTES if self._packing else _PIECE_BYTES
         if self._packing:
             # aiohttp would pack every frame. Asked for by the frame, it packs those that are worth it.
             ws._writer.compress = 0  # type: ignore[union-attr]
@@ -63,11 +64,30 @@ class Sender:
         """Return the start of the longest wait for the peer to read; None if there is none."""
         return next(iter(self.waits.values()), None)
 
-    def text_now(self, frame: bytes) -> bool:
-        """Send a text frame as ``text`` does. Return False if only ``text`` can, because it takes a wait."""
-        if self._undrained + len(frame) >= (_PACK_BYTES if self._packing else _PIECE_BYTES):
+    def frame_now(self, data: bytes, opcode: int = _TEXT, *, any_size: bool = False) -> bool:
+        """Gather a frame, which leaves at the end of the turn. Raises ConnectionError.
+
+        Return False if only ``text`` can send it, because it takes a wait. One of ``any_size`` never waits.
+        """
+        size = len(data)
+        if not any_size and self._undrained + size >= self._most_at_once:
             return False
-        self._add(_TEXT, frame)
+        piece = self._piece
+        if not piece:
+            if self._stopped or self._has_gone():
+                raise ConnectionResetError("the peer has gone")
+            senders = self._turn.senders
+            if not senders:
+                self._loop.call_soon(self._turn.end)
+            senders.append(self)
+        if size < 126:
+            head = _SHORT.pack(opcode, size)
+        elif size < 1 << 16:
+            head = _LONG.pack(opcode, 126, size)
+        else:
+            head = _HUGE.pack(opcode, 127, size)
+        piece += head, data
+        self._undrained += size
         return True
 
     async def text(self, frame: bytes) -> None:
@@ -80,14 +100,14 @@ class Sender:
                 await self._ws.send_frame(frame, WSMsgType.TEXT, self._packing)
             self._undrained += len(frame)
         else:
-            self._add(_TEXT, frame)
+            self.frame_now(frame, any_size=True)
         if self._undrained >= _PIECE_BYTES:
             await self._drain()
 
     def notice(self, frame: bytes) -> None:
         """Send a text frame that may be lost: it is, where the peer is behind in reading."""
         if self._transport is not None and unwritten(self._transport) < _PIECE_BYTES:
-            self._add(_TEXT, frame)
+            self.frame_now(frame, any_size=True)
             self.flush()
 
     @property
@@ -97,11 +117,11 @@ class Sender:
 
     def ping(self, data: bytes) -> None:
         """Send a ping."""
-        self._add(_PING, data)
+        self.frame_now(data, _PING, any_size=True)
 
     async def pong(self, data: bytes) -> None:
         """Send a pong, and wait while the peer is behind in reading: there may be very many."""
-        self._add(_PONG, data)
+        self.frame_now(data, _PONG, any_size=True)
         if self._undrained >= _PIECE_BYTES:
             await self._drain()
 
@@ -116,25 +136,6 @@ class Sender:
             self._piece = []
             if not self._has_gone():
                 self._transport.write(b"".join(piece))
-
-    def _add(self, opcode: int, data: bytes) -> None:
-        piece = self._piece
-        if not piece:
-            if self._stopped or self._has_gone():
-                raise ConnectionResetError("the peer has gone")
-            senders = self._turn.senders
-            if not senders:
-                self._loop.call_soon(self._turn.end)
-            senders.append(self)
-        size = len(data)
-        if size < 126:
-            head = _SHORT.pack(opcode, size)
-        elif size < 1 << 16:
-            head = _LONG.pack(opcode, 126, size)
-        else:
-            head = _HUGE.pack(opcode, 127, size)
-        piece += head, data
-        self._undrained += size
 
     async def _drain(self) -> None:
         self.flush()
