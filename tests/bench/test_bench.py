@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from clawlink.bench.servers import Server
 from tests.conftest import Start
 from tests.processes import Popen
 from tests.valkey import program, running
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +55,16 @@ async def test_many_agents_gives_discover_broadcast_and_what_others_notice(relay
     rows = await scenarios.many_agents(relay, seconds=0.2, say=_silent)
     assert [row.unit for row in rows] == ["ms"] * 7
     assert all(row.value > 0 for row in rows)
+
+
+@pytest.mark.parametrize(("flow", "budget"), [("delegation", 72), ("ack", 58)])
+def test_a_request_passes_no_more_calls_than_its_budget(flow: str, budget: int) -> None:
+    """A layer that only passes on, or a fact that is asked for twice, shows here. The list says what is new."""
+    command = [sys.executable, "-m", "tests.bench.opcodes", flow, "--calls"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+    found = re.match(rf"{flow}: \d+ opcodes, (\d+) calls and \d+ files of its own\n", told)
+    assert found is not None, told
+    assert 30 < int(found[1]) <= budget, told
 
 
 async def test_whole_tasks_are_counted_and_compared_with_five_bare_requests(relay: Relay) -> None:
