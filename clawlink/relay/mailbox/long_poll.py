@@ -190,7 +190,7 @@ class LongPoll:
 
         As in ``wait_loop``, it listens first, then reads, then sleeps. The event loop's time counts the seconds.
         """
-        core, pools, signal = self._core, self._pools, waiter.signal
+        core, queues, signal = self._core, self._pools.queues, waiter.signal
         loop = self._loop
         until = loop.time() + seconds
         lag = core.store.index_lag
@@ -200,18 +200,18 @@ class LongPoll:
         lags = iter(late)
         woken = False  # for work of a pool, at which it has not looked yet
         # Work may have come to a pool while this one was not waiting; to the mailbox none has.
-        asleep = self._emptied and not signal.given and not await pools.any()
+        asleep = self._emptied and not signal.given and not await self._pools.any()
         fresh = not signal.given  # else the agent may have changed since it was read
-        pools.enlist(waiter)
+        queues.enlist(waiter)
         try:
             while True:
                 if not asleep:
                     signal.clear()
                     woken = waiter.woken
-                    pools.awake(waiter, self.agent if fresh else await self.again())
+                    queues.awake(waiter, self.agent if fresh else await self.again())
                     found = await self._read()
                     if self._full:
-                        pools.dismiss(waiter)
+                        queues.dismiss(waiter)
                         if woken or waiter.woken:
                             waiter.woken = False
                             await self._claims.pass_on(self._agent_id)
@@ -219,7 +219,7 @@ class LongPoll:
                     if found or core.draining or loop.time() >= until:
                         return
                     if not (self._full or waiter.enlisted):  # work may have come while it was full
-                        pools.enlist(waiter)
+                        queues.enlist(waiter)
                         continue
                 asleep = fresh = False
                 next_at = math.inf if core.time.stopped else await self._next_at()
@@ -243,7 +243,7 @@ class LongPoll:
                     if await self._read_own():
                         return
         finally:
-            pools.dismiss(waiter)
+            queues.dismiss(waiter)
             if woken or waiter.woken:
                 await asyncio.shield(self._claims.pass_on(self._agent_id))
 

@@ -55,7 +55,7 @@ class Waiter:
             self.skills = skills_of(agent)
 
 
-class _Queues:
+class Queues:
     """The waiting agents, in queues: by id, by name, and by the set of capabilities.
 
     Agents with the same capabilities stand in the same queue. So of a thousand that wait, a few queues are looked at.
@@ -65,6 +65,7 @@ class _Queues:
     """
 
     def __init__(self) -> None:
+        self._turn = 0
         self._unfiled: dict[int, Waiter] = {}
         self._waiting: dict[str | frozenset[str], dict[int, Waiter]] = {}
         self._by_skill: dict[str, dict[frozenset[str], None]] = {}
@@ -72,20 +73,28 @@ class _Queues:
     def __bool__(self) -> bool:
         return bool(self._unfiled or self._waiting)
 
-    def of(self, waiter: Waiter) -> tuple[str | frozenset[str], ...]:
-        """Return the keys of the queues in which a waiter belongs."""
-        return (by_member(waiter.agent.id), by_name(waiter.agent.name), waiter.skills)
-
-    def add(self, waiter: Waiter) -> None:
-        """Put a waiter behind all others."""
+    def enlist(self, waiter: Waiter) -> None:
+        """Wake the consumer for work of the pools from now on. It waits behind all others."""
+        if waiter.enlisted:
+            self.dismiss(waiter)
+        self._turn = waiter.turn = self._turn + 1
+        waiter.enlisted = True
+        waiter.woken = False
         self._unfiled[waiter.turn] = waiter
         if len(self._unfiled) > _MOST_UNFILED:
             self._file()
 
+    def awake(self, waiter: Waiter, agent: Agent) -> None:
+        """Note that the consumer looks at its pools again, as the agent that it is by now."""
+        waiter.become(agent)
+        if waiter.enlisted and waiter.queues and waiter.queues != _queues_of(waiter):
+            self.enlist(waiter)
+        waiter.woken = False
+
     def _file(self) -> None:
         """Put all waiters into their queues."""
         for waiter in self._unfiled.values():
-            waiter.queues = self.of(waiter)
+            waiter.queues = _queues_of(waiter)
             for key in waiter.queues:
                 queue = self._waiting.get(key)
                 if queue is None:
@@ -96,8 +105,11 @@ class _Queues:
                 queue[waiter.turn] = waiter
         self._unfiled.clear()
 
-    def remove(self, waiter: Waiter) -> None:
-        """Take a waiter out of its queues."""
+    def dismiss(self, waiter: Waiter) -> None:
+        """Wake the consumer for nothing more."""
+        if not waiter.enlisted:
+            return
+        waiter.enlisted = False
         if self._unfiled.pop(waiter.turn, None) is not None:
             return
         for key in waiter.queues:
@@ -134,14 +146,18 @@ class _Queues:
                     break
 
 
+def _queues_of(waiter: Waiter) -> tuple[str | frozenset[str], ...]:
+    """Return the keys of the queues in which a waiter belongs."""
+    return (by_member(waiter.agent.id), by_name(waiter.agent.name), waiter.skills)
+
+
 class Pools:
     """The pools with work, and the agents that wait. A piece of work wakes the agent that has waited longest."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._most = core.shares.bound(core.limits.max_pools)
-        self._queues = _Queues()
-        self._turn = 0
+        self.queues = Queues()
         self._counted: dict[str, tuple[float, float, int]] = {}  # when, for how long, how many
         self.some = False
         """There were pools at the last look."""
@@ -287,29 +303,6 @@ class Pools:
 
     # -- wake ------------------------------------------------------------------------------------------------
 
-    def enlist(self, waiter: Waiter) -> None:
-        """Wake the consumer for work of the pools from now on. It waits behind all others."""
-        if waiter.enlisted:
-            self._queues.remove(waiter)
-        self._turn += 1
-        waiter.turn = self._turn
-        waiter.enlisted = True
-        waiter.woken = False
-        self._queues.add(waiter)
-
-    def dismiss(self, waiter: Waiter) -> None:
-        """Wake the consumer for nothing more."""
-        if waiter.enlisted:
-            waiter.enlisted = False
-            self._queues.remove(waiter)
-
-    def awake(self, waiter: Waiter, agent: Agent) -> None:
-        """Note that the consumer looks at its pools again, as the agent that it is by now."""
-        waiter.become(agent)
-        if waiter.enlisted and waiter.queues and waiter.queues != self._queues.of(waiter):
-            self.enlist(waiter)
-        waiter.woken = False
-
     def wake_one(self, pool: Pool) -> None:
         """Wake the agent that may claim here and has waited longest without being woken.
 
@@ -319,7 +312,7 @@ class Pools:
             self._core.peers.tell(Event(pool.id, pool=True))
 
     def _wake_here(self, pool: Pool) -> bool:
-        found = self._queues.first(pool)
+        found = self.queues.first(pool)
         if found is None:
             return False
         found.woken = True
@@ -328,7 +321,7 @@ class Pools:
 
     async def heard(self, pool_id: str) -> None:
         """Wake an agent that waits here, for work of a pool that another relay has told of."""
-        if self._queues:
+        if self.queues:
             with contextlib.suppress(Failed):
                 pool = await self._core.store.get(Pool, pool_id)
                 if pool is not None:
