@@ -375,6 +375,23 @@ async def test_a_contact_that_is_away_holds_up_no_other_and_may_be_removed(
     assert "removed" in (await portal.state(number, "refused"))["detail"]
 
 
+async def test_what_waits_for_another_try_ends_as_its_contact_is_removed(
+    portals: Portals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FIRST_PAUSE_SECONDS", "MOST_PAUSE_SECONDS"):
+        monkeypatch.setattr(outbox, name, 3600.0)
+    portal, away = await portals(), "http://127.0.0.1:9"
+    await portal.befriend(away)
+    number = await send(portal, away, "x")
+
+    async def failed() -> bool:
+        return "no connection" in (await portal.state(number, "queued"))["detail"]
+
+    await eventually(failed)
+    await portal.well("DELETE", f"/api/contacts/{(await portal.contact(away))['id']}")
+    assert "removed" in (await portal.state(number, "refused"))["detail"]
+
+
 async def test_a_blocked_contact_is_kept_out_and_a_forgotten_one_leaves_nothing(portals: Portals) -> None:
     a, b = await pair(portals)
     await a.state(await send(a, b.url, "before"), "sent")

@@ -135,6 +135,8 @@ def _one(ctx: Context, task: Any) -> Exit:
             ctx.out.line(f"  {file['part']}, {_file(file)}")
         if task["task_id_there"] is not None:
             ctx.out.line(f"  At the other portal it is task {cell(task['task_id_there'])}.")
+        elif task["type"] == "sent" and not task["final"]:
+            ctx.out.line("  The other portal does not have it yet.")
         if _awaits_an_answer(task):
             ctx.out.line(f"  Answer with: clawlink portal answer {cell(task['task_id'])} TEXT")
     if not task["final"]:

@@ -16,6 +16,7 @@ from clawlink.doors.portal.server.keys import new_key
 from clawlink.doors.portal.server.names import Names
 from clawlink.doors.portal.server.reachability import Seen
 from clawlink.doors.portal.server.repository import Repository
+from clawlink.doors.portal.transfers import FileState, Transfer
 from clawlink.errors import AmbiguousName, BadRequest, NotFound, RelayFull, WrongState
 from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay
@@ -47,6 +48,13 @@ class Contacts:
                     self._names.forget(change.record.id)
                 else:
                     self._names.name(change.record)
+
+    async def waits(self, transfer: Transfer) -> str:
+        """Return why a file for a contact is not on its way, if that is not its own failure; else an empty text."""
+        if transfer.state is not FileState.QUEUED:
+            return ""
+        contact = await self._core.store.get(Contact, transfer.contact)
+        return paused(contact) if contact is not None and contact.paused else ""
 
     async def numbered(self, number: int) -> Contact:
         """Return the contact with this number. Raises NotFound."""
@@ -281,6 +289,11 @@ class Contacts:
         contact = await self._core.store.get(Contact, id)
         if contact is not None and contact.old_key is not None:
             await self.commit(id, Put(replace(contact, version=contact.version + 1, old_key=None)))
+
+
+def paused(contact: Contact) -> str:
+    """Return why something waits for a paused contact, with the next step."""
+    return f"the contact is paused; it goes after: clawlink portal resume {contact.number}"
 
 
 def require_reachable(contact: Contact, now: float) -> None:

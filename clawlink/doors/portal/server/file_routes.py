@@ -180,7 +180,8 @@ class FileRoutes:
     async def file_status(self, ask: PortalRequest) -> Any:
         transfer = await self._file_store.get(parameter(ask.request, "file_id"))
         self._require_own(ask.caller, transfer, writes=False)
-        return views.file(transfer, await self._files.received(transfer), self._url)
+        shown = views.file(transfer, await self._files.received(transfer), self._url)
+        return shown | {"detail": transfer.detail or await self._contacts.waits(transfer)}
 
     async def file_download(self, ask: PortalRequest) -> Any:
         transfer = await self._file_store.get(parameter(ask.request, "file_id"))
@@ -210,6 +211,7 @@ class FileRoutes:
         for one in await self._file_store.listed(contact):
             shown = views.file(one, await self._files.received(one), self._url)
             shown["received_chunks"] = len(shown["received_chunks"])
+            shown["detail"] = one.detail or await self._contacts.waits(one)
             shown["task_id"] = await self._tasks.here(one)
             files.append(shown)
             await turns.next()

@@ -16,7 +16,7 @@ from clawlink.doors.portal import records
 from clawlink.doors.portal.records import AGENT, OPEN, Contact, Message, State, mailbox_of, queued_for
 from clawlink.doors.portal.rules import texts
 from clawlink.doors.portal.rules.urls import normalised
-from clawlink.doors.portal.server.contacts import require_reachable
+from clawlink.doors.portal.server.contacts import paused, require_reachable
 from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.repository import Repository, require_short
 from clawlink.doors.portal.settings import HOUR, Settings
@@ -189,7 +189,7 @@ class Mail:
             return ""
         contact = await self._core.store.get(Contact, message.contact)
         if contact is not None and contact.paused:
-            return f"the contact is paused; it goes after: clawlink portal resume {contact.number}"
+            return paused(contact)
         first = (await self._core.store.page(Message, queued_for(message.contact), limit=1)).records
         if not first or first[0].number >= message.number:
             return ""

@@ -14,7 +14,7 @@ from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, key_fault
 from clawlink.doors.portal.rules.texts import utc
 from clawlink.doors.portal.server import views
-from clawlink.doors.portal.server.contacts import MAX_CONTACTS
+from clawlink.doors.portal.server.contacts import MAX_CONTACTS, require_reachable
 from clawlink.doors.portal.server.mail import MOST_LISTED, MOST_SKIPPED
 from clawlink.doors.portal.server.old_routes import OldRoutes
 from clawlink.doors.portal.server.owner_routes import OwnerRoutes
@@ -162,7 +162,9 @@ class Routes:
         return {"status": "updated"}
 
     async def contact_remove(self, ask: PortalRequest) -> Any:
-        await self._contacts.remove(ask.number("contact_id"))
+        contact = await self._contacts.numbered(ask.number("contact_id"))
+        await self._contacts.remove(contact.number)
+        self._wake(contact.id)  # what waits for it ends
         return {"status": "deleted"}
 
     async def contact_terms(self, ask: PortalRequest) -> Any:
@@ -177,6 +179,7 @@ class Routes:
     async def contact_renew(self, ask: PortalRequest) -> Any:
         """Offer a contact a new key: a portal of ClawLink takes it by itself, an old one gets a guest message."""
         contact = await self._contacts.find(parameter(ask.request, "contact_id"))
+        require_reachable(contact, self._relay.steady())
         contact = await self._contacts.offer_key(contact.id)
         offered = await self._poster.offer(contact)
         if offered is Offered.TAKEN:
