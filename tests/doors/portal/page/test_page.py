@@ -195,6 +195,18 @@ def test_the_owner_does_the_rest(browser: Browser, monkeypatch: pytest.MonkeyPat
             second.page.wait_for_selector("input[name=password]")
 
 
+def test_a_message_that_does_not_arrive_says_why(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    with portal(monkeypatch) as url, opened(browser, url) as watched:
+        call(url, "POST", "/api/contacts", {"portal_url": f"http://127.0.0.1:{free_port()}"})
+        call(url, "POST", "/api/portal/send", {"to": 1, "content": "hello"})
+        call(url, "POST", "/api/portal/contacts/1", {"blocked": True})
+        wait_until(lambda: call(url, "GET", "/api/portal/messages/1", ask="no")["state"] == "refused")
+        sign_in(watched, url)
+        watched.page.wait_for_selector("main article")
+        watched.show(url, "contacts/1")
+        watched.page.wait_for_selector("li.sent:has-text('the contact was blocked before the message was sent')")
+
+
 @pytest.mark.skipif(not AXE_SCRIPT.exists(), reason="axe-core is not under .cache: python -m tests.browser.programs")
 def test_axe_finds_nothing(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     script = AXE_SCRIPT.read_text(encoding="utf-8")
