@@ -1,4 +1,7 @@
-"""An agent for tests, over the official Agent Client Protocol library: the task's text says what it does."""
+"""An agent for tests, over the official Agent Client Protocol library: the task's text says what it does.
+
+A task may name several things, with a comma in between.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,8 @@ class Example(Agent):  # type: ignore[misc]
     async def prompt(self, session_id: str, prompt: list[Any], **kwargs: Any) -> PromptResponse:
         text = prompt[0].text
         task = json.loads(text[text.index("{") :])["task"]
-        await getattr(self, f"_{task.split()[0]}", self._echo)(session_id, text, task)
+        for part in task.split(", "):
+            await getattr(self, f"_{part.split()[0]}", self._echo)(session_id, text, part)
         return PromptResponse(stop_reason="cancelled" if self._cancelled.is_set() else "end_turn")
 
     async def _say(self, session: str, block: Any) -> None:
