@@ -924,13 +924,15 @@ async def test_one_that_does_not_read_is_closed_and_harms_nobody_else(
         (session,) = [s for s in stuck.app.push._sessions if s._agent_id == "b"]
         assert session._websocket.transport is not None
         most = served = 0
-        while len(stuck.app.push) > 1:
+        closed = asyncio.create_task(until(lambda: len(stuck.app.push) == 1))
+        while not (await asyncio.wait({closed}, timeout=0.01))[0]:
             id = await send(stuck, "a", "c", served)
             message = await other.message()
             assert message["message_id"] == id
             await other.ack(message)
             most = max(most, session._websocket.transport.get_write_buffer_size())
             served += 1
+        await closed
         assert 0 < most < 3 << 20
         assert served
         peer.reset()
