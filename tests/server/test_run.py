@@ -187,8 +187,8 @@ def test_a_relay_on_all_addresses_makes_a_token_and_asks_for_it(start_relay: Sta
     assert found
     assert f"clawlink --relay {relay.url} --token" in relay.banner
     local = f"http://127.0.0.1:{relay.url.rsplit(':', 1)[1]}"
-    assert requests.get(local + "/", timeout=30).status_code == 401
-    with_token = requests.get(local + "/", headers={"Authorization": f"Bearer {found[1]}"}, timeout=30)
+    assert requests.get(local + "/", timeout=PATIENCE).status_code == 401
+    with_token = requests.get(local + "/", headers={"Authorization": f"Bearer {found[1]}"}, timeout=PATIENCE)
     assert with_token.json()["auth_required"] is True
 
 
@@ -198,13 +198,13 @@ def test_no_auth_runs_open_and_says_so(start_relay: Start) -> None:
     assert relay.process.stdout is not None
     assert "No token is asked for" in relay.process.stdout.readline()
     local = f"http://127.0.0.1:{relay.url.rsplit(':', 1)[1]}"
-    assert requests.get(local + "/", timeout=30).json()["auth_required"] is False
+    assert requests.get(local + "/", timeout=PATIENCE).json()["auth_required"] is False
 
 
 def test_the_token_may_come_from_the_environment(start_relay: Start) -> None:
     relay = start_relay(env={"CLAWLINK_TOKEN": "from-outside"})
     assert "--token from-outside" in relay.banner
-    assert requests.get(relay.url, timeout=30).status_code == 401
+    assert requests.get(relay.url, timeout=PATIENCE).status_code == 401
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits of a thread's stack")
@@ -285,10 +285,10 @@ def test_the_end_of_the_terminal_drains_a_relay_unless_that_is_ignored(loop: str
         assert process.stdout is not None
         url = re.search(r"listening on (\S+)", process.stdout.readline())
         assert url
-        assert requests.get(url[1] + "/healthz", timeout=30).status_code == 200
+        assert requests.get(url[1] + "/healthz", timeout=PATIENCE).status_code == 200
         process.send_signal(signal.SIGHUP)
         if ignored:
-            assert requests.get(url[1] + "/healthz", timeout=30).status_code == 200
+            assert requests.get(url[1] + "/healthz", timeout=PATIENCE).status_code == 200
             process.terminate()
         _, said = process.communicate(timeout=PATIENCE)
         assert (process.returncode, "Traceback" in said) == (0, False), (ignored, said)
@@ -308,13 +308,14 @@ def test_a_relay_without_standard_input_and_output_ends_in_order(loop: str) -> N
 @each("found", ["raise ImportError('not installed')", "__version__ = '0.22.1'\nrun = None"], ids=["none", "too old"])
 def test_a_loop_that_is_not_installed_ends_it_with_a_sentence(tmp_path: Path, found: str) -> None:
     (tmp_path / "uvloop.py").write_text(found)
+    program = f"import runpy, sys; sys.path.insert(0, {str(tmp_path)!r}); sys.modules.pop('uvloop', None); "
+    program += "runpy.run_module('clawlink.server', run_name='__main__', alter_sys=True)"
     for loop, wanted in (("uvloop", 1), ("asyncio", None), ("auto", None)):
         process = Popen(
-            [sys.executable, "-m", "clawlink.server", "--port", "0", "--loop", loop],
+            [sys.executable, "-c", program, "--port", "0", "--loop", loop],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         )
         if wanted is None:
             assert process.stdout is not None
