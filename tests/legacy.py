@@ -19,6 +19,8 @@ from urllib.parse import quote
 
 import requests
 
+from tests.waiting import PATIENCE
+
 
 class Old:
     """An agent of a client of 1.0.x."""
@@ -30,13 +32,13 @@ class Old:
 
     def get(self, path: str) -> Any:
         """Ask, and fail on a refusal."""
-        reply = requests.get(self.url + path, headers=self.headers, timeout=30)
+        reply = requests.get(self.url + path, headers=self.headers, timeout=PATIENCE)
         reply.raise_for_status()
         return reply.json()
 
     def post(self, path: str, fields: dict[str, Any]) -> Any:
         """Send, and fail on a refusal."""
-        reply = requests.post(self.url + path, json=fields, headers=self.headers, timeout=30)
+        reply = requests.post(self.url + path, json=fields, headers=self.headers, timeout=PATIENCE)
         reply.raise_for_status()
         return reply.json()
 

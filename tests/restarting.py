@@ -14,6 +14,7 @@ from clawlink.server.app import App
 from clawlink.server.keys import with_secrets
 from clawlink.store.sqlite.folder import DataFolder
 from tests.conftest import Running
+from tests.waiting import PATIENCE
 
 
 class Wall:
@@ -41,7 +42,7 @@ class Restarting:
         config = ServerConfig(port=0, limits=Limits(**limits), data=str(self.folder), doors=doors or {})
         app = App(with_secrets(config, {}), data=data, clock=self.wall)
         port = await app.start(close_seconds=0.1)
-        session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE))
         self._open.append((app, data, session))
         return Running(f"http://127.0.0.1:{port}", app, session)
 

@@ -10,6 +10,7 @@ import pytest
 
 from clawlink.loop_run import run
 from tests import processes
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
 
@@ -65,7 +66,7 @@ assert ended > 20 and ended == line // 7, (ended, line)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_at_any_line_of_the_event_loop_ends_it(number: int) -> None:
-    done = processes.run([sys.executable, "-c", _EACH_LINE, str(int(number))], timeout=100)
+    done = processes.run([sys.executable, "-c", _EACH_LINE, str(int(number))], timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -85,7 +86,7 @@ async def main():
 
 run(main())
 """
-    done = processes.run([sys.executable, "-c", program], timeout=100)
+    done = processes.run([sys.executable, "-c", program], timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (-signal.SIGINT, b"cleans up\n")
 
 
@@ -151,5 +152,5 @@ try:
 except KeyboardInterrupt:
     print("ended")
 """
-    done = processes.run([sys.executable, "-c", program], timeout=100)
+    done = processes.run([sys.executable, "-c", program], timeout=PATIENCE)
     assert (done.stdout, done.stderr) == (b"ended\n", b"")

@@ -11,6 +11,7 @@ import pytest
 
 from clawlink.version import VERSION
 from tests import processes
+from tests.waiting import PATIENCE
 
 PROGRAMS = {
     "its last line": "print('x', end='')",
@@ -33,8 +34,8 @@ PROGRAMS = {
 def test_a_forked_process_ends_as_a_started_one(how: str) -> None:
     command = [sys.executable, "-c", PROGRAMS[how]]
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    started = subprocess.run(command, capture_output=True, timeout=60, env=buffered)
-    forked = processes.run(command, timeout=60, env=buffered)
+    started = subprocess.run(command, capture_output=True, timeout=PATIENCE, env=buffered)
+    forked = processes.run(command, timeout=PATIENCE, env=buffered)
     assert (forked.returncode, forked.stdout) == (started.returncode, started.stdout)
     assert forked.stderr.splitlines()[-1:] == started.stderr.splitlines()[-1:]
 
@@ -52,7 +53,9 @@ def test_a_shell_starts_the_command_in_its_folder_with_its_environment_and_strea
             f'clawlink() {{ "{sys.executable}" -m clawlink.cli.main "$@"; }}',
         ):
             environ = {**os.environ, "CLAWLINK_HOME": str(tmp_path / "home")}
-            done = processes.run(["sh", "-c", f"{command}\n{script}"], cwd=tmp_path, env=environ, text=True, timeout=60)
+            done = processes.run(
+                ["sh", "-c", f"{command}\n{script}"], cwd=tmp_path, env=environ, text=True, timeout=PATIENCE
+            )
             assert done.stderr == ""
             shown.append(done.stdout)
     forked, started = shown

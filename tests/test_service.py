@@ -20,6 +20,7 @@ import pytest
 
 from clawlink import service
 from clawlink.service import Done, Service, ServiceError, Services
+from tests.waiting import PATIENCE
 
 WORDS = ("/opt/my python/bin/python", "-m", "clawlink", "wake", '50% "$HOME" \\ $$')
 ENVIRON = {"CLAWLINK_HOME": "/home/my user/100%"}
@@ -53,7 +54,7 @@ def test_a_unit_has_each_word_as_it_was(tmp_path: Path) -> None:
         unit.write_text(service.systemd_unit(SERVICE._replace(words=("/bin/sh", *WORDS[1:]))))
         environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
         command = [analyze, "verify", "--user", "--man=no", str(unit)]
-        checked = subprocess.run(command, capture_output=True, text=True, env=environ, check=False, timeout=60)
+        checked = subprocess.run(command, capture_output=True, text=True, env=environ, check=False, timeout=PATIENCE)
         assert "clawlink-wake" not in checked.stderr, checked.stderr
 
 
@@ -247,7 +248,7 @@ def test_our_own_command_runs_this_clawlink_and_no_older_one(tmp_path: Path) -> 
             path.touch()
     ask = "import json, clawlink.service; print(json.dumps(clawlink.service.own_command()))"
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    told = subprocess.run([str(python), "-c", ask], capture_output=True, env=environ, check=True, timeout=60)
+    told = subprocess.run([str(python), "-c", ask], capture_output=True, env=environ, check=True, timeout=PATIENCE)
     assert "-I" not in json.loads(told.stdout)
 
 
@@ -259,12 +260,12 @@ def test_our_own_command_runs_beside_files_that_are_called_as_modules_are(tmp_pa
     (bare,) = (tmp_path / "bare").glob("*/python.exe" if os.name == "nt" else "bin/python")
     for python in (sys.executable, str(bare)):
         ask = "import json, clawlink.service; print(json.dumps(clawlink.service.own_command()))"
-        told = subprocess.run([python, "-c", ask], capture_output=True, env=environ, check=True, timeout=60)
+        told = subprocess.run([python, "-c", ask], capture_output=True, env=environ, check=True, timeout=PATIENCE)
         words = json.loads(told.stdout)
         assert words[0] == python
         # A bare environment has ClawLink by PYTHONPATH alone.
         assert words[1:2] == (["-I"] if python == sys.executable else ["-P"] if sys.version_info >= (3, 11) else ["-m"])
         if words[1] != "-m":  # Python 3.10 has no way to run it there
             shown = [*words, "--version"]
-            done = subprocess.run(shown, capture_output=True, env=environ, cwd=tmp_path, check=False, timeout=60)
+            done = subprocess.run(shown, capture_output=True, env=environ, cwd=tmp_path, check=False, timeout=PATIENCE)
             assert done.stdout.startswith(b"clawlink "), done

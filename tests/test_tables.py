@@ -52,7 +52,7 @@ def test_a_process_has_its_own_streams_code_environment_and_folder(tmp_path: Pat
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     for env in ({**os.environ, "TOLD": "forked"}, {**environment, "TOLD": "started"}):
         folder = Path.cwd() if env["TOLD"] == "forked" else tmp_path
-        done = processes.run(command, input=b"given", env=env, cwd=folder, timeout=60)
+        done = processes.run(command, input=b"given", env=env, cwd=folder, timeout=PATIENCE)
         told = json.loads(done.stdout)
         assert told == [["one", "two"], "given", env["TOLD"], str(folder)], env["TOLD"]
         assert (done.returncode, done.stderr.strip()) == (7, b"to stderr"), env["TOLD"]

@@ -8,10 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.waiting import until
-
-# An awaited frame comes at once or not at all: this only keeps a failure from lasting for ever.
-PATIENCE = 60.0
+from tests.waiting import PATIENCE, until
 
 
 class Socket:

@@ -10,6 +10,7 @@ import requests
 from clawlink.config import ServerConfig
 from tests.browser.conftest import LAN
 from tests.system.threaded import relay_in_thread
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -87,14 +88,16 @@ async ([relay, token]) => {
 
 def post(url: str, path: str, body: dict[str, Any], token: str | None = None) -> Any:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    reply = requests.post(url + path, json=body, headers=headers, timeout=30)
+    reply = requests.post(url + path, json=body, headers=headers, timeout=PATIENCE)
     reply.raise_for_status()
     return reply.json()
 
 
 def refused(url: str) -> int:
     """Return how many requests the relay has refused."""
-    found = re.search(r"^clawlink_refused_total (\d+)$", requests.get(url + "/metrics", timeout=30).text, re.MULTILINE)
+    found = re.search(
+        r"^clawlink_refused_total (\d+)$", requests.get(url + "/metrics", timeout=PATIENCE).text, re.MULTILINE
+    )
     assert found is not None
     return int(found[1])
 
@@ -105,7 +108,7 @@ def test_a_foreign_page_takes_nothing(page: Page, pages: int) -> None:
         port = url.rpartition(":")[2]
         post(url, "/register", {"agent_id": "a"})
         put = {"ClawLink-Agent": "a", "ClawLink-Burn-After-Read": "1"}
-        requests.put(url + "/blobs/k", b"secret", headers=put, timeout=30).raise_for_status()
+        requests.put(url + "/blobs/k", b"secret", headers=put, timeout=PATIENCE).raise_for_status()
         post(url, "/send", {"from_agent": "a", "to_agent": "a", "content": "c"})
         for at, relay in ((LAN, LAN), ("127.0.0.1", "127.0.0.1"), (LAN, "127.0.0.1"), ("127.0.0.1", "localhost")):
             before = refused(url)
@@ -113,9 +116,9 @@ def test_a_foreign_page_takes_nothing(page: Page, pages: int) -> None:
             base = f"http://{relay}:{port}"
             page.evaluate(TAKE, [f"{base}/poll/a", f"{base}/poll/a?lease=600", f"{base}/blobs/k", f"{base}/events/a"])
             assert refused(url) - before == 12, (at, relay)
-        claimed = requests.get(url + "/poll/a?lease=5", timeout=30).json()
+        claimed = requests.get(url + "/poll/a?lease=5", timeout=PATIENCE).json()
         assert ([d["attempt"] for d in claimed["deliveries"]], claimed["messages"][0]["content"]) == ([1], "c")
-        assert requests.get(url + "/blobs/k", timeout=30).content == b"secret"
+        assert requests.get(url + "/blobs/k", timeout=PATIENCE).content == b"secret"
 
 
 def test_an_allowed_page_does_all_that_an_agent_does(page: Page, pages: int) -> None:
@@ -139,5 +142,5 @@ def test_an_allowed_page_does_all_that_an_agent_does(page: Page, pages: int) -> 
         where = page.evaluate(UPLOAD, [relay, "t0ken"])
         assert where.startswith(relay + "/uploads/")
         bearer = {"Authorization": "Bearer t0ken"}
-        got = requests.get(url + "/blobs/from-a-page.txt", headers=bearer, timeout=30)
+        got = requests.get(url + "/blobs/from-a-page.txt", headers=bearer, timeout=PATIENCE)
         assert (got.content, got.headers["Content-Type"]) == (b"A" * 300_000, "text/plain")

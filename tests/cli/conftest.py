@@ -76,7 +76,7 @@ def run() -> Run:
     """Run a command as a process of its own: ``run("poll", "--json", stdin=b"", env={...})``."""
 
     def run(*args: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> Result:
-        done = processes.run([*COMMAND, *args], input=stdin, env={**os.environ, **(env or {})}, timeout=60)
+        done = processes.run([*COMMAND, *args], input=stdin, env={**os.environ, **(env or {})}, timeout=PATIENCE)
         return Result(done.returncode, done.stdout, done.stderr.decode())
 
     return run
@@ -100,7 +100,7 @@ def until_polled(url: str, polls: int = 1) -> None:
     """Wait until this many polls wait at the relay."""
 
     def polled() -> bool:
-        shown = requests.get(url + "/metrics", timeout=30).text
+        shown = requests.get(url + "/metrics", timeout=PATIENCE).text
         return int(re.findall(r"^clawlink_waiting_polls (\d+)$", shown, re.MULTILINE)[0]) >= polls
 
     wait_until(polled)

@@ -22,7 +22,7 @@ from tests import processes
 from tests.cli.conftest import Relays, Run
 from tests.processes import command_in
 from tests.shells import SHELLS
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 HERE = [pytest.param(shell) for shell in SHELLS if shutil.which(shell) is not None]
 # Each of these would leave a file `pwned` if a shell expanded it.
@@ -328,7 +328,7 @@ def test_a_path_with_a_newline_is_offered_in_no_parts(run: Run, tmp_path: Path) 
         (tmp_path / name).write_text("x")
     (tmp_path / "script").write_text(run("completion", "bash").ok().out)
     offer = ["bash", "--norc", "-c", "source ./script; COMP_LINE='clawlink file put '; _clawlink_keys_or_paths plan"]
-    told = processes.run(offer, cwd=tmp_path, timeout=100).stdout
+    told = processes.run(offer, cwd=tmp_path, timeout=PATIENCE).stdout
     assert set(told.splitlines()) == {b"$'plan\\tb.md'", b"plan\\ a.md"}
 
 

@@ -25,6 +25,7 @@ from clawlink.errors import Conflicted
 from clawlink.service import own_command
 from clawlink.wake.openclaw import Gateway, find
 from tests.cli.conftest import Run
+from tests.waiting import PATIENCE
 
 TITLES = ("Claude Code", "Codex", "Gemini CLI", "Cursor", "opencode", "OpenClaw")
 
@@ -221,7 +222,7 @@ def test_the_plugin_of_opencode_names_the_session_of_each_call_and_tells_what_ca
     module.write_text(text.replace(command, json.dumps(["node", str(shim)])))
     stand_in = account / "opencode.mjs"
     stand_in.write_text(_OPENCODE)
-    done = subprocess.run(["node", str(stand_in), str(module)], capture_output=True, check=False, timeout=60)
+    done = subprocess.run(["node", str(stand_in), str(module)], capture_output=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     words = {"type": "text", "text": "SessionStart of s2\nUserPromptSubmit of s2", "synthetic": True}
     prompt = {"agent": "plan", "model": {"providerID": "p", "modelID": "m"}}
@@ -258,7 +259,7 @@ def test_the_plugin_of_opencode_goes_on_where_no_hook_can_be_run(call: Run, acco
         ["node", "-e", "setTimeout(() => {}, 1e6)"],
     ):
         module.write_text(text.replace(command, json.dumps(broken)).replace("MOST_MS = 3000", "MOST_MS = 300"))
-        done = subprocess.run(["node", str(stand_in), str(module)], capture_output=True, check=False, timeout=60)
+        done = subprocess.run(["node", str(stand_in), str(module)], capture_output=True, check=False, timeout=PATIENCE)
         assert (done.returncode, done.stderr) == (0, b""), broken
         said = json.loads(done.stdout)
         assert (said["message"], said["env"], said["prompts"], said["of_tool"]["output"]) == ([], {}, [], "got"), broken
@@ -387,7 +388,7 @@ def test_the_plugin_of_openclaw_tells_its_main_session_alone(call: Run, account:
 
     def run(words: list[str]) -> Any:
         module.write_text(text.replace(command, json.dumps(words)).replace("MOST_MS = 3000", "MOST_MS = 300"))
-        done = subprocess.run(["node", str(stand_in), str(module)], capture_output=True, check=False, timeout=60)
+        done = subprocess.run(["node", str(stand_in), str(module)], capture_output=True, check=False, timeout=PATIENCE)
         assert (done.returncode, done.stderr) == (0, b"")
         return json.loads(done.stdout)
 
@@ -480,7 +481,7 @@ def test_the_command_in_the_settings_is_a_hook_that_works(call: Run, relay: str,
     said = json.dumps({"session_id": "s", "cwd": str(project), "hook_event_name": "SessionStart"}).encode()
     env = {name: value for name, value in os.environ.items() if name != "CLAWLINK_RELAY"}
     words = hook["command"] + " --seconds 20"
-    done = subprocess.run(words, shell=True, input=said, env=env, cwd=project, capture_output=True, timeout=60)
+    done = subprocess.run(words, shell=True, input=said, env=env, cwd=project, capture_output=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, b"")
     (session,) = Sessions(account / ".clawlink").all()
     assert session.relay == relay

@@ -302,7 +302,7 @@ def test_output_that_cannot_be_written_is_a_failure(args: list[str], unbuffered:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_an_error_that_cannot_be_told_still_has_its_code() -> None:
     with open("/dev/full", "w") as full:
-        assert subprocess.run([*COMMAND, "nonsense"], stderr=full, timeout=30).returncode == 2
+        assert subprocess.run([*COMMAND, "nonsense"], stderr=full, timeout=PATIENCE).returncode == 2
 
 
 def test_main_takes_its_arguments_from_the_process(
@@ -337,5 +337,5 @@ late = Late()
 sys.argv = ["clawlink", "nonsense"]
 sys.exit(main())
 """
-    done = processes.run([sys.executable, "-c", program], timeout=100)
+    done = processes.run([sys.executable, "-c", program], timeout=PATIENCE)
     assert done.returncode == Exit.USAGE, done.stderr

@@ -15,6 +15,7 @@ from clawlink.client.hooks.sessions import Sessions
 from clawlink.client.sync import Client
 from tests import processes
 from tests.cli.conftest import COMMAND, Run
+from tests.waiting import PATIENCE
 
 
 def said(**fields: Any) -> bytes:
@@ -114,7 +115,7 @@ def test_the_tools_of_a_session_act_as_the_agent_of_its_hooks(relay: str, accoun
     told = {}
     for session in ("first", "second", "none"):
         command = [sys.executable, "-c", _HOST, json.dumps(COMMAND), session]
-        done = processes.run(command, timeout=60)
+        done = processes.run(command, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         told[session] = json.loads(done.stdout)
     kept = Sessions(account / ".clawlink")

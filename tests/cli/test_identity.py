@@ -16,6 +16,7 @@ import requests
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Relays, Run
 from tests.processes import Popen
+from tests.waiting import PATIENCE
 
 Fresh = Callable[[str], str]
 
@@ -172,7 +173,7 @@ def test_whoami_lists_even_when_the_relay_knows_us_no_more(call: Run, relay: str
     name = fresh("ada")
     call("register", "--name", name, "--no-claim").ok()
     agent_id = call("whoami", "--json").ok().json["chosen"]["agent_id"]
-    requests.delete(f"{relay}/agents/{agent_id}", timeout=30).raise_for_status()
+    requests.delete(f"{relay}/agents/{agent_id}", timeout=PATIENCE).raise_for_status()
     told = call("whoami").failed(5)
     assert name in told.out
     assert f"clawlink register --name {name}" in told.err

@@ -146,7 +146,7 @@ def test_without_a_home_only_what_keeps_an_identity_is_refused(relay: str) -> No
             "from clawlink.cli.main import main\n"
             f"sys.exit(main({command!r}))"
         )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == code, (command, done)
         assert "defect" not in done.stderr, (command, done)
         assert code != 1 or "CLAWLINK_HOME" in done.stderr, (command, done)

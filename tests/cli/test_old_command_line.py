@@ -11,6 +11,7 @@ import pytest
 from tests import processes
 from tests.cli.conftest import Run
 from tests.conftest import Start
+from tests.waiting import PATIENCE
 
 
 @pytest.mark.parametrize("token", [None, "s3cret"], ids=["open", "token"])
@@ -24,7 +25,7 @@ def test_two_old_command_lines_work_together_also_after_a_restart(
         home.mkdir(exist_ok=True)
         environ = {**os.environ, "HOME": str(home), "USERPROFILE": str(home), "CLAWLINK_TOKEN": token or ""}
         command = [sys.executable, "-m", "tests.legacy", "--relay", relay.url, *words]
-        done = processes.run(command, text=True, env=environ, timeout=60)
+        done = processes.run(command, text=True, env=environ, timeout=PATIENCE)
         assert done.returncode == 0, (words, done.stderr)
         printed: str = done.stdout
         return printed

@@ -17,6 +17,7 @@ from clawlink.cli.verbs import NOUNS, nouns, spellings, verbs
 from tests.cli.conftest import Run
 from tests.processes import run
 from tests.tables import each
+from tests.waiting import PATIENCE
 
 HEAVY = {"aiohttp", "requests", "rich", "msgspec", "zeroconf", "urllib3", "shtab", "asyncio"}
 
@@ -209,7 +210,7 @@ def test_arguments_are_utf_8_in_a_locale_that_has_none() -> None:
     program = "import sys; from clawlink.cli import parser; print(ascii(parser.parse(sys.argv[1:])[1].name))"
     plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     command = [sys.executable, "-c", program, "register", "--name", "Ünï 小"]
-    done = run(command, env={**os.environ, **plain}, timeout=60)
+    done = run(command, env={**os.environ, **plain}, timeout=PATIENCE)
     assert done.stdout.decode().strip() == ascii("Ünï 小"), done.stderr
 
 

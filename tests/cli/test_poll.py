@@ -458,7 +458,9 @@ def test_an_ack_that_comes_too_late_is_told(
 def test_what_could_not_be_printed_is_given_back(call: Run, me: str, sender: Client, how: list[str]) -> None:
     sender.send(me, "precious")
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*COMMAND, "poll", *how], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+        done = subprocess.run(
+            [*COMMAND, "poll", *how], stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE
+        )
     assert done.returncode == 1
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ import requests
 
 from clawlink.client.sync import Client
 from tests.cli.conftest import Relays, Run
+from tests.waiting import PATIENCE
 
 Fresh = Callable[[str], str]
 
@@ -30,7 +31,7 @@ def test_info_shows_what_the_relay_says_of_itself(call: Run, own_relay: Relays) 
         ann.send("Bob", "hello")
         ann.broadcast("news")
         ann.put_file("notes.md", "one")
-        told = requests.get(url + "/", timeout=30).json()
+        told = requests.get(url + "/", timeout=PATIENCE).json()
         shown = call("--relay", url, "info").ok().out
         first, *_ = shown.splitlines()
         assert first == f"{told['service']} {told['version']} at {url}"
@@ -233,13 +234,13 @@ def test_the_audit_has_agents_by_their_names(call: Run, own_relay: Relays) -> No
     url = own_relay("--token", "t", "--admin-token", "a")
     right = {"Authorization": "Bearer a"}
     for id, name in (("a1", "Ann"), ("b1", "Bob")):
-        requests.post(url + "/register", json={"agent_id": id, "name": name}, headers=right, timeout=10)
+        requests.post(url + "/register", json={"agent_id": id, "name": name}, headers=right, timeout=PATIENCE)
     for path, body in (
         ("/admin/delegate", {"to_agent": "b1", "task": "x"}),
         ("/admin/rename", {"agent": "a1", "name": "Anna"}),
         ("/admin/redrive", {"agent": "a1"}),
     ):
-        assert requests.post(url + path, json=body, headers=right, timeout=10).ok, path
+        assert requests.post(url + path, json=body, headers=right, timeout=PATIENCE).ok, path
     told = call("--relay", url, "audit", "--admin-token", "a").ok().out
     for words in (" for Bob ", " Ann to Anna ", " Anna "):
         assert words in told, words
@@ -250,7 +251,7 @@ def test_open_prints_a_link_that_works_once_and_ends_all_sessions(call: Run, own
     link = call("--relay", url, "open", "--print", "--read-only", "--admin-token", "a").ok().out.splitlines()[0]
     where, _, code = link.partition("/#code=")
     assert where == url
-    opened = requests.post(url + "/admin/sessions", json={"code": code}, timeout=10)
+    opened = requests.post(url + "/admin/sessions", json={"code": code}, timeout=PATIENCE)
     assert (opened.status_code, opened.json()["read_only"]) == (200, True)
     told = call("--relay", url, "open", "--print", "--seconds", "60", "--json", "--admin-token", "a").ok().json
     assert (told["read_only"], told["seconds"]) == (False, 60)

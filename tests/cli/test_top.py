@@ -234,7 +234,7 @@ def test_in_a_terminal_it_follows_the_relay_through_a_restart_and_ends_clean(own
 
 def test_a_proxy_that_answers_for_an_absent_relay_is_borne_once_a_relay_was_there(own_relay: Relays) -> None:
     headers = {"Authorization": "Bearer boss"}
-    reply = requests.get(own_relay("--admin-token", "boss") + "/admin/overview", headers=headers, timeout=10)
+    reply = requests.get(own_relay("--admin-token", "boss") + "/admin/overview", headers=headers, timeout=PATIENCE)
     event = http("200 OK", f"event: overview\ndata: {reply.text}\n\n", "Content-Type: text/event-stream")
     proxy = http("502 Bad Gateway", "<html>", "Content-Type: text/html")
     away: list[ClawLinkError] = []

@@ -23,11 +23,10 @@ from clawlink.protocol.replies import TaskView
 from tests.cli.conftest import COMMAND, Run
 from tests.processes import Popen
 from tests.tables import each
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups and signals are of POSIX")
 
-PATIENCE = 30.0
 Fresh = Callable[[str], str]
 
 

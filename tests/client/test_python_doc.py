@@ -57,7 +57,7 @@ def test_every_example_has_a_name_and_is_run() -> None:
 @pytest.mark.parametrize("name", SHOWN)
 def test_an_example_runs_and_runs_again(name: str, worker: str) -> None:
     for _ in range(2):
-        done = run(command(name, worker), text=True, timeout=90, cwd=ROOT, env=dict(os.environ))
+        done = run(command(name, worker), text=True, timeout=PATIENCE, cwd=ROOT, env=dict(os.environ))
         assert done.returncode == 0, done.stdout + done.stderr
         assert "dropped" not in done.stderr
     assert SHOWN[name] in done.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clawlink.client.sync import Client
 from tests.processes import Popen, run
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 README = Path(__file__).parents[2] / "README.md"
 ADDRESS = re.compile(r'"http://192\.168\.1\.5:9077", token="\.\.\."')
@@ -25,7 +25,7 @@ def test_the_agent_and_the_client_run_twice_in_a_row(relay: str, tmp_path: Path)
             with Client(relay) as visitor:
                 wait_until(lambda: bool(visitor.discover(name="counter").agents))
             for _ in range(2):
-                done = run([sys.executable, "-c", script], env=environ, text=True, timeout=60)
+                done = run([sys.executable, "-c", script], env=environ, text=True, timeout=PATIENCE)
                 assert done.returncode == 0, done.stderr
                 assert "{'words': 3}" in done.stdout, done
         finally:
@@ -42,7 +42,7 @@ def test_a_link_whose_name_is_taken_ends_with_a_sentence(relay: str, tmp_path: P
     with Client(relay) as holder:
         holder.register("the holder")
         for ending, code, out in ("link.run()", 1, ""), (caught, 0, "caught\n"), (hooked + "link.run()", 1, ""):
-            done = run([sys.executable, "-c", program + ending], env=environ, text=True, timeout=60)
+            done = run([sys.executable, "-c", program + ending], env=environ, text=True, timeout=PATIENCE)
             assert (done.returncode, done.stdout) == (code, out), done
             if code:
                 (sentence,) = done.stderr.splitlines()

@@ -21,6 +21,7 @@ from clawlink.doors.registry import Door, OpenDoor, Opening, option
 from tests.conftest import Start
 from tests.doors.conftest import Offer
 from tests.test_floors import imports
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "references" / "doors.md").read_text("utf-8")
@@ -58,25 +59,25 @@ def test_the_door_that_it_shows_works(start_relay: Start, tmp_path: Path) -> Non
 
     def clawlink(*args: str) -> str:
         command = [sys.executable, "-m", "clawlink", *args]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     with Client(relay.url) as bob:
         bob.register("bob")
         for words in re.findall(r"^curl .*/(\w+) -d '(.*)'$", PAGE, re.MULTILINE):
-            assert requests.post(f"{relay.url}/{words[0]}", words[1], timeout=30).status_code == 200
+            assert requests.post(f"{relay.url}/{words[0]}", words[1], timeout=PATIENCE).status_code == 200
         assert clawlink("note", "bob", "hi again").startswith("Sent as message ")
         got = [claimed.message for claimed in bob.poll(wait=5)]
         notes = [(note.from_agent, note.content) for note in got if isinstance(note, PlainMessage)]
         assert notes == [("mailroom", "hi"), ("mailroom", "hi again")]
         assert bob.info().doors[_NAME] == {"notes": 2}
-    refused = requests.post(f"{relay.url}/notes", '{"to": "bob"}', timeout=30)
+    refused = requests.post(f"{relay.url}/notes", '{"to": "bob"}', timeout=PATIENCE)
     assert (refused.status_code, refused.json()["field"]) == (400, "text")
     assert "Send a note to an agent." in clawlink("--help")
     assert "--notes-from NAME" in clawlink("serve", "--help")
     closed = start_relay(env=path)
-    assert requests.post(f"{closed.url}/notes", "{}", timeout=30).status_code == 404
+    assert requests.post(f"{closed.url}/notes", "{}", timeout=PATIENCE).status_code == 404
 
 
 def test_every_method_and_field_is_described() -> None:

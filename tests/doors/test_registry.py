@@ -17,6 +17,7 @@ from clawlink.cli.main import main
 from clawlink.doors import registry
 from tests.conftest import Serve
 from tests.doors.conftest import Offer
+from tests.waiting import PATIENCE
 
 FOLDERS = {path.parent.name for path in Path(registry.__file__).parent.glob("*/__init__.py")}
 
@@ -112,7 +113,7 @@ def test_the_folders_are_doors_without_any_entry_point() -> None:
     root = Path(registry.__file__).parents[2]
     # Without site-packages nothing is installed: neither this checkout nor its entry points.
     program = f"import sys; sys.path = [p for p in sys.path if 'site-packages' not in p] + [{str(root)!r}]; {code}"
-    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [*sorted(FOLDERS), "[]"]
 
@@ -171,7 +172,7 @@ def test_a_door_does_not_take_an_address_or_a_flag_of_the_relay(offer: Offer) ->
     ):
         environ = {**os.environ, "PYTHONPATH": str(offer(name, f"{name}_door:DOOR", code))}
         command = [sys.executable, "-m", "clawlink.server", "--port", "0"]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == exit_code, done.stderr
         assert why in done.stderr
         assert "Traceback" not in done.stderr

@@ -91,7 +91,7 @@ def starts_without(door: str, tree: Path) -> None:
     ) as relay:
         assert relay.stdout is not None
         address = relay.stdout.readline().split()[-1]
-        with urllib.request.urlopen(address, timeout=30) as answer:
+        with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
             assert door not in json.load(answer)["doors"]
         relay.terminate()
         _, log = relay.communicate(timeout=PATIENCE)

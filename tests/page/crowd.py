@@ -20,6 +20,7 @@ from clawlink.domain.delivery import Delivery, sort_key
 from clawlink.domain.task import Task
 from clawlink.server.app import App
 from clawlink.store.base import Put
+from tests.waiting import PATIENCE
 
 R = TypeVar("R")
 # The tasks of a hundred in each state; the rest is queued.
@@ -89,7 +90,7 @@ def _examples(url: str) -> dict[str, str]:
     """Bring a task into each state by requests, and return its id by that state."""
 
     def ask(path: str, **body: Any) -> Any:
-        answer = requests.post(url + path, json=body, timeout=10)
+        answer = requests.post(url + path, json=body, timeout=PATIENCE)
         answer.raise_for_status()
         return answer.json()
 
@@ -99,7 +100,7 @@ def _examples(url: str) -> dict[str, str]:
     for state, _ in _SHARES:
         task = ask("/delegate", from_agent="asks", to_agent="works", task=f"Review part {state} of the change")
         made[state] = task["message_id"]
-    requests.get(url + "/poll/works?lease=3600", timeout=10).raise_for_status()
+    requests.get(url + "/poll/works?lease=3600", timeout=PATIENCE).raise_for_status()
     for state in ("completed", "failed", "in_progress", "input_required"):
         ask("/respond", from_agent="works", message_id=made[state], status=state, result=f"Read all of it: {state}")
     made["queued"] = ask("/delegate", from_agent="asks", to_agent="works", task="Review the rest")["message_id"]

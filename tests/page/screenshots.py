@@ -23,6 +23,7 @@ from clawlink.domain.limits import Limits
 from tests.browser.programs import launch
 from tests.page.watching import VIEWS, Watched, opened, post
 from tests.system.threaded import relay_in_thread
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -51,7 +52,7 @@ def story(url: str) -> list[str]:
         return made
 
     def claim(agent: str) -> None:
-        answer = requests.get(f"{url}/poll/{agent}?lease=600", timeout=10).json()
+        answer = requests.get(f"{url}/poll/{agent}?lease=600", timeout=PATIENCE).json()
         receipts = [d["receipt"] for d in answer["deliveries"]]
         if receipts:
             post(url, "/ack", {"agent_id": agent, "receipts": receipts})
@@ -98,9 +99,9 @@ def story(url: str) -> list[str]:
     post(url, "/files", {"agent_id": "writer", "file_key": "notes/2.4.md", "content": "Retry rules are kinder.\n"})
     lock = {"agent_id": "writer", "file_key": "notes/2.4.md", "note": "rewriting the summary", "seconds": 900}
     post(url, "/locks", lock)
-    claimed = requests.get(url + "/poll/reviewer?lease=60", timeout=10).json()
+    claimed = requests.get(url + "/poll/reviewer?lease=60", timeout=PATIENCE).json()
     post(url, "/nack", {"agent_id": "reviewer", "receipts": [d["receipt"] for d in claimed["deliveries"]]})
-    requests.get(url + "/poll/reviewer?lease=60", timeout=10)
+    requests.get(url + "/poll/reviewer?lease=60", timeout=PATIENCE)
     woken = post(url, "/send", {"from_agent": "lead", "to_agent": "scout", "content": "Any news?"})["message_id"]
     failed = {"agent_id": "scout", "adapter": "tmux", "result": "failed", "note": "the session is gone"}
     post(url, f"/messages/{woken}/woken", failed)
@@ -129,7 +130,7 @@ def operate(url: str) -> None:
         return post(url, f"/admin/{path}", body, Authorization=f"Bearer {_ADMIN}")
 
     task = act("delegate", to_agent="writer", task="Write a line for the front page", priority="high")["message_id"]
-    claimed = requests.get(f"{url}/poll/writer?lease=600", timeout=10).json()
+    claimed = requests.get(f"{url}/poll/writer?lease=600", timeout=PATIENCE).json()
     post(url, "/ack", {"agent_id": "writer", "receipts": [d["receipt"] for d in claimed["deliveries"]]})
     answer = {
         "from_agent": "writer",

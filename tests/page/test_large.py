@@ -20,6 +20,7 @@ import requests
 
 from tests.page.crowd import crowd_apart
 from tests.page.watching import VIEWS, opened
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, CDPSession
@@ -56,7 +57,7 @@ def traffic(url: str, each_second: int) -> Iterator[list[int]]:
                 "to_agent": f"agent-{n * 7 % 2990:04}",
                 "content": f"news {n}",
             }
-            sent[0] += session.post(url + "/send", json=body, timeout=10).status_code == 200
+            sent[0] += session.post(url + "/send", json=body, timeout=PATIENCE).status_code == 200
 
     thread = threading.Thread(target=send)
     thread.start()

@@ -13,7 +13,7 @@ from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
 from tests.page.watching import opened, post
 from tests.system.threaded import relay_in_thread
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -140,7 +140,7 @@ def test_another_page_can_neither_frame_it_nor_act_with_its_session(browser: Bro
             server.shutdown()
             thread.join()
             server.server_close()
-        assert requests.get(url + "/admin/overview", headers=BOSS, timeout=10).json()["agents_online"] == 1
+        assert requests.get(url + "/admin/overview", headers=BOSS, timeout=PATIENCE).json()["agents_online"] == 1
 
 
 def test_dead_letters_are_put_back_from_the_page(browser: Browser) -> None:
@@ -149,9 +149,9 @@ def test_dead_letters_are_put_back_from_the_page(browser: Browser) -> None:
         post(url, "/register", {"agent_id": a, "name": "Ann"})
         for n in range(3):
             post(url, "/send", {"from_agent": a, "to_agent": a, "content": f"letter {n}"})
-        claimed = requests.get(f"{url}/poll/{a}?lease=60", timeout=10).json()
+        claimed = requests.get(f"{url}/poll/{a}?lease=60", timeout=PATIENCE).json()
         post(url, "/nack", {"agent_id": a, "receipts": [d["receipt"] for d in claimed["deliveries"]]})
-        assert requests.get(f"{url}/poll/{a}?lease=60", timeout=10).json()["count"] == 0  # which buries them
+        assert requests.get(f"{url}/poll/{a}?lease=60", timeout=PATIENCE).json()["count"] == 0  # which buries them
         link = url + post(url, "/admin/links", {}, **BOSS)["path"]
         with opened(browser, url) as watched:
             watched.page.goto(link)
@@ -162,9 +162,9 @@ def test_dead_letters_are_put_back_from_the_page(browser: Browser) -> None:
             watched.page.click("text=Put the first 2 back")
             watched.page.wait_for_selector("text=No dead letters.")
             assert watched.faults == []
-        back = requests.get(f"{url}/poll/{a}?lease=60", timeout=10).json()["messages"]
+        back = requests.get(f"{url}/poll/{a}?lease=60", timeout=PATIENCE).json()["messages"]
         assert [message["content"] for message in back] == [f"letter {n}" for n in range(3)]
-        acts = requests.get(url + "/admin/audit", headers=BOSS, timeout=10).json()["entries"]
+        acts = requests.get(url + "/admin/audit", headers=BOSS, timeout=PATIENCE).json()["entries"]
         assert [entry["act"] for entry in acts] == ["redrive_for", "redrive_for", "make_link"]
 
 
@@ -173,7 +173,7 @@ def test_the_load_is_plotted_with_agents_and_counters(browser: Browser) -> None:
         page = watched.page
         post(url, "/register", {"agent_id": "a", "name": "Ann"})
         wait_until(
-            lambda: requests.get(url + "/admin/load", timeout=10).json()["minutes"][-1]["agents_online"] == 1
+            lambda: requests.get(url + "/admin/load", timeout=PATIENCE).json()["minutes"][-1]["agents_online"] == 1
         )  # it is not counted each time
         for _ in range(2):
             minute = time.time() // 60
@@ -278,7 +278,7 @@ def test_an_image_is_loaded_on_a_click_alone_and_markup_of_a_file_is_text(browse
             ("evil.svg", "image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>"),
         ):
             headers = {"ClawLink-Agent": "a", "Content-Type": kind}
-            requests.put(f"{url}/blobs/{key}", data=content, headers=headers, timeout=10).raise_for_status()
+            requests.put(f"{url}/blobs/{key}", data=content, headers=headers, timeout=PATIENCE).raise_for_status()
         with opened(browser, url) as watched:
             asked: list[str] = []
             watched.page.on("request", lambda request: asked.append(request.resource_type))
@@ -369,9 +369,9 @@ def test_a_person_is_led_on(browser: Browser) -> None:
         post(url, "/files", {"agent_id": "a", "file_key": "kept", "content": "x"})
         assert "Version 7 is not kept any more." in watched.show(url, "files/kept?version=7")
         post(url, "/send", {"from_agent": "a", "to_agent": "a", "content": "letter"})
-        claimed = requests.get(url + "/poll/a?lease=60", timeout=10).json()
+        claimed = requests.get(url + "/poll/a?lease=60", timeout=PATIENCE).json()
         post(url, "/nack", {"agent_id": "a", "receipts": [d["receipt"] for d in claimed["deliveries"]]})
-        assert requests.get(url + "/poll/a?lease=60", timeout=10).json()["count"] == 0  # which buries it
+        assert requests.get(url + "/poll/a?lease=60", timeout=PATIENCE).json()["count"] == 0  # which buries it
         watched.show(url, "overview")
         page.wait_for_selector("a.tile.alarm:has-text('Dead letter'):not(:has-text('letters'))")
         watched.show(url, "dead-letters?reason=given_back")
@@ -385,7 +385,7 @@ def test_work_of_an_agent_that_has_left_is_told_with_its_name(browser: Browser) 
         for id, name in (("a", "Ann"), ("b", "Bob")):
             post(url, "/register", {"agent_id": id, "name": name})
         post(url, "/delegate", {"from_agent": "a", "to_agent": "b", "task": "t"})
-        assert requests.delete(url + "/agents/b", timeout=10).status_code == 200
+        assert requests.delete(url + "/agents/b", timeout=PATIENCE).status_code == 200
         watched.show(url, "overview")
         watched.page.wait_for_selector("#pools td:has-text('waits for an agent that has left: Bob')")
 

@@ -22,8 +22,7 @@ from tests.binaries import find
 from tests.conftest import RelayProcess, Start
 from tests.operations import NAME, Authority, block, make_authority, replaced
 from tests.ports import free_port
-from tests.waiting import wait_until
-from tests.websockets import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
 TOKEN = "the-token"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -22,8 +22,8 @@ from clawlink.client.sync import Client
 from clawlink.errors import NotARelay, NotAuthenticated, TooLarge, Unavailable
 from tests.operations import NAME
 from tests.proxy.conftest import BEARER, TOKEN, Behind
-from tests.waiting import eventually, until
-from tests.websockets import PATIENCE, connected
+from tests.waiting import PATIENCE, eventually, until
+from tests.websockets import connected
 
 MIB = 1024 * 1024
 

@@ -21,7 +21,7 @@ from tests.store.faulty import FaultyStore
 from tests.system.conftest import Dial
 from tests.system.raw import Clock, request
 from tests.tables import each
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.both_stores
 
@@ -359,7 +359,7 @@ async def test_a_download_that_breaks_off_burns_nothing_wherever_it_does(
         connection = await dial(trio.url, receive_buffer=262_144)
         await connection.send(request("GET", f"/{route}/k", ClawLink_Agent=reader))
         if offset:
-            assert (await asyncio.wait_for(connection.reader.readexactly(offset), 30)).startswith(
+            assert (await asyncio.wait_for(connection.reader.readexactly(offset), PATIENCE)).startswith(
                 b"HTTP/1.1 200"[:offset]
             )
         getattr(connection, how)()
@@ -390,7 +390,7 @@ async def test_what_is_still_on_its_way_is_not_read(trio: Running, dial: Dial, c
     await burning(trio, LARGE)
     connection = await dial(trio.url, receive_buffer=4096)
     await connection.send(request("GET", "/blobs/k", ClawLink_Agent="b"))
-    await asyncio.wait_for(connection.reader.readexactly(10_000), 30)
+    await asyncio.wait_for(connection.reader.readexactly(10_000), PATIENCE)
     for _ in range(3):
         clock.skip(READ_HOLD_SECONDS + 1)
         await stays(trio)
@@ -405,7 +405,7 @@ async def test_who_closes_while_something_is_on_its_way_has_not_read_it(trio: Ru
     await burning(trio, SECRET)
     connection = await dial(trio.url, receive_buffer=4096)
     await connection.send(request("GET", f"/{route}/k", ClawLink_Agent="b"))
-    await asyncio.wait_for(connection.reader.readexactly(1_000), 30)
+    await asyncio.wait_for(connection.reader.readexactly(1_000), PATIENCE)
     connection.writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
     await free(trio)
 
@@ -417,7 +417,7 @@ async def test_a_reader_that_stands_still_is_given_up(
     await burning(trio, some(20_000_000))
     connection = await dial(trio.url, receive_buffer=4096)
     await connection.send(request("GET", "/blobs/k", ClawLink_Agent="b"))
-    assert (await asyncio.wait_for(connection.reader.readline(), 30)).split()[1] == b"200", "it is the one reader"
+    assert (await asyncio.wait_for(connection.reader.readline(), PATIENCE)).split()[1] == b"200", "it is the one reader"
     assert (await read_as(trio, "c", If_None_Match="*")).status == 304
 
     async def had() -> bool:
@@ -456,8 +456,8 @@ async def test_a_download_that_broke_off_goes_on_where_it_was(trio: Running, dia
     await burning(trio, LARGE)
     connection = await dial(trio.url, receive_buffer=4096)
     await connection.send(request("GET", "/blobs/k", ClawLink_Agent="b"))
-    await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), 30)
-    found = await asyncio.wait_for(connection.reader.readexactly(50_000), 30)
+    await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), PATIENCE)
+    found = await asyncio.wait_for(connection.reader.readexactly(50_000), PATIENCE)
     connection.reset()
     told = await read_as(trio, "b", Range=f"bytes={len(found)}-", If_Range='"1"')
     assert (told.status, found + told.body) == (206, LARGE)
@@ -469,7 +469,7 @@ async def test_a_part_after_one_that_broke_off_is_not_the_whole(trio: Running, d
     await burning(trio, SECRET)
     connection = await dial(trio.url, receive_buffer=4096)
     await connection.send(request("GET", "/blobs/k", ClawLink_Agent="b"))
-    await asyncio.wait_for(connection.reader.readexactly(1_000), 30)
+    await asyncio.wait_for(connection.reader.readexactly(1_000), PATIENCE)
     connection.reset()
 
     async def part() -> bool:

@@ -16,7 +16,7 @@ from tests.conftest import Running, Serve
 from tests.server import blobs
 from tests.server.asks import refused
 from tests.system.raw import Connection, connect, exchange, request
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.both_loops
 
@@ -59,7 +59,7 @@ async def unread(relay: Running, key: str, *, version: str = "1.1") -> Connectio
     connection = await connect(relay.url, receive_buffer=4096)
     asked = request("GET", f"/files/{key}").replace(b"HTTP/1.1", b"HTTP/" + version.encode())
     await connection.send(asked)
-    assert (await asyncio.wait_for(connection.reader.readexactly(12), 30)).endswith(b" 200")
+    assert (await asyncio.wait_for(connection.reader.readexactly(12), PATIENCE)).endswith(b" 200")
     return connection
 
 

@@ -22,7 +22,7 @@ from tests.server.asks import nothing_due, ok, poll, send, status_of
 from tests.system.conftest import Dial
 from tests.system.raw import Clock, Connection, address, request
 from tests.virtual_time import pass_time
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.both_loops
 
@@ -180,11 +180,11 @@ async def test_a_slow_reader_keeps_what_it_reads(pair: Running, dial: Dial, cloc
         id = await send(pair, "a", "b", "x" * _LARGE)
         connection = await dial(pair.url, receive_buffer=4096)
         await connection.send(request("GET", "/poll/b", Connection="close") if closes else _POLL)
-        got = await asyncio.wait_for(connection.reader.readexactly(20_000), 30)
+        got = await asyncio.wait_for(connection.reader.readexactly(20_000), PATIENCE)
         assert (await poll(pair, "b"))["count"] == 0
         head, _, body = got.partition(b"\r\n\r\n")
         length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
-        body += await asyncio.wait_for(connection.reader.readexactly(length - len(body)), 30)
+        body += await asyncio.wait_for(connection.reader.readexactly(length - len(body)), PATIENCE)
         assert [m["message_id"] for m in json.loads(body)["messages"]] == [id]
         connection.close()
         await _becomes(pair, id, "acked")

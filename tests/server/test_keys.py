@@ -13,6 +13,7 @@ import pytest
 from clawlink.config import ServerConfig, folder_of
 from clawlink.server.keys import keep, noted, with_secrets
 from tests.processes import run
+from tests.waiting import PATIENCE
 
 EVERYWHERE = ["0.0.0.0", "::", "192.168.1.5", "relay.example", "127.example.org", "10.0.0.1"]
 
@@ -96,7 +97,7 @@ def test_a_start_without_a_home_ends_with_the_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     command = [sys.executable, "-m", "clawlink.server", "--host", "0.0.0.0", "--port", "9077", "--no-mdns"]
     home = {"CLAWLINK_HOME": str(tmp_path / "file")}
-    done = run(command, text=True, timeout=60, env={**os.environ, **home})
+    done = run(command, text=True, timeout=PATIENCE, env={**os.environ, **home})
     assert (done.returncode, done.stdout) == (2, "")
     (sentence,) = done.stderr.splitlines()
     assert re.fullmatch(

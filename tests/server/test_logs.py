@@ -179,7 +179,7 @@ def test_info_shows_no_single_request(tmp_path: Path) -> None:
             assert process.stdout is not None
             found = re.search(r"listening on (\S+)", process.stdout.readline())
             assert found
-            requests.get(found[1] + "/discover", timeout=30)
+            requests.get(found[1] + "/discover", timeout=PATIENCE)
             process.terminate()
     lines = (tmp_path / "stderr").read_text().splitlines()
     assert [re.sub(r"^\S+ \S+ \S+ (\w+).*", r"\1", line) for line in lines] == ["listening", "draining", "stopped"]

@@ -924,7 +924,7 @@ async def test_one_that_does_not_read_is_closed_and_harms_nobody_else(
         (session,) = [s for s in stuck.app.push._sessions if s._agent_id == "b"]
         assert session._websocket.transport is not None
         most = served = 0
-        closed = asyncio.create_task(until(lambda: len(stuck.app.push) == 1))
+        closed = asyncio.ensure_future(until(lambda: len(stuck.app.push) == 1))
         while not (await asyncio.wait({closed}, timeout=0.01))[0]:
             id = await send(stuck, "a", "c", served)
             message = await other.message()

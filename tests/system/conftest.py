@@ -12,6 +12,7 @@ from clawlink.config import ServerConfig
 from clawlink.server.app import App
 from tests.conftest import RelayProcess, Running, Start
 from tests.system.raw import Connection, connect
+from tests.waiting import PATIENCE
 
 
 @dataclass
@@ -32,7 +33,7 @@ async def start_live(start_relay: Start) -> AsyncIterator[Starting]:
     def start(*flags: str) -> Live:
         relay = start_relay("--rate-agent", "0", "--rate-pair", "0", *flags)
         session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=30), connector=aiohttp.TCPConnector(limit=0)
+            timeout=aiohttp.ClientTimeout(total=PATIENCE), connector=aiohttp.TCPConnector(limit=0)
         )
         sessions.append(session)
         return Live(relay.url, App(ServerConfig()), session, relay)

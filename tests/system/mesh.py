@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.waiting import eventually, forever
+from tests.waiting import PATIENCE, eventually, forever
 
 _MOST_SECONDS = 120.0
 LEASE_SECONDS = 5.0  # the shortest there is
@@ -37,7 +37,7 @@ class Mesh:
         self.wrong: list[str] = []
         self._keys: dict[str, str] = {}
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=20), connector=aiohttp.TCPConnector(limit=0)
+            timeout=aiohttp.ClientTimeout(total=PATIENCE), connector=aiohttp.TCPConnector(limit=0)
         )
 
     async def close(self) -> None:

@@ -29,6 +29,7 @@ from clawlink.protocol.headers import OFFSET_TYPE
 from clawlink.server.openapi import document
 from tests.effort import TORTURE, size
 from tests.system.threaded import relay_in_thread
+from tests.waiting import PATIENCE
 
 CHECKS = [
     not_a_server_error,
@@ -64,9 +65,9 @@ class Stage:
         """Have the relay work, with its agents."""
         if self._is_set:
             return
-        self.session.post(self.url + "/admin/stop", json={"stopped": False}, timeout=30)
+        self.session.post(self.url + "/admin/stop", json={"stopped": False}, timeout=PATIENCE)
         for agent_id in AGENTS:
-            self.session.post(self.url + "/register", json={"agent_id": agent_id}, timeout=30)
+            self.session.post(self.url + "/register", json={"agent_id": agent_id}, timeout=PATIENCE)
         self._is_set = True
 
     def played(self, case: schemathesis.Case[Any], response: schemathesis.Response) -> None:
@@ -102,7 +103,7 @@ def test_replies_are_as_documented(case: schemathesis.Case[Any], stage: Stage) -
     # document does not name is no wrong data. Schemathesis knows that, but not beside a number, which it sends as text.
     lenient = case.query or UNNAMED_HEADER in (case.headers or ())
     checks = CHECKS if lenient else [*CHECKS, negative_data_rejection]
-    response = case.call(base_url=stage.url, session=stage.session, timeout=30)
+    response = case.call(base_url=stage.url, session=stage.session, timeout=PATIENCE)
     stage.played(case, response)
     case.validate_response(response, checks=checks)
     if response.status_code >= 400 and case.method != "HEAD":

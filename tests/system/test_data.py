@@ -338,12 +338,12 @@ async def test_of_two_relays_on_one_folder_the_first_writes_no_more_and_ends(
 def test_a_relay_whose_folder_is_moved_ends_and_goes_on_from_there(start_relay: Start, tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
     first = start_relay("--data", str(folder))
-    assert requests.post(f"{first.url}/register", json={"agent_id": "a"}, timeout=30).status_code == 200
+    assert requests.post(f"{first.url}/register", json={"agent_id": "a"}, timeout=PATIENCE).status_code == 200
     folder.rename(elsewhere)
     assert first.process.wait(PATIENCE) == 1
     assert not folder.exists()
     again = start_relay("--data", str(elsewhere))
-    found = requests.get(f"{again.url}/discover?status=all", timeout=30).json()
+    found = requests.get(f"{again.url}/discover?status=all", timeout=PATIENCE).json()
     assert [agent["agent_id"] for agent in found["agents"]] == ["a"]
 
 

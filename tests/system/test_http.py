@@ -11,6 +11,7 @@ from tests.server.asks import claim_one, send
 from tests.system.conftest import Dial
 from tests.system.raw import exchange, request
 from tests.tables import each
+from tests.waiting import PATIENCE
 
 HOST = b"Host: 127.0.0.1\r\n"
 
@@ -56,7 +57,7 @@ async def test_head_gets_no_body_and_takes_nothing(relay: Running, dial: Dial, p
     id = await send(relay, "a", "b")
     connection = await dial(relay.url)
     await connection.send(request("HEAD", path))
-    head = await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), 15)
+    head = await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), PATIENCE)
     assert head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 404 ", b"HTTP/1.1 405 "))
     if b"\r\nconnection: close" not in head.lower():
         assert (await connection.ask(request("GET", "/healthz"))).json["status"] == "ok"

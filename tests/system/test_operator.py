@@ -17,13 +17,14 @@ from clawlink.errors import NotAllowed, NotAuthenticated
 from tests.conftest import RelayProcess, Start
 from tests.ports import free_port
 from tests.processes import run
+from tests.waiting import PATIENCE
 
 
 def asked(relay: RelayProcess, agent: str, **headers: str) -> int:
     told = {name.replace("_", "-"): value for name, value in headers.items()}
     ask = urllib.request.Request(relay.url + "/kick", json.dumps({"agent": agent}).encode(), told)
     try:
-        with urllib.request.urlopen(ask, timeout=30) as reply:
+        with urllib.request.urlopen(ask, timeout=PATIENCE) as reply:
             return int(reply.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -90,7 +91,7 @@ def test_the_command_finds_the_admin_token_of_its_own_relay_alone(
     def kick(url: str, home: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "clawlink", "--relay", url, "--token", "t", "kick", "alice"]
         environ = {**os.environ, "CLAWLINK_HOME": str(home)}
-        done: subprocess.CompletedProcess[str] = run(command, env=environ, text=True, timeout=60)
+        done: subprocess.CompletedProcess[str] = run(command, env=environ, text=True, timeout=PATIENCE)
         return done
 
     with Client(relay.url, token="t") as alice:

@@ -20,11 +20,12 @@ from clawlink.errors import BadRequest, NotAllowed, NotARelay, NotAuthenticated,
 from clawlink.protocol.proof import is_proven, key_id, place, prove, relay_id, relay_key
 from tests.conftest import RelayProcess, Start
 from tests.ports import free_port
+from tests.waiting import PATIENCE
 
 
 def asked(url: str, body: object | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=30) as reply:
+    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=PATIENCE) as reply:
         return json.loads(reply.read())
 
 
@@ -41,7 +42,7 @@ def false_relay() -> Iterator[Any]:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 seen.append(f"{self.headers}{body!r}")
                 ask = urllib.request.Request(true + self.path, body, {"Host": self.headers["Host"]})
-                with urllib.request.urlopen(ask, timeout=30) as reply:
+                with urllib.request.urlopen(ask, timeout=PATIENCE) as reply:
                     told = reply.read()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(told)))
@@ -154,7 +155,7 @@ def test_behind_a_proxy_the_proof_is_for_the_name_that_the_operator_gave(start_r
         ask = {"key_id": key_id(client.agent_key), "nonce": "n" * 32}
     for host, known in (("relay.example", "relay.example"), ("RELAY.example:9077", "relay.example"), ("localhost", "")):
         request = urllib.request.Request(relay.url + "/challenge", json.dumps(ask).encode(), {"Host": host})
-        with urllib.request.urlopen(request, timeout=30) as reply:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             assert json.loads(reply.read())["name"] == known, host
 
 

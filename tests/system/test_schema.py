@@ -15,6 +15,7 @@ import requests
 from clawlink.config import ServerConfig
 from clawlink.server.openapi import document
 from tests.system.threaded import relay_in_thread
+from tests.waiting import PATIENCE
 
 _ROOT = Path(__file__).parents[2]
 
@@ -35,7 +36,7 @@ def test_a_client_that_follows_the_document_writes_reads_and_uploads() -> None:
     """With nothing but the parameters that it says are needed, and the examples that it gives for them."""
     document_: dict[str, Any] = json.loads(document())
     with relay_in_thread(ServerConfig(port=0)) as relay, requests.Session() as session:
-        session.post(relay + "/register", json={"agent_id": "agent"}, timeout=30)
+        session.post(relay + "/register", json={"agent_id": "agent"}, timeout=PATIENCE)
 
         def follow(method: str, path: str, url: str, body: bytes | None = None) -> requests.Response:
             told = document_["paths"][path][method.lower()]
@@ -44,7 +45,7 @@ def test_a_client_that_follows_the_document_writes_reads_and_uploads() -> None:
             if body is not None:
                 (kind,) = told["requestBody"]["content"]
                 headers["Content-Type"] = kind.replace("*/*", "text/plain")
-            done = session.request(method, relay + url, data=body, headers=headers, timeout=30)
+            done = session.request(method, relay + url, data=body, headers=headers, timeout=PATIENCE)
             assert done.ok, (method, path, done.text)
             named = {name.lower() for name in done.headers}
             assert {h for h in told["responses"]["2XX"].get("headers", ()) if h.lower() not in named} <= {

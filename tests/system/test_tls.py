@@ -22,6 +22,7 @@ from tests.conftest import RelayProcess, Start
 from tests.operations import Authority, make_authority
 from tests.processes import run
 from tests.system.raw import address
+from tests.waiting import PATIENCE
 from tests.websockets import connected
 
 DATA = Path(__file__).parent.parent / "data"
@@ -103,7 +104,7 @@ def test_files_that_are_not_there_or_no_pem_end_it_with_a_sentence(
         "both": (nonsense, nonsense),
     }[missing]
     command = [sys.executable, "-m", "clawlink.server", "--port", "0", "--tls-cert", cert, "--tls-key", key]
-    done = run(command, text=True, timeout=20)
+    done = run(command, text=True, timeout=PATIENCE)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert "certificate" in done.stderr

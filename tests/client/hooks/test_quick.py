@@ -70,7 +70,7 @@ def run(*words: str, **said: Any) -> tuple[int, bytes, bytes]:
 def run_with(data: bytes, *words: str) -> tuple[int, bytes, bytes]:
     environ = {**os.environ, "CLAWLINK_RELAY": "http://127.0.0.1:9", "CLAWLINK_NO_MDNS": "yes"}
     command = [sys.executable, "-m", "clawlink", "hook", *words]
-    done = processes.run(command, input=data, env=environ, timeout=60)
+    done = processes.run(command, input=data, env=environ, timeout=PATIENCE)
     return done.returncode, done.stdout, done.stderr
 
 

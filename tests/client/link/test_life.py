@@ -603,7 +603,7 @@ print(ended.count("returned"), ended.count("raised"))
 def test_a_signal_before_it_is_connected_ends_it(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        done = run([sys.executable, "-c", _EACH_LINE, url, str(tmp_path)], cwd=ROOT, timeout=100)
+        done = run([sys.executable, "-c", _EACH_LINE, url, str(tmp_path)], cwd=ROOT, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, b"")
     returned, _ = map(int, done.stdout.split())
     assert returned > 10

@@ -23,6 +23,7 @@ from clawlink.doors.a2a.wire import shapes
 from tests.conftest import UNPACED
 from tests.effort import size
 from tests.system.threaded import relay_in_thread
+from tests.waiting import PATIENCE
 
 HEADERS = {"A2A-Version": "1.0"}
 _BODIES = (shapes.SendMessage, shapes.PushConfig)
@@ -78,7 +79,7 @@ def relay() -> Iterator[str]:
     door = Settings(on=True, a2a_wait=0.0)
     unpaced: Any = UNPACED
     with relay_in_thread(ServerConfig(port=0, limits=Limits(**unpaced), doors={"a2a": door})) as url:
-        requests.post(url + "/register", json={"agent_id": "bob"}, timeout=30).raise_for_status()
+        requests.post(url + "/register", json={"agent_id": "bob"}, timeout=PATIENCE).raise_for_status()
         yield url + "/a2a/bob"
 
 

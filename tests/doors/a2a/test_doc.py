@@ -21,6 +21,7 @@ from clawlink.doors.a2a.server import bodies, files, forwarded_tasks, push, remo
 from clawlink.doors.a2a.wire import clients, failures, large_strings, remotes, shapes, v0_3
 from tests.cli.test_docs import require_described
 from tests.conftest import Start
+from tests.waiting import PATIENCE
 
 PAGE = (Path(__file__).parents[3] / "references" / "a2a.md").read_text("utf-8")
 TEXT = " ".join(PAGE.split())
@@ -112,7 +113,7 @@ def test_the_requests_that_it_shows_work(start_relay: Start) -> None:
     relay = start_relay(*flags)
     script = "set -e\n" + "\n".join(rest)
     environ = {**os.environ, "RELAY": relay.url}
-    done = subprocess.run(["/bin/sh", "-c", script], env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["/bin/sh", "-c", script], env=environ, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert '"parts":[{"text":"6"}]' in done.stdout
     assert "TASK_STATE_CANCELED" in done.stdout

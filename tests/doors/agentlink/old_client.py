@@ -11,7 +11,9 @@ from typing import Any
 
 import aiohttp
 
-SECONDS = 60.0
+from tests.waiting import PATIENCE
+
+SECONDS = PATIENCE
 
 
 def sign(secret: str, text: str) -> str:

@@ -35,7 +35,7 @@ def environ(home: Path, relay: str) -> dict[str, str]:
 def speak(env: dict[str, str], *lines: object) -> list[dict[str, Any]]:
     """Write lines to a bridge, end its input, and return its answers."""
     said = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
-    done = processes.run(_COMMAND, input=said, env=env, timeout=60)
+    done = processes.run(_COMMAND, input=said, env=env, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, b"")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -51,7 +51,7 @@ async def test_the_bridge_brings_all_tools_and_moves_files_beside_the_model(
     with Client(relay.url) as ann:
         ann.register("Ann", claim=True)
         env = environ(tmp_path / "home", relay.url)
-        done = processes.run([*_COMMAND[:-1], "register", "--name", "Bob"], env=env, timeout=60)
+        done = processes.run([*_COMMAND[:-1], "register", "--name", "Bob"], env=env, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
         ann.send("Bob", "hello")
         source, target = tmp_path / "source.bin", tmp_path / "target.bin"
@@ -186,7 +186,9 @@ def test_each_session_of_one_opencode_acts_as_its_own_agent(start_relay: Start, 
 
 def test_the_server_of_openclaw_makes_its_agent_before_a_call(start_relay: Start, tmp_path: Path) -> None:
     relay = start_relay()
-    done = processes.run([*_COMMAND, "--host", "openclaw"], input=b"", env=environ(tmp_path, relay.url), timeout=60)
+    done = processes.run(
+        [*_COMMAND, "--host", "openclaw"], input=b"", env=environ(tmp_path, relay.url), timeout=PATIENCE
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     (session,) = Sessions(tmp_path).all()
     with Client(relay.url) as visitor:
@@ -196,7 +198,7 @@ def test_the_server_of_openclaw_makes_its_agent_before_a_call(start_relay: Start
 def test_a_session_whose_server_acts_as_a_kept_identity_says_so(start_relay: Start, tmp_path: Path) -> None:
     relay = start_relay()
     env = environ(tmp_path, relay.url)
-    processes.run([*_COMMAND[:-1], "register", "--name", "Bob"], env=env, timeout=60)
+    processes.run([*_COMMAND[:-1], "register", "--name", "Bob"], env=env, timeout=PATIENCE)
     bob = Identities(tmp_path).pick(named="Bob", relay=None).agent_id
     above = ancestors(os.getpid())
     host = above[0].key if above else None

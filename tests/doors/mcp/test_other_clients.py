@@ -91,7 +91,7 @@ def test_the_official_client_of_the_extension_for_tasks(start_relay: Start) -> N
 def test_the_inspector(start_relay: Start, tmp_path: Path) -> None:
     relay = start_relay()
     env = environ(tmp_path / "home", relay.url)
-    done = processes.run([*_COMMAND[:-1], "register", "--name", "Bob", "--json"], env=env, timeout=60)
+    done = processes.run([*_COMMAND[:-1], "register", "--name", "Bob", "--json"], env=env, timeout=PATIENCE)
     key = json.loads(Path(json.loads(done.stdout)["identity_file"]).read_text())["agent_key"]
     call = ("--method", "tools/call", "--tool-name", "relay_agents")
     http = (relay.url + "/mcp", "--transport", "http", "--header", f"Authorization: Bearer {key}")

@@ -13,7 +13,7 @@ from clawlink.doors.portal.settings import Settings
 from tests.conftest import Running, Serve
 from tests.doors.portal.old_peer import OldBridge, OldPortal
 from tests.ports import free_port
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 OWNER = "ap2p_the-key-of-an-owner-for-tests-000000000000"
 PASSWORD = "the password"
@@ -128,5 +128,5 @@ async def bridges(portals: Portals) -> AsyncIterator[Bridges]:
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     """Ask portals in processes of their own."""
     connector = aiohttp.TCPConnector(force_close=True)  # the other end is killed
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=PATIENCE)) as session:
         yield session

@@ -15,7 +15,7 @@ from tests.conftest import Start
 from tests.operations import Authority, replaced
 from tests.ports import free_port
 from tests.proxy.conftest import TOKEN, authority, nginx, running
-from tests.websockets import PATIENCE
+from tests.waiting import PATIENCE
 
 __all__ = ["authority"]
 

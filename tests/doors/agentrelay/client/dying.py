@@ -19,6 +19,7 @@ from typing import Any
 
 from clawlink.doors.agentrelay.client.folder import Folder
 from tests.processes import Popen
+from tests.waiting import PATIENCE
 
 ACTIONS: dict[str, Callable[[Folder], object]] = {
     "send": lambda folder: folder.send("b", "REQ", "e1", {"sender_agent": "a", "task": "x" * 1000}),
@@ -57,7 +58,7 @@ def run(data: Path, step: int, action: str) -> str:
     """Do it in a child process; return "done" if the child lived, and "killed" or "failed" if not."""
     if not hasattr(os, "fork"):
         command = [sys.executable, "-m", "tests.doors.agentrelay.client.dying", str(data), str(step), action]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         return "done" if "done" in done.stdout else "failed" if done.stderr else "killed"
     child = os.fork()
     if not child:

@@ -20,6 +20,7 @@ from tests.doors.portal.page.test_page import OWNER, PASSWORD, K, call, portal
 from tests.doors.portal.page.test_tasks_and_photos import arrived, attached
 from tests.page.screenshots import looks, snap, warn_of_fonts
 from tests.page.watching import Watched
+from tests.waiting import PATIENCE
 
 _VIEWS = ("chat", "contacts", "guests", "portal-tasks", "portal-files", "photos", "keys", "portal")
 
@@ -61,7 +62,7 @@ def story(ann: str, bob: str) -> list[str]:
     mine = arrived(ann, 3)["task_id"]
     call(ann, "POST", f"/api/portal/tasks/{mine}", {"status": "in_progress", "progress": 40, "result": "two of five"})
     photo = {"photo": ("bench.png", picture())}
-    answer = requests.post(ann + "/api/photos/upload", files=photo, headers={"X-API-Key": OWNER}, timeout=10)
+    answer = requests.post(ann + "/api/photos/upload", files=photo, headers={"X-API-Key": OWNER}, timeout=PATIENCE)
     assert answer.status_code == 200, answer.text
     ours = [task["task_id"] for task in call(ann, "GET", "/api/portal/tasks")["tasks"]]
     return ["contacts/1", "guests?all=yes", *(f"portal-tasks/{id}" for id in ours), "portal-tasks/none"]
@@ -69,7 +70,7 @@ def story(ann: str, bob: str) -> list[str]:
 
 def signed_in(url: str) -> Any:
     """Sign the owner in once, as logins are throttled, and return the cookies of the session."""
-    answer = requests.post(url + "/api/portal/session", json={"password": PASSWORD}, timeout=10)
+    answer = requests.post(url + "/api/portal/session", json={"password": PASSWORD}, timeout=PATIENCE)
     assert answer.status_code == 200, answer.text
     name, _, value = answer.headers["Set-Cookie"].partition(";")[0].partition("=")
     return [{"name": name, "value": value, "url": url, "sameSite": "Strict"}]

@@ -14,6 +14,7 @@ from tests.doors.portal.page.test_page import call, portal, sign_in
 from tests.page.conftest import browser
 from tests.page.test_for_everybody import found
 from tests.page.watching import BIDI, HOSTILE, Watched, opened
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -67,7 +68,7 @@ def test_the_owner_sees_what_would_come_and_brings_it(
         watched.show(url, "photos")
         page.wait_for_selector("figcaption:has-text('old.gif')")
         headers = {"Authorization": f"Bearer {OWNER_KEY}"}
-        assert requests.get(url + "/api/contacts", headers=headers, timeout=10).status_code == 200
+        assert requests.get(url + "/api/contacts", headers=headers, timeout=PATIENCE).status_code == 200
         assert "brought it in" in watched.show(url, "audit")
         watched.show(url, "portal")
         page.set_input_files("input[name=database]", path)

@@ -78,7 +78,9 @@ def test_a_stranger_leaves_a_message_and_the_owner_approves_it(
         with opened(browser, url) as stranger:
             page = stranger.page
             photo = {"photo": ("x", b64decode(GIF))}
-            added = requests.post(url + "/api/photos/upload", files=photo, headers={"X-API-Key": OWNER}, timeout=10)
+            added = requests.post(
+                url + "/api/photos/upload", files=photo, headers={"X-API-Key": OWNER}, timeout=PATIENCE
+            )
             assert added.status_code == 200
             page.goto(url)
             seen = "[...document.querySelectorAll('#photos img')].some((one) => one.naturalWidth === 1)"
@@ -159,19 +161,19 @@ def test_the_owner_does_the_rest(browser: Browser, monkeypatch: pytest.MonkeyPat
         page.wait_for_selector(".invite pre")
         made = page.inner_text(".invite pre")
         headers = {"Authorization": f"Bearer {made}"}
-        assert requests.get(url + "/api/contacts", headers=headers, timeout=10).status_code == 200
+        assert requests.get(url + "/api/contacts", headers=headers, timeout=PATIENCE).status_code == 200
         watched.show(url, "keys")
         assert "ago" in page.inner_text("tbody") or "now" in page.inner_text("tbody")
         page.click("tbody button.danger")
         page.wait_for_selector("text=No agent key.")
-        assert requests.get(url + "/api/contacts", headers=headers, timeout=10).status_code == 401
+        assert requests.get(url + "/api/contacts", headers=headers, timeout=PATIENCE).status_code == 401
         page.wait_for_selector(".invite pre", state="detached")
         page.click("text=Make another owner key")
         page.wait_for_selector(".invite pre")
         owner = {"Authorization": f"Bearer {page.inner_text('.invite pre')}"}
-        assert requests.get(url + "/api/key/list", headers=owner, timeout=10).status_code == 200
+        assert requests.get(url + "/api/key/list", headers=owner, timeout=PATIENCE).status_code == 200
         old = {"Authorization": f"Bearer {OWNER}"}
-        assert requests.get(url + "/api/key/list", headers=old, timeout=10).status_code == 401
+        assert requests.get(url + "/api/key/list", headers=old, timeout=PATIENCE).status_code == 401
         watched.show(url, "portal")
         for name, value in (("old", PASSWORD), ("new", "another one"), ("again", "another two")):
             page.fill(f"input[name={name}]", value)
@@ -219,7 +221,7 @@ def test_axe_finds_nothing(browser: Browser, monkeypatch: pytest.MonkeyPatch) ->
         call(url, "POST", "/api/chat/owner/send", {"content": "hello"})
         call(url, "POST", "/api/key/create", {"agent_name": "bot"})
         photo, key = {"photo": ("x.gif", b64decode(GIF))}, {"X-API-Key": OWNER}
-        requests.post(url + "/api/photos/upload", files=photo, headers=key, timeout=10).raise_for_status()
+        requests.post(url + "/api/photos/upload", files=photo, headers=key, timeout=PATIENCE).raise_for_status()
         call(url, "POST", "/api/portal/delegate", {"to": 1, "task": "count the sheep"})
         page.goto(url)
         page.wait_for_selector("#leave")
@@ -247,9 +249,9 @@ def test_a_file_is_downloaded_and_deleted(browser: Browser, monkeypatch: pytest.
         call(url, "POST", "/api/contacts", contact)
         md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
         begin = {"api_key": K, "filename": names, "size": len(body), "md5": md5, "chunks_total": 1, "to_portal": url}
-        begun = requests.post(url + "/api/file/initiate", json=begin, timeout=10).json()["file_id"]
+        begun = requests.post(url + "/api/file/initiate", json=begin, timeout=PATIENCE).json()["file_id"]
         part = {"api_key": K, "file_id": begun, "chunk_index": 0, "chunk_md5": md5, "data": b64encode(body).decode()}
-        assert requests.post(f"{url}/api/file/chunk/{begun}/0", json=part, timeout=10).status_code == 200
+        assert requests.post(f"{url}/api/file/chunk/{begun}/0", json=part, timeout=PATIENCE).status_code == 200
         with opened(browser, url) as watched:
             page = watched.page
             watched.agrees = True
@@ -301,7 +303,7 @@ def test_texts_of_others_are_only_ever_text(browser: Browser, monkeypatch: pytes
 def test_the_operator_sees_nothing_of_the_owner(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     with portal(monkeypatch) as url:
         boss = {"Authorization": "Bearer boss"}
-        link = url + requests.post(url + "/admin/links", json={}, headers=boss, timeout=10).json()["path"]
+        link = url + requests.post(url + "/admin/links", json={}, headers=boss, timeout=PATIENCE).json()["path"]
         with opened(browser, url) as watched:
             page = watched.page
             page.goto(link)

@@ -285,7 +285,7 @@ def test_photos_are_added_shown_and_deleted(browser: Browser, monkeypatch: pytes
         page.wait_for_selector(".photos img")
         assert page.evaluate("document.querySelector('.photos img').decode().then(() => 'drawn')") == "drawn"
         (photo,) = call(url, "GET", "/api/photos/list")["photos"]
-        assert requests.get(url + photo["url"], timeout=10).content == b64decode(GIF)
+        assert requests.get(url + photo["url"], timeout=PATIENCE).content == b64decode(GIF)
         statuses = page.evaluate(
             """async (photo) => {
                 const body = new FormData();
@@ -318,19 +318,21 @@ def test_no_foreign_page_gets_at_tasks_and_photos(monkeypatch: pytest.MonkeyPatc
         ("GET", "/admin/load", {}),
     )
     with portal(monkeypatch) as url:
-        signed = requests.post(url + "/api/portal/session", json={"password": PASSWORD}, timeout=10)
+        signed = requests.post(url + "/api/portal/session", json={"password": PASSWORD}, timeout=PATIENCE)
         cookie = {"Cookie": signed.headers["Set-Cookie"].partition(";")[0]}
         own = cookie | {"ClawLink-CSRF": signed.json()["csrf"]}
 
         def statuses(headers: dict[str, str]) -> list[int]:
-            answers = [requests.request(how, url + path, headers=headers, timeout=10, **ask) for how, path, ask in asks]
+            answers = [
+                requests.request(how, url + path, headers=headers, timeout=PATIENCE, **ask) for how, path, ask in asks
+            ]
             return [answer.status_code for answer in answers]
 
         assert statuses(own) == [200, 404, 404, 404, 404, 200, 200, 200]
         said = {"content": "the secret words"}
-        requests.post(url + "/api/chat/owner/send", json=said, headers=own, timeout=10).raise_for_status()
+        requests.post(url + "/api/chat/owner/send", json=said, headers=own, timeout=PATIENCE).raise_for_status()
         call(url, "POST", "/api/chat/owner/send", {"content": "by the owner key, and not on the page"})
-        audit = requests.get(url + "/admin/audit", headers=cookie, timeout=10).json()["entries"]
+        audit = requests.get(url + "/admin/audit", headers=cookie, timeout=PATIENCE).json()["entries"]
         assert [entry["act"] for entry in audit] == ["portal_chat_send", "portal_photo_upload"]
         assert {entry["by"].partition(" ")[0] for entry in audit} == {"session"}
         assert "secret" not in str(audit)
@@ -354,11 +356,11 @@ def test_an_agent_key_gets_no_right_by_the_page(monkeypatch: pytest.MonkeyPatch)
         headers = {"Authorization": f"Bearer {key}"}
         photo = {"photo": ("x.gif", b64decode(GIF))}
         answers = [
-            requests.post(url + "/api/photos/upload", files=photo, headers=headers, timeout=10),
-            requests.delete(url + "/api/photos/x.gif", headers=headers, timeout=10),
-            requests.post(url + "/api/portal/session", json={"password": key}, headers=headers, timeout=10),
-            requests.get(url + "/admin/overview", headers=headers, timeout=10),
+            requests.post(url + "/api/photos/upload", files=photo, headers=headers, timeout=PATIENCE),
+            requests.delete(url + "/api/photos/x.gif", headers=headers, timeout=PATIENCE),
+            requests.post(url + "/api/portal/session", json={"password": key}, headers=headers, timeout=PATIENCE),
+            requests.get(url + "/admin/overview", headers=headers, timeout=PATIENCE),
         ]
         assert [answer.status_code for answer in answers] == [403, 403, 401, 401]
         for path in ("/api/portal/tasks", "/api/photos/list"):
-            assert requests.get(url + path, headers=headers, timeout=10).status_code == 200, path
+            assert requests.get(url + path, headers=headers, timeout=PATIENCE).status_code == 200, path
