@@ -29,7 +29,6 @@ HERE = [pytest.param(shell) for shell in SHELLS if shutil.which(shell) is not No
 EVIL = "evil $(touch pwned) `touch pwned`; touch pwned & touch pwned | cat 'a' \"b\" \\ * ~ # !! <x> {a..b} $HOME"
 EVIL_KEY = "evil/$(touch pwned);`touch pwned` 'a'\"b\"\\*&|#"
 
-_PATIENCE_SECONDS = 60
 # Job control needs a terminal that is the session's own.
 _TAKE_TERMINAL = """import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -131,7 +130,7 @@ class Shell:
             self._read()
             return done()
 
-        wait_until(shown, seconds=_PATIENCE_SECONDS, say=lambda: self.shown[-3000:])
+        wait_until(shown, say=lambda: self.shown[-3000:])
 
 
 @pytest.fixture

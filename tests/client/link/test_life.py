@@ -390,7 +390,7 @@ def test_over_many_cuts_nothing_is_lost_or_handled_twice_and_order_is_kept(
         proxy.cut()
         other.cut()
         receipts = {one.result(120).message_id for one in sent}
-        wait_until(lambda: len(got) >= 150, seconds=120)
+        wait_until(lambda: len(got) >= 150)
         assert len(receipts) == 150
         assert [n for n, times in Counter(got).items() if times > 1] == []
         assert got == list(range(150))
