@@ -82,7 +82,8 @@ class Claimer(Protocol):
 class LongPoll:
     """Reads the mailbox of one agent, and the pools that it is eligible for. ``signal`` is given when to look again.
 
-    Between two reads it listens on, so it knows whether anything has come since the last one.
+    Between two reads it listens on, so it knows whether anything has come since the last one. It is the claimant of its
+    claims.
     """
 
     def __init__(self, core: Core, pools: Pools, claims: Claimer, agent: Agent, signal: Signal | None) -> None:
