@@ -16,6 +16,7 @@ import ctypes
 import functools
 import gc
 import importlib
+import io
 import os
 import pickle
 import pkgutil
@@ -86,7 +87,8 @@ class Popen(subprocess.Popen[Any]):
 
 def run(args: Any, *, input: Any = None, timeout: float | None = None, **options: Any) -> Any:
     """Run a command to its end, as ``subprocess.run`` does with ``capture_output``."""
-    with Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Popen(args, **{**streams, **options}) as process:
         try:
             out, err = process.communicate(input, timeout)
         except BaseException:
@@ -233,6 +235,9 @@ def _become(what: bytes, streams: list[int]) -> list[str]:
 
 def _text(stream: int, like: Any, *, mode: str) -> Any:
     """Open a standard stream as Python does at its start."""
+    if mode == "w" and os.environ.get("PYTHONUNBUFFERED"):
+        raw = io.FileIO(stream, "w", closefd=False)
+        return io.TextIOWrapper(raw, like.encoding, like.errors, write_through=True)
     return open(
         stream, mode, encoding=like.encoding, errors=like.errors, closefd=False, buffering=1 if stream == 2 else -1
     )

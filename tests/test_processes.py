@@ -27,17 +27,19 @@ PROGRAMS = {
     "a thread": "import threading, time; threading.Timer(0.01, print, ['x']).start()",
     "output that is closed": "import sys; print('x'); sys.stdout.close()",
     "output to nobody": "import os, sys; print('x'); os.close(1); sys.exit(5)",
+    "output in parts": "import os; print('x', end=''); os.write(1, b'y')",
 }
 
 
 @pytest.mark.parametrize("how", PROGRAMS)
 def test_a_forked_process_ends_as_a_started_one(how: str) -> None:
     command = [sys.executable, "-c", PROGRAMS[how]]
-    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    started = subprocess.run(command, capture_output=True, timeout=PATIENCE, env=buffered)
-    forked = processes.run(command, timeout=PATIENCE, env=buffered)
-    assert (forked.returncode, forked.stdout) == (started.returncode, started.stdout)
-    assert forked.stderr.splitlines()[-1:] == started.stderr.splitlines()[-1:]
+    for unbuffered in ("", "1"):
+        environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        started = subprocess.run(command, capture_output=True, timeout=PATIENCE, env=environ)
+        forked = processes.run(command, timeout=PATIENCE, env=environ)
+        assert (forked.returncode, forked.stdout) == (started.returncode, started.stdout)
+        assert forked.stderr.splitlines()[-1:] == started.stderr.splitlines()[-1:]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the commands are for a POSIX shell")

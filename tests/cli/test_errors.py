@@ -285,14 +285,8 @@ def test_a_reader_that_has_gone_is_no_reason_to_complain(args: list[str]) -> Non
 @each("unbuffered", ["", "1"])
 def test_output_that_cannot_be_written_is_a_failure(args: list[str], unbuffered: str) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [*COMMAND, *args],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=30,
-            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-        )
+        environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = processes.run([*COMMAND, *args], stdout=full, text=True, timeout=PATIENCE, env=environ)
     assert (done.returncode, done.stderr) == (
         1,
         "clawlink: No space left on device; make room there, or choose another place\n",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -14,18 +13,18 @@ import pytest
 
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Run
-from tests.processes import Popen
+from tests.processes import Popen, run
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and pipes of POSIX")
 
 CONTENT = "x" * 200_000  # more than a pipe holds
 _ROOM_BYTES = 50_000
-# The rest of the command runs with a limit on the size of files: as a disk with little room, it takes a part first.
-_LITTLE_ROOM = (
-    "import resource, os, sys; "
-    f"resource.setrlimit(resource.RLIMIT_FSIZE, ({_ROOM_BYTES}, {_ROOM_BYTES})); os.execv(sys.argv[1], sys.argv[1:])"
-)
+# The command runs with a limit on the size of files: as a disk with little room, it takes a part first.
+_LITTLE_ROOM = f"""import resource, runpy
+resource.setrlimit(resource.RLIMIT_FSIZE, ({_ROOM_BYTES}, {_ROOM_BYTES}))
+runpy.run_module("clawlink.cli.main", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.fixture
@@ -51,12 +50,11 @@ def test_a_disk_that_takes_a_part_acks_and_burns_nothing(call: Run, me: str, sen
             case = (command, unbuffered)
             sender.send(me, CONTENT)
             with open(tmp_path / "out", "wb") as out:
-                done = subprocess.run(
-                    [sys.executable, "-c", _LITTLE_ROOM, *COMMAND, *command],
+                done = run(
+                    [sys.executable, "-c", _LITTLE_ROOM, *command],
                     stdout=out,
-                    stderr=subprocess.PIPE,
                     env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-                    timeout=60,
+                    timeout=PATIENCE,
                 )
             assert done.returncode == 1, (case, done)
             assert b"File too large" in done.stderr, (case, done)
