@@ -28,6 +28,7 @@ from clawlink.protocol import requests
 from clawlink.protocol.mailbox_replies import MessageStatus
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns
 from clawlink.server.request import Request
 from clawlink.server.ws_connection import Websockets
 from clawlink.timeouts import wait_for
@@ -92,7 +93,9 @@ class Connection:
 
     async def run(self) -> None:
         """Read frames until the connection ends. A wrong frame gets an error, and the connection stays."""
+        turns = Turns()
         while True:
+            await turns.next()  # frames that came together hold up nobody else
             frame: frames.Frame | None = None
             received: str | int | None = None
             try:

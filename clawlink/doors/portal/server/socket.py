@@ -29,6 +29,7 @@ from clawlink.doors.portal.wire import frames
 from clawlink.errors import BadRequest, StoreUnavailable, UnknownAgent
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns
 from clawlink.server.request import Request
 from clawlink.server.ws_connection import Websocket, Websockets
 from clawlink.store.base import Failed, Fenced
@@ -223,7 +224,9 @@ class Line:
     # -- in ----------------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
+        turns = Turns()
         while True:
+            await turns.next()  # frames that came together hold up nobody else
             try:
                 received = await self._websocket.receive()
             except ConnectionError:
