@@ -17,6 +17,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
 from clawlink.domain.standstill import Standstill
 from clawlink.errors import Draining, Stopped, StorageFull, StoreUnavailable
+from clawlink.relay.finishing import Finishing
 from clawlink.relay.handoffs import Handoff, Handoffs
 from clawlink.relay.ids import Ids
 from clawlink.relay.limits.memory import Memory
@@ -60,7 +61,7 @@ class Leasing(Protocol):
     def __call__(self, found: Sequence[Delivery]) -> Sequence[Put]: ...
 
 
-class Core:
+class Core(Finishing):
     """The relay's shared ground. Everything random or timed comes from here, so tests can say what it is."""
 
     def __init__(
@@ -74,6 +75,7 @@ class Core:
         on_disk: bool = False,
         peers: Peers | None = None,
     ) -> None:
+        super().__init__()
         self.store = store
         self.peers = peers
         self.signals = signals
@@ -99,7 +101,6 @@ class Core:
         self.listed_all = False  # no agent is missing there
         self.changed: dict[str, None] = {}  # of those, the ones whose listing is out of date, in order
         self._watched: dict[str, list[Watch]] = {}  # who waits for news of a record, by its id
-        self._background: set[asyncio.Task[Any]] = set()
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent, quiet: bool = False) -> None:
         """Commit to the store.
@@ -277,22 +278,6 @@ class Core:
                 "try again once it is resumed",
                 retry_after=_STOPPED_SECONDS,
             )
-
-    def finish(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-        """Run ``work`` to its end even if the caller is cancelled: a client that hangs up must not leave half of it."""
-        return asyncio.shield(self.begin(work))
-
-    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run ``work`` in the background to its end."""
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
-
-    async def finished(self) -> None:
-        """Wait for all work that has begun."""
-        while self._background:
-            await asyncio.wait(self._background)
 
 
 def _handed(batch: Batch, handoff: Handoff | None) -> Batch:
