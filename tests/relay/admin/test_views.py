@@ -320,7 +320,10 @@ async def test_search_skips_nothing_of_a_mailbox_if_an_agent_before_it_leaves_me
 
     scene = Scene(store=Leaving())
     await scene.register("req", "first", "reader", "next")
-    sent = {name: [await scene.send("req", name, "a needle") for _ in range(3)] for name in ("reader", "next")}
+    sent: dict[str, list[str]] = {"reader": [], "next": []}
+    for name, ids in sent.items():
+        for _ in range(3):
+            ids.append(await scene.send("req", name, "a needle"))
     hits = [id for _, id in await found(scene, "needle", limit=1)]
     assert set(sent["next"]) <= set(hits)
     if gone == "first":
