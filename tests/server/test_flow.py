@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import select
+import socket
 import ssl
 from pathlib import Path
 
@@ -196,3 +198,46 @@ async def test_a_connection_has_gone_before_its_tls_cannot_tell_its_bytes() -> N
         await asyncio.wait_for(gone(), 10)
         assert has_gone(None)
         transport.abort()
+
+
+def _taken_unread() -> int:
+    """Return how many bytes the system takes for a peer that reads nothing, as ``unread`` connects."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(server.getsockname())
+        sender, _ = server.accept()
+        with sender:
+            sender.setblocking(False)
+            taken = 0
+            while True:
+                try:
+                    taken += sender.send(bytes(64 * 1024))
+                except BlockingIOError:
+                    if not select.select((), (sender,), (), 0.2)[1]:
+                        return taken
+
+
+async def test_the_end_of_a_last_reply_is_given_up_if_nobody_reads_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is so short that the relay does not wait for it, and ends the connection once it is written."""
+    monkeypatch.setattr("clawlink.server.flow.IDLE_BODY_SECONDS", 0.2)
+    relay = await serve()
+    taken = await asyncio.get_running_loop().run_in_executor(None, _taken_unread)
+    await file_of(relay, "first", 1)
+    sizes = [taken + more * 1024 for more in range(-128, 129, 16)]
+    for size in sizes:
+        await blobs.saved(relay, f"of-{size}", bytes(size))
+    before = relay.app.connections
+    opened = []
+    for size in sizes:
+        connection = await connect(relay.url, receive_buffer=4096)
+        await connection.send(request("GET", f"/blobs/of-{size}").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        opened.append(connection)
+
+    async def given_up() -> bool:
+        return relay.app.connections <= before
+
+    await eventually(given_up)
+    for connection in opened:
+        connection.close()
