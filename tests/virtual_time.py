@@ -7,8 +7,9 @@ does not know of, would see no time pass.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import selectors
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 # A segment on loopback arrives within this, also on a busy machine: until then it counts as under way.
@@ -90,3 +91,22 @@ def stand_still(seconds: float) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.skip(seconds)
+
+
+@contextlib.asynccontextmanager
+async def starved(seconds: float) -> AsyncIterator[list[float]]:
+    """Have the loop get the processor only now and then, as on a loaded machine. Give the list of the standstills."""
+    stood: list[float] = []
+
+    async def starve() -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            stand_still(seconds)
+            stood.append(seconds)
+
+    starving = asyncio.create_task(starve())
+    try:
+        yield stood
+    finally:
+        starving.cancel()
+        await asyncio.wait([starving])

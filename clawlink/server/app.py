@@ -56,6 +56,8 @@ _SLEPT_SECONDS = 1.0
 _UNHEARD_SECONDS = 5.0
 # The time at which a relay stopped was noted this long before that at most, while messages came.
 _MARGIN_SECONDS = 2.0
+# Together with aiohttp's time to close connections this stays below the five seconds of draining.
+_GRACE_SECONDS, _GRACE_STEP_SECONDS = 2.0, 0.05
 _log = logging.getLogger("clawlink.server")
 
 
@@ -218,10 +220,18 @@ class App:
         """How many clients are connected at this moment."""
         return 0 if self._server is None else len(self._server.connections)
 
-    async def end_idle(self) -> None:
-        """End the idle connections over which no agent has acted."""
-        if self._server is not None:
+    async def grace(self) -> None:
+        """Take the acks and answers of connected agents for a moment, and finish the requests of all peers.
+
+        End idle connections over which no agent has acted. Return once no peer is left.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _GRACE_SECONDS  # no count of steps: each may take long on a loaded machine
+        while self._server is not None:
             await self._server.end_idle()
+            if not self.connections or loop.time() >= until:
+                return
+            await asyncio.sleep(_GRACE_STEP_SECONDS)
 
     async def stop(self) -> None:
         """Close all connections and stop listening."""

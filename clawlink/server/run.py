@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from clawlink.store.valkey.mesh import Mesh
 
 _log = logging.getLogger("clawlink.server")
-# Together with aiohttp's time to close connections this stays below the five seconds of draining.
-_GRACE_SECONDS = 2.0
-_GRACE_STEP_SECONDS = 0.05
 _CLOSE_SECONDS = 1.0
 # How often the relay looks whether its store can still be written.
 _LOOK_SECONDS = 1.0
@@ -265,7 +262,7 @@ async def _listen_until_told(config: ServerConfig, app: App, port: int, kept: _K
         broken = await _told_to_stop(stop, app.store)
     _log.info("draining")
     await app.relay.drain()
-    await _grace(app)
+    await app.grace()
     await app.stop()
     _log.info("stopped")
     if broken is not None:  # a service manager starts the relay again, and it reads what the disk has
@@ -307,18 +304,6 @@ async def _told_to_stop(stop: asyncio.Event, store: Store) -> str | None:
         with contextlib.suppress(asyncio.TimeoutError):
             await wait_for(stop.wait(), _LOOK_SECONDS)
     return None
-
-
-async def _grace(app: App) -> None:
-    """Take the acks and answers of connected agents for a moment, and finish the requests of all peers.
-
-    Return once no such peer is left.
-    """
-    for _ in range(int(_GRACE_SECONDS / _GRACE_STEP_SECONDS)):
-        await app.end_idle()
-        if not app.connections:
-            return
-        await asyncio.sleep(_GRACE_STEP_SECONDS)
 
 
 def _on_signals(stop: asyncio.Event) -> None:

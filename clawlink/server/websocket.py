@@ -36,7 +36,7 @@ from clawlink.server.ws_protocol import BadFrame, error_frame, message_frame, re
 _log = logging.getLogger("clawlink.push")
 
 # While the relay shuts down, peers may ack messages under way for this many seconds.
-_FAREWELL_SECONDS = 1.5
+_FAREWELL_SECONDS, _FAREWELL_STEP_SECONDS = 1.5, 0.05
 _RETRY_SECONDS = 1.0
 # A peer that asks without end keeps its turn this long. Shorter turns would mean more pieces to write.
 _TURN_SECONDS = 0.005
@@ -194,10 +194,11 @@ class _Session:
                 if self._over:  # it was cancelled, and giving its messages back failed
                     return
                 await asyncio.sleep(_RETRY_SECONDS)
-        for _ in range(int(_FAREWELL_SECONDS / 0.05)):
+        until = self._loop.time() + _FAREWELL_SECONDS
+        while self._loop.time() < until:
             if self._consumer.idle:
                 break
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_FAREWELL_STEP_SECONDS)
         self._websocket.end(_GOING_AWAY, "the relay is shutting down; come back in a moment")
 
     def _has_gone(self, failure: Exception) -> bool:

@@ -26,6 +26,7 @@ from tests.server.asks import (
 )
 from tests.system.conftest import Dial
 from tests.system.raw import Clock, request
+from tests.virtual_time import starved
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -153,6 +154,18 @@ async def test_a_draining_relay_takes_the_acks_and_answers_at_once(pair: Running
     assert (results(reply), reply["count"]) == ([(one.receipt, "acked")], 0)
     reply = await asyncio.wait_for(go_on(pair, ack=[two.receipt], wait=60), 10)
     assert (results(reply), reply["count"]) == ([(two.receipt, "acked")], 0)
+
+
+@pytest.mark.virtual_time
+async def test_the_time_for_the_last_acks_counts_no_steps(pair: Running) -> None:
+    """On a loaded machine each step takes long."""
+    await send(pair, "a", "b")
+    await claim_one(pair, "b")
+    async with starved(0.45) as stood:
+        await pair.app.relay.drain()
+        await pair.app.grace()
+        assert pair.app.connections, "the agents may still ack"
+        assert len(stood) < 10, "the grace is 2 s"
 
 
 async def test_without_a_lease_messages_are_held_as_long_as_the_relay_says(serve: Serve, clock: Clock) -> None:

@@ -41,7 +41,7 @@ from tests.store.asking import load
 from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock, connect, exchange, request
 from tests.tables import each
-from tests.virtual_time import pass_time, stand_still
+from tests.virtual_time import pass_time, stand_still, starved
 from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.both_stores
@@ -891,6 +891,19 @@ async def test_at_a_shutdown_those_who_ack_nothing_are_told_in_time(pair: Runnin
         await pass_time(20)  # by now it looks only now and then whether it has credit
         await pair.app.relay.drain()
         assert (await asyncio.wait_for(peer.closed(), 15))[0] == 1001
+
+
+@memory
+@pytest.mark.virtual_time
+async def test_at_a_shutdown_the_time_to_ack_counts_no_steps(pair: Running) -> None:
+    """On a loaded machine each step takes long."""
+    await send(pair, "a", "b")
+    async with websocket(pair, "b", lease=30) as peer:
+        await peer.messages(1)
+        async with starved(0.45) as stood:
+            await pair.app.relay.drain()
+            assert (await peer.closed())[0] == 1001
+            assert len(stood) < 10, "the farewell is 1.5 s"
 
 
 @pytest.fixture

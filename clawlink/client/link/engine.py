@@ -208,7 +208,9 @@ class Engine:
             _log.info("ending: waiting up to %g s for handlers under way: %d", self._settings.drain, running)
         else:
             _log.info("ending: no handlers are under way")
-        for _ in range(int(self._settings.drain / _FLUSH_SECONDS)):
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.drain
+        while loop.time() < until:
             if (
                 not self.dispatcher.running
                 and self._settings.outbox.empty

@@ -11,6 +11,7 @@ from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import canonical
 from tests.server.asks import claim_one, send, status_of, task_of
 from tests.system.raw import Clock
+from tests.virtual_time import starved
 from tests.waiting import eventually
 
 
@@ -256,6 +257,21 @@ async def test_without_store_who_is_not_there_is_not_written_to(serve_link: Serv
     assert "--no-store" in error["message"]
     _, info = await relay.get("/")
     assert info["messages_held"] == 0
+
+
+@pytest.mark.virtual_time
+async def test_the_time_to_ack_at_the_end_counts_no_steps(serve_link: ServeLink, sign_in: Sign) -> None:
+    """On a loaded machine each step takes long."""
+    relay = await serve_link()
+    c, d = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
+    await c.write("d/dan", "under way")
+    await d.frame()
+    async with starved(0.45) as stood:
+        await relay.app.relay.drain()
+        while not d.socket.closed:
+            await d.socket.receive()
+        assert d.socket.close_code == 1001
+        assert len(stood) < 10, "the farewell is 1.5 s"
 
 
 async def test_a_relay_that_goes_says_so_and_keeps_what_was_not_acked(serve_link: ServeLink, sign_in: Sign) -> None:

@@ -192,7 +192,9 @@ class Connection:
 
     async def say_goodbye(self) -> None:
         """Close the connection because the relay goes, once messages under way are settled or a moment has passed."""
-        for _ in range(int(_FAREWELL_SECONDS / _FAREWELL_STEP_SECONDS)):
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _FAREWELL_SECONDS
+        while loop.time() < until:
             if self.writer.idle and (self._service is None or self._service.idle):
                 break
             await asyncio.sleep(_FAREWELL_STEP_SECONDS)
