@@ -6,9 +6,11 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.virtual_time import VirtualLoop
+
+T = TypeVar("T")
 
 # A wait in vain fails after this. Nothing that is waited for takes as long, also on a busy machine.
 PATIENCE = 120.0
@@ -60,6 +62,20 @@ def _in_vain(condition: Callable[[], object], answer: object, asked: int, waited
     known = inspect.getclosurevars(condition).nonlocals if inspect.isfunction(condition) else {}
     given = "".join(f", {name}={repr(value)[:_LONGEST_REPR]}" for name, value in known.items())
     return f"not true after {waited:.1f} s and {asked} tries: {answer!r}{given}"
+
+
+async def soon(work: Awaitable[T], *, seconds: int = 30) -> T:
+    """Return the result of what comes at once. It has this time, and no time passes while the machine stands still.
+
+    A message that was lost comes again after a lease, or when a reader looks again. The limit is shorter than both.
+    """
+    task = asyncio.ensure_future(work)
+    for _ in range(seconds):
+        if (await asyncio.wait({task}, timeout=1.0))[0]:
+            return task.result()
+    task.cancel()
+    await asyncio.wait({task})
+    raise AssertionError(f"nothing came within {seconds} s")
 
 
 async def forever() -> None:

@@ -27,13 +27,14 @@ from tests.cli.conftest import COMMAND, Run
 from tests.client.acp import delegated
 from tests.processes import Popen
 from tests.tables import each
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="process groups and signals are of POSIX"),
     pytest.mark.skipif(importlib.util.find_spec("acp") is None, reason="agent-client-protocol is not installed"),
 ]
 AGENT = shlex.join([sys.executable, str(Path(__file__).with_name("acp_agent.py"))])
+PATIENCE = 30.0  # less than a lease: a task that was lost would come again
 Fresh = Callable[[str], str]
 Start = Callable[..., tuple[subprocess.Popen[bytes], str, Path]]
 

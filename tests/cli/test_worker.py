@@ -23,10 +23,11 @@ from clawlink.protocol.replies import TaskView
 from tests.cli.conftest import COMMAND, Run
 from tests.processes import Popen
 from tests.tables import each
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups and signals are of POSIX")
 
+PATIENCE = 30.0  # less than a lease: a task that was lost would come again
 Fresh = Callable[[str], str]
 
 

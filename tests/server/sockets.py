@@ -19,7 +19,7 @@ import aiohttp
 from tests.conftest import Running
 from tests.server.asks import NEWS, Headers
 from tests.system.raw import Connection, connect, request
-from tests.waiting import PATIENCE
+from tests.waiting import soon
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -40,7 +40,7 @@ class Peer:
 
     async def frame(self) -> dict[str, Any]:
         """Return the next frame, whatever it is."""
-        got = await self.ws.receive(PATIENCE)
+        got = await soon(self.ws.receive())
         assert got.type is aiohttp.WSMsgType.TEXT, (got, self.ws.close_code)
         frame: dict[str, Any] = json.loads(got.data)
         return frame
@@ -102,7 +102,7 @@ class Peer:
     async def closed(self) -> tuple[int | None, str]:
         """Read on until the relay closes, and return the code and the reason."""
         while True:
-            got = await self.ws.receive(PATIENCE)
+            got = await soon(self.ws.receive())
             if got.type is aiohttp.WSMsgType.TEXT:
                 frame = json.loads(got.data)
                 assert "delivery" in frame, frame
@@ -150,7 +150,7 @@ class Wire:
 
     async def frame(self) -> tuple[int, bytes]:
         """Return kind and data of the next frame."""
-        return await asyncio.wait_for(self._read(), PATIENCE)
+        return await soon(self._read())
 
     async def _read(self) -> tuple[int, bytes]:
         reader = self.connection.reader
@@ -211,7 +211,7 @@ async def wire(
             **(headers or {}),
         }
         await connection.send(request("GET", path_of(agent_id, **query), None, **asked))
-        head = await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), PATIENCE)
+        head = await soon(connection.reader.readuntil(b"\r\n\r\n"))
         assert head.startswith(b"HTTP/1.1 101 "), head
         yield Wire(connection)
     finally:

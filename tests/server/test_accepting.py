@@ -23,7 +23,7 @@ from tests.conftest import Running, Serve
 from tests.system.raw import Connection, address, request
 from tests.tables import each
 from tests.virtual_time import pass_time
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, soon
 
 pytestmark = pytest.mark.both_loops
 
@@ -75,7 +75,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(
             assert await ended(connection) == b""
         await relay.get("/healthz")
         await ws.send_json({"type": "heartbeat", "id": 1})
-        assert (await ws.receive_json(timeout=PATIENCE))["id"] == 1
+        assert (await soon(ws.receive_json()))["id"] == 1
     assert (await waiting)[0] == 200
     assert relay.app.connections <= 2
 

@@ -11,7 +11,7 @@ from clawlink.server.address import Addresses, block_of, network
 from tests.conftest import Serve
 from tests.server.test_options import config
 from tests.system.raw import exchange, request
-from tests.waiting import PATIENCE
+from tests.waiting import soon
 
 PROXIES = [network(text) for text in ("127.0.0.1", "10.0.0.0/8", "fd00::/8")]
 
@@ -123,7 +123,7 @@ async def test_a_frame_that_is_refused_is_logged_with_the_address(
     async with relay.session.ws_connect(f"{relay.url}/ws/other?lease=30", headers=headers) as ws:
         with caplog.at_level(logging.WARNING, "clawlink"):
             await ws.send_json({"type": "respond", "id": 1, "message_id": task_id, "result": "r", "receipt": "junk"})
-            answer = await ws.receive_json(timeout=PATIENCE)
+            answer = await soon(ws.receive_json())
     assert answer["code"] == "not_allowed", answer
     told = [vars(record) for record in caplog.records if record.getMessage() == "refused"]
     assert [line.get("address") for line in told] == ["198.51.100.7"]

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import UNPACED, Running, Serve
 from tests.system.raw import Answer, Clock, exchange
 from tests.tables import each
-from tests.waiting import PATIENCE
+from tests.waiting import soon
 
 pytestmark = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -346,7 +346,7 @@ async def test_others_are_told_who_joined_on_their_websockets_alone(old: OldClie
     headers = {} if old.token is None else {"Authorization": f"Bearer {old.token}"}
     async with relay.session.ws_connect(f"{relay.url}/ws/a1", headers=headers) as ws:
         await old.register("b1", "Bob")
-        joined = await ws.receive_json(timeout=PATIENCE)
+        joined = await soon(ws.receive_json())
         check(joined, MESSAGES["agent_joined"])
         check(joined["agent"], AGENT)
         assert (joined["type"], joined["agent"]["agent_id"], joined["agent"]["name"]) == ("agent_joined", "b1", "Bob")
@@ -370,12 +370,12 @@ async def test_delivery_tells_whether_the_recipient_is_on_a_websocket_with_credi
     headers = {} if old.token is None else {"Authorization": f"Bearer {old.token}"}
     async with relay.session.ws_connect(f"{relay.url}/ws/b1?lease=60&credit=2", headers=headers) as ws:
         assert await route() == "websocket"
-        task = await ws.receive_json(timeout=PATIENCE)
+        task = await soon(ws.receive_json())
         assert await route("/send", content="c") == "websocket"
-        await ws.receive_json(timeout=PATIENCE)
+        await soon(ws.receive_json())
         assert await route() == "queued"  # its credit is used up
         await ws.send_json({"type": "ack", "id": 1, "receipts": [task["delivery"]["receipt"]]})
-        while "reply" not in await ws.receive_json(timeout=PATIENCE):
+        while "reply" not in await soon(ws.receive_json()):
             pass
         asked = (await old.post("/delegate", {"from_agent": "b1", "to_agent": "a1", "task": "t"})).json
         await old.poll("a1")

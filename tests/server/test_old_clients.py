@@ -15,7 +15,7 @@ import requests
 from tests.conftest import Running, Serve
 from tests.legacy import Old
 from tests.server.asks import ok, refused, with_key
-from tests.waiting import PATIENCE
+from tests.waiting import soon
 
 pytestmark = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -249,9 +249,9 @@ async def test_a_websocket_of_an_unknown_agent_opens(pair: Pair) -> None:
     token = f"?token={pair.token}" if pair.token else ""
     async with relay.session.ws_connect(f"{relay.url}/ws/unregistered{token}") as ws:
         await pair.do(pair.a.delegate, "unregistered", "t")
-        frame = await ws.receive_json(timeout=PATIENCE)
+        frame = await soon(ws.receive_json())
         while frame["type"] == "agent_joined":
-            frame = await ws.receive_json(timeout=PATIENCE)
+            frame = await soon(ws.receive_json())
         assert (frame["type"], frame["task"]) == ("task_delegation", "t")
     lease = "&lease=60" if token else "?lease=60"
     with pytest.raises(Exception, match="404"):
@@ -264,16 +264,16 @@ async def test_a_delegation_over_a_websocket_keeps_its_id_and_further_fields(pai
         fields = {"type": "delegate", "to_agent": "b", "task": "t", "message_id": "job-1", "project": {"x": 1}}
         await ws.send_json({**fields, "from_name": "forged", "timestamp": "never", "type ": 1})
         await ws.send_json({"type": "ping", "id": 1})
-        assert (await ws.receive_json(timeout=PATIENCE))["id"] == 1
+        assert (await soon(ws.receive_json()))["id"] == 1
         (task,) = await pair.poll("b")
         assert (task["message_id"], task["project"], task["type "]) == ("job-1", {"x": 1}, 1)
         assert (task["from_name"], task["timestamp"] != "never") == ("A", True)
         assert (await pair.do(pair.b.respond, "a", "job-1", "r"))["task_status"] == "completed"
-        assert (await ws.receive_json(timeout=PATIENCE))["message_id"] == "job-1"
+        assert (await soon(ws.receive_json()))["message_id"] == "job-1"
         # Neither an id that is taken, nor one that the relay itself may make.
         for taken in ("job-1", "0123456789abcdef01234567", "a:b", "x" * 129, "", "two words", ".", 7, None):
             await ws.send_json({**fields, "id": 2, "message_id": taken})
-            reply = await ws.receive_json(timeout=PATIENCE)
+            reply = await soon(ws.receive_json())
             assert (reply["type"], reply["reply"]["message_id"] != taken) == ("reply", True), taken
             (task,) = await pair.poll("b")
             assert (task["message_id"], task["project"]) == (reply["reply"]["message_id"], {"x": 1}), taken
@@ -284,7 +284,7 @@ async def test_a_delegation_over_a_websocket_keeps_its_id_and_further_fields(pai
     key = (await ok(relay.post("/register", {"agent_id": "c", "claim": True}, headers=pair.a.headers)))["agent_key"]
     async with relay.session.ws_connect(f"{relay.url}/ws/c{token}", headers=with_key(key)) as ws:
         await ws.send_json({**fields, "id": 1, "message_id": "job-3"})
-        assert (await ws.receive_json(timeout=PATIENCE))["reply"]["message_id"] != "job-3"
+        assert (await soon(ws.receive_json()))["reply"]["message_id"] != "job-3"
 
 
 # -- the rest ----------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock, connect, request
 from tests.tables import each
 from tests.virtual_time import pass_time
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import eventually, soon
 
 pytestmark = pytest.mark.both_stores
 
@@ -63,7 +63,7 @@ class Stream:
     async def next(self) -> Event | None:
         """Return the next event; None at the end of the response."""
         fields: dict[str, str] = {}
-        while line := await asyncio.wait_for(self.response.content.readline(), PATIENCE):
+        while line := await soon(self.response.content.readline()):
             text = line.decode()
             assert text.endswith("\n")
             name, _, value = text[:-1].partition(": ")
@@ -109,7 +109,7 @@ async def stream(
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have those who do not come back given up soon."""
     monkeypatch.setattr("clawlink.server.sse.BACK_SECONDS", 0.2)
 
