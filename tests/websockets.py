@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.waiting import PATIENCE, until
+from tests.waiting import soon, until
 
 
 class Socket:
@@ -23,7 +23,7 @@ class Socket:
 
     async def frame(self) -> Any:
         """Return the next frame."""
-        return await self._ws.receive_json(timeout=PATIENCE)
+        return await soon(self._ws.receive_json(), seconds=60)
 
     async def reply(self, **frame: Any) -> Any:
         """Send a frame, and return what answers it, which comes next."""
@@ -34,7 +34,7 @@ class Socket:
 
     async def next(self) -> aiohttp.WSMessage:
         """Return what comes next, whatever that is."""
-        message: aiohttp.WSMessage = await self._ws.receive(timeout=PATIENCE)
+        message: aiohttp.WSMessage = await soon(self._ws.receive(), seconds=60)
         return message
 
 

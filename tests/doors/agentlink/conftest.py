@@ -17,7 +17,7 @@ from clawlink.relay.mailbox import consumer
 from tests.conftest import Running, Serve
 from tests.doors.agentlink.old_client import OldClient
 from tests.doors.agentlink.signed_client import SignedClient
-from tests.waiting import PATIENCE, eventually
+from tests.waiting import eventually
 
 Entry = dict[str, Any]
 ServeLink = Callable[..., Awaitable[Running]]
@@ -28,7 +28,7 @@ DialNew = Callable[..., Awaitable[SignedClient]]
 Sign = Callable[..., Awaitable[SignedClient]]
 Make = Callable[..., AgentLink]
 
-SECONDS = PATIENCE
+SECONDS = 60.0
 
 OLD_A: Entry = {
     "instance_id": "a",
