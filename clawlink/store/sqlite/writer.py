@@ -31,9 +31,9 @@ from clawlink.store.sqlite.table import Table
 
 IDLE_SECONDS = 5.0
 _MARK_SECONDS = 1.0
-# The log goes into the database once it has about 2,000 pages, or 200 while the relay is idle. A transaction counts as
+# The log goes into the database once it has about 4,000 pages, or 200 while the relay is idle. A transaction counts as
 # one page, a change as three and its bytes.
-_LOG_PAGES, _IDLE_LOG_PAGES = 2000, 200
+_LOG_PAGES, _IDLE_LOG_PAGES = 4000, 200
 _PAGE_BYTES = 4096
 # The event loop begins a transaction for this long, and leaves larger commits to the writing thread.
 _HERE_SECONDS, LARGE_BYTES = 0.002, 1024 * 1024
