@@ -13,6 +13,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("clawlink.server")
 _CLOSE_SECONDS = 1.0
+# Once all is stored, the process waits this long for calls in threads, as for a name server that is silent.
+_LAST_SECONDS = 1.0
 # How often the relay looks whether its store can still be written.
 _LOOK_SECONDS = 1.0
 # On an earlier uvloop a reply to an old poll counts as read though its reader died: the message is lost.
@@ -68,8 +71,9 @@ def run(config: ServerConfig) -> int:
             file=sys.stderr,
         )
         return 1
+    last = _Last()
     try:
-        run_loop(_serve(config))
+        run_loop(_serve(config, last))
     except _Refused as refused:
         code, why = refused.args
         print(f"clawlink: {why}", file=sys.stderr)
@@ -88,7 +92,33 @@ def run(config: ServerConfig) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        last.cancel()
     return 0
+
+
+class _Last:
+    """The end of a process whose event loop does not end: each loop waits until all calls in its threads return."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def begin(self, code: int) -> None:
+        """End the process with this exit code in a moment, unless the event loop ends before."""
+        self._timer = threading.Timer(_LAST_SECONDS, self._end, [code])
+        self._timer.daemon = True
+        with contextlib.suppress(RuntimeError):  # the system gives no thread
+            self._timer.start()
+
+    def cancel(self) -> None:
+        """Note that the event loop has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self, code: int) -> None:
+        _log.warning("ends without a call in a thread that has not returned")
+        logging.shutdown()
+        os._exit(code)
 
 
 def _open_standard_streams() -> None:
@@ -202,8 +232,17 @@ async def open_mesh(config: ServerConfig, url: str) -> Mesh:
     )
 
 
-async def _serve(config: ServerConfig) -> None:
+async def _serve(config: ServerConfig, last: _Last) -> None:
     asyncio.get_running_loop().set_default_executor(Threads())
+    try:
+        await _serve_kept(config)
+    except ClawLinkError:
+        last.begin(1)
+        raise
+    last.begin(0)
+
+
+async def _serve_kept(config: ServerConfig) -> None:
     async with _kept(config) as kept:
         try:
             config = with_secrets(config, os.environ)
