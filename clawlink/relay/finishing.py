@@ -7,10 +7,16 @@ tenth of the request. A caller that is cancelled while its work waits leaves the
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Coroutine, Generator
 from contextlib import suppress
 from types import coroutine
 from typing import Any, TypeVar
+
+from clawlink.errors import ClawLinkError
+from clawlink.store.base import Failed
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Steps = Generator[Any, Any, T]
@@ -28,7 +34,8 @@ class Finishing:
     def finish(self, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """Run ``work`` to its end when the result is awaited, even if the caller is cancelled.
 
-        ``work`` may change its task in the middle. So it must not use ``asyncio.timeout`` or ``current_task``.
+        ``work`` may change its task at a wait. So it uses no ``asyncio.timeout`` and no current task, and resets no
+        context variable that it set before a wait.
         """
         return self._run(work)
 
@@ -63,7 +70,7 @@ class Finishing:
                         yield from _done(waited)
                 except asyncio.CancelledError:
                     rest = self.begin(_rest(work, waited))
-                    rest.add_done_callback(_take_failure)
+                    rest.add_done_callback(_log_failure)
                     raise
                 waited = None  # a failure that it has would know this frame, and that would be a circle
         except StopIteration as end:
@@ -106,7 +113,10 @@ def _go_on(work: Coroutine[Any, Any, T], waited: asyncio.Future[Any] | None) -> 
     return (yield from work.__await__())
 
 
-def _take_failure(rest: asyncio.Task[Any]) -> None:
-    """Take the failure of work whose caller has gone: asyncio would log it as a failure that nobody saw."""
-    if not rest.cancelled():
-        rest.exception()
+def _log_failure(rest: asyncio.Task[Any]) -> None:
+    """Log the failure of work whose caller has gone, but no refusal: that was for the caller alone."""
+    failure = None if rest.cancelled() else rest.exception()
+    if isinstance(failure, Failed):
+        _log.error("the store failed", extra={"reason": str(failure)})
+    elif failure is not None and not isinstance(failure, ClawLinkError):
+        _log.error("unexpected failure after the client hung up", exc_info=failure)

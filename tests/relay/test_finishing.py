@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from clawlink.errors import BadRequest
 from clawlink.relay.finishing import Finishing
+from clawlink.store.base import Failed
 
 pytestmark = pytest.mark.both_loops
 
@@ -118,17 +120,26 @@ async def test_work_goes_on_if_its_caller_is_cancelled_while_it_gives_way() -> N
     assert steps.done == ["begun", "news", "ended"]
 
 
-async def test_a_failure_is_not_logged_if_its_caller_was_cancelled(reports: list[str]) -> None:
-    finishing, steps = Finishing(), Steps()
-    caller = await _begun(finishing, steps)
-    caller.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await caller
-    steps.ready.set_exception(OSError("no disk"))
-    await finishing.finished()
-    del caller, steps
-    gc.collect()
-    await asyncio.sleep(0)
+async def test_failures_of_work_whose_caller_has_gone_are_logged_but_no_refusals(
+    reports: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for failure, logged in (
+        (BadRequest("a refusal"), []),
+        (Failed("no answer"), ["the store failed"]),
+        (ZeroDivisionError(), ["unexpected failure after the client hung up"]),
+    ):
+        caplog.clear()
+        finishing, steps = Finishing(), Steps()
+        caller = await _begun(finishing, steps)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        steps.ready.set_exception(failure)
+        await finishing.finished()
+        del caller, steps
+        gc.collect()
+        await asyncio.sleep(0)
+        assert caplog.messages == logged, failure
     assert not reports
 
 
