@@ -1,10 +1,15 @@
-"""Sleeps make tests slow and unsure, and looks into private parts make code hard to change: no test does either."""
+"""Habits that the tests do without: sleeps, which are slow and unsure, and looks into private parts.
+
+The package does without waits that count their sleeps.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import clawlink
 
 TESTS = Path(__file__).parent
 
@@ -80,6 +85,15 @@ def sleeps(tree: ast.AST) -> Iterator[ast.expr]:
             yield node
 
 
+def counted(tree: ast.AST) -> Iterator[ast.expr]:
+    """Find each loop that counts its sleeps in place of looking at the clock: on a busy machine each takes longer."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.For) or not any(sleeps(node)):
+            continue
+        if any(isinstance(part, ast.Div | ast.FloorDiv) for part in ast.walk(node.iter)):
+            yield node.iter
+
+
 def private(tree: ast.AST) -> Iterator[ast.expr]:
     """Find each attribute with an underscore in front that is not of the object itself."""
     for node in ast.walk(tree):
@@ -107,6 +121,14 @@ def test_the_rules_find_what_they_are_for() -> None:
     assert sorted(node.lineno for node in sleeps(ast.parse(source))) == [1, 2, 3, 5]
     source = "relay._core\nself._core\nrow._replace(a=1)\nself.store._kinds\ncls._x\nx.__class__\nos._exit(0)\n"
     assert sorted(node.lineno for node in private(ast.parse(source))) == [1, 4]
+    source = "for _ in range(int(2.0 / STEP)):\n    await sleep(STEP)\nfor _ in range(3):\n    sleep(1)\n"
+    assert [node.lineno for node in counted(ast.parse(source))] == [1]
+
+
+def test_no_wait_counts_its_sleeps() -> None:
+    package = Path(clawlink.__file__).parent
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in package.rglob("*.py")}
+    assert not [f"{path.relative_to(package)}:{at.lineno}" for path, tree in trees.items() for at in counted(tree)]
 
 
 def test_tests_wait_for_conditions_or_in_virtual_time() -> None:

@@ -125,7 +125,9 @@ class Asker:
 async def measure(seconds: float, counted: Callable[[], int]) -> None:
     """Wait for ``seconds``; then, on a busy machine, until something is counted, for ``PATIENCE_SECONDS`` at most."""
     await asyncio.sleep(seconds)
-    for _ in range(int(PATIENCE_SECONDS / 0.01)):
+    loop = asyncio.get_running_loop()
+    until = loop.time() + PATIENCE_SECONDS
+    while loop.time() < until:
         if counted():
             return
         await asyncio.sleep(0.01)
