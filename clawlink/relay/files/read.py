@@ -47,9 +47,9 @@ class Opened:
         self._start = start
 
     def sent(self) -> None:
-        """Note that all has gone out that was asked for, though it may still be on its way."""
+        """Note that all of the reply is written. The peer may not have it yet."""
         if self.reading is not None:
-            self.reading.sent(self._start, self.at)
+            self.reading.reply_sent(self._start, self.at)
 
     async def read(self, size: int) -> bytes:
         """Return the next bytes, ``size`` at most, and some unless it is at its end."""
@@ -152,7 +152,7 @@ class FileReads:
                 yield opened
             finally:
                 if reading is not None:
-                    reading.end(start, opened.at, now(), done=opened.done)
+                    reading.reply_ended(start, opened.at, now(), done=opened.done)
 
     async def _require_this_relay(self, key: str) -> None:
         """Refuse a file that another relay over the same store hands out. Raises BeingRead."""
@@ -168,7 +168,7 @@ class FileReads:
     async def confirm(self, key: str, reader: Hashable) -> SharedFile:
         """Burn a file that this reader has read. Raises UnknownFile if it is gone, or was not read by it."""
         reading = self._read_once.of(key, reader)
-        if reading is None or not reading.complete:
+        if reading is None or not reading.all_sent:
             raise UnknownFile(f"there is no file {key!r} that you have read and that is to burn", field="file_key")
         gone = await self._core.finish(self._burn(reading))
         if gone is None:
@@ -289,7 +289,7 @@ class FileReads:
             if self._core.peers is not None:
                 await self._core.peers.hold(reading.key)
             return
-        if reading.whole:
+        if reading.all_read:
             await self._burn(reading)
         else:
             await self._end(reading)

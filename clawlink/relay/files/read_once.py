@@ -20,53 +20,53 @@ class Reading:
         self.key = key
         self.revision = revision
         self.reader = reader
-        self.complete = False  # all of it has gone out
-        self.whole = False  # and did not come to a bad end
-        self.until = 0.0  # so long it is the reader's, unless a reply is under way
-        self._kept_until = 0.0  # so long the reader may go on where it was
+        self.all_sent = False  # the replies have brought all of the file
+        self.all_read = False  # the same, and no reply or connection shows a loss
+        self.until = 0.0  # no other reader may begin before this time
+        self._kept_until = 0.0  # the reader may go on where it was until this time
         self._size = size
         self._sending = 0
-        self._reach = 0  # how far it has gone out without a gap, though the last of a reply that broke off got lost
+        self._reach = 0  # the replies have brought all before this byte; if one broke off, its last bytes may be lost
 
-    def begin(self) -> None:
+    def reply_begins(self) -> None:
         """Note that a reply to the reader begins."""
         self._sending += 1
 
-    def sent(self, start: int, end: int) -> None:
-        """Note that a reply has gone out whole, though it may still be on its way."""
-        self.complete = self.complete or self._ends(start, end)
+    def reply_sent(self, start: int, end: int) -> None:
+        """Note that all of a reply is written. The peer may not have it yet."""
+        self.all_sent = self.all_sent or self._is_last(start, end)
 
-    def _ends(self, start: int, end: int) -> bool:
-        """Return True if a reply is the last one needed: it goes on where one before it may have ended, to the end."""
+    def _is_last(self, start: int, end: int) -> bool:
+        """Return True if no reply has to follow: this one leaves no gap behind the others, and reaches the end."""
         return start <= self._reach and end >= self._size
 
-    def end(self, start: int, end: int, now: float, *, done: bool) -> None:
-        """Note that a reply is over, which brought ``start`` to ``end``; if it is not ``done``, it broke off."""
+    def reply_ended(self, start: int, end: int, now: float, *, done: bool) -> None:
+        """Note the end of a reply that brought the bytes from ``start`` to ``end``. Unless ``done``, it broke off."""
         self._sending -= 1
-        self.whole = self.complete = self.whole or (done and self._ends(start, end))
+        self.all_read = self.all_sent = self.all_read or (done and self._is_last(start, end))
         if start <= self._reach:
             self._reach = max(self._reach, end)
         self._kept_until = now + READ_HOLD_SECONDS
-        if self.whole:
+        if self.all_read:
             self.until = now + READ_HOLD_SECONDS
         else:
             self.until = now + PART_HOLD_SECONDS if done else now
 
-    def lost(self, now: float, *, reset: bool) -> None:
-        """Note that the connection of a reply is over. A peer never gets bytes that it had not read at its close."""
+    def connection_ended(self, now: float, *, reset: bool) -> None:
+        """Note that the connection of a reply has ended. After a ``reset`` the peer may have lost the last bytes."""
         if reset:
-            self.whole = self.complete = False
+            self.all_read = self.all_sent = False
             self.until, self._kept_until = now, now + READ_HOLD_SECONDS
-        elif self.whole and not isinstance(self.reader, str):
+        elif self.all_read and not isinstance(self.reader, str):
             self.until = now  # only a named agent could ask again, and it confirms once it has the file in its place
 
     def holds(self, now: float) -> bool:
         """Return True if no other reader may have the file."""
-        return self._sending > 0 or self.whole or now < self.until
+        return self._sending > 0 or self.all_read or now < self.until
 
     def over(self, now: float) -> bool:
         """Return True if there is nothing left to wait for."""
-        return not self._sending and now >= (self.until if self.whole else self._kept_until)
+        return not self._sending and now >= (self.until if self.all_read else self._kept_until)
 
 
 def being_read(key: str, *, retry_after: float) -> BeingRead:
@@ -90,16 +90,16 @@ class ReadOnce:
         A reading of a later version also raises it: the caller found the file before that version. A reader that broke
         off goes on from its last byte.
         """
-        read_once = self._by_key.setdefault(key, {})
-        for other, held in list(read_once.items()):
+        readings = self._by_key.setdefault(key, {})
+        for other, held in list(readings.items()):
             if held.revision < revision:
-                del read_once[other]
+                del readings[other]
             elif held.revision > revision or (other != reader and held.holds(now)):
                 raise being_read(key, retry_after=max(1.0, held.until - now))
-        reading = read_once.get(reader)
+        reading = readings.get(reader)
         if reading is None:
-            reading = read_once[reader] = Reading(key, revision, size, reader)
-        reading.begin()
+            reading = readings[reader] = Reading(key, revision, size, reader)
+        reading.reply_begins()
         return reading
 
     def of(self, key: str, reader: Hashable) -> Reading | None:
@@ -111,13 +111,13 @@ class ReadOnce:
         return key in self._by_key
 
     def end(self, reading: Reading) -> None:
-        """Forget one."""
-        read_once = self._by_key.get(reading.key, {})
-        if read_once.get(reading.reader) is reading:
-            del read_once[reading.reader]
-            if not read_once:
+        """Forget a reading."""
+        readings = self._by_key.get(reading.key, {})
+        if readings.get(reading.reader) is reading:
+            del readings[reading.reader]
+            if not readings:
                 del self._by_key[reading.key]
 
     def all(self) -> list[Reading]:
-        """Return all of them."""
-        return [one for read_once in self._by_key.values() for one in read_once.values()]
+        """Return all readings."""
+        return [one for readings in self._by_key.values() for one in readings.values()]

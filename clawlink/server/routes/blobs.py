@@ -194,7 +194,7 @@ async def opened(
     finally:
         reading = None if content is None else content.reading
         if reading is not None and not request.by_proxy:  # its connection says nothing of the peer
-            when_lost(request, lambda reset: reading.lost(relay.clock(), reset=reset))
+            when_lost(request, lambda reset: reading.connection_ended(relay.clock(), reset=reset))
 
 
 @routes.serves(file_paths.HEAD_BLOB)

@@ -36,26 +36,26 @@ def test_nobody_else_may_read_while_a_reply_is_under_way(read_once: ReadOnce) ->
 
 def test_a_reply_that_breaks_off_frees_the_file_and_burns_nothing(read_once: ReadOnce) -> None:
     reading = begin(read_once, "a")
-    reading.end(0, 60, NOW, done=False)
-    assert not reading.whole
+    reading.reply_ended(0, 60, NOW, done=False)
+    assert not reading.all_read
     assert begin(read_once, "b") is not reading
 
 
 def test_one_that_went_on_after_another_came_between_has_it_all_the_same(read_once: ReadOnce) -> None:
     """Else the file would not burn, and a second one could read what the first one has whole."""
-    begin(read_once, "a").end(0, 60, NOW, done=False)
-    begin(read_once, "b").end(0, 10, NOW, done=False)
+    begin(read_once, "a").reply_ended(0, 60, NOW, done=False)
+    begin(read_once, "b").reply_ended(0, 10, NOW, done=False)
     reading = begin(read_once, "a")
-    reading.end(60, SIZE, NOW, done=True)
-    assert reading.whole
+    reading.reply_ended(60, SIZE, NOW, done=True)
+    assert reading.all_read
     with pytest.raises(BeingRead):
         begin(read_once, "b")
 
 
 def test_once_all_was_sent_the_file_stays_with_its_reader_and_is_over_after_a_while(read_once: ReadOnce) -> None:
     reading = begin(read_once, "a")
-    reading.end(0, SIZE, NOW, done=True)
-    assert reading.whole
+    reading.reply_ended(0, SIZE, NOW, done=True)
+    assert reading.all_read
     with pytest.raises(BeingRead):
         begin(read_once, "b", NOW + READ_HOLD_SECONDS + 1)
     assert over(read_once, NOW + READ_HOLD_SECONDS - 1) == []
@@ -63,45 +63,45 @@ def test_once_all_was_sent_the_file_stays_with_its_reader_and_is_over_after_a_wh
 
 
 def test_the_reader_may_ask_again_and_is_given_its_time_anew(read_once: ReadOnce) -> None:
-    begin(read_once, "a").end(0, SIZE, NOW, done=True)
+    begin(read_once, "a").reply_ended(0, SIZE, NOW, done=True)
     again = begin(read_once, "a", NOW + 50)
     assert over(read_once, NOW + READ_HOLD_SECONDS) == []
-    again.end(0, SIZE, NOW + 55, done=True)
+    again.reply_ended(0, SIZE, NOW + 55, done=True)
     assert over(read_once, NOW + 55 + READ_HOLD_SECONDS) == [again]
 
 
 def test_parts_in_order_make_a_whole(read_once: ReadOnce) -> None:
     for start in range(0, SIZE, 25):
         reading = begin(read_once, "a")
-        assert not reading.whole
-        reading.end(start, start + 25, NOW, done=True)
-    assert reading.whole
+        assert not reading.all_read
+        reading.reply_ended(start, start + 25, NOW, done=True)
+    assert reading.all_read
 
 
 def test_a_part_out_of_order_does_not_count(read_once: ReadOnce) -> None:
-    begin(read_once, "a").end(0, 25, NOW, done=True)
+    begin(read_once, "a").reply_ended(0, 25, NOW, done=True)
     reading = begin(read_once, "a")
-    reading.end(50, SIZE, NOW, done=True)
-    assert not reading.whole
+    reading.reply_ended(50, SIZE, NOW, done=True)
+    assert not reading.all_read
 
 
 def test_between_two_parts_nobody_comes_between_for_a_while(read_once: ReadOnce) -> None:
-    begin(read_once, "a").end(0, 25, NOW, done=True)
+    begin(read_once, "a").reply_ended(0, 25, NOW, done=True)
     with pytest.raises(BeingRead):
         begin(read_once, "b", NOW + PART_HOLD_SECONDS - 1)
     begin(read_once, "b", NOW + PART_HOLD_SECONDS)
 
 
 def test_a_download_that_broke_off_goes_on_where_it_was(read_once: ReadOnce) -> None:
-    begin(read_once, "a").end(0, 60, NOW, done=False)
+    begin(read_once, "a").reply_ended(0, 60, NOW, done=False)
     reading = begin(read_once, "a", NOW + 1)
-    reading.end(40, SIZE, NOW + 2, done=True)
-    assert reading.whole
+    reading.reply_ended(40, SIZE, NOW + 2, done=True)
+    assert reading.all_read
 
 
 def test_one_that_nobody_goes_on_with_is_forgotten(read_once: ReadOnce) -> None:
     reading = begin(read_once, "a")
-    reading.end(0, 60, NOW, done=False)
+    reading.reply_ended(0, 60, NOW, done=False)
     assert over(read_once, NOW + READ_HOLD_SECONDS - 1) == []
     assert over(read_once, NOW + READ_HOLD_SECONDS) == [reading]
     read_once.end(reading)
@@ -110,23 +110,23 @@ def test_one_that_nobody_goes_on_with_is_forgotten(read_once: ReadOnce) -> None:
 
 def test_a_connection_that_was_reset_has_not_read_it(read_once: ReadOnce) -> None:
     reading = begin(read_once, "a")
-    reading.end(0, SIZE, NOW, done=True)
-    reading.lost(NOW + 1, reset=True)
-    assert not reading.whole
+    reading.reply_ended(0, SIZE, NOW, done=True)
+    reading.connection_ended(NOW + 1, reset=True)
+    assert not reading.all_read
     assert begin(read_once, "b", NOW + 1) is not reading
 
 
 def test_a_connection_that_was_closed_has_read_it(read_once: ReadOnce) -> None:
     reading = read_once.begin("k", 1, SIZE, object(), NOW)
-    reading.end(0, SIZE, NOW, done=True)
-    reading.lost(NOW + 1, reset=False)
+    reading.reply_ended(0, SIZE, NOW, done=True)
+    reading.connection_ended(NOW + 1, reset=False)
     assert over(read_once, NOW + 1) == [reading]
 
 
 def test_an_agent_whose_connection_was_closed_may_ask_again_with_another(read_once: ReadOnce) -> None:
     reading = begin(read_once, "a")
-    reading.end(0, SIZE, NOW, done=True)
-    reading.lost(NOW + 1, reset=False)
+    reading.reply_ended(0, SIZE, NOW, done=True)
+    reading.connection_ended(NOW + 1, reset=False)
     assert over(read_once, NOW + READ_HOLD_SECONDS - 1) == []
     assert over(read_once, NOW + READ_HOLD_SECONDS) == [reading]
 
@@ -141,25 +141,25 @@ def test_a_new_version_is_read_from_the_beginning(read_once: ReadOnce) -> None:
 
 
 def test_what_was_lost_with_a_reply_that_broke_off_is_not_read_by_reading_a_part_again(read_once: ReadOnce) -> None:
-    begin(read_once, "a").end(0, SIZE, NOW, done=False)  # all had gone out, and little of it arrived
+    begin(read_once, "a").reply_ended(0, SIZE, NOW, done=False)  # all had gone out, and little of it arrived
     reading = begin(read_once, "a")
-    reading.sent(10, 20)
-    reading.end(10, 20, NOW, done=True)
-    assert not reading.complete
-    assert not reading.whole
+    reading.reply_sent(10, 20)
+    reading.reply_ended(10, 20, NOW, done=True)
+    assert not reading.all_sent
+    assert not reading.all_read
     reading = begin(read_once, "a")
-    reading.sent(20, SIZE)
-    assert reading.complete
-    reading.end(20, SIZE, NOW, done=True)
-    assert reading.whole
+    reading.reply_sent(20, SIZE)
+    assert reading.all_sent
+    reading.reply_ended(20, SIZE, NOW, done=True)
+    assert reading.all_read
 
 
 def test_what_has_gone_out_whole_and_did_not_arrive_was_not_read(read_once: ReadOnce) -> None:
     reading = begin(read_once, "a")
-    reading.sent(0, SIZE)
-    assert reading.complete
-    reading.end(0, SIZE, NOW, done=False)
-    assert not reading.complete
+    reading.reply_sent(0, SIZE)
+    assert reading.all_sent
+    reading.reply_ended(0, SIZE, NOW, done=False)
+    assert not reading.all_sent
     assert begin(read_once, "b") is not reading
 
 
