@@ -41,7 +41,7 @@ class Handoff(Struct, eq=False):
         """Wake the reader: the commit has ended. None if nobody knows whether it took effect."""
         self.under_way = False
         if took_effect is None or (took_effect and self._gone):
-            self._give_back()
+            self._release()
         elif not took_effect:
             self.leased = None
         signal = self._reader.signal
@@ -49,15 +49,15 @@ class Handoff(Struct, eq=False):
             signal.give()
 
     def abandon(self) -> None:
-        """Note that the reader has gone: what it was given goes back, now or once it is stored."""
+        """Note that the reader has gone. Its message is released, now or once it is stored."""
         self._gone = True
         if not self.under_way:
-            self._give_back()
+            self._release()
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         leased, self.leased = self.leased, None
         if leased is not None:
-            self._reader.give_back(leased.taken)
+            self._reader.begin_release(leased.taken)
 
 
 class Reader(Protocol):
@@ -72,8 +72,8 @@ class Reader(Protocol):
     def lease_new(self, d: Delivery) -> Leased | None:
         """Lease a message that is not stored yet. Return None if the message has to wait for a claim."""
 
-    def give_back(self, taken: Sequence[Delivery]) -> None:
-        """Begin to give back what was leased."""
+    def begin_release(self, taken: Sequence[Delivery]) -> None:
+        """Begin to release messages that nobody will read."""
 
 
 class Handoffs:

@@ -32,8 +32,9 @@ from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.time_slices import Turns
 from clawlink.store.base import Conflict, Drop, Failed, Put
 
-_SLICE = 200
-_POOLS_SLICE = 100
+# A page of records: how many one read of the store brings. Each of them is a step of its own.
+_PAGE = 200
+_POOLS_PAGE = 100
 # A round looks at pools for this many seconds, then the next one goes on: waiters that can do almost the same cost
 # most.
 _POOLS_SECONDS = 0.01
@@ -122,12 +123,12 @@ class Janitor:
             await self._end_or_put_aside(kind, id)
             await turns.next()
         while True:
-            ended = await core.store.ending(kind, core.clock(), _SLICE, aside)
+            ended = await core.store.ending(kind, core.clock(), _PAGE, aside)
             for record in ended:
                 if not await self._end_or_put_aside(kind, record.id):
                     aside.pass_over(record.id)
                 await turns.next()
-            if len(ended) < _SLICE:
+            if len(ended) < _PAGE:
                 return not aside
 
     async def _end_or_put_aside(self, kind: type[Any], id: str) -> bool:
@@ -155,11 +156,11 @@ class Janitor:
         if isinstance(record, Task):
             return await self._lifecycle.look(id)
         if isinstance(record, Pool):
-            return await self._lifecycle.give_back(id)
+            return await self._lifecycle.return_tasks(id)
         if isinstance(record, Delivery) and record.is_task:
             return await self._lifecycle.look(id) if not record.has_record else await self._lifecycle.end(id)
         if isinstance(record, Delivery) and record.state is State.PENDING:
-            return await self._mailbox.lapse(id)
+            return await self._mailbox.expire_overdue(id)
         lapse = self._lapses.get(kind)
         if lapse is not None and (left := lapse(record, core.clock())) is not None:
             await core.commit(left.partition_key, Put(left))
@@ -181,7 +182,7 @@ class Janitor:
             if over_count <= 0 and over_bytes <= 0:
                 return True
             largest = max(usages, key=lambda kind: usages[kind].bytes if over_bytes > 0 else usages[kind].count)
-            oldest = await self._oldest(largest, SETTLED, _SLICE if over_bytes > 0 else min(over_count, _SLICE))
+            oldest = await self._oldest(largest, SETTLED, _PAGE if over_bytes > 0 else min(over_count, _PAGE))
             partitions: dict[str, list[Record]] = {}
             for record in oldest:
                 if over_count <= 0 and over_bytes <= 0:
@@ -234,7 +235,7 @@ class Janitor:
 
     async def _forget_agents(self) -> bool:
         """Look at some of the agents each time, and forget those that are long silent and have no mail."""
-        page = await self._core.store.page(Agent, REGISTERED, self._agents_after, _SLICE)
+        page = await self._core.store.page(Agent, REGISTERED, self._agents_after, _PAGE)
         self._agents_after = page.after
         return await self._each("forget agents", page.records, self._forget_if_silent)
 
@@ -249,7 +250,7 @@ class Janitor:
         until = perf_counter() + _POOLS_SECONDS
         well = True
         while True:
-            page = await self._core.store.page(Pool, POOLS, self._pools_after, _POOLS_SLICE)
+            page = await self._core.store.page(Pool, POOLS, self._pools_after, _POOLS_PAGE)
             well &= await self._each("pools", page.records, self._look_at_pool)
             self._pools_after = page.after
             if page.after is None or perf_counter() >= until:
@@ -257,7 +258,7 @@ class Janitor:
 
     async def _look_at_pool(self, pool: Pool) -> None:
         if pool.left is not None:  # it leaves at this moment, or a failure has broken that off
-            await self._deregistration.finish(pool.left)
+            await self._deregistration.take_back_work(pool.left)
             return
         due_at = await self._core.store.next_due_at(pool.id)
         if due_at is not None and due_at <= self._core.clock():
@@ -281,7 +282,7 @@ class Janitor:
             excess = kept.bytes - core.shares.bound(core.limits.max_knowledge_bytes)
             if over <= 0 and excess <= 0:
                 return True
-            oldest = await self._oldest(Knowledge, KNOWLEDGE, _SLICE if over <= 0 else min(over, _SLICE))
+            oldest = await self._oldest(Knowledge, KNOWLEDGE, _PAGE if over <= 0 else min(over, _PAGE))
             going: list[list[Record]] = []
             for record in oldest:
                 if over <= 0 and excess <= 0:

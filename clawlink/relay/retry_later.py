@@ -55,8 +55,9 @@ class UpkeepFailures:
 class RetryLater:
     """Records of a kind that the janitor steps over, so that they hide none of those behind them.
 
-    A record whose settling failed is tried again after 1 s, then after twice as long each time, up to 300 s. A record
-    that was named by mistake is stepped over for one round. Times are those of the relay's clock.
+    A record whose settling failed is tried again after 1 s, then after twice as long each time, up to 300 s. The
+    index may also list a record that is not at its end. The janitor steps over it for the rest of the round. Times are
+    those of the relay's clock.
     """
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ async def first_of_relay(
         signal,
         read=read,
         next_at=next_at,
-        clock=lambda: core.clock(),  # another one from the first stop on
+        clock=lambda: core.clock(),  # asked each time: the first stop of all work replaces it
         wait=wait,
         over=lambda: core.draining,
         tick=max(core.limits.stale_after / 2, 1.0) if tick is None else tick,

@@ -278,7 +278,7 @@ class _Connection(RequestHandler):
             early = self._ahead or bool(self._messages) or has_come(self.transport) > 0
             self._handovers.written(provable=not early)
 
-    def give_back(self, handover: Handover) -> None:
+    def not_written(self, handover: Handover) -> None:
         """Note that the reply was not written."""
         if self._handovers is None or not self._handovers.forget(handover, read=False):
             handover.over(read=False)

@@ -148,7 +148,7 @@ def send_plain(request: Asked, answer: Reply) -> bool | None:
         return _transmit(request, data)
     except BaseException:
         if handover is not None:
-            connection.give_back(handover)
+            connection.not_written(handover)
         raise
 
 
@@ -187,7 +187,7 @@ async def _take_rest(request: Asked, handover: Handover) -> None:
         if not connection.ended:
             connection.forget(handover)
     except BaseException:
-        connection.give_back(handover)
+        connection.not_written(handover)
         raise
 
 
@@ -214,7 +214,7 @@ async def _hand_over(request: Asked, answer: Reply, handover: Handover) -> web.S
         if not handover.until_read and not connection.ended:
             connection.forget(handover)
     except BaseException:
-        connection.give_back(handover)
+        connection.not_written(handover)
         raise
     return response
 

@@ -52,7 +52,7 @@ class LocalBlobs(Holds[_Held]):
         return _CONTENT_BYTES + (min(size, self._spool_above) if self.spools(size) else size)
 
     def trim(self) -> None:
-        """Give back the spare slabs."""
+        """Free the spare slabs."""
         self.slabs.trim()
 
     keeps_drafts = False

@@ -88,7 +88,7 @@ class InMemory:
         part = self._parts.pop()
         self._starts.pop()
         self._memory -= _PART_BYTES + len(part)
-        self._slabs.give_back(part)
+        self._slabs.put_back(part)
 
     def _count(self) -> None:
         """Tell the slabs how much of the memory of all parts has no bytes of the content."""
@@ -151,8 +151,8 @@ class Slabs:
                 slab.madvise(mmap.MADV_HUGEPAGE)
         return slab
 
-    def give_back(self, part: bytes | mmap.mmap) -> None:
-        """Take an unused slab back. Drop any other object."""
+    def put_back(self, part: bytes | mmap.mmap) -> None:
+        """Keep an unused slab as a spare one. Drop any other object."""
         if isinstance(part, mmap.mmap) and len(self._spare) < _SPARE_SLABS:
             self._spare.append(part)
             self.unused += _SLAB_BYTES

@@ -75,7 +75,7 @@ class Blobs(Protocol):
         """
 
     def trim(self) -> None:
-        """Give back memory that is only kept for what may come."""
+        """Free memory that is only kept for later use."""
 
     @property
     def keeps_drafts(self) -> bool:

@@ -62,12 +62,12 @@ MAX_TASKS = 4
 
 Status = Literal["in_progress", "input_required", "completed", "failed", "rejected"]
 End = Literal["finish", "leave", "silence"]
-After = Literal["keep", "ack", "settle", "undo", "crash"]
+After = Literal["keep", "ack", "settle", "release", "crash"]
 
 workers = st.sampled_from(["w1", "w1", "w2", "w2", "v1"])
 recipients = st.sampled_from(["w1", "w2", "v1", "pool", "pool", "pool", "any of w1"])
 rivals = st.sampled_from(
-    ["claim", "claim", "respond", "respond", "ack", "nack", "undo", "cancel", "leave", "sweep", "beat"]
+    ["claim", "claim", "respond", "respond", "ack", "nack", "release", "cancel", "leave", "sweep", "beat"]
 )
 seldom = st.sampled_from([False, False, False, False, False, True])
 some = st.integers(0, 2**16)
@@ -268,7 +268,7 @@ class TaskLife(RuleBasedStateMachine):
         worker=workers,
         limit=st.sampled_from([1, 10]),
         lease=st.sampled_from([5.0, 20.0, 60.0]),
-        after=st.sampled_from(["keep", "keep", "ack", "settle", "undo", "crash"]),
+        after=st.sampled_from(["keep", "keep", "ack", "settle", "release", "crash"]),
     )
     def claim(self, worker: str, limit: int, lease: float, after: After) -> None:
         if self.run(self.store.get(Agent, worker)) is None:
@@ -276,7 +276,7 @@ class TaskLife(RuleBasedStateMachine):
         self.run(self.claiming(worker, limit, lease, after))
 
     async def claiming(self, worker: str, limit: int = 10, lease: float = 20.0, after: After = "keep") -> list[Held]:
-        """Claim, and settle at once what is no task; ``settle`` and ``undo`` are what a plain poll comes to."""
+        """Claim, and settle at once what is no task; ``settle`` and ``release`` are what a plain poll comes to."""
         try:
             agent = await self.acting(worker)
             taken = await self.relay.claims.claim(agent, limit=limit, wait=0, lease=lease)
@@ -299,10 +299,10 @@ class TaskLife(RuleBasedStateMachine):
         if receipts and after in ("ack", "settle"):
             outcomes = await self.relay.acks.ack(worker, receipts, for_good=after == "settle")
             assert all(outcome.error is None for outcome in outcomes)
-        elif receipts and after == "undo":
+        elif receipts and after == "release":
             await self.relay.acks.release(worker, receipts)
         self.receipts += [(worker, one) for one in held]
-        if after not in ("undo", "crash"):
+        if after not in ("release", "crash"):
             self.handed[worker] += held
         return held
 
@@ -331,7 +331,7 @@ class TaskLife(RuleBasedStateMachine):
     def extend(self, pick: int, old: bool, seconds: float) -> None:
         self.settle(pick, old, lambda worker, receipts: self.relay.acks.extend(worker, receipts, seconds))
 
-    def undo(self, pick: int) -> None:
+    def release(self, pick: int) -> None:
         """The relay finds out late that nobody has read its reply."""
         found = self.any_held(pick, old=False)
         if found is not None:
@@ -451,7 +451,7 @@ class TaskLife(RuleBasedStateMachine):
         worker=workers,
         pick=some,
         what=st.sampled_from(
-            ["come back", "leave", "crash", "cancel", "redrive", "read", "undo", "delegate once more", "sweep"]
+            ["come back", "leave", "crash", "cancel", "redrive", "read", "release", "delegate once more", "sweep"]
         ),
     )
     def something_rare_happens(self, worker: str, pick: int, what: str) -> None:
@@ -467,8 +467,8 @@ class TaskLife(RuleBasedStateMachine):
             self.run(self.relay.mailbox.redrive(worker, None, 10))
         elif what == "read":
             self.run(self.reading())
-        elif what == "undo":
-            self.undo(pick)
+        elif what == "release":
+            self.release(pick)
         elif what == "delegate once more":
             self.delegate_once_more(pick)
         else:
@@ -747,7 +747,7 @@ class ContendedTaskLife(TaskLife):
                 await self.relay.acks.ack(worker, [receipt])
             elif what == "nack":
                 await self.relay.acks.nack(worker, [receipt], 0)
-            elif what == "undo":
+            elif what == "release":
                 await self.relay.acks.release(worker, [receipt])
 
 

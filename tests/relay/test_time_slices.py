@@ -21,7 +21,7 @@ from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene, receipt_of
 
 MANY = 1_000
-# A slice has 32 records, and a page that one looks through 256. Of each record a step reads and writes a few others.
+# A slice has 32 records, and the largest page of a read 256. For each record a step reads and writes a few others.
 MOST_IN_ONE_PIECE = 600
 
 
@@ -124,7 +124,7 @@ async def dead_letters(scene: Scene) -> None:
         await scene.store.commit("w", Put(delivery_steps.bury(d, now=scene.now, keep=9000.0)))
 
 
-async def test_no_step_of_upkeep_touches_more_than_a_slice_between_two_turns_of_others(scene: Scene) -> None:
+async def test_upkeep_touches_a_page_and_a_slice_at_most_between_two_turns_of_others(scene: Scene) -> None:
     store: Any = scene.store
     sweep = scene.relay.janitor.sweep
 

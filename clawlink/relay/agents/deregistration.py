@@ -64,7 +64,7 @@ class Deregistration:
         gone = await self._agents.remove(agent_id, self._lifecycle.heirs)
         if gone is None:
             return Deregistered(0, 0)
-        departure = await self.finish(gone)
+        departure = await self.take_back_work(gone)
         self._note("left", gone, departure)
         await self._agents.notices.tell(gone, AgentLeft, self._core.clock())
         return departure
@@ -73,14 +73,14 @@ class Deregistration:
         """Remove an agent that has been silent for long. No agent is told, because it has been stale for long."""
         gone = await self._agents.remove(agent_id, self._lifecycle.heirs)
         if gone is not None:
-            self._note("removed after a long silence", gone, await self.finish(gone))
+            self._note("removed after a long silence", gone, await self.take_back_work(gone))
 
     def _note(self, event: str, gone: Agent, departure: Deregistered) -> None:
         self._core.activity_log.note(
             event, agent_name=gone.name, agent_id=gone.id, dropped=departure.dropped, waiting=departure.waiting
         )
 
-    async def finish(self, gone: Agent) -> Deregistered:
+    async def take_back_work(self, gone: Agent) -> Deregistered:
         """Take back all tasks of an agent whose record is gone. The janitor repeats this after a failure.
 
         An index may lag, so that it shows a task only after a while. A look that begins ``index_lag`` after the end of
@@ -91,16 +91,16 @@ class Deregistration:
         self._under_way.add(gone.id)
         try:
             waiting: dict[str, str] = {}
-            dropped = await self._take_back(gone, waiting)
+            dropped = await self._take_back_in_sight(gone, waiting)
             if self._core.store.index_lag:
                 await asyncio.sleep(self._core.store.index_lag)
-                dropped += await self._take_back(gone, waiting)
+                dropped += await self._take_back_in_sight(gone, waiting)
             await self._lifecycle.open_to_heirs(gone.id, empty=gone.id not in waiting.values())
         finally:
             self._under_way.discard(gone.id)
         return Deregistered(dropped, len(waiting))
 
-    async def _take_back(self, gone: Agent, waiting: dict[str, str]) -> int:
+    async def _take_back_in_sight(self, gone: Agent, waiting: dict[str, str]) -> int:
         """Take back all tasks in sight; return the number of dropped messages."""
         dropped = 0
         if await self._core.store.get(Agent, gone.id) is None:

@@ -81,7 +81,7 @@ class Memory:
         self.contents_of: Callable[[Origin], Awaitable[Held]] = _nothing
         """Set by the keeper of contents: tells how many bytes of memory those of an address and of an agent take."""
         self.trim: Callable[[], None] = lambda: None
-        """Set by the keeper of contents: gives back what is only kept for what may come."""
+        """Set by the keeper of contents: frees memory that is only kept for later use."""
         self.history: list[tuple[type[Any], str]] = [(kind, SETTLED) for kind in SETTLED_KINDS]
         """The records that go first, as kind and index key."""
 

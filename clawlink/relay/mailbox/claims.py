@@ -80,19 +80,19 @@ class Claims:
             known.count + alone.count >= limits.max_open_tasks or known.bytes + alone.bytes >= limits.max_mailbox_bytes
         )
 
-    async def undo(self, agent_id: str, taken: Sequence[Delivery]) -> None:
-        """Give back what nobody will read, as if it had never been taken. If the store fails, it is tried again."""
+    async def release(self, agent_id: str, taken: Sequence[Delivery]) -> None:
+        """Release messages that nobody will read. If the store fails, it is tried again."""
         if taken:
-            await self._core.finish(self._undo(agent_id, taken))
+            await self._core.finish(self._release(agent_id, taken))
 
-    async def _undo(self, agent_id: str, taken: Sequence[Delivery]) -> None:
+    async def _release(self, agent_id: str, taken: Sequence[Delivery]) -> None:
         try:
             await self._acks.release(agent_id, _receipts(taken))
         except _FAILURES:
-            self.give_back(agent_id, taken)
+            self.begin_release(agent_id, taken)
 
-    def give_back(self, agent_id: str, taken: Sequence[Delivery]) -> None:
-        """Begin to give back what nobody will read."""
+    def begin_release(self, agent_id: str, taken: Sequence[Delivery]) -> None:
+        """Begin to release messages that nobody will read."""
         HandedOut(self._core, self._acks, agent_id, taken, lease=0.0, until_read=False).over(read=False)
 
     async def pass_on(self, agent_id: str) -> None:
@@ -116,7 +116,7 @@ class Claims:
             if len(pooled) < limit:
                 rest = (await self.take(by, limit - len(pooled), claimant)).deliveries
         except BaseException:
-            await self.undo(by, pooled)
+            await self.release(by, pooled)
             raise
         return sorted([*pooled, *rest], key=lambda d: d.sort_key)
 
@@ -158,10 +158,10 @@ class Claims:
             if current.registered_at > reader.registered_at:
                 raise _has_left(reader)
         except BaseException:
-            await self.undo(reader.id, leased.taken)
+            await self.release(reader.id, leased.taken)
             raise
         if current.key_hash != reader.key_hash:
-            await self.undo(reader.id, leased.taken)
+            await self.release(reader.id, leased.taken)
             return []
         self._core.stats.delivered += len(leased.taken)
         return leased.taken
@@ -187,18 +187,18 @@ class Claims:
                 over = False
                 for id in leasing.ended:
                     over = await self._lifecycle.end(id) or over
-                for id in leasing.lapsed:
-                    over = await self._mailbox.lapse(id) or over
+                for id in leasing.overdue:
+                    over = await self._mailbox.expire_overdue(id) or over
                 if current.registered_at > reader.registered_at:
                     raise _has_left(reader)
             except Conflict:
                 raise
             except BaseException:
                 # The commit may have taken effect; nobody will read what it leased.
-                await self.undo(reader.id, leasing.taken)
+                await self.release(reader.id, leasing.taken)
                 raise
             if current.key_hash != reader.key_hash:  # it was claimed meanwhile: its readings are those of a key
-                await self.undo(reader.id, leasing.taken)
+                await self.release(reader.id, leasing.taken)
                 reader = current
                 continue
             leasing.count()
@@ -259,7 +259,7 @@ class _Leasing(Struct):
     taken: list[Delivery] = []
     changes: list[Put] = []
     ended: list[str] = []
-    lapsed: list[str] = []
+    overdue: list[str] = []
     settled: list[State | None] = []
 
     def __call__(self, found: Sequence[Delivery]) -> list[Put]:
@@ -268,7 +268,7 @@ class _Leasing(Struct):
         self.found = found
         self.needs_tasks = any(map(_needs_task, found))
         if self.needs_tasks:
-            self.taken, self.changes, self.ended, self.lapsed = [], [], [], []
+            self.taken, self.changes, self.ended, self.overdue = [], [], [], []
         else:
             self.lease(found, {})
         return self.changes
@@ -279,7 +279,7 @@ class _Leasing(Struct):
         by, key_hash, seconds = reader.id, reader.key_hash, self.claimant.seconds
         taken: list[Delivery] = []
         changes: list[Put] = []
-        self.taken, self.changes, self.ended, self.lapsed, self.settled = taken, changes, [], [], []
+        self.taken, self.changes, self.ended, self.overdue, self.settled = taken, changes, [], [], []
         most: float = math.inf if self.forwarded else limits.max_attempts
         size = 0
         token = self.token = self.token or self.core.ids.token()
@@ -305,7 +305,7 @@ class _Leasing(Struct):
                 taken.append(new)
                 continue
             if self.forwarded and d.expires_at <= now and rules.due(d, now):
-                self.lapsed.append(d.id)
+                self.overdue.append(d.id)
                 continue
             try:
                 new = delivery_steps.lease(
@@ -359,7 +359,7 @@ def _last_owner(task: Task) -> str | None:
 
 
 class HandedOut:
-    """Messages that went out with one reply. Unread messages are due again at once, as if they had never been taken.
+    """Messages that went out with one reply. Unread messages are released.
 
     Messages that were read are settled if ``until_read``, as for clients of ClawLink 1.0.x, which know of no lease.
     """
@@ -385,12 +385,12 @@ class HandedOut:
         self._extend_at = self._loop.time() + lease / 2
 
     def over(self, *, read: bool) -> None:
-        """Settle the messages that were read, or give them back. The first verdict counts."""
+        """Settle the messages that were read, or release them. The first verdict counts."""
         if self._is_over:
             return
         self._is_over = True
         if self.until_read or not read:
-            self._core.begin(self._settle(read))
+            self._core.begin(self._carry_out(read))
 
     def hold(self) -> None:
         """Keep the leases while the reply is on its way to a slow reader."""
@@ -399,7 +399,7 @@ class HandedOut:
             self._extend_at = now + self._lease / 2
             self._core.begin(self._extend())
 
-    async def _settle(self, read: bool) -> None:
+    async def _carry_out(self, read: bool) -> None:
         receipts = _receipts(self._taken)
         for _ in range(_TRIES):
             try:

@@ -46,8 +46,9 @@ class _Sent(Struct, frozen=True, gc=False):
 class Consumer:
     """Claims for one agent over one connection, at most ``credit`` messages at a time unsettled.
 
-    Batches are numbered from 1. A peer that is known to have read one may be told so by ``has_read``: when the
-    connection ends, an unsettled message that it read counts as an attempt; any other counts as never sent.
+    Batches are numbered from 1. Its caller says by ``has_read`` that the peer has read a batch. At the end of the
+    connection the consumer gives back each unsettled message that the peer has read, and releases the others. A message
+    that was sent about ``_PATIENCE`` times counts as read.
     """
 
     def __init__(self, core: Core, claims: Claims, acks: Acks, agent: Agent, *, lease: float, credit: int) -> None:
@@ -204,9 +205,9 @@ class Consumer:
         read, unread = self._parted()
         self._under_way.clear()
         if read or unread:
-            await self._core.finish(self._give_back(read, unread))
+            await self._core.finish(self._end_leases(read, unread))
 
-    async def _give_back(self, read: Sequence[str], unread: Sequence[str]) -> None:
+    async def _end_leases(self, read: Sequence[str], unread: Sequence[str]) -> None:
         # If the store fails, the leases lapse.
         if unread:
             with contextlib.suppress(Failed, StoreUnavailable):
@@ -219,7 +220,7 @@ class Consumer:
         read: list[str] = []
         unread: list[str] = []
         for id, sent in self._under_way.items():
-            # Each time it is sent and given back changes its record twice.
+            # A send and a release change its record once each.
             counts = sent.batch <= self._read or sent.version > 2 * _PATIENCE
             (read if counts else unread).append(receipt(sent.token, id))
         return read, unread

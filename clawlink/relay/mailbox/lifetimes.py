@@ -30,7 +30,7 @@ class Lifetimes:
         self._usual = usual
         self._ends_at = 0.0
         self._forwardings: list[Forwarding] = []
-        self._waits: dict[str, float] = {}
+        self._ttls: dict[str, float] = {}
 
     def forward(self, forwarding: Forwarding) -> None:
         """Have a door forward what comes into some mailboxes."""
@@ -42,9 +42,9 @@ class Lifetimes:
             return None
         return next((one for one in self._forwardings if one.mailboxes(mailbox)), None)
 
-    def wait_for(self, mailbox: str, seconds: float) -> None:
-        """Have messages wait this long for the reader of a mailbox of a door. Tasks wait as long as all tasks do."""
-        self._waits[mailbox] = seconds
+    def set_ttl(self, mailbox: str, seconds: float) -> None:
+        """Set the time to live of messages in a mailbox of a door. Tasks there live as long as all tasks do."""
+        self._ttls[mailbox] = seconds
 
     def end(self, now: float, mailbox: str | None = None, *, is_task: bool = False) -> float:
         """Return the full second at which the time of a message that comes now is over.
@@ -52,7 +52,7 @@ class Lifetimes:
         Without a mailbox it is the same for all: copies live as long everywhere.
         """
         ttl = self._usual
-        if mailbox is not None and (self._forwardings or self._waits):
+        if mailbox is not None and (self._forwardings or self._ttls):
             ttl = self.ttl(mailbox, is_task=is_task)
         ends_at = float(math.ceil(now + ttl))
         if ends_at != self._ends_at:
@@ -63,4 +63,4 @@ class Lifetimes:
         """Return the time to live in seconds of a message for a mailbox."""
         if self._forwardings and (forwarding := self.forwarding(mailbox)) is not None:
             return forwarding.ttl
-        return self._waits.get(mailbox, self._usual) if self._waits and not is_task else self._usual
+        return self._ttls.get(mailbox, self._usual) if self._ttls and not is_task else self._usual

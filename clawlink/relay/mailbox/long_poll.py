@@ -72,9 +72,9 @@ class Claimer(Protocol):
 
     async def receive(self, leased: Leased, claimant: Claimant) -> list[Delivery]: ...
 
-    async def undo(self, agent_id: str, taken: Sequence[Delivery]) -> None: ...
+    async def release(self, agent_id: str, taken: Sequence[Delivery]) -> None: ...
 
-    def give_back(self, agent_id: str, taken: Sequence[Delivery]) -> None: ...
+    def begin_release(self, agent_id: str, taken: Sequence[Delivery]) -> None: ...
 
     async def pass_on(self, agent_id: str) -> None: ...
 
@@ -101,7 +101,7 @@ class LongPoll:
         self._tick: Tick | None = None
         self._emptied = False  # the last read left nothing that was due
         self._full = False  # it left pools alone, since the agent has as much as it may have
-        self._lent: Sequence[Pool] = ()  # the pools that it looked into
+        self._pools_read: Sequence[Pool] = ()  # the pools into which the last read looked
         self._next_own: float | None = None  # when the next message in its mailbox is due, if that is known
         self._taken: list[Delivery] = []
         self.reported: dict[str, tuple[Event, ...]] = {}
@@ -128,7 +128,7 @@ class LongPoll:
                 await self._wait(self._waiter, wait)
         except BaseException:  # the caller has gone: nobody will read the messages
             self._emptied = False
-            await self._claims.undo(self._agent_id, self._taken)
+            await self._claims.release(self._agent_id, self._taken)
             raise
         finally:
             self._tick = None
@@ -163,19 +163,19 @@ class LongPoll:
         """Lease what is due in the mailbox and the pools. Return True if that is at least one message."""
         id, claims = self._agent_id, self._claims
         if not self._pools.some:  # most relays have none: then the claim itself looks for them, in one trip
-            self._full, self._lent = False, ()
+            self._full, self._pools_read = False, ()
             found = await self._read_own(unless=(Pool, POOLS))
             if self._next_own != SKIPPED:
                 return found
         pools = await self._pools.of(id)
         self._full = bool(pools) and await claims.full(id)
-        self._lent = lent = () if self._full else pools
-        if not lent:
+        self._pools_read = read = () if self._full else pools
+        if not read:
             return await self._read_own()
-        self._taken = await claims.take_with_pools(lent, self._limit, self)
+        self._taken = await claims.take_with_pools(read, self._limit, self)
         self._next_own = None
         if self._taken:  # there may be more in the pools, for which only this agent was woken
-            await self._pools.pass_on(lent)
+            await self._pools.pass_on(read)
         return bool(self._taken)
 
     async def _read_own(self, unless: Index | None = None) -> bool:
@@ -281,16 +281,16 @@ class LongPoll:
             return None
         return self._claims.lease_new(d, self, now)
 
-    def give_back(self, taken: Sequence[Delivery]) -> None:
-        """Begin to give back what was leased."""
-        self._claims.give_back(self._agent_id, taken)
+    def begin_release(self, taken: Sequence[Delivery]) -> None:
+        """Begin to release messages that nobody will read."""
+        self._claims.begin_release(self._agent_id, taken)
 
     async def _next_at(self) -> float:
         """Return when the next message is due, as far as is known; infinity if none is there."""
         store, soonest = self._core.store, self._next_own
         if soonest is None:
             soonest = await store.next_due_at(self._agent_id)
-        for pool in self._lent:
+        for pool in self._pools_read:
             at = await store.next_due_at(pool.id)
             soonest = at if soonest is None or (at is not None and at < soonest) else soonest
         return math.inf if soonest is None else soonest

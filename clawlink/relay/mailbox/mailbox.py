@@ -318,10 +318,11 @@ class Mailbox(Room):
                 yield d
             await turns.next(_PAGE)
 
-    async def lapse(self, id: str) -> bool:
-        """Settle a message whose time to live is over; return True if it is.
+    async def expire_overdue(self, id: str) -> bool:
+        """Expire a message whose time to live is over. Return True if it expires.
 
-        The sender of one to be forwarded hears of that before. One that is being forwarded now is left alone.
+        The sender of a message that a door forwards hears of that before. A message that is being forwarded at this
+        moment stays.
         """
         d = await self._core.store.get(Delivery, id)
         forwarding = None if d is None or d.state is not State.PENDING else self.lifetimes.forwarding(d.mailbox)

@@ -34,16 +34,17 @@ _EMPTY_SECONDS = 60.0
 class Waiter:
     """A consumer that waits for work of any pool it is eligible for. It is woken for one piece of work at a time.
 
-    ``turn`` tells who has waited longer. A waiter that was ``woken`` is stepped over until it looks at its pools.
+    A waiter with a lower ``number`` has waited longer. A waiter that was ``woken`` is passed over until it looks at its
+    pools.
     """
 
-    __slots__ = ("agent", "enlisted", "queues", "signal", "skills", "turn", "woken")
+    __slots__ = ("agent", "enlisted", "number", "queues", "signal", "skills", "woken")
 
     def __init__(self, agent: Agent, signal: Signal) -> None:
         self.agent = agent
         self.skills = skills_of(agent)
         self.signal = signal
-        self.turn = 0
+        self.number = 0
         self.enlisted = False
         self.woken = False
         self.queues: tuple[str | frozenset[str], ...] = ()  # where it is filed, if it is
@@ -65,7 +66,7 @@ class Queues:
     """
 
     def __init__(self) -> None:
-        self._turn = 0
+        self._last_number = 0
         self._unfiled: dict[int, Waiter] = {}
         self._waiting: dict[str | frozenset[str], dict[int, Waiter]] = {}
         self._by_skill: dict[str, dict[frozenset[str], None]] = {}
@@ -77,10 +78,10 @@ class Queues:
         """Wake the consumer for work of the pools from now on. It waits behind all others."""
         if waiter.enlisted:
             self.dismiss(waiter)
-        self._turn = waiter.turn = self._turn + 1
+        self._last_number = waiter.number = self._last_number + 1
         waiter.enlisted = True
         waiter.woken = False
-        self._unfiled[waiter.turn] = waiter
+        self._unfiled[waiter.number] = waiter
         if len(self._unfiled) > _MOST_UNFILED:
             self._file()
 
@@ -102,7 +103,7 @@ class Queues:
                     if isinstance(key, frozenset):
                         for skill in key:
                             self._by_skill.setdefault(skill, {})[key] = None
-                queue[waiter.turn] = waiter
+                queue[waiter.number] = waiter
         self._unfiled.clear()
 
     def dismiss(self, waiter: Waiter) -> None:
@@ -110,11 +111,11 @@ class Queues:
         if not waiter.enlisted:
             return
         waiter.enlisted = False
-        if self._unfiled.pop(waiter.turn, None) is not None:
+        if self._unfiled.pop(waiter.number, None) is not None:
             return
         for key in waiter.queues:
             queue = self._waiting[key]
-            del queue[waiter.turn]
+            del queue[waiter.number]
             if not queue:
                 del self._waiting[key]
                 if isinstance(key, frozenset):
@@ -127,7 +128,7 @@ class Queues:
     def first(self, pool: Pool) -> Waiter | None:
         """Return the waiter that may claim from the pool and has waited longest without being woken."""
         self._file()
-        return min(self._candidates(pool), key=lambda waiter: waiter.turn, default=None)
+        return min(self._candidates(pool), key=lambda waiter: waiter.number, default=None)
 
     def _candidates(self, pool: Pool) -> Iterator[Waiter]:
         """Give the first of each queue whose waiters may claim from the pool."""

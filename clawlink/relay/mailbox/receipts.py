@@ -160,7 +160,7 @@ class Acks:
         ``for_good`` is for clients that know of no lease; see ``task_steps.kept_until``.
         """
         way = _Ack(self._core.clock(), self._core.limits, for_good)
-        outcomes, changed = await self._settle(agent_id, receipts, way, known)
+        outcomes, changed = await self._apply(agent_id, receipts, way, known)
         self._core.stats.acked += changed
         return outcomes
 
@@ -208,7 +208,7 @@ class Acks:
         ``note`` says why in a task's history, and ``end`` among the dead letters.
         """
         way = _Nack(self._core.clock(), agent_id, delay, note, end)
-        outcomes, changed = await self._settle(agent_id, receipts, way, known)
+        outcomes, changed = await self._apply(agent_id, receipts, way, known)
         self._core.stats.nacked += changed
         return outcomes
 
@@ -217,26 +217,26 @@ class Acks:
     ) -> list[Outcome]:
         """Lengthen leases to ``seconds`` from now; that of a task also after it was acked."""
         way = _Extend(self._core.clock(), seconds)
-        outcomes, _ = await self._settle(agent_id, receipts, way, known)
+        outcomes, _ = await self._apply(agent_id, receipts, way, known)
         return outcomes
 
     async def release(self, agent_id: str, receipts: Sequence[str]) -> None:
-        """Release leases whose messages never left the relay: as if they had never been."""
+        """Release leases whose messages no reader has. The messages are due again at once, and no attempt counts."""
         way = _Release(self._core.clock())
-        _, changed = await self._settle(agent_id, receipts, way)
+        _, changed = await self._apply(agent_id, receipts, way)
         self._core.stats.released += changed
 
-    async def _settle(
+    async def _apply(
         self, agent_id: str, receipts: Sequence[str], way: _Way, known: Known | None = None
     ) -> tuple[list[Outcome], int]:
-        """Settle the messages of the receipts; return an outcome for each, and the number of changed messages."""
+        """Take the step for each receipt. Return an outcome for each, and the number of changed messages."""
         if len(receipts) != 1:
-            return await self._settle_many(agent_id, receipts, way, known)
+            return await self._apply_many(agent_id, receipts, way, known)
         given = receipts[0]  # as most requests and frames have
         token, id = split_receipt(given)
         d = await self._core.store.get(Delivery, id) if known is None else known[id]
         try:
-            outcome, made = await self._settle_one(agent_id, given, token, id, d, way)
+            outcome, made = await self._apply_one(agent_id, given, token, id, d, way)
         except LeaseLost as error:
             return [_refused(given, error)], 0
         if not made:
@@ -245,13 +245,13 @@ class Acks:
         try:
             await self._core.commit(partition_key, *made, quiet=way.quiet)
         except Conflict:
-            again, changed = await self._settle_again(agent_id, partition_key, [given], way)
+            again, changed = await self._apply_again(agent_id, partition_key, [given], way)
             outcome = again[given]
         if partition_key != agent_id:
             await self._moved_elsewhere(partition_key, agent_id)
         return [outcome], changed
 
-    async def _settle_many(
+    async def _apply_many(
         self, agent_id: str, receipts: Sequence[str], way: _Way, known: Known | None
     ) -> tuple[list[Outcome], int]:
         outcomes, partitions = await self._prepare(agent_id, receipts, way, known)
@@ -261,7 +261,7 @@ class Acks:
                 await self._core.commit(partition_key, *chain.from_iterable(prepared.values()), quiet=way.quiet)
                 changed += len(prepared)
             except Conflict:
-                again, number = await self._settle_again(agent_id, partition_key, list(prepared), way)
+                again, number = await self._apply_again(agent_id, partition_key, list(prepared), way)
                 outcomes.update(again)
                 changed += number
             if partition_key != agent_id:
@@ -269,7 +269,7 @@ class Acks:
         return [outcomes[given] for given in receipts], changed
 
     @retrying
-    async def _settle_again(
+    async def _apply_again(
         self, agent_id: str, partition_key: str, receipts: Sequence[str], way: _Way
     ) -> tuple[dict[str, Outcome], int]:
         outcomes, partitions = await self._prepare(agent_id, receipts, way)
@@ -290,7 +290,7 @@ class Acks:
             known = dict(zip(ids, await self._core.store.get_many(Delivery, ids), strict=True))
         for given, (token, id) in parted.items():
             try:
-                outcomes[given], made = await self._settle_one(agent_id, given, token, id, known[id], way)
+                outcomes[given], made = await self._apply_one(agent_id, given, token, id, known[id], way)
             except LeaseLost as error:
                 outcomes[given] = _refused(given, error)
                 continue
@@ -298,7 +298,7 @@ class Acks:
                 partitions.setdefault(made[0].record.partition_key, {})[given] = made
         return outcomes, partitions
 
-    async def _settle_one(
+    async def _apply_one(
         self, agent_id: str, given: str, token: str, id: str, d: Delivery | None, way: _Way
     ) -> tuple[Outcome, list[Put | Drop]]:
         if d is not None and not d.has_record and (d.holder or d.mailbox) == agent_id:

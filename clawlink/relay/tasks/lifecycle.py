@@ -236,7 +236,7 @@ class TaskLifecycle(TaskEnds):
         )
         return f"{whom} for {self._core.limits.return_after:.0f} s"
 
-    async def give_back(self, pool_id: str) -> bool:
+    async def return_tasks(self, pool_id: str) -> bool:
         """Return to their requesters the tasks that waited long enough for an agent that has left."""
         core = self._core
         pool = await core.store.get(Pool, pool_id)

@@ -80,7 +80,7 @@ class PortalServer(OpenDoor):
         if pages is not None:
             pages.keep_owners = self._keep_owners
         relay.mailbox.lifetimes.forward(Forwarding(is_outbox, settings.portal_ttl, self._lapsed))
-        relay.mailbox.lifetimes.wait_for(AGENT, settings.portal_inbox_ttl)
+        relay.mailbox.lifetimes.set_ttl(AGENT, settings.portal_inbox_ttl)
         self.active = self._made()
 
     def _made(self) -> ActivePortal:
