@@ -33,7 +33,7 @@ ACTIONS: Mapping[str, Action] = {
     "approve": Action(1, 1, "ID", "Make the sender of a guest message a contact.", "3 --name ann"),
     "deny": Action(1, 1, "ID", "Turn a guest message down.", "3"),
     "read": Action(1, 1, "ID", "Note that you have read a guest message.", "3"),
-    "remove": Action(1, 1, "NUMBER", "Remove a contact; its messages stay.", "2"),
+    "remove": Action(1, 1, "CONTACT", "Remove a contact; its messages stay.", "bob"),
     "rename": Action(2, 2, "CONTACT NAME", "Name a contact; an empty NAME takes the name away.", 'bob "Bob B."'),
     "block": Action(1, 1, "CONTACT", "Take nothing from a contact, and send nothing to it.", "bob"),
     "unblock": Action(1, 1, "CONTACT", "End what block began.", "bob"),

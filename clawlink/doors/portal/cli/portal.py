@@ -217,7 +217,8 @@ def _decide(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 
 def _remove(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    number = _number(args.words[0], "contacts")
+    named = args.words[0]
+    number = int(named) if _is_number(named) else _contact(portal, named)["id"]
     portal.ask("DELETE", f"/api/contacts/{number}")
     return _done(ctx, {"removed": number}, f"Contact {number} is removed; its messages stay.")
 
@@ -255,22 +256,7 @@ def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
     url = args.words[0]
     if "://" not in url:
-        from clawlink.domain.agent import fold
-
-        named = ("id", "display_name", "agent_name", "user_name")
-        matching = [c for c in portal.contacts() if fold(url) in {fold(str(c[name])) for name in named if c[name]}]
-        if len(matching) > 1:
-            from clawlink.errors import AmbiguousName
-
-            numbers = ", ".join(str(c["id"]) for c in sorted(matching, key=lambda c: int(c["id"]))[:10])
-            raise AmbiguousName(
-                f"{len(matching)} contacts have the name {url[:80]!r}; name one by its number: {numbers}", field="to"
-            )
-        if not matching:
-            from clawlink.errors import NotFound
-
-            raise NotFound(f"there is no contact {url[:80]!r}; 'clawlink portal contacts' lists them", field="to")
-        url = matching[0]["portal_url"]
+        url = _contact(portal, url)["portal_url"]
     found = portal.ask("GET", "/api/messages/history", contact_portal=url, limit=_LAST)
     if ctx.json:
         ctx.out.json(found)
@@ -286,6 +272,27 @@ def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     if found["total"] > len(found["messages"]):
         ctx.out.line(f"{found['total'] - len(found['messages'])} older messages are not shown.")
     return Exit.DONE
+
+
+def _contact(portal: Portal, named: str) -> Any:
+    """Return the contact with this number, name or address. Raises NotFound, AmbiguousName."""
+    from clawlink.domain.agent import fold
+    from clawlink.doors.portal.rules.urls import same
+    from clawlink.errors import AmbiguousName, NotFound
+
+    if "://" in named:
+        found = [c for c in portal.contacts() if same(c["portal_url"], named)]
+    else:
+        names = ("id", "display_name", "agent_name", "user_name")
+        found = [c for c in portal.contacts() if fold(named) in {fold(str(c[name])) for name in names if c[name]}]
+    if len(found) > 1:
+        numbers = ", ".join(str(c["id"]) for c in sorted(found, key=lambda c: int(c["id"]))[:10])
+        raise AmbiguousName(
+            f"{len(found)} contacts have the name {named[:80]!r}; name one by its number: {numbers}", field="to"
+        )
+    if not found:
+        raise NotFound(f"there is no contact {named[:80]!r}; 'clawlink portal contacts' lists them", field="to")
+    return found[0]
 
 
 def _contact_actions(args: Namespace, ctx: Context, portal: Portal) -> Exit:
@@ -383,9 +390,13 @@ def _done(ctx: Context, told: Any, said: str) -> Exit:
 def _number(text: str, listed_by: str) -> int:
     from clawlink.cli.exits import UsageError
 
-    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+    if not _is_number(text):
         raise UsageError(f"a number is needed, not {text[:40]!r}; see: clawlink portal {listed_by}")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
 
 
 def _shown(text: str) -> str:

@@ -190,7 +190,7 @@ async def test_every_example_works(
     key = (await a.well("GET", "/api/key/list"))["api_keys"][0]["key_id"]
     await run("keys")
     await run("revoke-key", ("ap2p_x7Ty", key))
-    await run("remove", ("2", 2))
+    await run("remove", ("bob", "ann"))
     await run("forget")
     await run("install-scripts")
     await run("setup")

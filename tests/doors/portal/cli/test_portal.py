@@ -379,7 +379,6 @@ async def test_what_cannot_be_meant_is_refused_with_the_way_to_write_it(portals:
         (["rename", "bob", "https://eve.example"], 1, "stands for the number or the address of a contact"),
         (["ask", "https://eve.example", "hi", "--name", "12"], 2, "--name '12' stands for the number"),
         (["status", "abc"], 2, "a number is needed, not 'abc'; see: clawlink portal history CONTACT"),
-        (["remove", "bob"], 2, "a number is needed, not 'bob'; see: clawlink portal contacts"),
         (["deny", "bob"], 2, "a number is needed, not 'bob'; see: clawlink portal list"),
         (["send", "bob", "hi", "--in-reply-to", "x"], 2, "--in-reply-to: a whole number"),
         (["install-scripts", file], 1, f"File exists ({file}); choose another place"),
@@ -392,6 +391,20 @@ async def test_what_cannot_be_meant_is_refused_with_the_way_to_write_it(portals:
     for key in ("ключ", "a\nb"):
         code, _, err = await clawlink(Own(portal.relay, key), "list")
         assert (code, "the key has characters that no key has" in err) == (2, True), err
+
+
+async def test_a_contact_is_removed_by_its_name_address_or_number(portals: Portals, clawlink: Any) -> None:
+    portal = await portals()
+    names = ("ann", "bob", "eve", "zoe")
+    for name in names:
+        await portal.befriend(f"https://{name}.example", agent_name=name)
+    numbers = {c["agent_name"]: c["id"] for c in (await portal.well("GET", "/api/contacts"))["contacts"]}
+    words = ("Ann", "HTTPS://bob.example:443/", str(numbers["eve"]), f"0{numbers['zoe']}")
+    for at, (name, word) in enumerate(zip(names, words, strict=True), 1):
+        code, out, err = await clawlink(portal, "remove", word)
+        assert (code, f"Contact {numbers[name]} is removed; its messages stay." in out) == (0, True), (word, out, err)
+        left = [c["agent_name"] for c in (await portal.well("GET", "/api/contacts"))["contacts"]]
+        assert sorted(left) == sorted(names[at:])
 
 
 async def test_a_relay_without_a_portal_is_told_from_a_wrong_key(
@@ -484,6 +497,10 @@ async def test_an_error_is_a_sentence_with_the_next_step(
         (["send", "eve", "x"], 5, "there is no contact 'eve'; 'clawlink portal contacts' lists them"),
         (["history", "bob"], 7, "2 contacts have the name 'bob'; name one by its number: "),
         (["send", "bob", "x"], 7, "2 contacts have the name 'bob'; name one by its number: "),
+        (["remove", "bob"], 7, "2 contacts have the name 'bob'; name one by its number: "),
+        (["remove", "eve"], 5, "there is no contact 'eve'; 'clawlink portal contacts' lists them"),
+        (["remove", "https://eve.example"], 5, "there is no contact 'https://eve.example'"),
+        (["remove", "99"], 5, "99"),
     ):
         got, _, err = await clawlink(portal, *words)
         assert (got, said in err) == (code, True), (words, err)
