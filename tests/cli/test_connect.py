@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -67,6 +68,17 @@ def test_all_programs_are_connected_and_undone(call: Run, account: Path) -> None
     assert everything(account) == before
     assert call("connect", "all", "--undo", "--yes").ok().out == "Nothing to undo.\n"
     assert {(row["connected"], row["skill"]) for row in call("connect", "--json").ok().json} == {("no", "no")}
+
+
+def test_a_flag_of_a_change_needs_a_program(call: Run, account: Path) -> None:
+    call("connect", "claude", "--yes").ok()
+    before = everything(account)
+    for flags in (["--undo"], ["--yes"], ["--dry-run"], ["--project"], ["--dry-run", "--undo", "--yes"]):
+        done = call("connect", *flags).failed(2)
+        assert done.err.strip().endswith(f"name the program, or all: clawlink connect all {' '.join(flags)}"), done.err
+    assert everything(account) == before
+    assert "Undone." in call("connect", "all", "--undo", "--yes").ok().out
+    assert not everything(account)
 
 
 def test_undo_on_an_account_without_programs_leaves_no_trace(
@@ -302,7 +314,7 @@ def test_openclaw_gets_a_server_hooks_and_a_skill(call: Run, account: Path) -> N
     settings.write_text("{gateway: {port: 1}} // JSON5\n")
     done = call("connect", "openclaw", "--yes")
     assert done.code == 1
-    assert "references/hooks.md" in done.err
+    assert "add these entries by hand" in done.err
     assert settings.read_text() == "{gateway: {port: 1}} // JSON5\n"
     assert (account / ".openclaw" / "skills" / "clawlink" / "SKILL.md").exists(), "one thing that fails stops no other"
 
@@ -525,6 +537,29 @@ def test_what_cannot_be_merged_is_left_and_named(call: Run, account: Path) -> No
     assert "comments" in done.err
     assert file.read_text() == "// mine\n{}\n"
     assert (account / ".cursor" / "hooks.json").exists()
+    assert "mend this" in call("connect", "gemini", "--undo", "--yes").failed(1).err
+
+
+def test_settings_that_are_left_come_with_the_entries_to_add_by_hand(call: Run, account: Path) -> None:
+    relay = ("--relay", "http://relay.example:9077")
+    for program in PROGRAMS.values():
+        files = program.files(Place(account))
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)
+        call("connect", program.name, "--yes", *relay).ok()
+        wanted = {file: file.read_text("utf-8") for file in files}
+        for file in files:
+            file.write_text("[1, 2")
+        left = everything(account)
+        done = call("connect", program.name, "--yes", *relay).failed(1)
+        assert "mend this, and run the command again, or add these entries by hand" in done.err, program.name
+        said = re.sub("clawlink-[0-9a-f]{48}", "clawlink-(a new secret)", "".join(wanted.values())).splitlines()
+        assert {f"  {line}".rstrip() for line in said} <= {line.rstrip() for line in done.out.splitlines()}
+        assert [line for line in done.out.splitlines() if line in {f"{file}:" for file in files}]
+        assert everything(account) == left
+        undone = call("connect", program.name, "--yes", "--undo").failed(1).err
+        assert ("mend this, and run the command again\n" in undone, "by hand" in undone) == (True, False)
 
 
 def test_undo_deletes_only_a_file_that_connect_made(account: Path) -> None:

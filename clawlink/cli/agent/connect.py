@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clawlink.cli.exits import Exit
+from clawlink.cli.exits import Exit, UsageError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clawlink.client.programs.programs import Change, Program
 
 _NAMES = ("claude", "codex", "gemini", "cursor", "opencode", "openclaw")
+_OF_A_CHANGE = ("project", "dry_run", "undo", "yes")
 _VERSION_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
 _NONE_FOUND = "No program is found here. Install one, or name one that you install later: clawlink connect claude"
@@ -46,6 +47,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
     user = Place(account_home(), environ=ctx.environ)
     if args.program is None:
+        flags = [f"--{name.replace('_', '-')}" for name in _OF_A_CHANGE if getattr(args, name)]
+        if flags:
+            raise UsageError(f"name the program, or all: clawlink connect all {' '.join(flags)}")
         return _show(ctx, user)
     place = Place(Path.cwd(), project=True) if args.project else user
     found = [program for program in PROGRAMS.values() if is_found(program, user)]
@@ -53,8 +57,10 @@ def run(args: Namespace, ctx: Context) -> Exit:
     changes, left, settled = _planned(args, ctx, chosen, place)
     for change in changes:
         _diff(ctx, change)
-    for why in left:
+    for why, program in left.items():
         ctx.warn(why)
+        if program is not None:
+            _by_hand(ctx, program, place, _flags(args, ctx))
     wanted = changes if changes and not args.dry_run and _agreed(args, ctx) else []
     # Undone in turn: a folder can go with the last file in it.
     written, copies, failed = _write(wanted[::-1] if args.undo else wanted)
@@ -62,10 +68,10 @@ def run(args: Namespace, ctx: Context) -> Exit:
         ctx.warn(why)
     if failed and written:
         ctx.warn(_half_written(args, written))
-    left += failed.values()
+    left |= dict.fromkeys(failed.values())
     if ctx.json:
         files = [{"path": str(change.path), "written": change in written} for change in changes]
-        ctx.out.json({"files": files, "copies": copies, "left": left})
+        ctx.out.json({"files": files, "copies": copies, "left": list(left)})
     elif not changes and not left:
         ctx.out.line("Nothing to undo." if args.undo else "Connected already." if chosen else _NONE_FOUND)
     elif args.dry_run:
@@ -86,8 +92,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 def _planned(
     args: Namespace, ctx: Context, chosen: list[Program], place: Place
-) -> tuple[list[Change], list[str], list[Program]]:
-    """Return the changes, each file once, why others are left, and the programs whose settings can be written."""
+) -> tuple[list[Change], dict[str, Program | None], list[Program]]:
+    """Return the changes, each file once, why others are left, and the programs whose settings can be written.
+
+    A reason has its program if a person may add that program's entries by hand.
+    """
     from clawlink.cli.learn.skill import packaged
     from clawlink.client.programs.json_text import Unmergeable
     from clawlink.client.programs.programs import (
@@ -99,10 +108,10 @@ def _planned(
         require_writable,
     )
 
-    flags = ["--relay", ctx.given.relay] if args.relay is not None and ctx.given.relay is not None else []
+    flags = _flags(args, ctx)
     skill = packaged().read_bytes()
     changes: dict[Path, Change] = {}
-    left: dict[str, None] = {}
+    left: dict[str, Program | None] = {}
     settled: list[Program] = []
     for program in chosen:
         if args.project and program.project_servers is None:
@@ -124,16 +133,44 @@ def _planned(
                 if planned.func is plan:
                     settled.append(program)
             except Unmergeable as why:
-                by_hand = "; references/hooks.md shows the entries to add by hand" if planned.func is plan else ""
-                left[f"{why}{by_hand}"] = None
-    return list(changes.values()), list(left), settled
+                if planned.func is not plan:
+                    left[str(why)] = None
+                elif args.undo:
+                    left[f"{why}; mend this, and run the command again"] = None
+                else:
+                    left[f"{why}; mend this, and run the command again, or add these entries by hand"] = program
+    return list(changes.values()), left, settled
+
+
+def _flags(args: Namespace, ctx: Context) -> list[str]:
+    """Return the flags of the commands in the settings."""
+    return ["--relay", ctx.given.relay] if args.relay is not None and ctx.given.relay is not None else []
+
+
+def _by_hand(ctx: Context, program: Program, place: Place, flags: list[str]) -> None:
+    """Print the entries of a program whose settings are left as they are, where its diff would stand."""
+    from clawlink.client.programs.programs import entries
+    from clawlink.domain.terminal import cell
+
+    out = ctx.err if ctx.json else ctx.out
+    for path, text in entries(program, place, flags=flags).items():
+        out.line(cell(f"{path}:"), style="bold")
+        for line in text.splitlines():
+            out.line(f"  {_harmless(line)}")
+
+
+def _harmless(line: str) -> str:
+    """Return a line of settings without a secret, for a terminal."""
+    from clawlink.client.programs.openclaw import TOKEN
+    from clawlink.domain.terminal import cell
+
+    return cell(TOKEN.sub("clawlink-(a new secret)", line))
 
 
 def _diff(ctx: Context, change: Change) -> None:
     """Print the change of a file, on standard error where the result is JSON."""
     import difflib
 
-    from clawlink.client.programs.openclaw import TOKEN
     from clawlink.domain.terminal import cell
 
     out = ctx.err if ctx.json else ctx.out
@@ -143,8 +180,7 @@ def _diff(ctx: Context, change: Change) -> None:
         return
     now, then = ([] if data is None else data.decode().splitlines() for data in (change.before, change.after))
     for line in difflib.unified_diff(now, then, f"{change.path} (now)", f"{change.path} (then)", lineterm=""):
-        shown = TOKEN.sub("clawlink-(a new secret)", line)
-        out.line(cell(shown), style={"+": "green", "-": "red"}.get(line[:1]))
+        out.line(_harmless(line), style={"+": "green", "-": "red"}.get(line[:1]))
 
 
 def _agreed(args: Namespace, ctx: Context) -> bool:
@@ -153,8 +189,6 @@ def _agreed(args: Namespace, ctx: Context) -> bool:
     import sys
 
     if sys.stdin is None or not sys.stdin.isatty():
-        from clawlink.cli.exits import UsageError
-
         raise UsageError("no question can be asked here: add --yes to write this, or --dry-run to see it only")
     return ctx.agreed("Write this?")
 

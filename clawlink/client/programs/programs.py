@@ -183,15 +183,9 @@ def plan(program: Program, place: Place, *, flags: Sequence[str] = (), undo: boo
     """Return the changes that connect a program, or undo that. Raises Unmergeable naming the file."""
     if not undo:
         _require_utf8((*_command(), *flags))
-    texts: dict[Path, str | None] = {}
     files = program.files(place)
     before = {path: _bytes(path) for path in files}
-    for path, is_hooks in zip(files, (True, False), strict=True):
-        try:
-            text = texts[path] if path in texts else _text(before[path])
-            texts[path] = _step(program, text, path, is_hooks=is_hooks, flags=flags, undo=undo)
-        except Unmergeable as why:
-            raise Unmergeable(f"{path} is left as it is: {why}") from None
+    texts = _texts(program, files, before, flags=flags, undo=undo)
     for path, text in texts.items():
         is_plugin = program.plugin and path == files[0]  # all of it is ours
         if text is None and before[path] is not None and not is_plugin and not _mark(path).exists():
@@ -200,6 +194,32 @@ def plan(program: Program, place: Place, *, flags: Sequence[str] = (), undo: boo
             )
     changes = [Change(path, before[path], None if text is None else text.encode()) for path, text in texts.items()]
     return [change for change in changes if change.before != change.after]
+
+
+def entries(program: Program, place: Place, *, flags: Sequence[str] = ()) -> dict[Path, str]:
+    """Return the settings that connect a program which has none, by their files."""
+    files = program.files(place)
+    texts = _texts(program, files, dict.fromkeys(files), flags=flags, undo=False)
+    return {path: text for path, text in texts.items() if text is not None}
+
+
+def _texts(
+    program: Program,
+    files: tuple[Path, Path],
+    before: Mapping[Path, bytes | None],
+    *,
+    flags: Sequence[str],
+    undo: bool,
+) -> dict[Path, str | None]:
+    """Return the files of the hooks and of the servers after the change; None for no file. Raises Unmergeable."""
+    texts: dict[Path, str | None] = {}
+    for path, is_hooks in zip(files, (True, False), strict=True):
+        try:
+            text = texts[path] if path in texts else _text(before[path])
+            texts[path] = _step(program, text, path, is_hooks=is_hooks, flags=flags, undo=undo)
+        except Unmergeable as why:
+            raise Unmergeable(f"{path} is left as it is: {why}") from None
+    return texts
 
 
 def is_connected(program: Program, place: Place) -> bool:
