@@ -32,7 +32,7 @@ PAGES = FULL, METADATA, OFF = ("full", "metadata", "off")
 class ServerConfig:
     """How one relay runs. ``token`` None means that it asks for none.
 
-    Without a ``secret`` it makes one that ends with it. ``kept`` is the folder of a token that the relay has made.
+    Without a ``secret`` it makes one that ends with it. ``kept`` is the folder of a token that the relay has kept.
     ``data`` is the folder that survives a restart, None for memory alone. ``store`` is the address of the server that
     several relays share, with ``store_prefix`` before its keys, and ``blobs`` the folder of their large contents. A
     request is answered when ``store_replicas`` replicas of that server have its commit.

@@ -9,7 +9,6 @@ import io
 import logging
 import random
 import re
-import shlex
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -25,12 +24,12 @@ from clawlink.client import (
 )
 from clawlink.client.address import address
 from clawlink.client.calls import Call, Identity, Reply
-from clawlink.client.connection_errors import refused, unresolved, unsent
+from clawlink.client.connection_errors import refused, serve_on, start_again, unresolved, unsent
 from clawlink.client.files import file_endpoints
 from clawlink.client.operations import Operation
 from clawlink.client.proxy import Proxy, on_this_machine, proxy_for
 from clawlink.client.retry import Backoff
-from clawlink.config import DEFAULT_PORT, DEFAULT_RELAY, MAX_TIMEOUT_SECONDS, data_folder_of
+from clawlink.config import DEFAULT_PORT, DEFAULT_RELAY, MAX_TIMEOUT_SECONDS
 from clawlink.domain.access import KEY_HEADER
 from clawlink.errors import (
     BadRequest,
@@ -66,7 +65,6 @@ WHO_ASKS = frozenset({"agent_id", "from_agent"})
 LEAVE_SECONDS = 5.0
 
 _LARGE_BYTES = 64 * 1024
-_DATA = ", with its --data DIR, if it had one"
 
 # The names that versions of OpenSSL give to an answer that is not TLS.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "record layer failure", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
@@ -338,14 +336,21 @@ class BaseClient:
                 f"what listens at {self.relay} closed the connection without an answer; it may be restarting{hint}"
             )
         port = urlsplit(self.relay).port or DEFAULT_PORT  # an address with another port is refused before
-        serve = "clawlink serve" if port == DEFAULT_PORT else f"clawlink serve --port {port}"
-        start = (
-            f"start one with: {serve}" if self._on_loopback else f"start it there with: {serve} --host 0.0.0.0{_DATA}"
-        )
-        if self._on_loopback and (data := data_folder_of(port)) is not None:
-            start = f"start it with the data folder that was last used there: {serve} --data {shlex.quote(str(data))}"
-        sentence = f"no relay answers at {self.relay}; is it running? {start}"
+        sentence = f"no relay answers at {self.relay}; is it running? {self._start(port)}"
         return unsent(sentence) if refused(error) else RelayUnreachable(sentence)
+
+    def _start(self, port: int) -> str:
+        """Return the advice how to start the relay that does not answer."""
+        if not self._on_loopback:
+            return f"start it there with: {serve_on(port)} --host 0.0.0.0, with its --data DIR, if it had one"
+        command, left_out = start_again(port, with_token=self.token is not None)
+        if " --data " in command:
+            begin = "start it with the data folder that was last used there"
+        else:
+            begin = "start one with"
+            if self.token is None and self.agent_id is None:  # no relay may have been there before
+                left_out = ""
+        return f"{begin}: {command}{', ' if left_out else ''}{left_out}"
 
     @property
     def _over_tls(self) -> bool:

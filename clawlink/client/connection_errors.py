@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import socket
+from pathlib import Path
 
+from clawlink.config import DEFAULT_PORT, TOKEN, data_folder_of
 from clawlink.errors import ClawLinkError, RelayUnreachable
 
 _MOST_CAUSES = 100
@@ -44,3 +48,27 @@ def may_have_left(error: ClawLinkError, before: bool) -> bool:
         return True
     error.unsent = error.unsent and not before
     return not error.unsent
+
+
+def start_again(port: int, *, with_token: bool) -> tuple[str, str]:
+    """Return the command that starts the relay of a port of this machine again, and the flags that it leaves out.
+
+    The first names the data folder that the last relay there has noted; such a folder keeps the relay's token, too.
+    ``with_token`` is True if the relay's client has a token, so that a relay without one would not be the same.
+    """
+    serve = serve_on(port)
+    data = data_folder_of(port)
+    if data is None:
+        return serve, f"with its {'token, and its ' if with_token else ''}--data DIR, if it had one"
+    return f"{serve} --data {shlex.quote(str(data))}", "with its token" if with_token and not _keeps(data) else ""
+
+
+def serve_on(port: int) -> str:
+    return "clawlink serve" if port == DEFAULT_PORT else f"clawlink serve --port {port}"
+
+
+def _keeps(data: Path) -> bool:
+    """Return True if a data folder keeps a token."""
+    with contextlib.suppress(OSError):
+        return (data / TOKEN).is_file()
+    return False

@@ -38,10 +38,30 @@ def keep(folder: Path, name: str, *, anew: bool = False, before: Path | None = N
     return made
 
 
+def _of_folder(config: ServerConfig, folder: Path) -> str | None:
+    """Return the given token and keep it in the data folder; without one, the token of the last start there.
+
+    So a relay that had a token does not run without one after a restart. Raises ValueError if it cannot be read.
+    """
+    path = folder / TOKEN
+    why = "it holds no token"
+    try:
+        kept = _read(path)
+        if config.token not in (None, kept):
+            private.write(path, f"{config.token}\n".encode())
+    except OSError as error:
+        kept, why = "", error.strerror or str(error)
+        if config.token is not None:
+            _log.warning("the token cannot be kept in the data folder, so give it at each start: %s", why)
+    if config.token is None and not kept and path.exists():
+        raise ValueError(f"the token in {path} cannot be read ({why}): set CLAWLINK_TOKEN, or give --no-auth")
+    return config.token or kept or None
+
+
 def _read(path: Path) -> str:
     """Return a kept secret; "" if there is none."""
     with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
-        return path.read_text("ascii").strip()
+        return path.read_text("utf-8").strip()
     return ""
 
 
@@ -94,7 +114,7 @@ def _of_port(port: int, environ: Mapping[str, str]) -> Path | None:
 def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:
     """Return the configuration with all the secrets that its relay needs, kept from an earlier start or made.
 
-    Raises ValueError with a sentence if a token has to be made and cannot be kept.
+    Raises ValueError with a sentence if a token has to be made and cannot be kept, or if it is the admin token.
     """
     needs_token = config.token is None and not config.no_auth and (config.public or not config.on_loopback)
     if config.store is not None and needs_token:
@@ -108,9 +128,13 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
         folder = folder_of(config.port, environ) if config.data is None else Path(config.data)
         before = None if config.data is None else _of_port(config.port, environ)
         secret = keep(folder, SECRET, before=before).encode()
-        token = keep(folder, TOKEN, anew=config.new_token, before=before) if needs_token else config.token
+        token = config.token
+        if needs_token:
+            token = keep(folder, TOKEN, anew=config.new_token, before=before)
+        elif config.data is not None and not config.no_auth:
+            token = _of_folder(config, folder)
         admin_token = config.admin_token
-        if admin_token is None and not config.operated_locally:
+        if admin_token is None and not replace(config, token=token).operated_locally:
             admin_token = keep(folder, ADMIN_TOKEN, anew=config.new_token, before=before)
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or str(error)
@@ -121,4 +145,7 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
             ) from None
         _log.warning("no secret can be kept, so agents know this relay at its current address only: %s", why)
         return config
-    return replace(config, token=token, admin_token=admin_token, secret=secret, kept=folder if needs_token else None)
+    if token is not None and token == admin_token:
+        raise ValueError(f"--admin-token must be another than the token in {folder}, or every agent is the operator")
+    kept = folder if config.token is None and token is not None else None
+    return replace(config, token=token, admin_token=admin_token, secret=secret, kept=kept)

@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", "port to listen on; 0 for any free one", DEFAULT_PORT, type=_port)
     add(
         "--token",
-        "bearer token of every request; without it the relay makes and keeps one if other machines can reach it",
+        "bearer token of every request; without it, that of the last start on the --data folder, or else the relay "
+        "makes and keeps one if other machines can reach it",
     )
     add("--admin-token", "bearer token of the operator, as for clawlink agent kick; made and kept as the token is")
     add("--new-token", "make another token in place of the one that was kept", action="store_true")

@@ -433,7 +433,9 @@ def banner(config: ServerConfig, port: int) -> list[str]:
     if others:
         lines.append(f"This machine has no default route; other addresses: {', '.join(others)}")
     if config.kept is not None:
-        lines.append(f"The token is kept in {config.kept / TOKEN}; --new-token makes another.")
+        # A relay on loopback makes no token, so this is that of an earlier start on its data folder.
+        way_on = "; --no-auth asks for none" if config.on_loopback else "; --new-token makes another"
+        lines.append(f"The token is kept in {config.kept / TOKEN}{'' if config.public else way_on}.")
     for door in doors():
         lines += door.banner(settings_of(door, config), url)
     if config.tls_cert is not None and own_authority and not config.on_loopback:

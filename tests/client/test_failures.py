@@ -147,17 +147,23 @@ def test_a_relay_that_kept_its_data_is_started_with_the_folder(tmp_path: Path, m
     port, folder = free_port(), tmp_path / "my mesh"
     folder.mkdir()
 
-    def advice() -> str:
-        with once(f"http://127.0.0.1:{port}") as client, pytest.raises(errors.RelayUnreachable) as refused:
+    def advice(**known: str) -> str:
+        client = connect(f"http://127.0.0.1:{port}", backoff=Backoff(tries=1), **known)
+        with client, pytest.raises(errors.RelayUnreachable) as refused:
             client.health()
         return refused.value.message.partition("is it running? ")[2]
 
     without = f"start one with: clawlink serve --port {port}"
     assert advice() == without
+    assert advice(agent_id="a") == f"{without}, with its --data DIR, if it had one"
+    assert advice(token="t") == f"{without}, with its token, and its --data DIR, if it had one"
     with noted(ServerConfig(port=port, data=str(folder)), port, os.environ):
         pass
     with_folder = f"clawlink serve --port {port} --data {shlex.quote(str(folder))}"
     assert advice() == f"start it with the data folder that was last used there: {with_folder}"
+    assert advice(token="t") == f"{advice()}, with its token"
+    (folder / "token").write_text("t")
+    assert advice(token="t") == advice(), "the folder has it"
     shutil.rmtree(folder)
     assert advice() == without
     for damaged in (b"/no/such\0folder", b"", b"."):

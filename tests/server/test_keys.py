@@ -46,6 +46,41 @@ def test_on_loopback_no_token_is_made_but_the_relay_stays_itself(tmp_path: Path)
         assert first.secret == second.secret is not None, host
 
 
+def test_a_data_folder_keeps_the_token_that_its_relay_was_given(tmp_path: Path) -> None:
+    """A relay that had a token does not run without one after a restart, on loopback too."""
+    data = str(tmp_path / "data")
+    for token in ("mine", "anöther"):
+        assert settled(tmp_path, data=data, token=token).kept is None, token
+        for host in ("127.0.0.1", "0.0.0.0"):
+            again = settled(tmp_path, data=data, host=host)
+            assert (again.token, again.kept, again.operated_locally) == (token, Path(data), False), (token, host)
+            assert again.admin_token is not None, (token, host)
+    assert settled(tmp_path, data=data, no_auth=True).token is None
+    assert settled(tmp_path, data=data).token == "anöther", "without a token is for one start alone"
+    with pytest.raises(ValueError, match=r"--admin-token must be another than the token in .*data"):
+        settled(tmp_path, data=data, admin_token="anöther")
+    assert settled(tmp_path, data=str(tmp_path / "other")).token is None
+    assert settled(tmp_path, token="mine").token == "mine"
+    assert not (folder_of(9077, {"CLAWLINK_HOME": str(tmp_path)}) / "token").exists(), "only a data folder keeps it"
+
+
+def test_a_folder_whose_token_cannot_be_kept_or_read_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, token = str(tmp_path / "data"), tmp_path / "data" / "token"
+    (token / "in the way").mkdir(parents=True)
+    found = settled(tmp_path, data=data, token="mine")
+    assert (found.token, found.secret is not None) == ("mine", True)
+    assert "cannot be kept in the data folder, so give it at each start" in caplog.text
+    sentence = r"cannot be read \(.+\): set CLAWLINK_TOKEN, or give --no-auth"
+    with pytest.raises(ValueError, match=sentence):
+        settled(tmp_path, data=data)
+    (token / "in the way").rmdir()
+    token.rmdir()
+    token.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=sentence):
+        settled(tmp_path, data=data)
+    assert settled(tmp_path, data=data, no_auth=True).token is None
+
+
 def test_a_relay_that_goes_over_to_a_folder_takes_its_secrets_along(tmp_path: Path) -> None:
     """Its agents and clients notice nothing: it is the relay of before, with the token of before."""
     everywhere, data = {"host": "0.0.0.0"}, str(tmp_path / "data")

@@ -67,6 +67,16 @@ def test_the_readme_shows_the_lines_of_a_relay_for_other_machines() -> None:
     assert f"```\n{chr(10).join(lines)}\n```\n" in shown
 
 
+def test_a_relay_says_where_its_token_is_and_the_flag_for_another_or_none() -> None:
+    place = Path("/data/token")
+    for config, told in (
+        (ServerConfig(host="192.168.1.5", token="t", kept=place.parent), "; --new-token makes another."),
+        (ServerConfig(token="t", kept=place.parent), "; --no-auth asks for none."),
+        (ServerConfig(token="t", kept=place.parent, public=True), "."),
+    ):
+        assert f"The token is kept in {place}{told}" in banner(config, 9077)
+
+
 def test_listening_everywhere_names_an_address_that_others_can_use() -> None:
     for host in ("0.0.0.0", "::"):
         url = joining(banner(ServerConfig(host=host, token="t"), 9077))[2]

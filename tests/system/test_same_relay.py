@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shlex
 import stat
 import threading
 import urllib.request
@@ -93,6 +94,26 @@ def test_token_id_and_keys_last_over_a_restart(start_relay: Start) -> None:
     assert token not in relay.banner
     assert asked(here + "/healthz")["relay_id"] == name
     assert is_same_relay(here, agent_key=key, relay_key=known_by)
+
+
+def test_a_relay_that_is_started_as_an_error_advises_asks_for_its_token(
+    start_relay: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAWLINK_HOME", str(tmp_path))
+    serve = ("--port", str(free_port()), "--data", str(tmp_path / "data"))
+    relay = start_relay(*serve, "--token", "secret words")
+    with Client(relay.url, token="secret words", timeout=PATIENCE) as client:
+        client.register("alice")
+        relay.process.kill()
+        relay.process.wait(PATIENCE)
+        with pytest.raises(RelayUnreachable) as down:
+            client.discover()
+        assert down.value.message.endswith(f"there: clawlink serve {shlex.join(serve)}")
+        again = start_relay(*serve)
+        assert "--token 'secret words'" in again.banner
+        assert [agent.name for agent in client.discover().agents] == ["alice"]
+    with Client(relay.url) as stranger, pytest.raises(NotAuthenticated):
+        stranger.discover()
 
 
 def test_another_relay_proves_nothing_nor_does_it_by_asking_the_true_one(start_relay: Start, false_relay: Any) -> None:

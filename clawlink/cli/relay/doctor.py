@@ -228,16 +228,13 @@ def _check_connection(where: Where, timeout: float) -> Check:
             directly = proxy.variable.startswith("CLAWLINK_")
             way = f"unset {proxy.variable}" if directly else f"export NO_PROXY={host}"
             return Check("connection", "FAIL", detail, f"{way}   to ask the relay directly", Exit.UNREACHABLE)
-        serve = f"clawlink serve{'' if port == 9077 else f' --port {port}'}"
-        from clawlink.config import data_folder_of
+        from clawlink.client.connection_errors import serve_on, start_again
 
-        data = data_folder_of(port)
-        with_data = "   with its --data DIR, if it had one" if data is None else f" --data {shlex.quote(str(data))}"
-        fix = (
-            f"{serve}{with_data}"
-            if on_this_machine(host)
-            else f"{serve} --host 0.0.0.0   on that machine; clawlink relay scan shows which relays there are"
-        )
+        if on_this_machine(host):
+            command, left_out = start_again(port, with_token=where.token is not None)
+            fix = f"{command}   {left_out}".rstrip()
+        else:
+            fix = f"{serve_on(port)} --host 0.0.0.0   on that machine; clawlink relay scan shows which relays there are"
         if isinstance(error, socket.gaierror):
             fix = "clawlink --relay http://HOST:9077 doctor   with a name that this machine knows, or a number"
         return Check("connection", "FAIL", f"nothing answers at {host} port {port}: {reason}", fix, Exit.UNREACHABLE)
@@ -358,7 +355,6 @@ def _check_files(ctx: Context) -> Iterator[Check]:
         return
     if os.name != "posix" or not folder.is_dir():
         return
-    import shlex
 
     open_to_others = []
     with contextlib.suppress(PermissionError):  # then the folder itself was told of
