@@ -114,6 +114,17 @@ def _id(text: str, what: str) -> str:
     return text
 
 
+def require_text(text: str, what: str, *, as_json: str) -> None:
+    """Raise UsageError for an answer without a text, as an unset variable gives: only the first answer counts.
+
+    ``as_json`` is the flag that sends an empty text all the same.
+    """
+    from clawlink.cli.exits import UsageError
+
+    if not text.strip():
+        raise UsageError(f"{what} is empty; give a text, or as an empty one: '\"\"' {as_json}")
+
+
 def percent(text: str) -> float:
     """Read a number from 0 to 100; a % behind it does no harm."""
     try:
@@ -202,10 +213,18 @@ def add_idempotency_key(parser: ArgumentParser, flag: str = "--key") -> None:
     """Add the flag for the idempotency key."""
     parser.add_argument(
         flag,
+        type=idempotency_key,
         metavar="K",
         dest="idempotency_key",
         help="idempotency key: a repeat with the same key does nothing (default: a new key)",
     )
+
+
+def idempotency_key(text: str) -> str:
+    """Read an idempotency key. An empty one, as an unset variable gives, would make no repeat safe."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give a key, or leave the flag out for a new one")
+    return text
 
 
 def add_quiet(parser: ArgumentParser, what: str) -> None:

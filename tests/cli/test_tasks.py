@@ -323,6 +323,12 @@ def test_cancel_takes_back_what_nobody_has_and_tells_who_has_it(call: Run, me: s
         (["respond", "--msg-id", "x", "--note", "n"], 2, "--result TEXT"),
         (["delegate", "--to", "a", "--task", "x", "--deadline", "0"], 2, "--deadline: it must be from 1 s to 30 days"),
         (["delegate", "--to", "a", "--task", " "], 2, "--task is empty"),
+        (["respond", "x", ""], 2, "TEXT or --result is empty; give a text, or as an empty one: '\"\"' --result-json"),
+        (["respond", "x", " ", "--status", "failed"], 2, "TEXT or --result is empty"),
+        (["respond", "x", "", "--status", "input_required"], 2, "TEXT or --result is empty"),
+        (["answer", "x", ""], 2, "TEXT is empty; give a text, or as an empty one: '\"\"' --content-json"),
+        (["delegate", "a", "x", "--key", ""], 2, "--key: it is empty; give a key, or leave the flag out for a new one"),
+        (["send", "a", "x", "--key="], 2, "--key: it is empty"),
         (["send", "a", " "], 2, "--content is empty"),
         (["send", "a", ""], 2, "--content is empty"),
         (["broadcast", ""], 2, "--content is empty"),
@@ -356,6 +362,25 @@ def test_respond_with_progress_and_a_note(call: Run, me: str, peer: Client) -> N
     call("respond", "--msg-id", id, "--status", "input_required", "--result", "which?").ok()
     call("respond", "--msg-id", id, "--result", "done", "--progress", "100").ok()
     assert (peer.task(id).status, peer.task(id).progress) == ("completed", 100)
+
+
+def test_an_answer_without_a_text_is_taken_where_it_is_meant(call: Run, me: str, my_id: str, peer: Client) -> None:
+    """Output of a command may be empty. An unset variable would end the task, so it is refused."""
+    for words in (["-"], ['""', "--result-json"]):
+        id = peer.delegate(my_id, "any faults?").message_id
+        call("poll").ok()
+        call("respond", id, "").failed(2)
+        asked = call("respond", id, "-", "--status", "input_required").failed(2).err
+        assert "TEXT or --result is empty" in asked
+        assert peer.task(id).status == "delivered"
+        call("respond", id, *words).ok()
+        assert (peer.task(id).status, peer.task(id).result) == ("completed", "")
+    id = id_in(call("delegate", of(peer), "count").ok())
+    claim(peer)
+    peer.respond(id, "which?", status="input_required")
+    for words in ([""], ["-"]):
+        assert "TEXT is empty" in call("answer", id, *words).failed(2).err
+    assert call("answer", id, '""', "--content-json", "--json").ok().json["task_status"] == "in_progress"
 
 
 def test_the_receipt_of_a_claim_that_is_no_longer_the_present_one_is_refused(call: Run, me: str, peer: Client) -> None:

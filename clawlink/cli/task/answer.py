@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_idempotency_key, add_quiet, json_value, task_id
+from clawlink.cli.values import add_idempotency_key, add_quiet, json_value, require_text, task_id
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -29,6 +29,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.domain.terminal import cell
 
     content: Any = ctx.read(args.content)
+    require_text(content, "TEXT", as_json="--content-json")
     if args.content_json:
         content = json_value(content, "TEXT")
     key = repeat_key(args.idempotency_key)

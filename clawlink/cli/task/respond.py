@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 from clawlink.cli.arguments import add_slot, completed_by
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import add_attach
-from clawlink.cli.values import STATUSES, add_idempotency_key, add_quiet, json_value, note, percent, task_id
+from clawlink.cli.values import (
+    STATUSES,
+    add_idempotency_key,
+    add_quiet,
+    json_value,
+    note,
+    percent,
+    require_text,
+    task_id,
+)
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -60,6 +69,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
             f"give the result: --result TEXT, or --attach FILE (only --status in_progress goes without, not {status})"
         )
     result: Any = None if args.result is None else ctx.read(args.result)
+    # A command may have no output, but a question without a text is none.
+    if result is not None and not args.attach and (args.result != "-" or status == "input_required"):
+        require_text(result, "TEXT or --result", as_json="--result-json")
     if args.result_json and result is not None:
         result = json_value(result, "--result")
     key = repeat_key(args.idempotency_key)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from clawlink.cli.arguments import Parser
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import STATUSES, count, whole
+from clawlink.cli.values import STATUSES, count, idempotency_key, whole
 from clawlink.doors.portal.cli.actions import ACTIONS, known, listed, narrow
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ def add(parser: ArgumentParser) -> None:
         "--agent-key", action="append", metavar="KEY", help="import: an old key that becomes an agent key"
     )
     parser.add_argument(
-        "--idempotency-key", metavar="KEY", help="send, send-file, delegate, answer: with it a repeat is the same"
+        "--idempotency-key",
+        type=idempotency_key,
+        metavar="KEY",
+        help="send, send-file, delegate, answer: with it a repeat is the same",
     )
 
 
@@ -100,6 +103,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     words = ACTIONS[args.action]
     if not words.least <= len(args.words) <= words.most:
         raise UsageError(f"give it as: clawlink portal {args.action} {words.usage}".rstrip())
+    if args.action == "answer" and not args.words[1].strip() and not args.attach:
+        raise UsageError("TEXT is empty; give a text, or - for standard input, which may be empty")
     text = _TEXTS.get(args.action)
     if text is not None and len(args.words) > text:
         args.words[text] = ctx.read(args.words[text])

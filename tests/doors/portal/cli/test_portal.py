@@ -369,6 +369,8 @@ async def test_what_cannot_be_meant_is_refused_with_the_way_to_write_it(portals:
     await portal.befriend("https://bob.example", agent_name="bob")
     file = str(Path(__file__))
     for words, code, said in (
+        (["answer", "907c", ""], 2, "TEXT is empty; give a text, or - for standard input, which may be empty"),
+        (["send", "bob", "x", "--idempotency-key", ""], 2, "--idempotency-key: it is empty"),
         (["send", "bob", ""], 2, "a word is empty; give it as: clawlink portal send CONTACT TEXT|-"),
         (["send", "bob", " \n"], 2, "a word is empty"),
         (["delegate", "bob", " "], 2, "a word is empty"),
