@@ -1,7 +1,7 @@
 """How to wait for a record: listen first, then read, then sleep until there may be something to read.
 
-Never the other way round: the sleep would miss a message that arrives between reading and listening. A wait for a
-mailbox also has to look at pools: ``long_poll``.
+In another order, the sleep would miss a message that arrives between reading and listening. ``long_poll`` waits for a
+mailbox, because that wait looks at pools, too.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def first(
 
     Sleeps until the earliest of the end of ``wait``, what ``next_at`` returns, a signal, and ``tick`` seconds; ``over``
     ends the wait early. The event loop's time counts ``wait`` and ``tick``, so no change of a clock moves them.
-    ``next_at`` returns a stored time, which ``clock`` counts; None: nothing changes by time alone.
+    ``next_at`` returns a stored time, which ``clock`` counts, or None if nothing changes by time alone.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + wait

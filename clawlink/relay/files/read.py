@@ -100,7 +100,7 @@ class FileReads:
     async def _known(self, key: str, asker: Agent | None) -> SharedFile | None:
         """Return a file, or its remains, if the asking agent may see it."""
         file = await self._core.store.get(SharedFile, key)
-        if file is None or file.access is None or file.access.admits(asker):
+        if file is None or file.access is None or not file_access.hidden(file, asker):
             return file
         return file if asker is not None and await self._holds_task(asker, file.access.tasks) else None
 

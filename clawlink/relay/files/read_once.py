@@ -1,8 +1,8 @@
 """The readers of files that a single reader may read.
 
-A reader has such a file to itself from the first byte on. If the reply breaks off, the file is free again; only once
-all of it was sent does it burn, and not at once: the last bytes may have been lost on the way. This shows when the
-reader asks again, or when its connection was reset.
+A reader has such a file to itself from the first byte on. If the reply breaks off, the file is free again. It burns a
+while after all of it was sent, because the last bytes may be lost on the way. The relay learns of that if the reader
+asks again, or if its connection is reset.
 """
 
 from __future__ import annotations
