@@ -112,7 +112,7 @@ class Limits:
     max_pools: int = _limit(1000, "--max-pools", "pools", "combinations of capabilities with waiting work")
     max_agents: int = _limit(100_000, "--max-agents", "agents", "registered agents")
     lease: float = _limit(60.0, "--lease", "seconds", "lease of a claimed message, unless the poll names one")
-    max_attempts: int = _limit(5, "--max-attempts", "attempts", "leases of a message before it is a dead letter")
+    max_attempts: int = _limit(5, "--max-attempts", "attempts", "attempts at a message before it is a dead letter")
     message_ttl: float = _limit(24 * 3600.0, "--message-ttl", "seconds", "time to live of an unread message")
     max_file_bytes: int = _limit(64 * MIB, "--max-file-bytes", "bytes", "one shared file")
     max_files_bytes: int = _limit(
