@@ -150,7 +150,7 @@ class AgentRegistration(AgentLookup):
             self._require_unreserved(name, None if old is None else old.name, field="name")
         if old is None:
             _require_plain(agent_id, field="agent_id")
-            await self._require_place(agent_id, asker.address)
+            await self._require_room(agent_id, asker.address)
             await self._names.require_free_id(agent_id, now, claimed=claimed)
             await self._names.require_its_own(agent_id, name, key_hash)
         if old is None or old.name != name:
@@ -307,7 +307,7 @@ class AgentRegistration(AgentLookup):
             return False
         return True
 
-    async def _require_place(self, agent_id: str, address: str | None) -> None:
+    async def _require_room(self, agent_id: str, address: str | None) -> None:
         """Refuse an agent too many, of all or of an address. Raises RelayFull."""
         registered = await self._core.store.usage(Agent, REGISTERED)
         shares, origin = self._core.shares, Origin(address, agent_id)

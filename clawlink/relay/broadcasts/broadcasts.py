@@ -129,7 +129,7 @@ class Broadcasts:
             record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, ends_at, sender_key=sender.key_hash)
             await core.memory.require(size_of(record) + size_of(knowledge), sender.origin)
             self._admission.require_copies(sender, len(recipients))  # others of this sender may have come meanwhile
-            kept = (Put(knowledge),) if await self._make_place(knowledge) else ()
+            kept = (Put(knowledge),) if await self._make_room(knowledge) else ()
             await core.commit(record.partition_key, Put(record), *kept)
             core.stats.broadcasts += 1
         else:
@@ -142,7 +142,7 @@ class Broadcasts:
         refused = record.refused or 0
         return BroadcastSent("broadcast_sent", id, len(record.recipients) - refused, refused)
 
-    async def _make_place(self, new: Knowledge) -> bool:
+    async def _make_room(self, new: Knowledge) -> bool:
         """Return True if a broadcast may be kept. At a share the author's own oldest goes for it, if there is one."""
         limits, store, shares = self._core.limits, self._core.store, self._core.shares
         while shares.percent < 100:  # else the oldest of all goes, whoever sent it

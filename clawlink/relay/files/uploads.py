@@ -112,7 +112,7 @@ class Uploads:
                     await core.memory.require(upload.footprint, origin)
                 known = self._known(upload)  # begun meanwhile
             if known is None and len(self._by_id) > self._few:
-                await self._require_place(owner, origin)
+                await self._require_room(owner, origin)
         except BaseException:
             upload.buffer.discard()
             raise
@@ -195,7 +195,7 @@ class Uploads:
             )
         return known
 
-    async def _require_place(self, owner: Agent, origin: Origin) -> None:
+    async def _require_room(self, owner: Agent, origin: Origin) -> None:
         """Refuse one upload too many, of all or of one agent; those that are finished make room first."""
         limit = self._core.limits.max_agent_uploads
         under_way = [upload for upload in self._by_id.values() if upload.written is None]

@@ -103,7 +103,7 @@ class Files:
         old = await core.store.get(SharedFile, ask.key)
         ask, access = await self._admitted(editor, old, ask, now)
         rules.require_revision(ask.key, old, ask.if_version, now)
-        read = await self._require_place(editor) if old is None else await core.store.admission()
+        read = await self._require_room(editor) if old is None else await core.store.admission()
         size = NEW_RECORD_BYTES + texts_bytes(ask.key, ask.file_type, ask.content_type)
         if access is not None:
             size += access.footprint
@@ -144,7 +144,7 @@ class Files:
         require_readers(named, most=self._core.limits.max_readers)
         return tuple([party(await self._agents.resolve(one, field="readers")) for one in named])
 
-    async def _require_place(self, editor: Agent) -> base.Admission:
+    async def _require_room(self, editor: Agent) -> base.Admission:
         """Refuse a file too many, of all or of an agent's share. Raises StorageFull.
 
         Return what the store said; the last index tells how many agents hear of files.
@@ -230,7 +230,7 @@ class Files:
         ask, access = await self._admitted(editor, old, ask, now)
         kept, hearers = 0, None
         if old is None:  # a content may take its time, and others come first meanwhile
-            hearers = (await self._require_place(editor)).indexes[-1]
+            hearers = (await self._require_room(editor)).indexes[-1]
         else:
             by_share = await self._quota.kept_by_share(editor.origin, old, content.size)
             kept = min(self._quota.kept(old.versions, core.limits.file_versions - 1), by_share)
@@ -342,7 +342,7 @@ class Files:
         file_access.require_admitted(ask.file_key, old, holder)
         await self._require_unlocked(ask.file_key, old, holder, now, force=ask.force)
         if old is None:
-            await self._require_place(holder)
+            await self._require_room(holder)
         until = now + ask.seconds
         new = rules.take_lock(
             ask.file_key,

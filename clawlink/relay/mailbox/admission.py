@@ -34,7 +34,7 @@ class Pace:
 
 
 class Admission:
-    """The door for delegations, plain messages and broadcasts. Responses and acknowledgements do not pass it."""
+    """Admits delegations, plain messages and broadcasts. Responses and acknowledgements need no admission."""
 
     def __init__(self, core: Core) -> None:
         self._core = core

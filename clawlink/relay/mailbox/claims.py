@@ -260,7 +260,8 @@ class _Leasing(Struct):
     changes: list[Put] = []
     ended: list[str] = []
     overdue: list[str] = []
-    settled: list[State | None] = []
+    settled: list[State] = []
+    takeovers: int = 0
 
     def __call__(self, found: Sequence[Delivery]) -> list[Put]:
         """Return the leases of what is due, for the store to commit."""
@@ -280,6 +281,7 @@ class _Leasing(Struct):
         taken: list[Delivery] = []
         changes: list[Put] = []
         self.taken, self.changes, self.ended, self.overdue, self.settled = taken, changes, [], [], []
+        self.takeovers = 0
         most: float = math.inf if self.forwarded else limits.max_attempts
         size = 0
         token = self.token = self.token or self.core.ids.token()
@@ -300,7 +302,7 @@ class _Leasing(Struct):
                     changes.append(Put(claimed))
                     self.claimant.reported[d.id] = known.history
                     if _last_owner(known) not in (None, by):
-                        self.settled.append(None)
+                        self.takeovers += 1
                 changes.append(Put(new))
                 taken.append(new)
                 continue
@@ -329,10 +331,9 @@ class _Leasing(Struct):
         """Count what took effect."""
         stats = self.core.stats
         stats.delivered += len(self.taken)
+        stats.takeovers += self.takeovers
         for state in self.settled:
-            if state is None:
-                stats.takeovers += 1
-            elif state is State.DEAD:
+            if state is State.DEAD:
                 stats.dead += 1
             else:
                 stats.expired += 1
@@ -385,7 +386,7 @@ class HandedOut:
         self._extend_at = self._loop.time() + lease / 2
 
     def over(self, *, read: bool) -> None:
-        """Settle the messages that were read, or release them. The first verdict counts."""
+        """Settle messages that were read, release messages that were not. The first verdict counts."""
         if self._is_over:
             return
         self._is_over = True

@@ -196,7 +196,7 @@ class Pools:
         """
         found = await self._core.store.get(Pool, wanted.id)
         if found is None and not make_room:
-            await self._make_place(origin or Origin(None, ""))
+            await self._make_room(origin or Origin(None, ""))
         if found is None and origin is not None:
             wanted = replace(wanted, address=origin.address, opened_by=origin.agent)
         if found is None and not make_room:
@@ -207,16 +207,16 @@ class Pools:
             found = replace(found, returns_at=wanted.returns_at)
         return Put((found or wanted).used(self._core.clock()))
 
-    async def _make_place(self, origin: Origin) -> None:
-        """Find a place for a pool, if need be that of an empty one. Raises RelayFull."""
+    async def _make_room(self, origin: Origin) -> None:
+        """Find room for a pool. If there is none, forget an empty pool. Raises RelayFull."""
         while True:
             try:
-                return await self._require_place(origin)
+                return await self._require_room(origin)
             except RelayFull:
                 if not await self._drop_an_empty_one():
                     raise
 
-    async def _require_place(self, origin: Origin) -> None:
+    async def _require_room(self, origin: Origin) -> None:
         """Refuse a pool too many, of all or of an origin's share. Raises RelayFull."""
         shares = self._core.shares
         pools = await self._core.store.usage(Pool, OF_CAPABILITIES)
