@@ -21,12 +21,12 @@ from clawlink.relay.mailbox.receipts import Acks
 from clawlink.relay.tasks.reads import task_of
 from clawlink.store.base import Failed
 
-# A claim waits no longer than this at a time. Nothing is missed in between: what has come is found by the next.
+# A claim waits no longer than this at a time. The next claim finds messages that came in between.
 _WAIT_SECONDS = 60.0
 # Without credit, a consumer looks this often for messages that were settled elsewhere or have lapsed.
 _FIRST_LOOK_SECONDS = 0.25
 _MOST_LOOK_SECONDS = 5.0
-# A message that is lost this often may be what kills its reader: from then on it counts as read.
+# A message that was sent this often and never read may kill its readers. From then on it counts as read.
 _PATIENCE = 1000
 _LEFT = "the connection over which it was sent has ended"
 

@@ -24,7 +24,7 @@ _LAG_PARTS = (0.1, 0.4, 1.0)
 _FULL_SECONDS = 5.0
 
 Tick = Callable[[], Awaitable[Agent | None]]
-"""A sign of life. It returns the agent as it is now, if it has read it, and raises if that may read no more."""
+"""A sign of life. Returns the agent as it is now, or None without a look at it. Raises if it may read no more."""
 
 
 class Closed(Exception):

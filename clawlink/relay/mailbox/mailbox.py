@@ -138,7 +138,7 @@ class Mailbox(Room):
                 raise result
 
     async def put_once(self, delivery: Delivery, *, ends_work: bool = False) -> Delivery:
-        """Store the delivery unless one of that id is there already; return the one that is there then."""
+        """Store the delivery, unless the store has one with its id. Return the delivery that the store has then."""
         try:
             await self._core.commit(delivery.mailbox, Put(delivery, ends_work))
         except Conflict:

@@ -208,7 +208,7 @@ class Messages:
         return FoundIds(found, len(found), True)
 
     async def _found(self, asker: Agent, id: str) -> FoundId | None:
-        """Return the facts of a message if it is the asker's: those that its status has, but for counts of copies."""
+        """Return the facts of a message of the asker, without the counts of copies; None for any other message."""
         try:
             broadcast = await self._own_broadcast(asker, id)
             if broadcast is not None:

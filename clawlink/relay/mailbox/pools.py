@@ -183,7 +183,7 @@ class Pools:
         return list(found.values())
 
     async def _owned(self, pool: Pool) -> bool:
-        """Return True if an agent has the pool's mailbox for its own by now: then it is nobody else's."""
+        """Return True if an agent has the pool's mailbox for its own by now. Then no other agent claims there."""
         return not is_pool(pool.id) and await self._core.store.get(Agent, pool.id) is not None
 
     async def using(
@@ -280,7 +280,7 @@ class Pools:
                 count += eligible(pool, agent) and presence(agent, now, core.limits) is Presence.ONLINE
             seen += len(agents)
             await turns.next(len(agents))
-        if count or seen > _FEW:  # that nobody is there is news of which one should be sure
+        if count or seen > _FEW:  # where nobody of a few is online, each call counts again
             self._counted[pool.id] = (now, _COUNT_SECONDS * max(1.0, seen / _COUNTED_A_SECOND), count)
         return count
 
