@@ -220,8 +220,10 @@ def require_owner(t: Task, by: str, receipt: str | None) -> None:
 
 
 def not_yours(t: Task) -> NotAllowed:
-    """Return the error for an agent that never had the task."""
-    return NotAllowed(f"task {t.id} is not yours to answer: it was delegated to another agent", field="from_agent")
+    """Return the error for an agent that never had the task. Whether another agent has claimed it is not told."""
+    pooled, other = "you have no claim on it; a poll claims what waits for you", "it was delegated to another agent"
+    why = pooled if t.pooled else other
+    return NotAllowed(f"task {t.id} is not yours to answer: {why}", field="from_agent")
 
 
 def answer(t: Task, *, by: str, content: bytes, now: float, ttl: float, key_hash: str | None = None) -> Task:

@@ -284,6 +284,23 @@ async def test_with_nobody_there_until_its_deadline_it_expires_and_the_requester
     await nothing_due(crew, "old")
 
 
+async def test_an_answer_without_a_claim_is_refused_as_that(crew: Running) -> None:
+    """It was delegated to no agent. Nobody but the requester is told whether another agent has claimed it."""
+    task_id = await pool_task(crew, "a")
+
+    async def refused(by: str) -> str:
+        status, reply = await crew.post("/respond", {"from_agent": by, "message_id": task_id, "result": 6})
+        assert (status, reply["field"]) == (403, "from_agent")
+        return str(reply["error"])
+
+    told = f"task {task_id} is not yours to answer: you have no claim on it; a poll claims what waits for you"
+    assert [await refused(by) for by in ("p1", "a")] == [told] * 2
+    assert await taken(crew, "p1") == [task_id]
+    assert await refused("p2") == told
+    await ok(crew.post(f"/tasks/{task_id}/cancel", {"from_agent": "a"}))
+    assert await refused("a") == told
+
+
 async def test_a_task_of_a_pool_cancelled_before_it_was_claimed_is_withdrawn(crew: Running) -> None:
     task_id = await pool_task(crew, "a")
     reply = await ok(crew.post(f"/tasks/{task_id}/cancel", {"from_agent": "a"}))
