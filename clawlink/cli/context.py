@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clawlink.cli.settings import Given, Where
     from clawlink.client.identity import Identities, Saved
     from clawlink.client.sync import Client
+    from clawlink.errors import NotAuthenticated
     from clawlink.protocol.replies import Info
 
 DEFAULT_TIMEOUT = 10.0
@@ -195,6 +196,17 @@ class Context:
             client._on_forgotten = Returning(self, where, me)
         self._clients.append(client)
         return client
+
+    def source_of(self, error: NotAuthenticated) -> str | None:
+        """Return where the token comes from that a relay refused: a flag, a variable, or a kept identity."""
+        from clawlink.config import variable
+
+        if not self._clients or not error.message.startswith("the token is not that of this relay"):
+            return None
+        token = self._clients[-1].token
+        if token == self.given.token:
+            return "--token" if self.args.token else variable("--token")
+        return "the kept identity" if any(saved.token == token for saved in self.identities.all()) else None
 
     # -- commands to copy ----------------------------------------------------------------------------------------------
 

@@ -167,6 +167,32 @@ def test_a_token_that_is_missing(call: Run, own_relay: Relays) -> None:
     assert (found.code, found.failed, found.by_name["token"]["detail"]) == (5, ["identity"], "right")
 
 
+def test_a_wrong_token_comes_with_its_source_and_a_fix_that_works(
+    call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = own_relay("--token", "sesame")
+    monkeypatch.setenv("CLAWLINK_TOKEN", "wrong")
+    found = checks(call("--relay", url, "doctor", "--json"))
+    assert found.by_name["token"]["detail"].endswith("; the wrong one comes from CLAWLINK_TOKEN")
+    assert found.fix("token") == "export CLAWLINK_TOKEN=TOKEN   with the token that serve printed"
+    call("--relay", url, "--token", "sesame", "register", "--name", "ada").ok()
+    found = checks(call("doctor", "--json"))
+    assert (found.code, found.failed) == (4, ["token"])
+    assert found.fix("token") == "unset CLAWLINK_TOKEN   as the kept token is right"
+    assert "; the wrong one comes from CLAWLINK_TOKEN" in call("discover").failed(4).err
+    monkeypatch.delenv("CLAWLINK_TOKEN")
+    assert checks(call("doctor", "--json")).failed == []
+    found = checks(call("--token", "wrong", "doctor", "--json"))
+    assert found.by_name["token"]["detail"].endswith("; the wrong one comes from --token")
+    assert found.fix("token") == "leave --token out   as the kept token is right"
+    own_relay.stop(url)
+    own_relay.restart(url, "--token", "other")
+    found = checks(call("doctor", "--json"))
+    assert found.by_name["token"]["detail"].endswith("; the wrong one comes from the kept identity")
+    assert found.fix("token").startswith(f"clawlink --relay {url} --token TOKEN register")
+    assert "; the wrong one comes from the kept identity" in call("discover").failed(4).err
+
+
 def test_an_identity_that_must_be_chosen(call: Run, me: str, fresh: Fresh) -> None:
     call("register", "--name", fresh("other")).ok()
     found = checks(call("doctor", "--json"))

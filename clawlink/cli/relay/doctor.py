@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.cli.settings import Where
     from clawlink.client.sync import Client
-    from clawlink.errors import ClawLinkError
+    from clawlink.errors import ClawLinkError, NotAuthenticated
     from clawlink.protocol.replies import Info
 
 _SKEW_SECONDS = 5.0
@@ -252,8 +252,7 @@ def _check_relay(ctx: Context, where: Where, client: Client) -> Iterator[Check]:
         info = client.info()
     except NotAuthenticated as error:
         yield Check("relay", "ok", "a ClawLink relay")
-        fix = f"clawlink --relay {where.relay} --token TOKEN register --name NAME   with the token that serve printed"
-        yield Check("token", "FAIL", error.message, fix, exit_of(error))
+        yield _wrong_token(ctx, where, error)
         return
     except ClawLinkError as error:
         yield Check("relay", "FAIL", error.message, _fix_of(error, where), exit_of(error))
@@ -274,6 +273,23 @@ def _check_relay(ctx: Context, where: Where, client: Client) -> Iterator[Check]:
         yield Check("proxy", "warn", "the relay is behind a proxy it was not told of: no limit by address holds", fix)
     yield _check_version(info)
     yield _check_clock(info, middle)
+
+
+def _wrong_token(ctx: Context, where: Where, error: NotAuthenticated) -> Check:
+    """Say where the token comes from, and how the right one gets in its place."""
+    from clawlink.config import variable
+    from clawlink.errors import ClawLinkError
+
+    source = ctx.source_of(error)
+    detail = error.message if source is None else f"{error.message}; the wrong one comes from {source}"
+    fix = f"clawlink --relay {where.relay} --token TOKEN register --name NAME   with the token that serve printed"
+    if source == (name := variable("--token")):  # it goes before a kept token
+        fix = f"export {name}=TOKEN   with the token that serve printed"
+    for kept in {saved.token for saved in ctx.identities.all() if saved.relay == where.relay} - {None, where.token}:
+        with contextlib.suppress(ClawLinkError):
+            ctx.connect(where._replace(token=kept, saved=None)).info()
+            fix = f"{f'unset {name}' if source == name else 'leave --token out'}   as the kept token is right"
+    return Check("token", "FAIL", detail, fix, exit_of(error))
 
 
 def _check_mesh(ctx: Context, relays: list[Where]) -> Iterator[Check]:
