@@ -16,13 +16,19 @@ STATUSES = ("in_progress", "input_required", "completed", "failed", "rejected")
 
 
 def seconds(text: str) -> float:
-    """Read a number of seconds from 0 up."""
+    """Read a number of seconds from 0 up, a year at most."""
+    from clawlink.config import MAX_TIMEOUT_SECONDS
+
+    return _seconds(text, 0.0, MAX_TIMEOUT_SECONDS)
+
+
+def _seconds(text: str, least: float, most: float) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}") from None
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"it must be from {least:g} to {most:.0f} seconds, not {text!r}")
     return value
 
 
@@ -79,12 +85,7 @@ def lease(text: str) -> float:
     """Read for how many seconds messages are held."""
     from clawlink.domain.limits import MAX_LEASE_SECONDS, MIN_LEASE_SECONDS
 
-    value = seconds(text)
-    if not MIN_LEASE_SECONDS <= value <= MAX_LEASE_SECONDS:
-        raise argparse.ArgumentTypeError(
-            f"it must be from {MIN_LEASE_SECONDS:g} to {MAX_LEASE_SECONDS:g} seconds, not {text!r}"
-        )
-    return value
+    return _seconds(text, MIN_LEASE_SECONDS, MAX_LEASE_SECONDS)
 
 
 def note(text: str) -> str:

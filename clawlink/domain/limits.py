@@ -83,13 +83,19 @@ MAX_REPLY_BYTES = 4 * MIB
 PRESENCE_AUDIENCE = 256
 
 
-def _limit(default: float, flag: str, unit: str, help: str) -> Any:
-    return field(default=default, metadata={"flag": flag, "unit": unit, "help": help})
+def _limit(
+    default: float, flag: str, unit: str, help: str, *, least: float | None = None, most: float | None = None
+) -> Any:
+    metadata = {"flag": flag, "unit": unit, "help": help, "least": least, "most": most}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of one relay. Each field's metadata has its ``flag``, ``unit`` and ``help``."""
+    """The limits of one relay. Each field's metadata has its ``flag``, ``unit`` and ``help``.
+
+    ``least`` and ``most`` bound the value of a flag or a variable, where zero or a large number makes no sense.
+    """
 
     max_body_bytes: int = _limit(1 * MIB, "--max-body-bytes", "bytes", "largest JSON body")
     max_mailbox_messages: int = _limit(
@@ -111,9 +117,16 @@ class Limits:
     )
     max_pools: int = _limit(1000, "--max-pools", "pools", "combinations of capabilities with waiting work")
     max_agents: int = _limit(100_000, "--max-agents", "agents", "registered agents")
-    lease: float = _limit(60.0, "--lease", "seconds", "lease of a claimed message, unless the poll names one")
+    lease: float = _limit(
+        60.0,
+        "--lease",
+        "seconds",
+        "lease of a claimed message, unless the poll names one",
+        least=MIN_LEASE_SECONDS,
+        most=MAX_LEASE_SECONDS,
+    )
     max_attempts: int = _limit(5, "--max-attempts", "attempts", "attempts at a message before it is a dead letter")
-    message_ttl: float = _limit(24 * 3600.0, "--message-ttl", "seconds", "time to live of an unread message")
+    message_ttl: float = _limit(24 * 3600.0, "--message-ttl", "seconds", "time to live of an unread message", least=1.0)
     max_file_bytes: int = _limit(64 * MIB, "--max-file-bytes", "bytes", "one shared file")
     max_files_bytes: int = _limit(
         512 * MIB, "--max-files-bytes", "bytes", "all shared files together, versions and uploads under way included"
@@ -123,7 +136,9 @@ class Limits:
     max_readers: int = _limit(256, "--max-readers", "readers", "readers of one shared file that is not for everyone")
     max_uploads: int = _limit(1000, "--max-uploads", "uploads", "resumable uploads under way")
     max_agent_uploads: int = _limit(100, "--max-agent-uploads", "uploads", "resumable uploads of one agent under way")
-    upload_ttl: float = _limit(24 * 3600.0, "--upload-ttl", "seconds", "time to live of an upload without progress")
+    upload_ttl: float = _limit(
+        24 * 3600.0, "--upload-ttl", "seconds", "time to live of an upload without progress", least=1.0
+    )
     retention: float = _limit(3600.0, "--retention", "seconds", "time that settled records are kept")
     retention_records: int = _limit(100_000, "--retention-records", "records", "settled records that are kept")
     retention_bytes: int = _limit(64 * MIB, "--retention-bytes", "bytes", "bytes of settled records that are kept")
@@ -173,7 +188,7 @@ class Limits:
     max_hops: int = _limit(16, "--max-hops", "hops", "longest chain of work that follows from work")
     max_cycles: int = _limit(3, "--max-cycles", "times", "repeats of one step between two agents in a chain")
     stale_after: float = _limit(
-        120.0, "--stale-after", "seconds", "an agent is stale after this time without a sign of life"
+        120.0, "--stale-after", "seconds", "an agent is stale after this time without a sign of life", least=1.0
     )
     return_after: float = _limit(
         600.0, "--return-after", "seconds", "time that tasks of an agent that has left wait for it"
@@ -183,9 +198,10 @@ class Limits:
         "--forget-claimed-after",
         "seconds",
         "silence after which a claimed agent without mail is forgotten",
+        least=1.0,
     )
     forget_after: float = _limit(
-        24 * 3600.0, "--forget-after", "seconds", "silence after which an agent without mail is forgotten"
+        24 * 3600.0, "--forget-after", "seconds", "silence after which an agent without mail is forgotten", least=1.0
     )
 
 

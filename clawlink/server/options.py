@@ -125,7 +125,23 @@ def _default_of(limit: Field[Any]) -> str:
 
 
 def _kind_of(limit: Field[Any]) -> Callable[[str], Any]:
-    return _count if isinstance(limit.default, int) else _amount
+    """Return the function that reads the value of a limit, and refuses one out of its range."""
+    read = _count if isinstance(limit.default, int) else _amount
+    least, most = limit.metadata.get("least"), limit.metadata.get("most")
+    if least is None:
+        return read
+
+    def in_range(text: str) -> Any:
+        value = read(text)
+        if value < least or (most is not None and value > most):
+            bounds = f"{least:g} or more" if most is None else f"from {least:g} to {most:g}"
+            default = _default_of(limit)
+            raise argparse.ArgumentTypeError(
+                f"it must be {bounds} {limit.metadata['unit']}, not {text!r}; leave it out for {default}"
+            )
+        return value
+
+    return in_range
 
 
 def _name_of(field: Field[Any]) -> str:

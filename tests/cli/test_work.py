@@ -39,7 +39,7 @@ def test_discover_filters(run: Run, peer: Client, fresh: Fresh) -> None:
 
 
 def test_discover_on_an_empty_relay(call: Run, own_relay: Relays) -> None:
-    url = own_relay("--stale-after", "0.05")
+    url = own_relay("--stale-after", "1")
     assert "No agent is online; --all" in call("--relay", url, "discover").ok().out
     call("--relay", url, "register", "--name", "ada", "--caps", "x").ok()
     wait_until(lambda: "No agent is online" in call("discover").ok().out)

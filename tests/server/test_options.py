@@ -167,6 +167,30 @@ WRONG = [
 ]
 
 
+@each(
+    ("flag", "text", "told"),
+    [
+        ("--stale-after", "0", "it must be 1 or more seconds, not '0'; leave it out for 120 seconds"),
+        ("--message-ttl", "0.5", "it must be 1 or more seconds, not '0.5'; leave it out for 86400 seconds"),
+        ("--upload-ttl", "0", "it must be 1 or more seconds"),
+        ("--forget-after", "0", "it must be 1 or more seconds"),
+        ("--forget-claimed-after", "0", "it must be 1 or more seconds"),
+        ("--lease", "1000000", "it must be from 5 to 3600 seconds, not '1000000'; leave it out for 60 seconds"),
+        ("--lease", "0", "it must be from 5 to 3600 seconds, not '0'"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_refused_with_its_range(
+    flag: str, text: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An agent would be stale at once, or no message would ever be claimed again."""
+    with pytest.raises(SystemExit):
+        config(flag, text)
+    assert f"argument {flag}: {told}" in capsys.readouterr().err
+    name = "CLAWLINK_" + flag[2:].replace("-", "_").upper()
+    with pytest.raises(ValueError, match=f"^{name}: {told}"):
+        config(**{name: text})
+
+
 @pytest.mark.parametrize(("flag", "text"), WRONG)
 def test_a_value_that_is_none_is_refused_with_a_sentence(
     flag: str, text: str, capsys: pytest.CaptureFixture[str]
