@@ -82,7 +82,11 @@ async def test_max_mailbox_messages(serve: Serve, clock: Clock) -> None:
         await send(relay, "a", "b")
     body = await refused(relay.post("/send", message()), 429, "mailbox_full")
     assert (body["limit"], body["actual"]) == (3, 4)
-    assert body["error"].startswith("the mailbox of 'bea' holds 3 of 3 messages")
+    assert body["error"] == (
+        "the mailbox of 'bea' holds 3 of 3 messages, 3 of them from your address, and the fair share of your address "
+        "is 3 at this moment; try again when its owner has read some, or start the relay with a higher "
+        "--max-mailbox-messages"
+    )
     assert body["retry_after"] > 0
     await refused(relay.post("/delegate", task()), 429, "mailbox_full")
     (got, *_) = await claim(relay, "b", 3)
@@ -96,6 +100,7 @@ async def test_max_mailbox_bytes(serve: Serve, clock: Clock) -> None:
     body = await refused(relay.post("/send", message("x" * 1000)), 429, "mailbox_full")
     assert body["limit"] == 2000
     assert body["actual"] > 2000
+    assert body["error"].endswith("or start the relay with a higher --max-mailbox-bytes")
     await send(relay, "a", "b", "small")
 
 
@@ -108,6 +113,7 @@ async def test_max_open_tasks(serve: Serve, clock: Clock) -> None:
     body = await refused(relay.post("/delegate", task()), 429, "mailbox_full")
     assert (body["limit"], body["actual"]) == (2, 3)
     assert body["error"].startswith("the mailbox of 'bea' has 2 of 2 tasks")
+    assert body["error"].endswith("when some are answered, or start the relay with a higher --max-open-tasks")
     await respond(relay, "b", first)
     await delegate(relay, "a", "b")
 
@@ -118,6 +124,7 @@ async def test_max_stored_bytes(serve: Serve, clock: Clock) -> None:
     await send(relay, "b", "a", "x" * 1000)
     body = await refused(relay.post("/send", message("x" * 1000)), 429, "relay_full")
     assert body["limit"] == 3000
+    assert body["error"].endswith("when some have been read, or start the relay with a higher --max-stored-bytes")
     assert body["retry_after"] > 0
     got = await claim_one(relay, "a")
     await ack(relay, "a", got.receipt)

@@ -141,8 +141,7 @@ class Memory:
         new = "" if answers else f" for new work ({self._most} in all)"
         why = ""
         if over.level is not Level.ALL:
-            whose, its = ("you", "your") if over.level is Level.AGENT else ("your address", "its")
-            why = f", {over.used} of them for {whose}, and {its} fair share is {over.most} at this moment"
+            why = f", {over.used} of them for {shares.holder(over)}, {shares.share(over)}"
         raise StorageFull(
             f"the relay has {used} of {allowed} {self._room} in use{new}{why}, and this needs {size} more; "
             "read and answer messages, delete files, have agents leave, or start the relay with a higher "

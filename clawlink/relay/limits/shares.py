@@ -26,13 +26,15 @@ Held = tuple[Usage, Usage]
 class Limit(NamedTuple):
     """A limit on a number or on bytes, before a new piece of ``size``.
 
-    ``used`` is the usage of all. With newcomers it may grow to ``most``, twice the limit if it is not given.
+    ``used`` is the usage of all. With newcomers it may grow to ``most``, twice the limit if it is not given. A refusal
+    names the ``flag`` that raises the limit, if it is given.
     """
 
     limit: float
     used: int
     size: int
     most: float | None = None
+    flag: str | None = None
 
 
 class Calm(Struct, frozen=True, gc=False):
@@ -134,8 +136,9 @@ class FairShares:
                 used = Used(limit.used, address, agent, origin.address is not None)
                 over = self._over(limit, used, limit.size)
             if over is not None:
+                higher = "" if limit.flag is None else f", or start the relay with a higher {limit.flag}"
                 raise error(
-                    f"{holds} {limit.used} of {int(limit.limit)} {unit}{_why(over, limit)}; {then}",
+                    f"{holds} {limit.used} of {int(limit.limit)} {unit}{_why(over, limit)}; {then}{higher}",
                     limit=over.most,
                     actual=over.used + limit.size,
                     retry_after=retry_after,
@@ -175,9 +178,19 @@ def _why(over: Share, limit: Limit) -> str:
     if over.level is Level.ALL:
         why = "" if over.most == int(limit.limit) else f", and no more than {over.most} fit"
     else:
-        whose, its = ("you", "your") if over.level is Level.AGENT else ("your address", "its")
-        why = f", {over.used} of them from {whose}, and {its} fair share is {over.most} at this moment"
+        why = f", {over.used} of them from {holder(over)}, {share(over)}"
     return why if limit.size == 1 else f"{why}, and this needs {limit.size} more"
+
+
+def holder(over: Share) -> str:
+    """Return the words for the holder of a share."""
+    return "you" if over.level is Level.AGENT else "your address"
+
+
+def share(over: Share) -> str:
+    """Return the words for a share of an agent or an address."""
+    whose = "your fair share" if over.level is Level.AGENT else "the fair share of your address"
+    return f"and {whose} is {over.most} at this moment"
 
 
 def told(over: Share, *, free: bool) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from clawlink.store.base import Admission, Store, Usage
 
 _NOTICE_SHARE = 0.5
 _FULL_RETRY_SECONDS = 5.0
+_COUNT_FLAG, BYTES_FLAG = "--max-mailbox-messages", "--max-mailbox-bytes"
 
 
 async def owner(store: Store, mailbox: str) -> str:
@@ -82,8 +83,8 @@ class Room:
         part = _NOTICE_SHARE if purpose is _NOTICE else 1.0
         count, size = limits.max_mailbox_messages, limits.max_mailbox_bytes
         fair = shares.percent < 100
-        count_limit = Limit(count * part, used.count, 1, shares.bound(count) if fair else None)
-        bytes_limit = Limit(size * part, used.bytes, len(new.body), shares.bound(size) if fair else None)
+        count_limit = Limit(count * part, used.count, 1, shares.bound(count) if fair else None, _COUNT_FLAG)
+        bytes_limit = Limit(size * part, used.bytes, len(new.body), shares.bound(size) if fair else None, BYTES_FLAG)
         if not shares.asks(mailbox, count_limit, bytes_limit):
             return
         await shares.require(
@@ -104,7 +105,7 @@ class Room:
             RelayFull,
             new.origin,
             lambda: self._in_all_from(new.origin),
-            bytes=Limit(self._core.limits.max_stored_bytes, held.bytes, len(new.body)),
+            bytes=Limit(self._core.limits.max_stored_bytes, held.bytes, len(new.body), flag="--max-stored-bytes"),
             records=held.count,
             fair=purpose is not Purpose.ANSWER,
             holds="the relay holds",

@@ -26,7 +26,7 @@ from clawlink.relay.limits.shares import Held, Limit, less
 from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.pools import Pools
-from clawlink.relay.mailbox.room import owner
+from clawlink.relay.mailbox.room import BYTES_FLAG, owner
 from clawlink.relay.tasks.lifecycle import capabilities_of, pool_of
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.timestamps import StoppableTime
@@ -271,8 +271,8 @@ class TaskSubmission:
             MailboxFull,
             new.origin,
             theirs,
-            count=Limit(open_tasks, count, 1),
-            bytes=Limit(their_bytes, held, size),
+            count=Limit(open_tasks, count, 1, flag="--max-open-tasks"),
+            bytes=Limit(their_bytes, held, size, flag=BYTES_FLAG),
             holds=f"{await owner(self._core.store, mailbox)} has",
             what="tasks without a final answer",
             then="try again when some are answered",
