@@ -73,6 +73,24 @@ class Agents:
         close = get_close_matches(fold(name), names, 1)
         return shlex.quote(names[close[0]]) if close else None
 
+    def skill_alike(self, capability: str) -> str | None:
+        """Return the capability that looks most like one that no agent here has; None if an agent has it, or none."""
+        from difflib import get_close_matches
+
+        from clawlink.domain.agent import fold
+        from clawlink.errors import ClawLinkError
+
+        try:
+            listed, complete = self.listed()
+        except ClawLinkError:
+            return None
+        known = {fold(one): one for agent in listed for one in agent.capabilities if cell(one) == one}
+        wanted = fold(capability)
+        if wanted in known or not complete:
+            return None
+        close = get_close_matches(wanted, known, 1)
+        return known[close[0]] if close else None
+
     def _look(self) -> None:
         """Index the names. Some of those that came since the last look may be missing."""
         from clawlink.domain.agent import fold

@@ -78,6 +78,21 @@ def test_delegate_to_whoever_can(call: Run, run: Run, me: str, peer: Client, fre
     assert (reply["recipient"], reply["pool"]) == (None, {"capability": [another], "to_any_of": [], "online": 1})
 
 
+def test_a_capability_that_no_agent_has_comes_with_the_one_that_is_meant(
+    call: Run, me: str, peer: Client, fresh: Fresh
+) -> None:
+    skill = fresh("juggling")
+    peer.register(capabilities=[skill, "sums"])
+    told = call("delegate", "--capability", f"{skill}g", "x").ok()
+    assert f'No agent here has "{skill}g"; did you mean: {skill}?\ntake it back: clawlink' in told.out
+    call(*told.out.split("take it back: clawlink ")[1].splitlines()[0].split()).ok()
+    assert "did you mean" not in call("delegate", "--capability", "xylophone", "x").ok().out
+    call("register", "--name", me, "--caps", f"{skill}s").ok()
+    told = call("delegate", "--capability", f"{skill},{skill}s", "x").ok()
+    assert "none of them is online" in told.out
+    assert "did you mean" not in told.out, "no agent has both, but each is known"
+
+
 def test_delegate_to_several_gives_each_a_task(call: Run, me: str, peer: Client, relay: str, fresh: Fresh) -> None:
     with Client(relay) as third:
         third.register(fresh("third"))

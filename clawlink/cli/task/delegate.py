@@ -269,9 +269,22 @@ def _show(ctx: Context, done: Delegated, *, waits: bool) -> None:
         show_recipient(ctx, "Delegated to", done.recipient, out=out)
     else:
         out.line(_pooled(done.pool), style="bold")
+        for line in _meant(ctx, done, done.pool):
+            out.line(line)
     follow = None if waits else ctx.command("task", done.message_id)
     wait = None if waits else ctx.command("wait", done.message_id)
     out.facts(("task", done.message_id), ("follow", follow), ("wait", wait))
+
+
+def _meant(ctx: Context, done: Delegated, pool: Pooled) -> list[str]:
+    """Return the capability that is meant, for each that no agent has and that looks like a known one."""
+    from clawlink.domain.terminal import cell
+
+    if pool.online or pool.to_any_of:
+        return []
+    alike = {skill: meant for skill in pool.capability if (meant := ctx.agents.skill_alike(skill)) is not None}
+    lines = [cell(f'No agent here has "{skill}"; did you mean: {meant}?') for skill, meant in alike.items()]
+    return [*lines, f"take it back: {ctx.command('cancel', done.message_id)}"] if lines else []
 
 
 def _pooled(pool: Pooled) -> str:
