@@ -24,6 +24,7 @@ ID_LENGTH = 24
 AGENT_ID_LENGTH = 16
 MAX_AGENTS_SEARCHED = 10_000
 _PREFIX = re.compile(f"[0-9a-f]{{{MIN_PREFIX_LENGTH},{ID_LENGTH - 1}}}")
+_DIGITS = re.compile("[0-9a-f]+")
 # Ids that agents choose themselves read like names. A mistyped name must not stand for such an id.
 _MADE = re.compile("[0-9a-f-]+")
 _MOST_SHOWN = 5
@@ -34,6 +35,13 @@ _TASK = "task_delegation"
 def is_prefix(text: str, length: int = ID_LENGTH) -> bool:
     """Return True if the text may be the beginning of an id of that length."""
     return len(text) < length and _PREFIX.fullmatch(text) is not None
+
+
+def too_short(text: str) -> str:
+    """Return what to add to a sentence about an id that is not known, if it is cut too short; else ""."""
+    if len(text) >= MIN_PREFIX_LENGTH or not _DIGITS.fullmatch(text):
+        return ""
+    return f" (of an id, the first {MIN_PREFIX_LENGTH} characters are needed at least)"
 
 
 def identity(kept: Iterable[Saved], given: str) -> str:

@@ -153,6 +153,8 @@ def _local(error: OSError) -> LocalFailure:
 
 def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLinkError:
     """Return the next step for an error of the relay, where the command line knows more."""
+    if isinstance(error, UnknownTask | UnknownMessage):
+        error = _of_short_id(error)
     if isinstance(error, UnknownFile) and noun == "file":
         kept = "clawlink file list"
         if error.field == "version" and ctx is not None:
@@ -199,6 +201,19 @@ def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLink
     )
 
 
+def _of_short_id(error: UnknownTask | UnknownMessage) -> ClawLinkError:
+    """Return the error with a note if the id that is not known was cut too short."""
+    import re
+
+    from clawlink.cli.ids import too_short
+
+    found = re.match(_NOT_KNOWN, error.message)
+    if found is None or not (note := too_short(found[1])):
+        return error
+    told = found[0] + note + error.message[found.end() :]
+    return type(error)(told, field=error.field, current=error.current)
+
+
 def _unknown(error: UnknownAgent) -> str | None:
     """Return the id or name that no agent has; None if the error is about another agent."""
     if isinstance(error.current, str):
@@ -211,6 +226,7 @@ def _unknown(error: UnknownAgent) -> str | None:
 
 # Sentences of the relay that are the same for each of its clients.
 _NO_FILE = "file not found"
+_NOT_KNOWN = "no (?:task|message) '(.*?)' is known here"
 _RESUMED = "; register with its agent_id (and key)"
 _DISCOVER = "; list the agents with discover"
 _NO_AGENT = f"no agent with the id or name ['\"](.*)['\"] is registered here{_DISCOVER}$"

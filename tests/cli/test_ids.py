@@ -120,6 +120,18 @@ def test_what_begins_no_id_of_mine_is_asked_as_it_stands(
     assert "begins the id of no message of yours" in warned.err
 
 
+def test_a_beginning_that_is_too_short_is_told_as_that(call: Run, me: str, peer: Client) -> None:
+    id = call("delegate", "--to", of(peer), "--task", "sum", "-q").ok().out.strip()[:3]
+    told = f"'{id}' is known here (of an id, the first 4 characters are needed at least)"
+    for words in (["respond", id, "x"], ["task", id], ["answer", id, "x"], ["cancel", id], ["wait", id]):
+        assert f"no task {told}" in call(*words).failed(5).err, words
+    assert f"no message {told}" in call("status", id).failed(5).err
+    assert f"no dead letter of yours: {id} (of an id, the first 4" in call("redrive", "--id", id).failed(5).err
+    assert f"'{id}' is taken for a whole id (of an id" in call("send", of(peer), "x", "--reply-to", id).ok().err
+    for other in (f"{id}0000", "abg", "A1"):
+        assert "(of an id" not in call("task", other).failed(5).err, other
+
+
 def test_names_go_before_the_beginnings_of_ids(call: Run, me: str, peer: Client, relay: str) -> None:
     name = of(peer)[:7]  # an agent may be called as another's id begins
     with Client(relay) as called, Client(relay, agent_id="beefbeef-bot") as own_id:

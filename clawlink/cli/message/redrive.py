@@ -43,7 +43,6 @@ def run(args: Namespace, ctx: Context) -> Exit:
     else:
         ctx.out.line(f"{plural(len(back), 'message')} put back; see them with: {ctx.command('poll')}")
     if missing:
-        raise UnknownMessage(
-            f"no dead letter of yours: {', '.join(missing)}; list them with: {ctx.command('dead-letters')}"
-        )
+        told = ", ".join(f"{id}{ids.too_short(id)}" for id in missing)
+        raise UnknownMessage(f"no dead letter of yours: {told}; list them with: {ctx.command('dead-letters')}")
     return Exit.DONE

@@ -51,7 +51,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
     key = repeat_key(args.idempotency_key)
     to = ids.agent(ctx, args.to)
     reply_to = None if args.reply_to is None else ids.message(ctx, args.reply_to)
-    if reply_to is not None and ids.is_prefix(reply_to):
+    if reply_to is not None and (short := ids.too_short(reply_to)):
+        ctx.warn(f"{reply_to!r} is taken for a whole id{short}")
+    elif reply_to is not None and ids.is_prefix(reply_to):
         ctx.warn(f"{reply_to!r} begins the id of no message of yours, so it is taken for a whole id")
     parent_task = ctx.parent_task
     attachments = attached(args, ctx)
