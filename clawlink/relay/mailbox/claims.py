@@ -95,10 +95,6 @@ class Claims:
         """Begin to release messages that nobody will read."""
         HandedOut(self._core, self._acks, agent_id, taken, lease=0.0, until_read=False).over(read=False)
 
-    async def pass_on(self, agent_id: str) -> None:
-        """Wake another in place of this agent for each pool that has work."""
-        await self._pools.pass_on(await self._pools.of(agent_id))
-
     async def take_with_pools(self, pools: Sequence[Pool], limit: int, claimant: Claimant) -> list[Delivery]:
         """Claim one piece of work from the pools if it comes before the last of what else there is, and the rest."""
         store, by = self._core.store, claimant.agent.id

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.pool import POOLS, Pool
+from clawlink.domain.pool import POOLS, Pool, keys_of
 from clawlink.domain.task import Event
 from clawlink.errors import UnknownAgent
 from clawlink.relay.core import Core
@@ -75,8 +75,6 @@ class Claimer(Protocol):
     async def release(self, agent_id: str, taken: Sequence[Delivery]) -> None: ...
 
     def begin_release(self, agent_id: str, taken: Sequence[Delivery]) -> None: ...
-
-    async def pass_on(self, agent_id: str) -> None: ...
 
 
 class LongPoll:
@@ -199,7 +197,7 @@ class LongPoll:
         # A message that another relay stored, or that an index shows late, comes first and may not be known here.
         hands_over = core.peers is None and not lag
         lags = iter(late)
-        woken = False  # for work of a pool, at which it has not looked yet
+        woken: Agent | None = None  # for work of a pool, at which it has not looked yet: the agent as it was then
         # Work may have come to a pool while this one was not waiting; to the mailbox none has.
         asleep = self._emptied and not signal.given and not await self._pools.any()
         fresh = not signal.given  # else the agent may have changed since it was read
@@ -208,15 +206,17 @@ class LongPoll:
             while True:
                 if not asleep:
                     signal.clear()
-                    woken = waiter.woken
-                    queues.awake(waiter, self.agent if fresh else await self.again())
+                    agent = self.agent if fresh else await self.again()
+                    woken = waiter.agent if waiter.woken else None
+                    queues.awake(waiter, agent)
                     found = await self._read()
                     if self._full:
                         queues.dismiss(waiter)
-                        if woken or waiter.woken:
-                            waiter.woken = False
-                            await self._claims.pass_on(self._agent_id)
-                    woken = False
+                        woken = woken or (waiter.agent if waiter.woken else None)
+                        waiter.woken = False
+                    if woken is not None and (self._full or keys_of(woken) != keys_of(agent)):
+                        await self._pools.wake_in_place_of(woken)
+                    woken = None
                     if found or core.draining or loop.time() >= until:
                         return
                     if not (self._full or waiter.enlisted):  # work may have come while it was full
@@ -245,8 +245,10 @@ class LongPoll:
                         return
         finally:
             queues.dismiss(waiter)
-            if woken or waiter.woken:
-                await asyncio.shield(self._claims.pass_on(self._agent_id))
+            if waiter.woken:
+                woken = woken or waiter.agent
+            if woken is not None:
+                await asyncio.shield(self._pools.wake_in_place_of(woken))
 
     async def _sleep(self, signal: Signal, seconds: float) -> bool:
         """Sleep until a signal, or for ``seconds``. Return True if a new message was handed to this reader."""

@@ -172,8 +172,10 @@ class Pools:
         """Return the pools that the agent may claim from, in no order."""
         store = self._core.store
         there, agent = await together(self.any(), store.get(Agent, agent_id))
-        if not there or agent is None:
-            return ()
+        return await self._open_to(agent) if there and agent is not None else ()
+
+    async def _open_to(self, agent: Agent) -> Sequence[Pool]:
+        store = self._core.store
         found: dict[str, Pool] = {}
         skills = skills_of(agent)
         for page in await each_of([store.page(Pool, key, limit=self._most) for key in keys_of(agent)]):
@@ -335,3 +337,8 @@ class Pools:
             if await self._core.store.next_due_at(pool.id) is not None:
                 self.wake_one(pool)
             await turns.next()
+
+    async def wake_in_place_of(self, agent: Agent) -> None:
+        """Wake another for each pool that has work and that this agent may claim from, or might before it changed."""
+        if await self.any():
+            await self.pass_on(await self._open_to(agent))

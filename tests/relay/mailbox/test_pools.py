@@ -12,6 +12,7 @@ from clawlink.errors import NameTaken, RelayFull
 from clawlink.protocol import requests
 from clawlink.store.base import Page
 from clawlink.store.memory import MemoryStore
+from tests.relay.mailbox.test_consumer import turns
 from tests.relay.scene import Scene, receipt_of
 
 MANY = 300
@@ -153,3 +154,78 @@ async def test_that_none_of_many_can_do_it_is_counted_once_a_second(crowd: Scene
     await crowd.register("both", capabilities=["python", "sql"])
     crowd.now += 1
     assert await online(crowd, "python", "sql") == 1
+
+
+def _waits(scene: Scene, agent: Agent, **options: Any) -> asyncio.Task[Any]:
+    """Return a poll of the agent that waits for 30 s."""
+    return asyncio.create_task(scene.relay.claims.claim(agent, limit=1, wait=30.0, lease=600.0, **options))
+
+
+@pytest.mark.virtual_time
+async def test_the_next_is_woken_if_an_agent_that_was_woken_may_not_have_the_work_any_more() -> None:
+    async def change_of(scene: Scene, change: str, poll: asyncio.Task[Any]) -> None:
+        if change == "leaves":
+            await scene.leave("a")
+        elif change == "loses the capability":
+            await scene.register("a", capabilities=["else"])
+        else:
+            poll.cancel()
+
+    for change in ("leaves", "loses the capability", "hangs up"):
+        for together in (True, False):
+            scene = Scene()
+            await scene.register("req")
+            await scene.register("a", "b", capabilities=["work"])
+            first = _waits(scene, await scene.agent("a"))
+            await turns()
+            second = _waits(scene, await scene.agent("b"))
+            await turns()
+            changed = change_of(scene, change, first)
+            given = asyncio.get_running_loop().time()
+            if together:  # two requests of one turn of the event loop
+                await asyncio.gather(changed, scene.delegate(capability="work"))
+            else:  # the reader is woken, and has not run yet
+                await changed
+                await scene.delegate(capability="work")
+            assert len((await second).deliveries) == 1, (change, together)
+            assert asyncio.get_running_loop().time() - given < 1, (change, together)
+            first.cancel()
+            await asyncio.wait([first])
+
+
+@pytest.mark.virtual_time
+async def test_the_next_is_woken_if_an_agent_with_all_it_may_have_is_woken_while_it_is_read() -> None:
+    scene = Scene(max_open_tasks=1)
+    await scene.register("req")
+    await scene.register("a", "b", capabilities=["work"])
+    a, b = await scene.agent("a"), await scene.agent("b")
+    may_go_on, is_read = asyncio.Event(), asyncio.Event()
+    may_go_on.set()
+
+    async def tick() -> None:
+        is_read.set()
+        await may_go_on.wait()
+
+    polls = []
+    for agent, options in ((a, {"tick": tick}), (b, {}), (a, {"tick": tick})):
+        polls.append(_waits(scene, agent, **options))
+        await turns()
+    busy, gone, full = polls
+    await scene.delegate(capability="work")
+    assert len((await busy).deliveries) == 1
+    await turns()
+    gone.cancel()
+    await asyncio.wait([gone])
+    free = _waits(scene, b)  # the other reader of the agent that may have nothing more has waited longer
+    await turns()
+    may_go_on.clear()
+    is_read.clear()
+    scene.relay.core.signals.publish("a")
+    await is_read.wait()
+    given = asyncio.get_running_loop().time()
+    await scene.delegate(capability="work")
+    may_go_on.set()
+    assert len((await free).deliveries) == 1
+    assert asyncio.get_running_loop().time() - given < 1
+    full.cancel()
+    await asyncio.wait([full])
