@@ -188,7 +188,7 @@ def test_serve_takes_its_token_from_both_places() -> None:
         (["send", "bob", "--conten=x"], "did you mean: --content"),
         (["register", "ann", "-caps", "x"], "did you mean: --caps"),
         (["poll", "--max", "0"], "from 1 up"),
-        (["poll", "--wait", "-1"], "number of seconds"),
+        (["poll", "--wait", "-1"], "it must be from 0 to 31536000 seconds, not '-1'"),
         (["poll", "--lease", "x"], "number of seconds"),
         (["delegate", "--to", "a", "--task", "b", "--priority", "top"], "invalid choice"),
         (["redrive"], "--id --all"),
