@@ -10,6 +10,7 @@ import hashlib
 from enum import Enum
 
 import msgspec
+from msgspec.structs import replace
 
 from clawlink.domain.agent import fold
 from clawlink.domain.record import text_bytes
@@ -155,6 +156,12 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
     def keys(self) -> tuple[str, ...]:
         """The keys that the contact may show."""
         return tuple(dict.fromkeys(key for key in (self.key, self.next_key, self.old_key) if key))
+
+    def with_key(self, key: str, since: float) -> Contact:
+        """Return the next version, with another key that was made or offered at ``since``. All its other keys end."""
+        return replace(
+            self, version=self.version + 1, key=key, key_at=since, next_key=None, old_key=None, send_key=None
+        )
 
     @property
     def key_since(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,16 @@ import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
-from clawlink.doors.portal.records import Contact
+from clawlink.doors.portal.records import AGENT, Contact
 from clawlink.doors.portal.rules.outbox_steps import Outcome
 from clawlink.doors.portal.server import outbox, poster
 from clawlink.doors.portal.server.poster import Poster
+from clawlink.store.base import Put
 from tests.doors.portal.conftest import OWNER, Own, Peers, Portals
 from tests.doors.portal.test_files import give, pair, status_of
 from tests.doors.portal.test_messages import MESSAGE, contact_at, send
 from tests.operations import make_authority
+from tests.ports import free_port
 from tests.waiting import eventually
 
 B_KEY = "ap2p_the-key-of-another-owner-000000000000000000"
@@ -127,14 +130,181 @@ async def test_a_guest_message_from_before_a_renewal_brings_no_key_back(portals:
         assert (await keys_of(own, other.url)).key == after != before
 
 
-async def test_a_key_that_the_owner_names_ends_all_keys_before_it(portals: Portals) -> None:
+KEYS = {name: f"ap2p_{name * 43}" for name in ("k", "o", "n", "s", "x")}
+"""The key of a contact, the one before it, the offered one, the one that its portal takes, and another one."""
+
+X, ALL, ADD = KEYS["x"], "kons", ("POST", "/api/contacts")
+TRANSITIONS: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    # The method, the path, the body, and then: key, old_key, next_key, send_key
+    "the owner names another key": (*ADD, {"SHARED_KEY": X}, "x---"),
+    "the owner puts another key": ("PUT", "/api/contacts/1", {"SHARED_KEY": X}, "x---"),
+    "the owner approves another key": (
+        "POST",
+        "/api/portal/guests/1",
+        {"decision": "approve", "replace": True},
+        "x---",
+    ),
+    "the owner approves, and names another key": (
+        "POST",
+        "/api/portal/guests/1",
+        {"decision": "approve", "replace": True, "key": X},
+        "x---",
+    ),
+    "the owner names the offered key": (*ADD, {"SHARED_KEY": KEYS["n"]}, "n---"),
+    "the owner names the key before": (*ADD, {"SHARED_KEY": KEYS["o"]}, "o---"),
+    "the owner names the present key": (*ADD, {"SHARED_KEY": KEYS["k"]}, "kon-"),
+    "the owner names no key": (*ADD, {"agent_name": "bob"}, ALL),
+    "the owner puts no key": ("PUT", "/api/contacts/1", {"agent_name": "bob"}, ALL),
+    "the owner approves no other key": ("POST", "/api/guest/messages/1/approve", {"portal_url": ""}, ALL),
+    "the owner renews": ("POST", "/api/portal/contacts/1/key", {}, ALL),
+    "the owner blocks": ("POST", "/api/portal/contacts/1", {"blocked": True}, ALL),
+    "the contact shows the offered key": ("POST", "/api/message/receive", {"api_key": KEYS["n"]}, "n---"),
+    "the contact shows the present key": ("POST", "/api/message/receive", {"api_key": KEYS["k"]}, "k-ns"),
+    "the contact shows the key before": ("POST", "/api/message/receive", {"api_key": KEYS["o"]}, ALL),
+}
+
+
+async def keep(own: Own, contact: Contact) -> None:
+    """Store the next version of a contact."""
+    await own.relay.app.relay.core.commit(AGENT, Put(replace(contact, version=contact.version + 1)))
+
+
+@pytest.mark.parametrize("way", TRANSITIONS)
+async def test_each_change_of_a_key_ends_all_other_keys_of_the_contact(portals: Portals, way: str) -> None:
+    fields = ("key", "old_key", "next_key", "send_key")
+    assert {*fields, "key_at"} == {name for name in Contact.__struct_fields__ if "key" in name}
+    portal = await portals()
+    url = f"http://127.0.0.1:{free_port()}"  # nobody answers there
+    await portal.befriend(url)
+    before = await keys_of(portal, url)
+    await keep(portal, replace(before, **{name: KEYS[one] for name, one in zip(fields, ALL, strict=True)}, key_at=1.0))
+    told = {"content": f"my portal {url} my key {X}"}
+    await portal.well("POST", "/api/guest/leave-message", told, key="")
+    method, path, body, then = TRANSITIONS[way]
+    named = {"portal_url": url} if path in ("/api/contacts", "/api/contacts/1") or "portal_url" in body else {}
+    shown = {"from_portal": url, "content": "x"} if "api_key" in body else {}
+    await portal.ask(method, path, {**body, **named, **shown}, key="" if shown else None)
+    after = await keys_of(portal, url)
+    assert [getattr(after, name) for name in fields] == [KEYS.get(one) for one in then], way
+    assert (after.key_at == 1.0) == (then[0] == "k"), "another key has a time of its own"
+    for key in KEYS.values():
+        body = {"api_key": key, "from_portal": url, "content": "x"}
+        counts = key in after.keys and not after.blocked
+        status, _ = await portal.ask("POST", "/api/message/status", {**body, "idempotency_key": "none"}, key="")
+        assert (status not in (401, 403)) == counts, key
+        if counts:
+            await keep(portal, replace(after, version=(await keys_of(portal, url)).version))
+
+
+def meanwhile(patches: pytest.MonkeyPatch, path: str, act: Callable[[], Awaitable[Any]]) -> None:
+    """Have something happen between the answer of a portal to a request and its arrival."""
+    request = Poster.request
+
+    async def acting(self: Poster, contact: Contact, method: str, asked: str, *args: Any, **options: Any) -> Any:
+        answer = await request(self, contact, method, asked, *args, **options)
+        if asked == path:
+            await act()
+        return answer
+
+    patches.setattr(Poster, "request", acting)
+
+
+async def test_a_key_that_the_owner_takes_ends_an_offer_under_way(portals: Portals) -> None:
     a, b = await pair(portals)
-    before = (await keys_of(a, b.url)).key
-    await a.well("POST", "/api/portal/contacts/B-bot/key")
-    assert (await keys_of(b, a.url)).old_key == before
-    named = "ap2p_" + "n" * 43
-    await b.well("POST", "/api/contacts", {"portal_url": a.url, "SHARED_KEY": named})
-    assert (await keys_of(b, a.url)).keys == (named,)
+
+    async def replaced() -> None:
+        await a.well("POST", "/api/contacts", {"portal_url": b.url, "SHARED_KEY": X})
+
+    with pytest.MonkeyPatch.context() as patches:
+        meanwhile(patches, "/api/portal/key", replaced)
+        status, answer = await a.ask("POST", "/api/portal/contacts/B-bot/key")
+    assert (status, answer["code"]) == (409, "wrong_state")
+    assert "this renewal has ended" in answer["detail"]
+    assert f"clawlink portal ask {b.url}" in answer["detail"]
+    assert (await keys_of(a, b.url)).keys == (X,)
+    offered = (await keys_of(b, a.url)).key
+    late = {"api_key": offered, "from_portal": b.url, "content": "by the offered key"}
+    assert (await a.ask("POST", "/api/message/receive", late, key=""))[0] == 401
+    number = await send(a, b.url, "by a key that the other portal does not have")
+
+    async def told() -> bool:
+        return f"clawlink portal ask {b.url}" in (await a.state(number, "queued", "sending"))["detail"]
+
+    await eventually(told)
+    text = {"content": f"I am {a.url}, and my key is {X}"}  # as that command leaves it
+    guest = (await b.well("POST", "/api/guest/leave-message", text, key=""))["message_id"]
+    await b.well("POST", f"/api/portal/guests/{guest}", {"decision": "approve", "replace": True})
+    await a.state(number, "sent")
+    await b.state(await send(b, a.url, "and back"), "sent")
+
+
+async def test_a_message_by_an_ended_offer_ends_no_later_one(portals: Portals, old_portals: Peers) -> None:
+    portal, peer = await portals(), await old_portals("0.9")
+    peer.key, peer.from_portal = await portal.befriend(peer.url), portal.url
+    assert (await portal.well("POST", "/api/portal/contacts/1/key"))["state"] == "asked"
+    ended = (await keys_of(portal, peer.url)).next_key
+    assert ended is not None
+    peer.key = ended  # its owner approves
+
+    async def replaced() -> None:
+        await portal.well("POST", "/api/contacts", {"portal_url": peer.url, "SHARED_KEY": X})
+        await portal.well("POST", "/api/portal/contacts/1/key")
+
+    with pytest.MonkeyPatch.context() as patches:
+        meanwhile(patches, "/api/message/receive", replaced)
+        await portal.state(await send(portal, peer.url, "on its way"), "sent")
+    after = await keys_of(portal, peer.url)
+    assert (after.key, ended in after.keys, after.next_key is None) == (X, False, False)
+
+
+async def test_a_key_that_the_other_owner_takes_ends_a_renewal_under_way(portals: Portals) -> None:
+    a, b = await pair(portals)
+
+    async def replaced() -> None:
+        await b.well("POST", "/api/contacts", {"portal_url": a.url, "SHARED_KEY": X})
+
+    with pytest.MonkeyPatch.context() as patches:
+        meanwhile(patches, "/api/portal/key/confirm", replaced)
+        told = await a.well("POST", "/api/portal/contacts/B-bot/key")
+    assert told["state"] == "pending"
+    assert "has ended meanwhile" in told["detail"]
+    assert f"clawlink portal ask {b.url}" in told["detail"]
+    assert (await keys_of(b, a.url)).keys == (X,)
+    again = await a.well("POST", "/api/portal/contacts/B-bot/key")
+    assert (again["state"], "Invalid API Key" in again["detail"]) == ("pending", True)
+    assert (await keys_of(b, a.url)).keys == (X,)
+
+
+async def test_a_renewal_keeps_the_key_that_the_contact_has_shown(portals: Portals) -> None:
+    a, b = await pair(portals)
+    shown = (await keys_of(a, b.url)).key
+    await keep(b, replace(await keys_of(b, a.url), key=X, old_key=shown, next_key=KEYS["n"]))
+    assert (await a.well("POST", "/api/portal/contacts/B-bot/key"))["state"] == "renewed"
+    offered = (await keys_of(a, b.url)).key
+    assert (await keys_of(b, a.url)).keys == (offered, shown), "the contact knows no other key"
+
+
+async def test_two_renewals_that_cross_make_one_key(portals: Portals) -> None:
+    a, b = await pair(portals)
+    confirmed: list[None] = []
+    both = asyncio.Event()
+
+    async def meet() -> None:
+        confirmed.append(None)
+        if len(confirmed) == 2:
+            both.set()
+        await both.wait()
+
+    with pytest.MonkeyPatch.context() as patches:
+        meanwhile(patches, "/api/portal/key/confirm", meet)
+        answers = await asyncio.gather(
+            *(own.ask("POST", f"/api/portal/contacts/{name}/key") for own, name in ((a, "B-bot"), (b, "A-bot")))
+        )
+    assert [answer.get("state") for _, answer in answers].count("renewed") == 1, answers
+    assert (await keys_of(a, b.url)).key == (await keys_of(b, a.url)).key
+    await a.state(await send(a, b.url, "by the one key"), "sent")
+    await b.state(await send(b, a.url, "and back"), "sent")
+    assert (await keys_of(a, b.url)).keys == (await keys_of(b, a.url)).keys
 
 
 async def test_a_renewal_whose_answer_is_lost_leaves_both_able_to_write(

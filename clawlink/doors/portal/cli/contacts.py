@@ -104,7 +104,8 @@ def _renew(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         "asked": "has a guest message with the new key; until its owner approves it, both keys count",
         "pending": "has not taken the new key: it did not answer, or refused; give the command again to offer the same",
     }[told["state"]]
-    done(ctx, told, f"Contact {told['contact']}, {cell(told['portal_url'])}, {said}.")
+    why = f" ({cell(told['detail'])})" if told.get("detail") else ""
+    done(ctx, told, f"Contact {told['contact']}, {cell(told['portal_url'])}, {said}{why}.")
     return Exit.PENDING if told["state"] == "pending" else Exit.DONE
 
 

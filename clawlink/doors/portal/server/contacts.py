@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from msgspec.structs import replace
 
 from clawlink.domain.agent import fold
@@ -17,7 +21,7 @@ from clawlink.doors.portal.server.names import Names
 from clawlink.doors.portal.server.reachability import Seen
 from clawlink.doors.portal.server.repository import Repository
 from clawlink.doors.portal.transfers import FileState, Transfer
-from clawlink.errors import AmbiguousName, BadRequest, NotFound, RelayFull, WrongState
+from clawlink.errors import AmbiguousName, BadRequest, NotAuthenticated, NotFound, RelayFull, WrongState
 from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
@@ -37,6 +41,7 @@ class Contacts:
         self._names = names
         self._repository = repository
         self.directory = Directory(relay)
+        self._offers: Counter[str] = Counter()  # keys on their way, by the id of the contact
 
     async def commit(self, id: str, *changes: Put | Drop) -> None:
         """Commit changes of which one is that of a contact, and have the list show it."""
@@ -97,7 +102,7 @@ class Contacts:
     ) -> Contact:
         """Return a new contact, or the next version of ``old``; a name or key that is None stays as it was.
 
-        ``key_at`` is when the key was offered; None for now. Another key also ends the one before the last renewal.
+        ``key_at`` is when the key was offered; None for now. Another key ends all keys before it, and an open renewal.
         Raises BadRequest, WrongState for the key of another contact, RelayFull, StorageFull.
         """
         for name in names:
@@ -115,14 +120,12 @@ class Contacts:
                         current=other.number,
                     )
         if old is not None:
-            is_new = key not in (None, old.key)
+            since = self._core.steady() if key_at is None else key_at
+            base = old if key in (None, old.key) else old.with_key(key, since)
             return replace(
-                old,
+                base,
                 version=old.version + 1,
                 url=url.strip(),
-                key=key or old.key,
-                key_at=(self._core.steady() if key_at is None else key_at) if is_new else old.key_at,
-                old_key=None if is_new else old.old_key,
                 send_key=old.send_key if key is None else None,
                 display_name=old.display_name if display_name is None else display_name or None,
                 agent_name=old.agent_name if agent_name is None else agent_name or None,
@@ -247,47 +250,63 @@ class Contacts:
         await self.commit(id, Put(contact))
         return contact
 
+    @contextmanager
+    def offering(self, id: str) -> Iterator[None]:
+        """Note that a key is on its way to a contact."""
+        self._offers[id] += 1
+        try:
+            yield
+        finally:
+            self._offers[id] -= 1
+            if not self._offers[id]:
+                del self._offers[id]
+
+    async def require_offered(self, id: str, key: str | None) -> None:
+        """Refuse the outcome of an offer whose key does not count any more. Raises NotFound, WrongState."""
+        contact = await self._known(id)
+        if key not in contact.keys:
+            raise WrongState(
+                f"contact {contact.number} got another key meanwhile, so this renewal has ended and its key does not "
+                f"count; if its portal refuses the key that counts, offer that one: clawlink portal ask {contact.url}",
+                field="contact_id",
+                current=contact.number,
+            )
+
     @retrying
-    async def renewed(self, id: str) -> None:
-        """Put the offered key in the place of the old one: the contact has it."""
+    async def renewed(self, id: str, key: str | None) -> None:
+        """Put the offered key in the place of the old one: the contact has it. An ended offer changes nothing."""
         contact = await self._core.store.get(Contact, id)
-        if contact is None or contact.next_key is None:
-            return
-        contact = replace(
-            contact,
-            version=contact.version + 1,
-            key=contact.next_key,
-            key_at=self._core.steady(),
-            next_key=None,
-            old_key=None,
-            send_key=None,
-        )
-        await self.commit(id, Put(contact))
+        if contact is not None and key is not None and contact.next_key == key:
+            await self.commit(id, Put(contact.with_key(key, self._core.steady())))
 
     @retrying
-    async def take_key(self, id: str, key: str) -> None:
-        """Take the key that the contact's portal offers and confirms. Its old key counts until it uses the new one.
+    async def take_key(self, id: str, key: str, shown: str) -> None:
+        """Take the key that the contact's portal offers and confirms.
 
-        Raises BadRequest, WrongState for a key of another contact.
+        The key that it has ``shown`` counts until it uses the new one. Two offers that cross make one key: the lower.
+        Raises NotAuthenticated if the shown key has ended meanwhile, BadRequest, WrongState.
         """
         contact = await self._known(id)
         if contact.key == key:
             return
+        if shown not in contact.keys:
+            raise NotAuthenticated("the key that you have shown has ended meanwhile, so the new one is not taken")
+        if id in self._offers and contact.next_key is not None and contact.next_key < key:
+            raise WrongState("this portal offers you a new key at this moment, and that one counts", field="new_key")
         changed = await self.changed(id, contact.url, contact, key, (None, None, None))
-        changed = replace(changed, old_key=contact.key, next_key=None, send_key=None)
-        await self.commit(id, Put(changed))
+        await self.commit(id, Put(replace(changed, old_key=shown)))
 
     async def used(self, contact: Contact, key: str) -> None:
         """Note the key that a contact has shown: the use of a new one ends the old one."""
         if key == contact.next_key:
-            await self.renewed(contact.id)
+            await self.renewed(contact.id, key)
         elif key == contact.key and contact.old_key is not None:
-            await self._end_old_key(contact.id)
+            await self._end_old_key(contact.id, key)
 
     @retrying
-    async def _end_old_key(self, id: str) -> None:
+    async def _end_old_key(self, id: str, key: str) -> None:
         contact = await self._core.store.get(Contact, id)
-        if contact is not None and contact.old_key is not None:
+        if contact is not None and contact.key == key and contact.old_key is not None:
             await self.commit(id, Put(replace(contact, version=contact.version + 1, old_key=None)))
 
 

@@ -177,21 +177,25 @@ class Poster:
             return Posted(Outcome.LOST, f"the answer was lost: {said(error)}")
         return judged(contact.url, status, answer, message.id)._replace(renewed=renewed)
 
-    async def offer(self, contact: Contact) -> Offered:
-        """Offer a contact its next key. Raises nothing: what did not work is asked again with the same key."""
+    async def offer(self, contact: Contact) -> tuple[Offered, str]:
+        """Offer a contact its next key. Return the outcome, and why the key is not taken.
+
+        Raises nothing: a further offer brings the same key.
+        """
         body = {"api_key": contact.send_key or contact.key, "from_portal": self._own_url, "new_key": contact.next_key}
         try:
             if contact.ours is not False:
                 status, answer = await self._ask(contact, "POST", KEY, body)
                 if status == 200 and fields(answer).get("status") == "renewed":
-                    return Offered.TAKEN
+                    return Offered.TAKEN, ""
                 if status not in (404, 405):
-                    return Offered.OPEN
+                    return Offered.OPEN, _refusal(contact.url, status, answer)
             told = f"The key for our messages is to be another one.\nMy portal: {self._own_url}\n"
-            status, _ = await self._ask(contact, "POST", LEAVE, {"content": f"{told}New key: {contact.next_key}"})
-        except FAILURES:
-            return Offered.OPEN
-        return Offered.ASKED if status == 200 else Offered.OPEN
+            content = f"{told}New key: {contact.next_key}"
+            status, answer = await self._ask(contact, "POST", LEAVE, {"content": content})
+        except FAILURES as error:
+            return Offered.OPEN, said(error)
+        return (Offered.ASKED, "") if status == 200 else (Offered.OPEN, _refusal(contact.url, status, answer))
 
     async def confirmed(self, contact: Contact, key: str) -> str | None:
         """Ask the portal at a contact's address whether it offers this key. Return why that is not so, or None."""
@@ -300,6 +304,17 @@ def refusal_in_words(status: int, answer: bytes, portal: str = "the other portal
     return f"{portal} answers {status}" + (f': "{why}"' if why else "")
 
 
+def _refusal(url: str, status: int, answer: bytes) -> str:
+    """Return an answer of the portal at ``url`` that is no success, with the next step after a key that it refuses."""
+    words = refusal_in_words(status, answer, f"the portal {cell(url)}")
+    if status == NotAuthenticated.status:
+        words += (
+            "; its owner may not have approved you yet, or has put another key in the place of yours; "
+            f"offer your key: clawlink portal ask {cell(url)}"
+        )
+    return words
+
+
 def judged(url: str, status: int, answer: bytes, key: str) -> Posted:
     """Return what an answer of the portal at ``url`` says about a posted message.
 
@@ -310,9 +325,7 @@ def judged(url: str, status: int, answer: bytes, key: str) -> Posted:
         if told.get("status") == "received":
             return Posted(Outcome.STORED, "", ours=told.get("idempotency_key") == key)
         return Posted(Outcome.LOST, "the address answers 200, but not as a portal does")
-    words = refusal_in_words(status, answer, f"the portal {cell(url)}")
-    if status == NotAuthenticated.status:
-        words += "; its owner may not have approved you yet"
+    words = _refusal(url, status, answer)
     if status in LATER or 300 <= status < 400:
         return Posted(Outcome.NOT_STORED, words)
     if status >= _DOUBTFUL_FROM:

@@ -181,10 +181,12 @@ class Routes:
         contact = await self._contacts.find(parameter(ask.request, "contact_id"))
         require_reachable(contact, self._relay.steady())
         contact = await self._contacts.offer_key(contact.id)
-        offered = await self._poster.offer(contact)
-        if offered is Offered.TAKEN:
-            await self._contacts.renewed(contact.id)
-        return {"contact": contact.number, "portal_url": contact.url, "state": offered.value}
+        with self._contacts.offering(contact.id):
+            offered, detail = await self._poster.offer(contact)
+            if offered is Offered.TAKEN:
+                await self._contacts.renewed(contact.id, contact.next_key)
+        await self._contacts.require_offered(contact.id, contact.next_key)
+        return {"contact": contact.number, "portal_url": contact.url, "state": offered.value, "detail": detail}
 
     async def key_renew(self, ask: PortalRequest) -> Any:
         """Take the key that a contact offers, once the portal at its address says that the offer is its own."""
@@ -196,7 +198,7 @@ class Routes:
             why = await self._poster.confirmed(ask.contact, ask.body.new_key)
             if why is not None:
                 raise NotAllowed(f"the portal at your address does not confirm the new key: {why}", field="new_key")
-            await self._contacts.take_key(ask.contact.id, ask.body.new_key)
+            await self._contacts.take_key(ask.contact.id, ask.body.new_key, ask.caller.key)
         return {"status": "renewed"}
 
     async def key_confirm(self, ask: PortalRequest) -> Any:

@@ -65,6 +65,7 @@ async def test_the_answer_to_a_question_takes_no_status(portals: Portals, clawli
     assert (code, "--attach is for tasks that you were given" in err) == (2, True), err
     code, out, _ = await clawlink(a, "renew", "bob")
     assert (code, "has not taken the new key: it did not answer, or refused" in out) == (6, True), out
+    assert "(no connection to 127.0.0.1:" in out, "it says why"
 
 
 async def test_a_task_names_its_files_its_id_there_and_the_time_of_its_state(
