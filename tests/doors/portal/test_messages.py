@@ -52,9 +52,9 @@ def contact_at(url: str) -> Contact:
     return Contact(id=url, version=1, number=1, url=url, key="k", created_at=0.0)
 
 
-async def pair(portals: Portals) -> tuple[Own, Own]:
+async def pair(portals: Portals, **settings: Any) -> tuple[Own, Own]:
     """Return two portals whose owners agreed."""
-    a, b = await portals(key=A_KEY), await portals(key=B_KEY)
+    a, b = await portals(key=A_KEY, **settings), await portals(key=B_KEY, **settings)
     key = await a.befriend(b.url, agent_name="B-bot", user_name="Bob")
     await b.well("POST", "/api/contacts", {"portal_url": a.url, "agent_name": "A-bot", "SHARED_KEY": key})
     return a, b
@@ -319,9 +319,10 @@ async def test_a_name_that_resolves_to_a_private_address_is_not_reached(old_port
 
 
 async def test_a_message_that_is_too_large_or_to_nobody_is_refused(portals: Portals) -> None:
-    a, b = await pair(portals)
+    a, b = await pair(portals, limits={"max_body_bytes": 800_000})  # any text that is short enough fits, as JSON
     for body, status, word in (
-        ({"to": b.url, "content": "x" * (128 * 1024 + 1)}, 413, "131072"),
+        ({"to": b.url, "content": "x" * (128 * 1024 + 1)}, 413, "at most 131072 bytes, and this one has 131073; "),
+        ({"to": b.url, "content": "x" * 900_000}, 413, "at most 131072 bytes, and this one has more; send it in"),
         ({"to": b.url, "content": " "}, 400, "content is empty"),
         ({"to": "nobody", "content": "x"}, 404, "clawlink portal contacts"),
         ({"to": 99, "content": "x"}, 404, "contact 99"),
@@ -332,13 +333,23 @@ async def test_a_message_that_is_too_large_or_to_nobody_is_refused(portals: Port
         got, answer = await a.ask("POST", "/api/portal/send", body)
         assert (got, word in answer["detail"]) == (status, True), (body.get("to"), answer)
     key = (await a.contact(b.url))["SHARED_KEY"]
-    large = {"api_key": key, "from_portal": a.url, "content": "x" * (128 * 1024 + 1)}
-    assert (await b.ask("POST", "/api/message/receive", large, key=""))[0] == 413
+    for size in (128 * 1024 + 1, 900_000):
+        large = {"api_key": key, "from_portal": a.url, "content": "x" * size}
+        status, answer = await b.ask("POST", "/api/message/receive", large, key="")
+        assert (status, "at most 131072 bytes" in answer["detail"]) == (413, True), answer
     assert (await a.ask("GET", "/api/portal/messages/99"))[0] == 404
     for way in ("send", "reply"):
-        assert (await a.ask("POST", f"/api/chat/owner/{way}", {"content": "x" * (128 * 1024 + 1)}))[0] == 413, way
+        for size in (128 * 1024 + 1, 900_000):
+            status, answer = await a.ask("POST", f"/api/chat/owner/{way}", {"content": "x" * size})
+            assert (status, "at most 131072 bytes" in answer["detail"]) == (413, True), (way, answer)
         status, answer = await a.ask("POST", f"/api/chat/owner/{way}", {"content": " "})
         assert (status, answer) == (400, {"error": "content is empty"}), way
+
+
+async def test_a_body_that_a_lower_limit_refuses_is_told_that_limit(portals: Portals) -> None:
+    portal = await portals(limits={"max_body_bytes": 1000})
+    status, answer = await portal.ask("POST", "/api/portal/send", {"to": 1, "content": "x" * 1000})
+    assert (status, "1000 bytes" in answer["detail"], "131072" in answer["detail"]) == (413, True, False), answer
 
 
 async def test_only_the_socket_that_got_a_message_acks_it(portals: Portals, bridges: Bridges) -> None:

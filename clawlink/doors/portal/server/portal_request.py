@@ -17,6 +17,7 @@ from clawlink.doors.portal.records import Contact
 from clawlink.doors.portal.rules.access import PAGE_ONLY, Role
 from clawlink.doors.portal.rules.urls import same
 from clawlink.doors.portal.server.keys import PAGE, Caller, Keys
+from clawlink.doors.portal.server.repository import MAX_MESSAGE_BYTES, too_long
 from clawlink.doors.portal.wire import calls
 from clawlink.errors import (
     BadJson,
@@ -26,6 +27,7 @@ from clawlink.errors import (
     NotAllowed,
     NotAuthenticated,
     NotFound,
+    TooLarge,
     UnknownRoute,
 )
 from clawlink.protocol.endpoint import Endpoint
@@ -40,6 +42,9 @@ _log = logging.getLogger("clawlink.portal")
 _SCHEME = "Bearer "
 _PARAMETERS = re.compile(r"{(\w+)}")
 _TARGET = 200
+_MESSAGES = (calls.Receive, calls.Send, calls.Sent, calls.Say)
+_MOST_OF_A_BYTE = 6
+"""JSON takes at most as many bytes for one byte of a text."""
 SELF_CHECKED = frozenset({"file_chunk"})
 KEY_IN_QUERY = frozenset({"file_status", "file_download"})
 """The routes whose key old scripts write into the address."""
@@ -158,11 +163,15 @@ class Invalid(Exception):
 
 
 async def body_of(request: Request, kind: Any) -> Any:
-    """Read the body. A wrong type is 422 with a list, as the wire has it."""
+    """Read the body. A wrong type is 422 with a list, as the wire has it. Raises TooLarge."""
     if request.content_type != "application/json":
         raise Invalid("send JSON as Content-Type: application/json", None, "content_type")
     try:
         return await read(request, kind)
+    except TooLarge as error:
+        if kind in _MESSAGES and request.client_max_size >= MAX_MESSAGE_BYTES * _MOST_OF_A_BYTE:
+            raise too_long(int(error.actual or 0), known=False) from None  # its text is longer than any may be
+        raise
     except BadJson as error:
         raise Invalid(error.message, None, "json_invalid") from None
     except BadRequest as error:

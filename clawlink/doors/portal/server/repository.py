@@ -189,9 +189,15 @@ def require_short(text: str) -> None:
     """Refuse a text that no frame to an old bridge can carry. Raises TooLarge."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > MAX_MESSAGE_BYTES:
-        raise TooLarge(
-            f"a message has at most {MAX_MESSAGE_BYTES} bytes, and this one has {size}; send it in parts",
-            field="content",
-            limit=MAX_MESSAGE_BYTES,
-            actual=size,
-        )
+        raise too_long(size)
+
+
+def too_long(size: int, *, known: bool = True) -> TooLarge:
+    """Return the refusal of a text. ``known`` tells whether ``size`` is that of the text, or of what carries it."""
+    return TooLarge(
+        f"a message has at most {MAX_MESSAGE_BYTES} bytes, and this one has {size if known else 'more'}; "
+        "send it in parts, or as a file",
+        field="content",
+        limit=MAX_MESSAGE_BYTES,
+        actual=size,
+    )
