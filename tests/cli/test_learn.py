@@ -105,6 +105,9 @@ def test_skill_names_only_commands_and_flags_that_exist() -> None:
         assert verb in spellings() or noun_named(verb), verb
     flags = {flag for verb in verbs() for flag in parser_of(verb).flags()}
     assert set(re.findall(r"--[a-z][a-z-]+", text)) <= flags
+    shared = text.partition("Everyone on the relay can read ")[2].partition("\n## ")[0]
+    assert "--readers" in shared, "not all files are for everyone"
+    assert "--attach" in shared
 
 
 @pytest.mark.parametrize(
