@@ -11,6 +11,7 @@ from clawlink.cli.parser import parser_of
 from clawlink.cli.verb import Verb
 from clawlink.cli.verbs import core
 from clawlink.domain.limits import LIMIT_FIELDS
+from clawlink.domain.task import FINAL, TaskState
 from clawlink.doors.registry import doors
 from tests.tables import each
 
@@ -65,6 +66,21 @@ def test_what_goes_with_every_verb_is_described() -> None:
 def test_every_exit_code_is_described() -> None:
     for code, meaning in MEANING.items():
         assert f"| {code.value} | {meaning}" in PAGE
+
+
+def test_every_state_and_priority_that_a_flag_takes_is_described() -> None:
+    listed = core()["task list"]
+    states = set(parser_of(listed).flags()["--status"].choices or ()) - {"open", "final"}
+    section = PAGE.partition("**`task list ")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([a-z_]+)`", section)) - {"open", "final"} == states
+    assert {state.value for state in TaskState} == states
+    failed = PAGE.partition("| 1 | ")[2].partition("\n")[0]
+    for state in FINAL - {TaskState.COMPLETED}:
+        assert re.search(rf"\b{state.value}\b", failed), state
+    words = parser_of(core()["delegate"]).flags()["--priority"].choices or ()
+    section = PAGE.partition("**`delegate ")[2].partition("\n**")[0]
+    for word in words:
+        assert re.search(rf"\b{word}\b", section), word
 
 
 def test_no_flag_is_invented() -> None:

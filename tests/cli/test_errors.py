@@ -118,7 +118,8 @@ def test_a_write_that_was_refused_a_connection_was_not_stored(call: Run, own_rel
 
 
 @each(
-    "address", ["ftp://x", "http://", "http://[::1", "http://a b", "http://127.0.0.1:99999", "http://..", "http://a..b"]
+    "address",
+    ["ftp://x", ":abc", "http://", "http://[::1", "http://a b", "http://127.0.0.1:99999", "http://..", "http://a..b"],
 )
 def test_addresses_that_are_none(call: Run, address: str) -> None:
     assert "no address of a relay" in call("--relay", address, "info").failed(3).err
