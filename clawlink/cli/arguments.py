@@ -20,6 +20,8 @@ _NEVER_SUGGESTED = frozenset({"--force", "--burn", "--replace", "--offline"})
 _EVERYWHERE = frozenset({"--relay", "--token", "--as", "--ca", "--timeout", "--json", "--help"})
 # Flags are alike from here on; less would take --task for --as.
 _ALIKE = 0.7
+# Letters at the beginning of a flag that are enough to suggest it.
+_LEAST_BEGUN = 3
 _NARROWEST = 40
 # Stands for a value that is --, which argparse takes away. No argument can have this character.
 _DASHES = "\0--"
@@ -385,7 +387,9 @@ def suggestion(name: str, parser: Parser) -> str | None:
     if not name.startswith("--") and len(name) < 4:
         return None
     flags = [flag[2:] for flag in parser.flags() if flag.startswith("--")]
-    close = [f"--{flag}" for flag in get_close_matches(name.lstrip("-"), flags, 1, _ALIKE)]
+    typed = name.lstrip("-")
+    begun = [flag for flag in flags if len(typed) >= _LEAST_BEGUN and flag.startswith(typed)]
+    close = [f"--{flag}" for flag in (begun if len(begun) == 1 else get_close_matches(typed, flags, 1, _ALIKE))]
     if not close or close[0] in _NEVER_SUGGESTED or (parser.deletes and close[0] not in _EVERYWHERE):
         return None
     return close[0]

@@ -40,7 +40,7 @@ def span(text: str) -> float:
     except (ValueError, KeyError):
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"a length of time is needed, as 90, 30s, 10m or 2h, not {text!r}")
+        raise argparse.ArgumentTypeError(f"a length of time from 0 up is needed, as 90, 30s, 10m or 2h, not {text!r}")
     return value
 
 

@@ -148,7 +148,7 @@ REFUSED = [
     ("file get notes.txt -", "unrecognized arguments: -; it takes KEY and no further words; see"),
     ("broadcast hello all", "unrecognized arguments: all; a text of several words stands in quotes; see"),
     ("register alice bob", "unrecognized arguments: bob"),
-    ("delegate bob x --wait soon", "argument --wait: a length of time is needed"),
+    ("delegate bob x --wait soon", "argument --wait: a length of time from 0 up is needed"),
     ("send bob hi --wait soon", "argument --wait: invalid choice: 'soon'"),
     ("send bob hi --wait=soon", "argument --wait: invalid choice: 'soon'"),
     ("send --to a --wait read --content b", "argument --wait: invalid choice: 'read'"),

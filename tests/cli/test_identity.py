@@ -58,13 +58,22 @@ def test_registering_again_resumes_the_agent_and_its_mailbox(call: Run, relay: s
     first = call("register", "--name", ada, "--caps", "x", "--description", "about", "--json").ok().json
     call("register", "--name", bob).ok()
     call("--as", bob, "send", "--to", ada, "--content", "still here?").ok()
+    assert "was called" not in call("register", "--name", ada).ok().out
     told = call("register", "--name", ada.upper())
     assert f'Resumed "{ada.upper()}"' in told.ok().out
+    assert f', which was called "{ada}".' in told.out
     assert "can do:    x" in told.out
     again = call("register", "--name", ada, "--caps", "y", "--json").ok().json
     assert (again["resumed"], again["agent"]["agent_id"]) == (True, first["agent"]["agent_id"])
     assert (again["agent"]["capabilities"], again["agent"]["description"]) == (["y"], "about")
     assert "still here?" in call("--as", ada, "poll").ok().out
+
+
+def test_a_capability_with_a_space_comes_with_the_form_of_a_list(call: Run, relay: str, fresh: Fresh) -> None:
+    told = call("register", fresh("eve"), "--caps", "a b,c").ok()
+    assert "can do:    a b, c" in told.out
+    assert "'a b' is one name; if several are meant, separate them by commas: --caps a,b" in told.err
+    assert not call("register", fresh("eve"), "--caps", "a, b").ok().err
 
 
 def test_without_a_claim_there_is_no_key(call: Run, relay: str, fresh: Fresh, account: Path) -> None:

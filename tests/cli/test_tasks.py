@@ -173,8 +173,12 @@ def test_delegate_to_all_who_can(call: Run, me: str, peer: Client, relay: str, f
         one = call("delegate", "--capability", f"{skill},python", "--all", "--task", "x", "--json").ok().json
         assert [done["recipient"]["agent_id"] for done in one["delegated"]] == [of(peer)]
     assert (
-        "no other agent online can juggle"
+        "no other agent online has the capability 'juggle'"
         in call("delegate", "--capability", "juggle", "--all", "--task", "x").failed(5).err
+    )
+    assert (
+        "no other agent online has the capabilities 'juggle' and 'sing'"
+        in call("delegate", "--capability", "juggle,sing", "--all", "--task", "x").failed(5).err
     )
 
 
@@ -186,10 +190,10 @@ def test_delegate_to_all_who_can(call: Run, me: str, peer: Client, relay: str, f
         (["--to", ",", "--all"], "name the recipient"),
         (["--to-any-of", "a", "--all"], "--all gives each agent"),
         (["--to", "a", "--any"], "add --wait"),
-        (["--to", "a", "--deadline", "soon"], "length of time"),
-        (["--to", "a", "--deadline", "5w"], "length of time"),
-        (["--to", "a", "--deadline", "-5"], "length of time"),
-        (["--to", "a", "--wait", "x"], "length of time"),
+        (["--to", "a", "--deadline", "soon"], "length of time from 0 up"),
+        (["--to", "a", "--deadline", "5w"], "length of time from 0 up"),
+        (["--to", "a", "--deadline", "-5"], "length of time from 0 up"),
+        (["--to", "a", "--wait", "x"], "length of time from 0 up"),
     ],
 )
 def test_what_makes_no_sense_is_said(call: Run, me: str, args: list[str], said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from clawlink.client.identity import Saved
     from clawlink.protocol.replies import Registered
 
+_SHOWN_NAME = 40
 _SECRETS = frozenset({"agent_key", "relay_key"})
 
 
@@ -47,10 +49,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Register; the identity of that name on that relay is resumed, with its mailbox."""
     from msgspec.structs import asdict
 
-    from clawlink.cli.render import named
+    from clawlink.cli.render import named, quoted
     from clawlink.domain.terminal import cell
 
-    done, me, path = _registered(args, ctx)
+    done, me, path, before = _registered(args, ctx)
+    _warn_of_spaces(args, ctx)
     if ctx.json:
         reply = {name: value for name, value in asdict(done).items() if name not in _SECRETS}
         ctx.out.json({**reply, "claimed": me.agent_key is not None, "relay": me.relay, "identity_file": str(path)})
@@ -60,7 +63,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
         return Exit.DONE
     ctx.acting_as = me
     verb = "Resumed" if done.resumed else "Registered"
-    ctx.out.line(f"{verb} {named(me.name, me.agent_id)} on {me.relay}.", style="bold")
+    renamed = before is not None and before.agent_id == me.agent_id and before.name != me.name
+    once = f", which was called {quoted(before.name, _SHOWN_NAME)}" if before is not None and renamed else ""
+    ctx.out.line(f"{verb} {named(me.name, me.agent_id)} on {me.relay}{once}.", style="bold")
     ctx.out.facts(
         ("can do", cell(", ".join(done.agent.capabilities)) or None),
         ("hears of", None if me.subscriptions is None else cell(", ".join(me.subscriptions)) or "nothing"),
@@ -71,8 +76,17 @@ def run(args: Namespace, ctx: Context) -> Exit:
     return Exit.DONE
 
 
-def _registered(args: Namespace, ctx: Context) -> tuple[Registered, Saved, Path]:
-    """Register, and keep the identity. Return the relay's reply, the identity and its file."""
+def _warn_of_spaces(args: Namespace, ctx: Context) -> None:
+    """Tell how a list is written where a space may stand for a comma."""
+    for flag, given in (("--caps", args.caps), ("--subscribe", args.subscribe)):
+        spaced = next((one for one in given or () if " " in one), None)
+        if spaced is not None:
+            apart = shlex.quote(",".join(spaced.split()))
+            ctx.warn(f"{spaced!r} is one name; if several are meant, separate them by commas: {flag} {apart}")
+
+
+def _registered(args: Namespace, ctx: Context) -> tuple[Registered, Saved, Path, Saved | None]:
+    """Register, and keep the identity. Return the relay's reply, the identity, its file, and the identity before."""
     import contextlib
     import socket
 
@@ -130,4 +144,4 @@ def _registered(args: Namespace, ctx: Context) -> tuple[Registered, Saved, Path]
                 with contextlib.suppress(ClawLinkError):
                     client.leave()
             raise
-    return done, me, path
+    return done, me, path, before

@@ -186,8 +186,10 @@ def _able(args: Namespace, ctx: Context) -> list[str]:
         if wanted <= {fold(capability) for capability in agent.capabilities} and agent.agent_id != ctx.me.agent_id
     ]
     if not found:
+        what = "capability" if len(args.capability) == 1 else "capabilities"
         raise UnknownAgent(
-            f"no other agent online can {' and '.join(args.capability)}; leave out --all, and it waits for one",
+            f"no other agent online has the {what} {' and '.join(map(repr, args.capability))}; "
+            "leave out --all, and it waits for one",
             field="to_agent",
         )
     return found

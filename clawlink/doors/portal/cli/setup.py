@@ -51,8 +51,10 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.exits import UsageError
 
     domain = (args.domain or "").strip().lower()
-    if not _DOMAIN.fullmatch(domain):
+    if not domain:
         raise UsageError("setup needs --domain NAME, the name of this server on the internet, as me.example.org")
+    if not _DOMAIN.fullmatch(domain):
+        raise UsageError(f"--domain {args.domain[:80]!r} is no name of a server on the internet, as me.example.org")
     root = Path(args.into or "/")
     made = first_keys()
     planned = files(domain, args.proxy, made, port=args.port)

@@ -92,7 +92,10 @@ def test_it_shows_and_writes_what_a_server_needs(
     assert "me.example.org {" in caddy
     assert "tls " not in caddy
     for wrong in ("", "https://me.example", "me example", "me.example;}", "localhost", "-x.example"):
+        capsys.readouterr()
         assert main(["portal", "setup", "--domain", wrong]) == 2, wrong
+        said = f"--domain {wrong!r} is no name of a server" if wrong else "setup needs --domain NAME"
+        assert said in capsys.readouterr().err
 
 
 async def test_nginx_leaves_all_large_bodies_to_the_portal(portals: Portals) -> None:
