@@ -29,7 +29,7 @@ MEANING: dict[Exit, str] = {
     Exit.FAILED: "refused or failed, or a task failed",
     Exit.USAGE: "the command is wrong or ambiguous",
     Exit.UNREACHABLE: "no relay answers, or all work is stopped",
-    Exit.UNAUTHORISED: "not allowed: token or key is missing or wrong, or no right to this",
+    Exit.UNAUTHORISED: "not allowed: token or key missing or wrong, or no right",
     Exit.NOT_FOUND: "no such agent, task, message, file or identity",
     Exit.PENDING: "nothing yet: still pending",
     Exit.CONFLICT: "a conflict: another agent was first",
