@@ -57,24 +57,10 @@ class Acceptor:
 
     async def listen(self, host: str, port: int) -> int:
         """Listen at all addresses of the host, and return the port. ``::`` is IPv4, too. Raises OSError."""
-        name = None if host in ("", "::") else host
+        self._sockets = await _bound_to(host, port)
         try:
-            found = await self._loop.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        except UnicodeError:  # DNS can have no such name, as with an empty label
-            raise OSError(f"{host!r} is no name of a host") from None
-        missing: OSError | None = None
-        try:
-            for family, place in dict.fromkeys((family, place) for family, *_, place in found):
-                try:
-                    sock = _bound(family, place, port or self._port)
-                except OSError as error:
-                    if error.errno not in _NO_SUCH_FAMILY:
-                        raise
-                    missing = error
-                else:
-                    self._sockets.append(sock)
-            if missing is not None and not self._sockets:
-                raise missing
+            for sock in self._sockets:
+                sock.listen(_BACKLOG)
         except OSError:
             await self.close()
             raise
@@ -83,7 +69,7 @@ class Acceptor:
 
     @property
     def _port(self) -> int:
-        return int(self._sockets[0].getsockname()[1]) if self._sockets else 0
+        return _port_of(self._sockets)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -167,6 +153,44 @@ class Acceptor:
         conn.close()
 
 
+async def require_free(host: str, port: int) -> None:
+    """See that a relay could listen there. No peer notices it. Raises OSError."""
+    for sock in await _bound_to(host, port):
+        sock.close()
+
+
+async def _bound_to(host: str, port: int) -> list[socket.socket]:
+    """Return a socket for each address of the host. None of them listens yet. Raises OSError."""
+    name = None if host in ("", "::") else host
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except UnicodeError:  # DNS can have no such name, as with an empty label
+        raise OSError(f"{host!r} is no name of a host") from None
+    missing: OSError | None = None
+    sockets: list[socket.socket] = []
+    try:
+        for family, place in dict.fromkeys((family, place) for family, *_, place in found):
+            try:
+                sockets.append(_bound(family, place, port or _port_of(sockets)))
+            except OSError as error:
+                if error.errno not in _NO_SUCH_FAMILY:
+                    raise
+                missing = error
+        if missing is not None and not sockets:
+            raise missing
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _port_of(sockets: list[socket.socket]) -> int:
+    return int(sockets[0].getsockname()[1]) if sockets else 0
+
+
 def _bound(family: int, place: tuple[object, ...], port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -176,7 +200,6 @@ def _bound(family: int, place: tuple[object, ...], port: int) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((place[0], port, *place[2:]))
-        sock.listen(_BACKLOG)
     except BaseException:
         sock.close()
         raise

@@ -22,6 +22,7 @@ from clawlink.doors.registry import doors, settings_of
 from clawlink.errors import ClawLinkError
 from clawlink.relay.error_mapping import NO_THREAD, is_no_thread
 from clawlink.relay.timestamps import steady_clock
+from clawlink.server.accepting import require_free
 from clawlink.server.app import App
 from clawlink.server.keys import noted, with_secrets
 from clawlink.server.logs import set_up
@@ -132,9 +133,13 @@ def _open_standard_streams() -> None:
 
 
 def _way_on(error: OSError) -> str:
-    if error.errno != errno.EADDRINUSE:
-        return ""
-    return "; a relay may run there already (see: clawlink relay info), or choose another port with --port"
+    if error.errno == errno.EADDRINUSE:
+        return "; a relay may run there already (see: clawlink relay info), or choose another port with --port"
+    if error.errno == errno.EACCES:
+        return "; this account may not have this port: choose another with --port, above 1023"
+    if isinstance(error, socket.gaierror) or error.errno in (None, errno.EADDRNOTAVAIL):
+        return "; --host takes an address or a name of this machine, as 127.0.0.1, or 0.0.0.0 for all of them"
+    return ""
 
 
 def _allow_many_connections() -> None:
@@ -199,6 +204,14 @@ async def _kept(config: ServerConfig) -> AsyncIterator[_Kept]:
         yield _Kept()
 
 
+def _is_new(folder: str) -> bool:
+    """Return True if there is no folder, or an empty one."""
+    try:
+        return not os.listdir(folder)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+
+
 def _data_folder(path: str, sync: str) -> DataFolder:
     from clawlink.store.sqlite.database import DataFolderError
     from clawlink.store.sqlite.folder import DataFolder
@@ -243,6 +256,8 @@ async def _serve(config: ServerConfig, last: _Last) -> None:
 
 
 async def _serve_kept(config: ServerConfig) -> None:
+    if config.data is None or _is_new(config.data):
+        await require_free(config.host, config.port)  # a start that fails there makes no folder and no token
     async with _kept(config) as kept:
         try:
             config = with_secrets(config, os.environ)

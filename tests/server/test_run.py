@@ -248,6 +248,7 @@ def test_an_address_that_is_not_ours_ends_it_with_a_sentence(host: str) -> None:
     done = run(command, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert f"cannot listen on {host}" in done.stderr
+    assert "--host takes an address or a name of this machine" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -364,6 +365,24 @@ def test_it_may_open_as_many_files_as_the_system_takes(monkeypatch: pytest.Monke
             patched.setitem(sys.modules, "uvloop", None)
             assert running.run(ServerConfig(loop="uvloop")) == 1, "it ends before it opens anything"
         assert now == [wanted], (soft, hard, most)
+
+
+@each("host", ["0.0.0.0", "a..b"])
+def test_a_start_that_cannot_listen_makes_and_changes_nothing(host: str, tmp_path: Path) -> None:
+    home = tmp_path / host
+    with socket.create_server(("", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        kept = home / "relays" / port / "token"
+        kept.parent.mkdir(parents=True)
+        kept.write_text("of-the-other-relay")
+        (home / "empty").mkdir()
+        before = sorted(home.rglob("*"))
+        for more in (["--data", str(home / "new" / "data")], ["--data", str(home / "empty")], ["--new-token"]):
+            command = [sys.executable, "-m", "clawlink.server", "--host", host, "--port", port, "--no-mdns", *more]
+            done = run(command, text=True, timeout=PATIENCE, env={**os.environ, "CLAWLINK_HOME": str(home)})
+            assert (done.returncode, "cannot listen on" in done.stderr) == (1, True), done.stderr
+            assert sorted(home.rglob("*")) == before, more
+    assert kept.read_text() == "of-the-other-relay"
 
 
 def test_a_port_that_is_taken_ends_it_with_a_sentence(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_it_shows_and_writes_what_a_server_needs(
     assert "tls " not in caddy
     for wrong in ("", "https://me.example", "me example", "me.example;}", "localhost", "-x.example"):
         capsys.readouterr()
-        assert main(["portal", "setup", "--domain", wrong]) == 2, wrong
+        assert main(["portal", "setup", f"--domain={wrong}"]) == 2, wrong
         said = f"--domain {wrong!r} is no name of a server" if wrong else "setup needs --domain NAME"
         assert said in capsys.readouterr().err
 
