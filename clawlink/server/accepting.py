@@ -26,6 +26,8 @@ _RETRY_SECONDS = 5.0
 _LINGER_SECONDS = 0.2
 _MOST_LINGERING = 16
 _AT_ONCE = 16
+# As the relay stops to listen, the last connections have this long to open: a TLS handshake may take longer.
+_OPEN_SECONDS = 0.2
 _NO_SUCH_FAMILY = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 _log = logging.getLogger("clawlink.server")
 
@@ -70,6 +72,27 @@ class Acceptor:
     @property
     def _port(self) -> int:
         return _port_of(self._sockets)
+
+    async def finish(self) -> None:
+        """Stop listening, and open the connections that have come until then."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):  # there are no more
+                for accepted in range(_BACKLOG):
+                    conn, peer = sock.accept()
+                    conn.setblocking(False)
+                    if peer:
+                        self._admit(conn, str(peer[0]))
+                    else:
+                        conn.close()
+                    if accepted % _AT_ONCE == 0:
+                        await asyncio.sleep(0)
+            sock.close()
+        self._sockets.clear()
+        if self._opening:
+            await asyncio.wait(self._opening, timeout=_OPEN_SECONDS)
 
     async def close(self) -> None:
         """Stop listening."""

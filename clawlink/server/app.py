@@ -58,6 +58,10 @@ _UNHEARD_SECONDS = 5.0
 _MARGIN_SECONDS = 2.0
 # Together with aiohttp's time to close connections this stays below the five seconds of draining.
 _GRACE_SECONDS, _GRACE_STEP_SECONDS = 2.0, 0.05
+# A client that is quiet for this long is not about to send a request: it sees the end of its connection before that.
+_QUIET_SECONDS = 0.5
+# In the end each connection has this long for a request on its way. Its reply says that it is the last.
+_LAST_SECONDS, _LAST_QUIET_SECONDS = 0.3, 0.1
 _log = logging.getLogger("clawlink.server")
 
 
@@ -223,15 +227,24 @@ class App:
     async def grace(self) -> None:
         """Take the acks and answers of connected agents for a moment, and finish the requests of all peers.
 
-        End idle connections over which no agent has acted. Return once no peer is left.
+        End quiet connections of others. Return once no peer is left.
         """
+        if self._server is None or self._acceptor is None:
+            return
+        await self._end_quiet(self._server, _GRACE_SECONDS, _QUIET_SECONDS)
+        self._server.ending = True
+        await self._acceptor.finish()
+        await self._end_quiet(self._server, _LAST_SECONDS, _LAST_QUIET_SECONDS)
+
+    async def _end_quiet(self, server: Server, seconds: float, quiet: float) -> None:
+        """End connections as they become quiet, until none is left or the time is over."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + _GRACE_SECONDS  # no count of steps: each may take long on a loaded machine
-        while self._server is not None:
-            await self._server.end_idle()
-            if not self.connections or loop.time() >= until:
-                return
+        began = now = loop.time()
+        while self.connections and now < began + seconds:  # no count of steps: each may take long on a loaded machine
+            if now >= began + quiet:
+                await server.end_quiet(now - quiet)
             await asyncio.sleep(_GRACE_STEP_SECONDS)
+            now = loop.time()
 
     async def stop(self) -> None:
         """Close all connections and stop listening."""

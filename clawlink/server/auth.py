@@ -27,6 +27,9 @@ SUBPROTOCOL = "clawlink"
 _KNOWN_HOSTS_MAX = 1024
 PROOF = "X-Requested-With"
 _FETCH_SITE = istr("Sec-Fetch-Site")
+_READS = (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS)
+# An agent in the query, and the key of a contact of the portal.
+_NAMED_IN_QUERY = ("agent_id", "api_key")
 _OWN_SITES = ("none", "same-origin")
 _OF_BROWSERS = tuple(map(istr, ("Referer", "Sec-CH-UA", "Upgrade-Insecure-Requests", "Sec-Purpose", "Purpose")))
 _KEPT_IN = (
@@ -283,6 +286,21 @@ def _is(given: str | None, expected: bytes | None) -> bool:
     if given is None or expected is None:
         return False
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected)
+
+
+def may_be_agent(request: Request, endpoint: Endpoint | None) -> bool:
+    """Return True unless a request only reads, shows no key or token, and names no agent.
+
+    The operator is no agent, and neither is the owner at the page. Doors look at their keys themselves.
+    """
+    if endpoint is None or endpoint.admin or request.owner:
+        return False
+    return (
+        request.method not in _READS
+        or _shows_a_key(request)
+        or AGENT.name in request.headers
+        or any(name in request.query for name in _NAMED_IN_QUERY)
+    )
 
 
 def _shows_a_key(request: Request) -> bool:

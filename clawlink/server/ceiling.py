@@ -72,12 +72,6 @@ class Seat:
             self._among = ceiling.heads
             self.waited_for = True
 
-    @property
-    def due_since(self) -> float | None:
-        """The time since which a request head is due; None if none is."""
-        ceiling = self._ceiling
-        return None if ceiling is None else ceiling.heads.get(self)
-
     def idle(self, now: float) -> None:
         """Note that the last request is answered."""
         ceiling = self._ceiling

@@ -29,8 +29,6 @@ from clawlink.server.ws_connection import Masked
 
 # The longest key of a file, all of it percent-encoded, and the rest of its address.
 _MAX_LINE_BYTES = 3 * 4 * MAX_KEY_LENGTH + 1024
-# A peer that has just connected has this long for its first bytes as the relay drains.
-_FIRST_HEAD_SECONDS = 0.5
 _log = logging.getLogger("clawlink.request")
 
 
@@ -62,15 +60,19 @@ class Server(web.Server):
             protocol.began = made
             if protocol.ended:
                 protocol.close_once_answered()
+            if self.ending:
+                made.end_connection()
             return made
 
         super().__init__(cast(Any, router), request_factory=request, handler_cancellation=True)
+        self.ending = False
+        """True once each reply is the last of its connection."""
 
-    async def end_idle(self) -> None:
-        """End the idle connections over which no agent has acted."""
+    async def end_quiet(self, since: float) -> None:
+        """End the connections that have been quiet since a time: of those of agents only as all end."""
         turns = Turns()
         for connection in self.connections:
-            cast(_Connection, connection).leave_if_done()
+            cast(_Connection, connection).leave_if_quiet(since, agents=self.ending)
             await turns.next()
 
     def connection(self, seat: Seat) -> RequestHandler:
@@ -95,6 +97,7 @@ class _Connection(RequestHandler):
         "by_agent",
         "ended",
         "has_gone",
+        "quiet_since",
         "reset",
         "seat",
         "when_lost",
@@ -115,12 +118,14 @@ class _Connection(RequestHandler):
         self.began: Request | None = None
         """The last request that began."""
         self.by_agent = False
-        """True once a request of the connection acts as an agent."""
+        """True once an agent may have made a request of the connection."""
         self._handovers: Handovers | None = None
         self.when_lost: list[Callable[[bool], object]] = []
         self._heard = False
         self.seat.holder = self
-        self.seat.awaits_head(self._loop.time())
+        self.quiet_since = self._loop.time()
+        """The time of its start, or of the end of its last request."""
+        self.seat.awaits_head(self.quiet_since)
         super().connection_made(transport)
         if self._task_handler is not None:
             self._task_handler.add_done_callback(lambda _: _watch_rest(transport))
@@ -129,7 +134,7 @@ class _Connection(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Note that the request is answered. aiohttp sends the response, unless it is written already."""
-        now = self._loop.time()
+        now = self.quiet_since = self._loop.time()
         if now >= self.seat.placed_until:
             self.seat.idle(now)
         if isinstance(resp, Written) and not self._upgraded:
@@ -228,14 +233,14 @@ class _Connection(RequestHandler):
         transport.abort()
         return True
 
-    def leave_if_done(self) -> None:
-        """End the connection as the relay drains, if it is idle and none of its requests acted as an agent.
+    def leave_if_quiet(self, since: float, *, agents: bool) -> None:
+        """End the connection as the relay drains, if it has been quiet since a time. An agent's ends with ``agents``.
 
-        An agent may bring an ack or an answer yet. So may a peer that has just connected.
+        No byte of a further request has come then.
         """
-        since = self.seat.due_since
-        due = since is not None and (self._heard or self._loop.time() - since < _FIRST_HEAD_SECONDS)
-        if not (self.by_agent or due):
+        begun = self.seat.waited_for and self._heard
+        stays = begun or (self.by_agent and not agents) or self.quiet_since > since
+        if not stays and self.transport is not None and not has_come(self.transport):
             self.leave_if_idle()
 
     def give_up_idle(self) -> None:

@@ -95,6 +95,12 @@ class Asked(web.BaseRequest):
         """Note that it waits for its client: the connection is not asked to make room for others."""
         self.connection.seat.busy()
 
+    def end_connection(self) -> None:
+        """Tell the client in the reply that it is the last of the connection, unless further requests are here."""
+        if not self.connection.more_to_answer:
+            self._message = self._message._replace(should_close=True)
+            self.plain = False
+
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         # Else aiohttp tells its own version and that of Python.
         response.headers[hdrs.SERVER] = _SERVER

@@ -21,7 +21,7 @@ from clawlink.protocol.paths import INFO, PAGE_FILE
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
 from clawlink.server import cors
-from clawlink.server.auth import Guard
+from clawlink.server.auth import Guard, may_be_agent
 from clawlink.server.page_files import wants_page
 from clawlink.server.request import Handler, Request, forget_failure, hung_up, origin_of
 from clawlink.server.response import WRITTEN, Reply, reply_failure, send_plain, write, write_rest
@@ -76,6 +76,8 @@ class Router:
             self._guard.check(request, endpoint)
             if endpoint is not None and endpoint.acts:
                 request.connection.by_agent = True
+            elif not request.connection.by_agent:
+                self._note_client(request, endpoint)
             answer = await serve(self._relay, request)
             if not isinstance(answer, Reply):
                 response = answer
@@ -106,6 +108,13 @@ class Router:
             seen = {"method": request.method, "route": _name(endpoint), "status": answer.status, "ms": took}
             _log.debug("request", extra=seen)
         return response
+
+    def _note_client(self, request: Request, endpoint: Endpoint | None) -> None:
+        """Note that an agent may use the connection. While the relay drains, any other connection ends with a reply."""
+        if may_be_agent(request, endpoint):
+            request.connection.by_agent = True
+        elif self._relay.draining:
+            request.end_connection()
 
     async def _delay(self, request: Request) -> None:
         """Let the answer to a wrong token wait, longer with each of an address."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 
 import pytest
 
+from tests.conftest import Serve
 from tests.server.asks import metrics, ok, send
 from tests.system.conftest import Dial, Live, Starting
-from tests.system.raw import request
+from tests.system.raw import address, read_answer, request
+from tests.virtual_time import pass_time
 from tests.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.both_loops
@@ -105,6 +108,103 @@ async def test_an_idle_connection_over_which_no_agent_acted_ends_first(start_liv
     done, _ = await asyncio.wait(ends, timeout=WITHIN, return_when=asyncio.FIRST_COMPLETED)
     assert ends[0] in done
     assert await gone(relay, WITHIN) == 0
+
+
+HEALTH = request("GET", "/healthz")
+
+
+async def test_a_connection_of_no_agent_ends_with_a_reply_that_says_so(serve: Serve, dial: Dial) -> None:
+    relay = await serve()
+    held, agent = await dial(relay.url), await dial(relay.url)
+    await held.ask(HEALTH)
+    await agent.ask(request("POST", "/register", b'{"name":"a"}'))  # the relay does not end before this one leaves
+    await relay.app.relay.drain()
+    grace = asyncio.create_task(relay.app.grace())
+    for _ in range(3):
+        answer = await held.ask(HEALTH)
+        assert (answer.status, answer.json["code"]) == (503, "draining")
+        assert answer.headers["connection"] == "close"
+        assert await held.reader.read() == b""
+        held = await dial(relay.url)
+    held.close()
+    agent.close()
+    await grace
+
+
+@pytest.mark.virtual_time
+async def test_clients_that_ask_on_get_each_reply(serve: Serve, dial: Dial) -> None:
+    relay = await serve()
+    await relay.register("a", agent_id="a")
+    held, agent = await dial(relay.url), await dial(relay.url)
+    await held.ask(HEALTH)
+    await agent.ask(request("POST", "/heartbeat", b'{"agent_id":"a"}'))
+    began = asyncio.get_running_loop().time()
+    await relay.app.relay.drain()
+    grace = asyncio.create_task(relay.app.grace())
+    for _ in range(5):
+        await pass_time(0.2)
+        assert (await held.ask(HEALTH)).headers["connection"] == "close"
+        held = await dial(relay.url)
+    while (await agent.ask(request("GET", "/poll/a"))).headers.get("connection") != "close":
+        await pass_time(0.05)
+    assert asyncio.get_running_loop().time() - began >= 2, "the agent's connection stays until then"
+    assert await agent.reader.read() == b""
+    await grace
+
+
+@pytest.mark.virtual_time
+async def test_a_request_whose_first_bytes_have_come_is_answered(serve: Serve, dial: Dial) -> None:
+    relay = await serve()
+    held = await dial(relay.url)
+    await held.ask(HEALTH)
+    await held.send(HEALTH[:10])
+    await relay.app.relay.drain()
+    grace = asyncio.create_task(relay.app.grace())
+    await pass_time(1)
+    assert (await held.ask(HEALTH[10:])).status == 503
+    await grace
+
+
+async def test_a_connection_that_has_just_come_is_answered_as_the_relay_stops_to_listen(serve: Serve) -> None:
+    relay = await serve()
+    await relay.app.relay.drain()
+    with socket.create_connection(address(relay.url)) as late:
+        late.sendall(HEALTH)
+        await relay.app.grace()
+        late.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=late)
+        answer = await asyncio.wait_for(read_answer(reader), PATIENCE)
+        writer.close()
+    assert (answer.status, answer.headers["connection"]) == (503, "close")
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("asked", "stays"),
+    [
+        (request("GET", "/files?agent_id=a"), True),
+        (request("GET", "/blobs", ClawLink_Agent="a"), True),
+        (request("GET", "/discover", Authorization="Bearer t"), True),
+        (request("POST", "/register", b'{"name":"b"}'), True),
+        (request("GET", "/blobs"), False),
+        (request("GET", "/discover"), False),
+        (request("GET", "/admin/overview"), False),
+        (request("GET", "/nowhere"), False),
+    ],
+)
+async def test_a_connection_stays_that_an_agent_may_use(serve: Serve, dial: Dial, asked: bytes, stays: bool) -> None:
+    relay = await serve()
+    await relay.register("a", agent_id="a")
+    held = await dial(relay.url)
+    await held.ask(asked)
+    await relay.app.relay.drain()
+    grace = asyncio.create_task(relay.app.grace())
+    await pass_time(1)
+    if stays:
+        assert (await held.ask(request("GET", "/poll/a"))).status == 200
+    else:
+        assert await held.reader.read() == b""
+    await grace
 
 
 async def test_clients_that_hang_do_not_hold_up_the_end(start_live: Starting, dial: Dial) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from tests.conftest import Running, Serve
 from tests.doors.agentlink.conftest import SECRETS, DialNew, Joined, ServeLink, Sign
 from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import sealed, stamp
+from tests.system.raw import connect, request
+from tests.virtual_time import pass_time
 
 
 def old_send(sender: str, to: str, message: str) -> dict[str, Any]:
@@ -35,6 +39,22 @@ async def test_a_signed_message_is_sent(serve_link: ServeLink, sign_in: Sign) ->
     status, body = await relay.post("/api/v1/send", sealed({**frame, "id": "1"}, SECRETS["c"]))
     assert (status, body["id"]) == (200, "1")
     assert (await d.frame())["message"] == "hi"
+
+
+@pytest.mark.virtual_time
+async def test_a_drain_keeps_the_connection_of_a_sender(serve_link: ServeLink) -> None:
+    relay = await serve_link()
+    await relay.register("bob", agent_id="bob")
+    sender = await connect(relay.url)
+    asked = request("POST", "/api/v1/send", json.dumps(old_send("a/ann", "bob", "hello")).encode())
+    assert (await sender.ask(asked)).status == 200
+    await relay.app.relay.drain()
+    grace = asyncio.create_task(relay.app.grace())
+    await pass_time(1)
+    answer = await sender.ask(asked)
+    assert (answer.status, answer.json["code"], answer.headers.get("connection")) == (503, "draining", None)
+    await grace
+    sender.close()
 
 
 @pytest.mark.parametrize(

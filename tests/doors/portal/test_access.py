@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from typing import Any
@@ -16,6 +17,8 @@ from clawlink.doors.portal.wire.old_calls import OLD_CALLS, PHOTO_CALLS
 from clawlink.errors import ClawLinkError
 from clawlink.protocol.endpoint import Endpoint
 from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
+from tests.system.raw import connect, request
+from tests.virtual_time import pass_time
 from tests.waiting import eventually, until
 
 CONTACT_URL, OTHER_URL = "https://b.example", "https://c.example"
@@ -302,3 +305,21 @@ async def test_a_key_that_everybody_knows_and_a_short_password_end_the_start(
     monkeypatch.setattr("tests.doors.portal.conftest.PASSWORD", "short")
     with pytest.raises(ClawLinkError, match="6 to 1024 characters"):
         await portals()
+
+
+@pytest.mark.virtual_time
+async def test_a_drain_takes_answers_of_the_owners_agent(portals: Portals) -> None:
+    own = await portals()
+    agent, page = await connect(own.url), await connect(own.url)
+    asked = request("GET", "/api/contacts", Authorization=f"Bearer {OWNER}")
+    assert (await agent.ask(asked)).status == 200
+    await page.ask(request("GET", "/healthz"))
+    await own.relay.app.relay.drain()
+    grace = asyncio.create_task(own.relay.app.grace())
+    await pass_time(1)
+    assert await page.reader.read() == b""
+    answer = await agent.ask(asked)
+    assert (answer.status, answer.headers.get("connection")) == (200, None)
+    await grace
+    for connection in (agent, page):
+        connection.close()
