@@ -11,7 +11,7 @@ from clawlink.config import ServerConfig
 from clawlink.doors.agentlink import DOOR, Settings
 from clawlink.doors.registry import settings_of
 from clawlink.server import options
-from clawlink.server.run import banner
+from clawlink.server.banner import banner
 from tests.tables import each
 
 
