@@ -152,7 +152,7 @@ def test_an_address_that_is_not_ours_ends_it_with_a_sentence(host: str) -> None:
 def test_a_store_without_what_it_needs_names_the_missing_package(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "__init__.py").write_text("import what_redis_needs")
-    command = [sys.executable, "-m", "clawlink.server", "--store", "redis://127.0.0.1:1"]
+    command = [sys.executable, "-m", "clawlink.server", "--port", "0", "--store", "redis://127.0.0.1:1"]
     done = run(command, text=True, timeout=PATIENCE, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 1
     assert "needs the package redis (No module named 'what_redis_needs')" in done.stderr
