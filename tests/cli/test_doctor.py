@@ -191,6 +191,10 @@ def test_a_wrong_token_comes_with_its_source_and_a_fix_that_works(
     assert found.by_name["token"]["detail"].endswith("; the wrong one comes from the kept identity")
     assert found.fix("token").startswith(f"clawlink --relay {url} --token TOKEN register")
     assert "; the wrong one comes from the kept identity" in call("discover").failed(4).err
+    call("--relay", url, "--token", "other", "register", "--name", "bob").ok()  # its token helps no other identity
+    for flags in ((), ("--token", "wrong")):
+        found = checks(call(*flags, "--as", "ada", "doctor", "--json"))
+        assert found.fix("token").startswith(f"clawlink --relay {url} --token TOKEN register"), flags
 
 
 def test_an_identity_that_must_be_chosen(call: Run, me: str, fresh: Fresh) -> None:

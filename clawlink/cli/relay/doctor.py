@@ -285,9 +285,10 @@ def _wrong_token(ctx: Context, where: Where, error: NotAuthenticated) -> Check:
     fix = f"clawlink --relay {where.relay} --token TOKEN register --name NAME   with the token that serve printed"
     if source == (name := variable("--token")):  # it goes before a kept token
         fix = f"export {name}=TOKEN   with the token that serve printed"
-    for kept in {saved.token for saved in ctx.identities.all() if saved.relay == where.relay} - {None, where.token}:
+    kept = None if where.saved is None else where.saved.token
+    if source in ("--token", name) and kept not in (None, where.token):
         with contextlib.suppress(ClawLinkError):
-            ctx.connect(where._replace(token=kept, saved=None)).info()
+            ctx.connect(where._replace(token=kept)).info()
             fix = f"{f'unset {name}' if source == name else 'leave --token out'}   as the kept token is right"
     return Check("token", "FAIL", detail, fix, exit_of(error))
 
