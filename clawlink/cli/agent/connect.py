@@ -148,7 +148,10 @@ def _flags(args: Namespace, ctx: Context) -> list[str]:
 
 
 def _by_hand(ctx: Context, program: Program, place: Place, flags: list[str]) -> None:
-    """Print the entries of a program whose settings are left as they are, where its diff would stand."""
+    """Print the entries of a program whose settings are left as they are, where its diff would stand.
+
+    A secret among them is new and stored nowhere. It is shown, for a placeholder would be copied in its place.
+    """
     from clawlink.client.programs.programs import entries
     from clawlink.domain.terminal import cell
 
@@ -156,21 +159,14 @@ def _by_hand(ctx: Context, program: Program, place: Place, flags: list[str]) -> 
     for path, text in entries(program, place, flags=flags).items():
         out.line(cell(f"{path}:"), style="bold")
         for line in text.splitlines():
-            out.line(f"  {_harmless(line)}")
-
-
-def _harmless(line: str) -> str:
-    """Return a line of settings without a secret, for a terminal."""
-    from clawlink.client.programs.openclaw import TOKEN
-    from clawlink.domain.terminal import cell
-
-    return cell(TOKEN.sub("clawlink-(a new secret)", line))
+            out.line(f"  {cell(line)}")
 
 
 def _diff(ctx: Context, change: Change) -> None:
     """Print the change of a file, on standard error where the result is JSON."""
     import difflib
 
+    from clawlink.client.programs.openclaw import TOKEN
     from clawlink.domain.terminal import cell
 
     out = ctx.err if ctx.json else ctx.out
@@ -180,7 +176,8 @@ def _diff(ctx: Context, change: Change) -> None:
         return
     now, then = ([] if data is None else data.decode().splitlines() for data in (change.before, change.after))
     for line in difflib.unified_diff(now, then, f"{change.path} (now)", f"{change.path} (then)", lineterm=""):
-        out.line(_harmless(line), style={"+": "green", "-": "red"}.get(line[:1]))
+        shown = TOKEN.sub("clawlink-(a new secret)", line)
+        out.line(cell(shown), style={"+": "green", "-": "red"}.get(line[:1]))
 
 
 def _agreed(args: Namespace, ctx: Context) -> bool:
