@@ -16,6 +16,8 @@ _written: dict[int, str] = {}
 _MOST_WRITTEN = 64
 # The system's clock may leave relay time this far before the log says so. No clock that is only corrected gets there.
 _TOLD_SECONDS = 10.0
+# While messages came, the time of a stop was noted this long before it at most.
+_UNNOTED_SECONDS = 2.0
 
 
 class RelayTime:
@@ -42,6 +44,26 @@ class RelayTime:
         self._offset = max(self._wall(), not_before) - self._steady()
         self._told = 0.0
         self._boot = boot or boot_id()
+
+    @classmethod
+    def after_stop(
+        cls,
+        stopped_at: float,
+        uptime: tuple[str, float] | None,
+        *,
+        wall: Callable[[], float] | None = None,
+        steady: Callable[[], float] | None = None,
+        boot: str | None = None,
+    ) -> RelayTime:
+        """Return the time of a relay that comes back. The last one noted ``stopped_at`` at this ``uptime``.
+
+        It went on for a moment behind its note. If the machine has not started since, that was no longer than what the
+        steady clock tells: a margin at each start would lead relay time away from the system's clock.
+        """
+        steady, boot, passed = steady or steady_clock(), boot or boot_id(), _UNNOTED_SECONDS
+        if uptime is not None and uptime[0] == boot:
+            passed = min(max(steady() - uptime[1], 0.0), passed)
+        return cls(wall=wall, steady=steady, not_before=stopped_at + passed, boot=boot)
 
     def now(self) -> float:
         """Return the present. It is for callers that ask often: to call the object costs twice as much."""

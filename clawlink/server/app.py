@@ -54,8 +54,6 @@ _SWEEP_SECONDS = 0.5
 _SLEPT_SECONDS = 1.0
 # A sweep that comes this late heard no agent meanwhile: the process stood still, or the machine slept.
 _UNHEARD_SECONDS = 5.0
-# The time at which a relay stopped was noted this long before that at most, while messages came.
-_MARGIN_SECONDS = 2.0
 # Together with aiohttp's time to close connections this stays below the five seconds of draining.
 _GRACE_SECONDS, _GRACE_STEP_SECONDS = 2.0, 0.05
 # A client that is quiet for this long is not about to send a request: it sees the end of its connection before that.
@@ -89,7 +87,9 @@ class App:
         stopped_at = None if data is None else data.store.last_alive
         if mesh is not None:
             clock, store = clock or mesh.clock, store or mesh.store
-        self._clock = clock or RelayTime(not_before=0.0 if stopped_at is None else stopped_at + _MARGIN_SECONDS)
+        if clock is None and data is not None and stopped_at is not None:
+            clock = RelayTime.after_stop(stopped_at, data.store.last_uptime)
+        self._clock = clock or RelayTime()
         self._away = 0.0 if stopped_at is None else max(self._clock() - stopped_at, 0.0)
         self.relay = Relay(
             store or (MemoryStore() if data is None else data.store),

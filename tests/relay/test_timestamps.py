@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -148,3 +149,21 @@ async def test_after_the_machine_has_slept_a_lease_that_lapsed_meanwhile_comes_t
     clock.skip(61)
     reply = await waiting
     assert [held["attempt"] for held in reply["deliveries"]] == [2]
+
+
+def test_restarts_do_not_lead_relay_time_away_from_the_systems_clock() -> None:
+    now = SimpleNamespace(wall=START, steady=START)
+    clocks: Any = {"wall": lambda: now.wall, "steady": lambda: now.steady, "boot": "boot"}
+    clock = RelayTime(**clocks)
+    for _ in range(10):
+        noted, uptime = clock(), clock.uptime()
+        now.wall, now.steady = now.wall + 0.25, now.steady + 0.25  # it goes on behind its note, and is killed
+        told = clock()
+        clock = RelayTime.after_stop(noted, uptime, **clocks)
+        assert clock() == told == now.wall
+    noted, uptime = clock(), clock.uptime()
+    # After a start of the machine nothing tells how long it went on.
+    assert RelayTime.after_stop(noted, uptime, **{**clocks, "boot": "next boot"})() == noted + 2
+    # A clock that was set back meanwhile does not take relay time back.
+    now.wall, now.steady = now.wall - 3600, now.steady + 60
+    assert RelayTime.after_stop(noted, uptime, **clocks)() == noted + 2
