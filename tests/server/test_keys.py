@@ -12,6 +12,7 @@ import pytest
 
 from clawlink.config import ServerConfig, folder_of
 from clawlink.server.keys import keep, noted, with_secrets
+from tests.ports import free_port
 from tests.processes import run
 from tests.waiting import PATIENCE
 
@@ -130,7 +131,7 @@ def test_without_a_home_a_token_is_asked_for(tmp_path: Path, monkeypatch: pytest
 
 def test_a_start_without_a_home_ends_with_the_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    command = [sys.executable, "-m", "clawlink.server", "--host", "0.0.0.0", "--port", "9077", "--no-mdns"]
+    command = [sys.executable, "-m", "clawlink.server", "--host", "0.0.0.0", "--port", str(free_port()), "--no-mdns"]
     home = {"CLAWLINK_HOME": str(tmp_path / "file")}
     done = run(command, text=True, timeout=PATIENCE, env={**os.environ, **home})
     assert (done.returncode, done.stdout) == (2, "")
