@@ -12,6 +12,7 @@ PRIORITIES = ("low", "normal", "high", "urgent")
 # Words of 1.0.x, which the relay maps to these.
 OTHER_PRIORITIES = ("critical", "highest", "medium")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LAST_PORT, _PORT_DIGITS = 65535, 5
 STATUSES = ("in_progress", "input_required", "completed", "failed", "rejected")
 
 
@@ -149,6 +150,13 @@ def whole(text: str) -> int:
     """Read a whole number from 0 up."""
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"a whole number from 0 up is needed, not {text!r}")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Read the port of a server."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _PORT_DIGITS and 1 <= int(text) <= _LAST_PORT):
+        raise argparse.ArgumentTypeError(f"a port from 1 to {_LAST_PORT} is needed, not {text!r}")
     return int(text)
 
 

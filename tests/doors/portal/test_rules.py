@@ -76,6 +76,10 @@ def test_an_address_has_one_spelling() -> None:
         with pytest.raises(BadRequest):
             urls.normalised(given)
         assert not urls.same(given, OWN), given
+    for given in ("https://b.example:99999", "https://b.example:0", "https://b.example:http"):
+        with pytest.raises(BadRequest, match="the port of a portal's address is from 1 to 65535") as refused:
+            urls.normalised(given, field="to")
+        assert refused.value.field == "to"
 
 
 def test_an_address_is_screened_as_a_portal_needs_it() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from clawlink.cli.arguments import Parser
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import STATUSES, count, idempotency_key, whole
+from clawlink.cli.values import STATUSES, count, idempotency_key, port, whole
 from clawlink.doors.portal.cli.actions import ACTIONS, known, listed, narrow
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def add(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--domain", metavar="NAME", help="setup: the name of the server on the internet")
     parser.add_argument("--proxy", choices=("nginx", "caddy"), default="nginx", help="setup: the proxy with TLS")
-    parser.add_argument("--port", type=count, default=9077, metavar="PORT", help="setup: the port behind the proxy")
+    parser.add_argument("--port", type=port, default=9077, metavar="PORT", help="setup: the port behind the proxy")
     parser.add_argument("--apply", action="store_true", help="setup: write the files; without it they are shown")
     parser.add_argument("--into", metavar="DIR", help="setup: the folder that stands for /")
     parser.add_argument("--folder", metavar="DIR", help="bridge: its state and log (default ~/.openclaw/agent-p2p)")

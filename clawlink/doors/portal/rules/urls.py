@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from clawlink.errors import BadRequest
 
 MAX_URL_LENGTH = 512
+_LAST_PORT = 65535
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -25,15 +26,26 @@ def normalised(url: str, *, field: str = "portal_url") -> str:
         )
     try:
         parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
+        host = parts.hostname
         host = None if host is None else host.encode("idna" if not host.isascii() else "ascii").decode()
     except (ValueError, UnicodeError):
-        host = port = None
+        host = None
         parts = urlsplit("")
     if parts.scheme not in _PORTS or not host or not text.isprintable() or " " in text:
         raise BadRequest(f"the address of a portal begins with https:// and a host, not {text[:80]!r}", field=field)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise BadRequest("the address of a portal has no user, no query and no fragment", field=field)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise BadRequest(
+            f"the port of a portal's address is from 1 to {_LAST_PORT}, not as in {text[:80]!r}; correct it, or leave "
+            "it out",
+            field=field,
+            limit=_LAST_PORT,
+        )
     shown = f"[{host}]" if ":" in host else host
     if port is not None and port != _PORTS[parts.scheme]:
         shown += f":{port}"

@@ -186,6 +186,7 @@ async def test_what_holds_a_contact_back_is_told_with_the_way_out(portals: Porta
         (["end", "bob", "never"], 0, "has no end."),
         (["resume", "bob"], 0, "goes on."),
         (["ask", "nowhere"], 2, "begins with https:// and a host"),
+        (["ask", "https://eve.example:99999"], 2, "the port of a portal's address is from 1 to 65535"),
     ):
         got, out, err = await clawlink(a, *words)
         assert (got, said in out + err) == (code, True), (words, out, err)

@@ -91,6 +91,12 @@ def test_it_shows_and_writes_what_a_server_needs(
     caddy = files_in(root)["etc/caddy/conf.d/clawlink-portal.caddy"]
     assert "me.example.org {" in caddy
     assert "tls " not in caddy
+    for wrong in ("0", "99999", "-1", "http", "080000"):
+        capsys.readouterr()
+        assert main([*words, f"--port={wrong}"]) == 2, wrong
+        told = capsys.readouterr()
+        said = f"argument --port: a port from 1 to 65535 is needed, not {wrong!r}; see: clawlink portal --help"
+        assert (said in told.err, told.out) == (True, ""), told
     for wrong in ("", "https://me.example", "me example", "me.example;}", "localhost", "-x.example"):
         capsys.readouterr()
         assert main(["portal", "setup", f"--domain={wrong}"]) == 2, wrong
