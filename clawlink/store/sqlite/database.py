@@ -12,7 +12,7 @@ from typing import Any
 from clawlink.errors import ClawLinkError
 from clawlink.store import records
 from clawlink.store.sqlite.room import is_full
-from clawlink.store.sqlite.rows import ENTRY_BYTES, Entry, pack, unpack
+from clawlink.store.sqlite.rows import ENTRY_BYTES, pack, unpack
 
 NAME = "clawlink.db"
 # "Claw" in ASCII: the mark of our files among all SQLite databases.
@@ -86,12 +86,12 @@ def _index_tasks(db: sqlite3.Connection) -> None:
             entries = unpack(packed)
             if (kind,) not in kinds or not entries:
                 continue
-            known = {entry.key for entry in entries}
-            number = max(entry.number for entry in entries)
-            new = tuple([Entry(key, number) for key in records.decode(data).index_keys if key not in known])
-            for entry in new:
-                db.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", (kind, entry.key, entry.number, row, weight))
-            cost = sum(ENTRY_BYTES + len(entry.key) for entry in new)
+            known = dict(entries)
+            number = max(known.values())
+            new = tuple([(key, number) for key in records.decode(data).index_keys if key not in known])
+            for key, _ in new:
+                db.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", (kind, key, number, row, weight))
+            cost = sum(ENTRY_BYTES + len(key) for key, _ in new)
             db.execute("UPDATE record SET entries = ?, cost = cost + ? WHERE row = ?", (pack(entries + new), cost, row))
         last = rows[-1][0]
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from clawlink.store.base import Absent, Batch, Conflict, Failed, Put
-from clawlink.store.sqlite.rows import Facts, Kinds, Row, row_of
+from clawlink.store.sqlite.rows import Kinds, Row, Values, row_of
 
 # A change of a record touches about three pages beside its bytes.
 CHANGE_BYTES = 3 * 4096
@@ -30,24 +30,22 @@ _SLOW_SECONDS, LONGEST_PAUSE_SECONDS = 0.001, 0.005
 LONGEST_GATHERING_SECONDS, _STILL_TURNS = 0.002, 2
 
 
-class Change(msgspec.Struct, frozen=True, gc=False):
+class Change(msgspec.Struct, gc=False):
     """A change of a record. It ``follows`` the stored version, 0 for none; without a ``row`` the record goes.
 
-    ``absent`` changes nothing, and asks only that there is no such record.
+    Without both it changes nothing, and asks only that there is no such record. The table sets ``old``, the row of the
+    version before.
     """
 
     kind: type[Any]
     number: int
     id: str
     follows: int
-    row: Row | None
-    record: Any
-    absent: bool = False
+    row: Row | None = None
+    values: Values = ()
+    record: Any = None
     ends_work: bool = False
-
-
-Done = tuple[Change, Facts | None]
-"""A change that took effect, and the counted fields of the version before."""
+    old: Row | None = None
 
 
 class Commit:
@@ -59,22 +57,12 @@ class Commit:
 
     __slots__ = ("batches", "done", "fate", "future", "in_order", "results", "settled", "size")
 
-    def __init__(
-        self,
-        batches: Sequence[tuple[str, Sequence[Change]]],
-        future: asyncio.Future[Any],
-        *,
-        in_order: bool = False,
-    ) -> None:
-        self.batches = batches
+    def __init__(self, future: asyncio.Future[Any], *, in_order: bool) -> None:
+        self.batches: list[tuple[str, list[Change]]] = []
         self.in_order = in_order
-        size = 0
-        for _, changes in batches:
-            for change in changes:
-                size += CHANGE_BYTES if change.row is None else CHANGE_BYTES + len(change.row.data)
-        self.size = size
+        self.size = 0
         self.future = future
-        self.done: list[Done] = []
+        self.done: list[Change] = []
         self.results: list[Conflict | Failed | None] = []
         self.settled = False
         self.fate: asyncio.Future[None] | None = None  # of a waiter that was cancelled
@@ -179,9 +167,7 @@ class Jobs:
     ``follow`` is told of each change that took effect, in the order in which the writer made them.
     """
 
-    def __init__(
-        self, kinds: Kinds, submit: Callable[[list[Job]], None], follow: Callable[[Change, Facts | None], None]
-    ) -> None:
+    def __init__(self, kinds: Kinds, submit: Callable[[list[Job]], None], follow: Callable[[Change], None]) -> None:
         self._kinds = kinds
         self._follow = follow
         self._gathering = Gathering(submit)
@@ -192,8 +178,9 @@ class Jobs:
     async def commit(self, batches: Iterable[Batch], *, in_order: bool = False) -> Sequence[Conflict | Failed | None]:
         """Commit batches, each by itself; return the result of each, as ``Store.commit_many``."""
         future = asyncio.get_running_loop().create_future()
-        rows = [(batch.partition_key, self._changes(batch)) for batch in batches]
-        commit = Commit(rows, future, in_order=in_order)
+        commit = Commit(future, in_order=in_order)
+        for batch in batches:
+            self._add(batch, commit)
         self._begin(commit, future.get_loop())
         try:
             results: Sequence[Conflict | Failed | None] = await future
@@ -202,27 +189,25 @@ class Jobs:
             raise
         return results
 
-    def _changes(self, batch: Batch) -> list[Change]:
-        found = []
+    def _add(self, batch: Batch, commit: Commit) -> None:
+        partition_key, kinds, size = batch.partition_key, self._kinds, 0
+        changes: list[Change] = []
         for change in batch.changes:
             if isinstance(change, Absent):
-                found.append(Change(change.kind, self._kinds[change.kind], change.id, 0, None, None, absent=True))
+                changes.append(Change(change.kind, kinds[change.kind], change.id, 0))
                 continue
             record: Any = change.record
-            kind = type(record)
-            if record.partition_key != batch.partition_key:
-                raise ValueError(
-                    f"{kind.__name__} {record.id!r} lives at {record.partition_key!r}, not at {batch.partition_key!r}"
-                )
-            number = self._kinds[kind]
+            kind, id = type(record), record.id
+            if record.partition_key != partition_key:
+                raise ValueError(f"{kind.__name__} {id!r} lives at {record.partition_key!r}, not at {partition_key!r}")
             if type(change) is Put:
-                row = row_of(record, batch.partition_key)
-                found.append(
-                    Change(kind, number, record.id, record.version - 1, row, record, ends_work=change.ends_work)
-                )
+                row, values = row_of(record, partition_key)
+                size += len(values[-1])
+                changes.append(Change(kind, kinds[kind], id, row.version - 1, row, values, record, change.ends_work))
             else:
-                found.append(Change(kind, number, record.id, record.version, None, None))
-        return found
+                changes.append(Change(kind, kinds[kind], id, record.version))
+        commit.batches.append((partition_key, changes))
+        commit.size += size + CHANGE_BYTES * len(changes)
 
     async def ask(self, what: object, ask: Callable[[sqlite3.Connection], Any], take: Callable[[Any], None]) -> None:
         """Ask as ``SqliteStore.ask``."""
@@ -247,8 +232,8 @@ class Jobs:
         self.unsettled -= len(jobs)
         for job in jobs:
             if isinstance(job, Commit):
-                for change, old in job.done:
-                    self._follow(change, old)
+                for change in job.done:
+                    self._follow(change)
                 job.settled = True
                 if not job.future.done():
                     job.future.set_result(job.results)

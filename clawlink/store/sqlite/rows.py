@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -52,43 +52,49 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     cost: int
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """A stored record."""
+class Row(msgspec.Struct, gc=False):
+    """A row of the table of records, without the record.
+
+    The table sets ``rowid``, and the places of the record in its indexes: for each key a number that only grows.
+    """
 
     facts: Facts
     version: int
     ends_at: float | None
-    sort_key: int | None
-    ready_at: float | None
-    later: float | None
-    data: bytes
+    rowid: int = 0
+    places: tuple[int, ...] = ()
 
 
-def row_of(record: Any, partition_key: str) -> Row:
-    """Return the row of a record that lives at ``partition_key``.
+Values = tuple[Any, ...]
+"""The columns of a row that each change writes: from the version to the cost, and the record's bytes."""
+
+
+def row_of(record: Any, partition_key: str) -> tuple[Row, Values]:
+    """Return the row of a record that lives at ``partition_key``, and its columns.
 
     A new message is ready at once unless it was stored to wait. Any other pending one is filed by its time.
     """
-    data = records.encode(record)
+    version, data = record.version, records.encode(record)
     keys: tuple[str, ...] = record.index_keys
     weight = record.weight if keys else 0
     named = len("".join(keys))
     cost = max(record.footprint, _on_pages(len(data) + _COLUMN_BYTES + named))
     cost += _INDEXED_BYTES + ENTRY_BYTES * len(keys) + named
     origin: Origin | None = getattr(record, "origin", None)
+    address, agent = origin or NO_ORIGIN
     sort_key = ready_at = later = held = None
     if type(record) is Delivery:
         state = record.state
         if state is PENDING:
             sort_key = record.sort_key
-            if record.version == 1 and record.visible_at <= record.stored_at:
+            if version == 1 and record.visible_at <= record.stored_at:
                 ready_at = record.visible_at
             else:
                 later = record.visible_at
         if state is PENDING or state is DEAD:
             held = len(record.body)
-    facts = Facts(partition_key, keys, weight, held, origin, cost)
-    return Row(facts, record.version, record.ends_at, sort_key, ready_at, later, data)
+    row = Row(Facts(partition_key, keys, weight, held, origin, cost), version, record.ends_at)
+    return row, (version, sort_key, ready_at, later, held, address, agent, weight, cost, data)
 
 
 def _on_pages(size: int) -> int:
@@ -103,17 +109,13 @@ def _on_pages(size: int) -> int:
     return own + _PAGE_BYTES // (_FOR_ROWS // (size + 8) or 1)
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The place of a record in an index: a number that only grows."""
-
-    key: str
-    number: int
-
+Entry = tuple[str, int]
+"""A key, and the place of a record under it."""
 
 _entries = msgspec.msgpack.Decoder(tuple[Entry, ...])
 
 
-def pack(entries: tuple[Entry, ...]) -> bytes | None:
+def pack(entries: Sequence[Entry]) -> bytes | None:
     """Return entries as a row keeps them."""
     return msgspec.msgpack.encode(entries) if entries else None
 

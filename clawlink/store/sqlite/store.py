@@ -43,7 +43,7 @@ from clawlink.store.sqlite.mailboxes import Mailboxes
 from clawlink.store.sqlite.open_files import OpenFiles
 from clawlink.store.sqlite.reading import Hint, Reading
 from clawlink.store.sqlite.room import Room
-from clawlink.store.sqlite.rows import Facts, Kinds
+from clawlink.store.sqlite.rows import Kinds
 from clawlink.store.sqlite.writer import Writer
 from clawlink.store.tables import NOTHING, Shares
 
@@ -361,8 +361,9 @@ class SqliteStore:
     async def commit_in_order(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
         return await self._jobs.commit(batches, in_order=True) if batches else []
 
-    def _follow(self, change: Change, old: Facts | None) -> None:
+    def _follow(self, change: Change) -> None:
         kind, id, row, record = change.kind, change.id, change.row, change.record
+        old = None if change.old is None else change.old.facts
         if row is None:
             facts = None
             self._reading.forget(kind, id)
