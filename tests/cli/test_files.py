@@ -119,6 +119,22 @@ def test_a_file_that_is_too_large_names_the_limit(
     assert "2000000 bytes" in call("file-put", "--key", "big", "--file", "-", stdin=b"x" * (3 << 20)).failed(8).err
 
 
+def test_a_file_that_is_too_large_names_each_flag_that_refuses_it(
+    call: Run, own_relay: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAWLINK_RELAY", own_relay("--max-file-bytes", "200000000", "--max-files-bytes", "40000000"))
+    call("register", "--name", "me").ok()
+    with (tmp_path / "big").open("wb") as big:
+        big.truncate(50_000_000)
+    told = call("file-put", "--key", "big", "--file", str(tmp_path / "big")).failed(8).err
+    assert "a file may have 40000000 bytes at this relay" in told
+    assert told.strip().endswith("with a higher --max-files-bytes")
+    with (tmp_path / "big").open("wb") as big:
+        big.truncate(250_000_000)
+    told = call("file-put", "--key", "big", "--file", str(tmp_path / "big")).failed(8).err
+    assert told.strip().endswith("with a higher --max-file-bytes and --max-files-bytes")
+
+
 def test_the_content_of_a_file_never_acts_on_a_terminal(
     call: Run, peer: Client, fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:

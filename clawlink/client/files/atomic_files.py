@@ -14,7 +14,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
 from clawlink.client.files.whole import flush_all, read_some, write_all
@@ -24,6 +24,7 @@ from clawlink.private import replace, sync_folder
 _CHUNK_BYTES = 1024 * 1024
 # A part without a write for this many seconds is the leftover of a killed process.
 _STALE_SECONDS = 24 * 3600.0
+_NO_LIMITS: Mapping[str, int] = {}
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -230,10 +231,12 @@ class Source:
         self._file.seek(self._began)
         return size - self._began if isinstance(size, int) else None
 
-    def measure(self, moved: Callable[[int], object] = lambda read: None, *, most: int | None = None) -> Measure:
+    def measure(
+        self, moved: Callable[[int], object] = lambda read: None, *, limits: Mapping[str, int] = _NO_LIMITS
+    ) -> Measure:
         """Read all of it, and return its size in bytes. The next read starts at the beginning.
 
-        Raises TooLarge as soon as it exceeds ``most`` bytes.
+        Raises TooLarge as soon as it exceeds one of the ``limits``, in bytes by the flags of a relay.
         """
         digest = hashlib.sha256()
         size = 0
@@ -241,8 +244,8 @@ class Source:
         while piece := read_some(self._file, _CHUNK_BYTES):
             digest.update(piece)
             size += len(piece)
-            if most is not None and size > most:
-                raise too_large(size, most)
+            if any(size > limit for limit in limits.values()):
+                raise too_large(size, limits)
             moved(size)
         self.seek(0)
         return Measure(size, digest.hexdigest())
@@ -268,11 +271,13 @@ class Source:
             self._file.close()
 
 
-def too_large(size: int, most: int) -> TooLarge:
-    """Return the error for a file that is too large for the relay."""
+def too_large(size: int, limits: Mapping[str, int]) -> TooLarge:
+    """Return the error for a file that exceeds one of the ``limits`` of the relay, in bytes by their flags."""
+    most = min(limits.values())
+    flags = " and ".join(flag for flag, limit in limits.items() if limit < size)
     return TooLarge(
         f"a file may have {most} bytes at this relay, and this one has {size} or more; "
-        "share it in parts, or start the relay with a higher --max-file-bytes",
+        f"share it in parts, or start the relay with a higher {flags}",
         limit=most,
         actual=size,
     )

@@ -1,4 +1,4 @@
-"""Uploads and downloads of files of any size, over broken connections too.
+"""Uploads and downloads of large files, over broken connections too.
 
 Nothing here sends, sleeps or blocks: as in ``wait_steps``, a generator yields the next step, and a client does it. One
 piece is in memory. Pieces grow while all goes well, and shrink when a connection breaks: small ones still arrive over a

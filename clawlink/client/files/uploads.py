@@ -52,6 +52,8 @@ from clawlink.protocol.file_replies import FileSaved
 ATTACHED = "attachments"
 # Reading and hashing more than this takes long enough to ask first whether the relay would take it.
 _WORTH_ASKING_BYTES = 32 * MIB
+# The limits of a file, as the relay tells them, and their flags.
+_LIMITS = {"max_file_bytes": "--max-file-bytes", "max_files_bytes": "--max-files-bytes"}
 
 
 def upload(
@@ -231,8 +233,8 @@ class _Sending:
         """Send the source, of which ``first`` is read, and return the written file."""
         if self._source.again:
             # Known beforehand, it cannot happen that a file that changes while it is read is written as a mixture.
-            most = yield from self._most_bytes()
-            measure = yield RunBlocking(lambda: self._source.measure(most=most))
+            limits = yield from self._limits()
+            measure = yield RunBlocking(lambda: self._source.measure(limits=limits))
             self._size, self._sha256 = measure
         else:
             self._held = first
@@ -263,17 +265,19 @@ class _Sending:
             )
         return FileSaved("saved", state.version, self._file_key, state.offset, sha256, state.readers)
 
-    def _most_bytes(self) -> Steps[int | None]:
-        """Return how large a file may be, where reading all of it takes long enough to ask first. Raises TooLarge."""
+    def _limits(self) -> Steps[dict[str, int]]:
+        """Return the relay's limits of a file by their flags; none for a file that is read at once.
+
+        Raises TooLarge.
+        """
         size = self._source.size
         if size is not None and size <= _WORTH_ASKING_BYTES:
-            return None
-        limits = (yield from ask(endpoints.info(self._me), self._patience)).limits
-        known = [limits[name] for name in ("max_file_bytes", "max_files_bytes") if name in limits]
-        most = int(min(known)) if known else None
-        if most is not None and size is not None and size > most:
-            raise too_large(size, most)
-        return most
+            return {}
+        told = (yield from ask(endpoints.info(self._me), self._patience)).limits
+        limits = {flag: int(told[name]) for name, flag in _LIMITS.items() if name in told}
+        if size is not None and any(size > limit for limit in limits.values()):
+            raise too_large(size, limits)
+        return limits
 
     def _from_the_start(self) -> bool:
         """Go back to the beginning of the source; return False if it cannot be read again."""
