@@ -111,7 +111,12 @@ async def test_a_repeat_with_its_key_is_the_same_message(portals: Portals) -> No
     body = {"api_key": key, "from_portal": a.url, "content": "twice", "idempotency_key": "r"}
     answers = [await b.ask("POST", "/api/message/receive", body, key="") for _ in range(2)]
     assert answers[0] == answers[1]
-    assert (await b.contact(a.url))["unread_count"] == 2
+    contact = await b.contact(a.url)
+    assert contact["unread_count"] == 2
+    path = f"/api/portal/contacts/{contact['id']}"
+    del contact["SHARED_KEY"]
+    assert (await b.well("GET", path))["contact"] == contact
+    assert (await b.well("POST", path, {}))["contact"] == contact
 
 
 async def test_each_old_release_receives_and_sends(portals: Portals, old_portals: Peers, bridges: Bridges) -> None:

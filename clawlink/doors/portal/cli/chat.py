@@ -19,6 +19,7 @@ from clawlink.domain.terminal import cell
 from clawlink.doors.portal.cli.output import done, local
 from clawlink.doors.portal.client.files import placed
 from clawlink.doors.portal.client.portal import Portal
+from clawlink.doors.portal.rules.texts import as_number
 from clawlink.errors import ClawLinkError, NotAllowed, NotFound, RelayUnreachable, TooLarge
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _LAST, _AT_ONCE = 50, 500
 _WAIT_SECONDS = 20
-_MOST_DIGITS = 15
 _EARLY_SECONDS, _PAUSE_SECONDS, _MOST_PAUSE_SECONDS = 1.0, 1.0, 10.0
 _MOST_ATTACHED = 10 * 1024 * 1024
 _PROMPT = "> "
@@ -69,12 +69,13 @@ def save(portal: Portal, line: str, folder: Path) -> Path:
 
     Raises ClawLinkError, OSError.
     """
-    if not (line.isascii() and line.isdigit() and len(line) <= _MOST_DIGITS):
+    number = as_number(line)
+    if number is None:
         raise UsageError(f"the number of a line is needed, not {line[:40]!r}; the chat shows it")
-    found = portal.ask("GET", _HISTORY, after=max(int(line) - 1, 0), limit=1)["messages"]
-    named = _ATTACHED.fullmatch(found[0]["content"]) if found and found[0]["id"] == int(line) else None
+    found = portal.ask("GET", _HISTORY, after=max(number - 1, 0), limit=1)["messages"]
+    named = _ATTACHED.fullmatch(found[0]["content"]) if found and found[0]["id"] == number else None
     if named is None:
-        raise NotFound(f"line {line} of the chat has no attachment")
+        raise NotFound(f"line {number} of the chat has no attachment")
     private.make_folder(folder, 0o755)
     name = safe_name(named[1])
     part = folder / f".{safe_name(named[2].rpartition('/')[2])}.part"

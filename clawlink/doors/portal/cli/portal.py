@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _SENT_SECONDS = 10.0
 _LAST = 50
-_MOST_DIGITS = 15
 _MIN_KEY_LENGTH = len("ap2p_") + 4
 
 
@@ -222,8 +221,7 @@ def _decide(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 
 def _remove(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    named = args.words[0]
-    number = int(named) if _is_number(named) else _contact(portal, named)["id"]
+    number = _contact(portal, args.words[0])["id"]
     portal.ask("DELETE", f"/api/contacts/{number}")
     return _done(ctx, {"removed": number}, f"Contact {number} is removed; its messages stay.")
 
@@ -281,23 +279,9 @@ def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 def _contact(portal: Portal, named: str) -> Any:
     """Return the contact with this number, name or address. Raises NotFound, AmbiguousName."""
-    from clawlink.domain.agent import fold
-    from clawlink.doors.portal.rules.urls import same
-    from clawlink.errors import AmbiguousName, NotFound
+    from clawlink.doors.portal.cli.contacts import path_of
 
-    if "://" in named:
-        found = [c for c in portal.contacts() if same(c["portal_url"], named)]
-    else:
-        names = ("id", "display_name", "agent_name", "user_name")
-        found = [c for c in portal.contacts() if fold(named) in {fold(str(c[name])) for name in names if c[name]}]
-    if len(found) > 1:
-        numbers = ", ".join(str(c["id"]) for c in sorted(found, key=lambda c: int(c["id"]))[:10])
-        raise AmbiguousName(
-            f"{len(found)} contacts have the name {named[:80]!r}; name one by its number: {numbers}", field="to"
-        )
-    if not found:
-        raise NotFound(f"there is no contact {named[:80]!r}; 'clawlink portal contacts' lists them", field="to")
-    return found[0]
+    return portal.ask("GET", path_of(named))["contact"]
 
 
 def _contact_actions(args: Namespace, ctx: Context, portal: Portal) -> Exit:
@@ -394,14 +378,12 @@ def _done(ctx: Context, told: Any, said: str) -> Exit:
 
 def _number(text: str, listed_by: str) -> int:
     from clawlink.cli.exits import UsageError
+    from clawlink.doors.portal.rules.texts import as_number
 
-    if not _is_number(text):
+    number = as_number(text)
+    if number is None:
         raise UsageError(f"a number is needed, not {text[:40]!r}; see: clawlink portal {listed_by}")
-    return int(text)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    return number
 
 
 def _shown(text: str) -> str:

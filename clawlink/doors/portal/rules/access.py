@@ -32,6 +32,7 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
     "guest_status": _OWNER,
     "guest_approve": _OWNER,
     "contact_list": _OURS,
+    "contact_view": _OURS,
     "contact_reach": _OURS,
     "contact_add": _OWNER,
     "contact_change": _OWNER,

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from clawlink.domain.iso_time import read_iso
 from clawlink.errors import BadRequest
 
+MOST_DIGITS = 15
 _SHA256 = re.compile("[0-9a-f]{64}")
 _BEIJING = timezone(timedelta(hours=8))
 
@@ -36,6 +37,11 @@ def guest_notice(number: int, text: str) -> str:
         f"📨 收到新留言（等待审批）:\n{text}\n\n"  # noqa: RUF001
         f"回复以下指令处理:\n- 同意添加: 同意 {number}\n- 拒绝添加: 拒绝 {number}\n- 仅标记已读: 已读 {number}"
     )
+
+
+def as_number(text: str) -> int | None:
+    """Return the number of a contact, a message or a line of the chat in a text; None if it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else None
 
 
 def contact_name(agent_name: str | None, user_name: str | None, url: str) -> str:

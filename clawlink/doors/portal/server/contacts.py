@@ -13,7 +13,7 @@ from clawlink.domain.shares import Origin
 from clawlink.doors.portal import records
 from clawlink.doors.portal.records import AGENT, CONTACTS, OPERATOR, Contact, hash_key
 from clawlink.doors.portal.rules import consent
-from clawlink.doors.portal.rules.texts import fingerprint, is_reserved_name, seconds
+from clawlink.doors.portal.rules.texts import as_number, fingerprint, is_reserved_name, seconds
 from clawlink.doors.portal.rules.urls import normalised, same
 from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.keys import new_key
@@ -29,7 +29,6 @@ from clawlink.store.base import Drop, Put
 
 MAX_NAME_LENGTH = 200
 MAX_CONTACTS = 10_000
-_MOST_DIGITS = 15
 _NAMESAKES = 100
 
 
@@ -70,8 +69,10 @@ class Contacts:
 
     async def find(self, to: str | int) -> Contact:
         """Return the contact with this number, address or name. Raises NotFound, AmbiguousName."""
-        if isinstance(to, int) or (to.isascii() and to.isdigit() and len(to) <= _MOST_DIGITS):
-            return await self.numbered(int(to))
+        to = str(to)
+        number = as_number(to)
+        if number is not None:
+            return await self.numbered(number)
         if "://" in to:
             contact = await self._core.store.get(Contact, normalised(to, field="to"))
             found = [] if contact is None else [contact]

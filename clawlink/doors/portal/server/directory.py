@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -67,6 +67,11 @@ class Directory:
         entries = list(reversed(self._entries.values()))[offset : offset + limit]
         shown = [entry.with_key if with_key else entry.without for entry in entries]
         return len(self._entries), b"[" + b",".join(shown) + b"]"
+
+    async def view(self, contact: Contact) -> dict[str, Any]:
+        """Return a contact without its key, with the number of its unread messages."""
+        unread = await self._core.store.usage(Message, records.unread_from(contact.id))
+        return views.contact(contact, unread.count, with_key=False)
 
     async def _take(self, contacts: Sequence[Contact]) -> None:
         places = [(Message, records.unread_from(contact.id)) for contact in contacts]

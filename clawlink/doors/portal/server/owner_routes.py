@@ -6,7 +6,7 @@ from typing import Any
 
 from clawlink.doors.portal.records import Portal
 from clawlink.doors.portal.rules.consent import Decision, decided
-from clawlink.doors.portal.rules.texts import stamp
+from clawlink.doors.portal.rules.texts import MOST_DIGITS, stamp
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.chat import MOST_WAIT_SECONDS
 from clawlink.doors.portal.server.keys import PORTAL_ID
@@ -16,7 +16,7 @@ from clawlink.doors.portal.server.portal_request import PortalRequest, Shown, em
 from clawlink.errors import ClawLinkError, NotFound
 from clawlink.version import VERSION
 
-_MOST_NUMBER = 10**9
+_MOST_NUMBER = 10**MOST_DIGITS - 1
 
 
 class OwnerRoutes:

@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.doors.portal.records import Contact
 from clawlink.doors.portal.rules.access import PAGE_ONLY, Role
+from clawlink.doors.portal.rules.texts import MOST_DIGITS, as_number
 from clawlink.doors.portal.rules.urls import same
 from clawlink.doors.portal.server.keys import PAGE, Caller, Keys
 from clawlink.doors.portal.server.repository import MAX_MESSAGE_BYTES, too_long
@@ -75,10 +76,10 @@ class PortalRequest:
 
     def number(self, name: str) -> int:
         """Return a number of the path. Raises NotFound: the wire has small numbers."""
-        text = parameter(self.request, name)
-        if not (text.isascii() and text.isdigit() and len(text) < 16):
-            raise NotFound(f"{name} is a number", field=name)
-        return int(text)
+        number = as_number(parameter(self.request, name))
+        if number is None:
+            raise NotFound(f"{name} is a number of at most {MOST_DIGITS} digits", field=name)
+        return number
 
     def query(self, name: str) -> str:
         """Return a parameter of the query. Raises BadRequest."""
@@ -89,10 +90,10 @@ class PortalRequest:
 
     def count(self, name: str, default: int, most: int) -> int:
         """Return a number of the query. Raises BadRequest."""
-        text = self.request.query.get(name, str(default))
-        if not (text.isascii() and text.isdigit() and len(text) < 11 and int(text) <= most):
+        number = as_number(self.request.query.get(name, str(default)))
+        if number is None or number > most:
             raise BadRequest(f"{name} is a number from 0 to {most}", field=name, limit=most)
-        return int(text)
+        return number
 
 
 class Shown:

@@ -124,7 +124,7 @@ class Routes:
             user_name=body.user_name,
             swap=body.replace,
         )
-        shown = None if contact is None else views.contact(contact, 0, with_key=False)
+        shown = None if contact is None else await self._contacts.directory.view(contact)
         return {"guest": views.guest(guest, self._url), "contact": shown}
 
     # -- contacts ----------------------------------------------------------------------------------------------------
@@ -134,6 +134,10 @@ class Routes:
         with_key = ask.caller.role is Role.OWNER
         total, listed = await self._contacts.directory.listed(limit, offset, with_key=with_key)
         return Reply(b'{"contacts":' + listed + b',"total":%d}' % total)
+
+    async def contact_view(self, ask: PortalRequest) -> Any:
+        contact = await self._contacts.find(parameter(ask.request, "contact_id"))
+        return {"contact": await self._contacts.directory.view(contact)}
 
     async def contact_reach(self, ask: PortalRequest) -> Any:
         seen = await self._contacts.seen()
@@ -174,7 +178,7 @@ class Routes:
             contact.id, name=body.display_name, blocked=body.blocked, paused=body.paused, until=body.until, pin=body.pin
         )
         self._wake(contact.id)
-        return {"contact": views.contact(contact, 0, with_key=False)}
+        return {"contact": await self._contacts.directory.view(contact)}
 
     async def contact_renew(self, ask: PortalRequest) -> Any:
         """Offer a contact a new key: a portal of ClawLink takes it by itself, an old one gets a guest message."""

@@ -225,6 +225,7 @@ CALLS = (
     make_call("contact_change", "PUT", "/api/contacts/{contact_id}", "Change a contact.", PutContact),
     make_call("contact_remove", "DELETE", "/api/contacts/{contact_id}", "Remove a contact."),
     make_call("contact_renew", "POST", "/api/portal/contacts/{contact_id}/key", "Renew the key of a contact."),
+    make_call("contact_view", "GET", "/api/portal/contacts/{contact_id}", "Show a contact."),
     make_call("contact_terms", "POST", "/api/portal/contacts/{contact_id}", "Set the terms of a contact.", Terms),
     make_call("contact_forget", "DELETE", "/api/portal/contacts/{contact_id}", "Forget all of a contact."),
     make_call("message_receive", "POST", "/api/message/receive", "Take a message of a contact.", Receive),

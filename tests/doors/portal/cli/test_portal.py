@@ -398,11 +398,11 @@ async def test_what_cannot_be_meant_is_refused_with_the_way_to_write_it(portals:
 
 async def test_a_contact_is_removed_by_its_name_address_or_number(portals: Portals, clawlink: Any) -> None:
     portal = await portals()
-    names = ("ann", "bob", "eve", "zoe")
+    names = ("ann", "bob", "eve", "zoe", "max")
     for name in names:
-        await portal.befriend(f"https://{name}.example", agent_name=name)
+        await portal.befriend(f"https://{name}.example", agent_name=name, user_name="" if name != "max" else "Liz")
     numbers = {c["agent_name"]: c["id"] for c in (await portal.well("GET", "/api/contacts"))["contacts"]}
-    words = ("Ann", "HTTPS://bob.example:443/", str(numbers["eve"]), f"0{numbers['zoe']}")
+    words = ("Ann", "HTTPS://bob.example:443/", str(numbers["eve"]), f"0{numbers['zoe']}", "liz的max")
     for at, (name, word) in enumerate(zip(names, words, strict=True), 1):
         code, out, err = await clawlink(portal, "remove", word)
         assert (code, f"Contact {numbers[name]} is removed; its messages stay." in out) == (0, True), (word, out, err)
@@ -504,6 +504,7 @@ async def test_an_error_is_a_sentence_with_the_next_step(
         (["remove", "eve"], 5, "there is no contact 'eve'; 'clawlink portal contacts' lists them"),
         (["remove", "https://eve.example"], 5, "there is no contact 'https://eve.example'"),
         (["remove", "99"], 5, "99"),
+        (["get-attachment", "99999999999"], 5, "line 99999999999 of the chat has no attachment"),
     ):
         got, _, err = await clawlink(portal, *words)
         assert (got, said in err) == (code, True), (words, err)
