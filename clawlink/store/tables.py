@@ -131,7 +131,7 @@ class Origins:
         address.bytes += size
         address.held_count += count
         address.held_bytes += held
-        return grown
+        return grown if mine.bytes else grown - self._end(origin, address)
 
     def change(self, origin: tuple[str | None, str], size: int) -> int:
         """Count memory of records in, or out again. Return by how much memory has grown."""

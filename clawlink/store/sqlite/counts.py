@@ -5,14 +5,15 @@ The counts belong to the event loop. They follow the commits in the order in whi
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 from clawlink.store.base import Usage
-from clawlink.store.sqlite.rows import Facts, Origin
+from clawlink.store.sqlite.rows import Facts, Origin, Row
 from clawlink.store.tables import NOTHING, Origins, Shares
 
-# Of indexes and of mailboxes, the counts that were asked for last are kept.
+# Of indexes of a kind and of mailboxes, the counts that were asked for last are kept.
 _MOST_INDEXES = 50_000
 _MOST_SHARES = 500
 _NOBODY: Origin = (None, "")
@@ -25,10 +26,10 @@ class Counts:
     """The counts of one store."""
 
     def __init__(self) -> None:
-        self.held = [0, 0]
+        self.held = NOTHING
         self.cost = 0
-        self._mailboxes: dict[str, list[int]] = {}
-        self._indexes: dict[Place, list[int]] = {}
+        self._mailboxes: dict[str, Usage] = {}
+        self._indexes: defaultdict[type[Any], dict[str, Usage]] = defaultdict(dict)
         self.origins = Origins()  # the bytes that records take on the disk, and the messages that mailboxes hold
         self._mailbox_shares: dict[str, Shares] = {}
         self._index_shares: dict[Place, Shares] = {}
@@ -36,18 +37,11 @@ class Counts:
     # -- read --------------------------------------------------------------------------------------------------------
 
     def mailbox(self, mailbox: str) -> Usage:
-        found = self._mailboxes.get(mailbox)
-        return NOTHING if found is None else Usage(found[0], found[1])
+        return self._mailboxes.get(mailbox, NOTHING)
 
-    def held_in(self, mailbox: str) -> int:
-        """Return how many messages a mailbox holds."""
-        found = self._mailboxes.get(mailbox)
-        return 0 if found is None else found[0]
-
-    def index(self, place: Place) -> Usage | None:
+    def index(self, kind: type[Any], key: str) -> Usage | None:
         """Return the count of an index; None if it is not known yet."""
-        found = self._indexes.get(place)
-        return None if found is None else Usage(found[0], found[1])
+        return self._indexes[kind].get(key)
 
     def shares(self, mailbox: str) -> Shares | None:
         """Return where the messages of a mailbox come from; None if it is not known yet."""
@@ -61,7 +55,8 @@ class Counts:
 
     def learn_records(self, rows: Iterable[tuple[str, str | None, str | None, int | None, int]]) -> None:
         """Take all records, as partition, address, agent, bytes in a mailbox if they are in one, and cost."""
-        mailboxes, cost = self._mailboxes, 0
+        mailboxes: dict[str, list[int]] = {}
+        cost = 0
         origins: dict[tuple[str | None, str | None], list[int]] = {}  # cost; and of those in mailboxes, bytes and count
         for partition_key, address, agent, held, size in rows:
             cost += size
@@ -79,15 +74,16 @@ class Counts:
                     mailbox[0] += 1
                     mailbox[1] += held
         self.cost += cost
+        self._mailboxes = {mailbox: Usage(*usage) for mailbox, usage in mailboxes.items()}
         for (address, agent), (size, held_bytes, held_count) in origins.items():
-            self.held[0] += held_count
-            self.held[1] += held_bytes
+            self.held = Usage(self.held.count + held_count, self.held.bytes + held_bytes)
             if agent is not None:
                 self.origins.enter((address, agent), size, held_bytes, held_count)
 
-    def learn_index(self, place: Place, count: int, size: int) -> None:
-        _make_room(self._indexes, _MOST_INDEXES)
-        self._indexes[place] = [count, size]
+    def learn_index(self, place: Place, usage: Usage) -> None:
+        kind, key = place
+        _make_room(self._indexes[kind], _MOST_INDEXES)
+        self._indexes[kind][key] = usage
 
     def learn_shares(self, mailbox: str, shares: Shares) -> None:
         _make_room(self._mailbox_shares, _MOST_SHARES)
@@ -99,69 +95,44 @@ class Counts:
 
     # -- follow ------------------------------------------------------------------------------------------------------
 
-    def change(self, kind: type[Any], old: Facts | None, new: Facts | None) -> None:
+    def change(self, kind: type[Any], old: Row | None, new: Row | None) -> None:
         """Count one record again."""
-        if old is None or new is None or old.origin != new.origin or old.partition_key != new.partition_key:
-            if old is not None:
-                self._count(kind, old, -1)
+        if old is None or new is None or old.facts != new.facts:
             if new is not None:
-                self._count(kind, new, 1)
-            return
-        origin = new.origin
-        grown = new.cost - old.cost
-        if grown:
-            self.cost += grown
-            if origin is not None:
-                self.origins.change(origin, grown)
-        if old.keys != new.keys or old.weight != new.weight:
-            self._enter(kind, old.keys, origin, -1, -old.weight)
-            self._enter(kind, new.keys, origin, 1, new.weight)
-        if old.held != new.held:
-            if old.held is not None:
-                self._hold(new.partition_key, origin, -1, -old.held)
-            if new.held is not None:
-                self._hold(new.partition_key, origin, 1, new.held)
+                self._count(kind, new.facts, 1)
+            if old is not None:
+                self._count(kind, old.facts, -1)
 
     def _count(self, kind: type[Any], facts: Facts, sign: int) -> None:
         """Count a record in, or out again."""
-        size, origin, held = sign * facts.cost, facts.origin, facts.held
+        origin, held = facts.origin, facts.held
+        size, weight = sign * facts.cost, sign * facts.weight
         self.cost += size
-        if origin is not None and sign > 0:
-            self.origins.change(origin, size)
-        if facts.keys:
-            self._enter(kind, facts.keys, origin, sign, sign * facts.weight)
-        if held is not None:
-            self._hold(facts.partition_key, origin, sign, sign * held)
-        if origin is not None and sign < 0:  # last: an origin without records is forgotten
-            self.origins.change(origin, size)
-
-    def _enter(self, kind: type[Any], keys: Iterable[str], origin: Origin | None, count: int, size: int) -> None:
-        indexes, index_shares = self._indexes, self._index_shares
-        for key in keys:
-            place = (kind, key)
-            known = indexes.get(place)
-            if known is not None:
-                known[0] += count
-                known[1] += size
-            if index_shares and (shares := index_shares.get(place)) is not None:
-                shares.change(origin or _NOBODY, count, size)
-
-    def _hold(self, mailbox: str, origin: Origin | None, count: int, size: int) -> None:
-        if origin is not None:
-            self.origins.hold(origin, count, size)
-        shares = self._mailbox_shares.get(mailbox)
-        if shares is not None:
-            shares.change(origin or _NOBODY, count, size)
-        self.held[0] += count
-        self.held[1] += size
-        known = self._mailboxes.get(mailbox)
-        if known is None:
-            self._mailboxes[mailbox] = [count, size]
+        indexes = self._indexes[kind]
+        for key in indexes.keys() & facts.keys:
+            usage = indexes[key]
+            indexes[key] = Usage(usage.count + sign, usage.bytes + weight)
+        if self._index_shares:
+            for key in facts.keys:
+                if (shares := self._index_shares.get((kind, key))) is not None:
+                    shares.change(origin or _NOBODY, sign, weight)
+        if held is None:
+            if origin is not None:
+                self.origins.change(origin, size)
             return
-        known[0] += count
-        known[1] += size
-        if not known[0]:
+        held *= sign
+        if origin is not None:
+            self.origins.enter(origin, size, held, sign)
+        mailbox, usage = facts.partition_key, self.held
+        self.held = Usage(usage.count + sign, usage.bytes + held)
+        usage = self._mailboxes.get(mailbox, NOTHING)
+        count = usage.count + sign
+        if count:
+            self._mailboxes[mailbox] = Usage(count, usage.bytes + held)
+        else:
             del self._mailboxes[mailbox]
+        if (shares := self._mailbox_shares.get(mailbox)) is not None:
+            shares.change(origin or _NOBODY, sign, held)
 
 
 def _make_room(table: dict[Any, Any], most: int) -> None:

@@ -33,7 +33,7 @@ LONGEST_GATHERING_SECONDS, _STILL_TURNS = 0.002, 2
 class Change(msgspec.Struct, gc=False):
     """A change of a record. It ``follows`` the stored version, 0 for none; without a ``row`` the record goes.
 
-    Without both it changes nothing, and asks only that there is no such record. The table sets ``old``, the row of the
+    Without a ``record`` it changes nothing, and asks only that there is none. The table sets ``old``, the row of the
     version before.
     """
 
@@ -41,9 +41,9 @@ class Change(msgspec.Struct, gc=False):
     number: int
     id: str
     follows: int
+    record: Any = None
     row: Row | None = None
     values: Values = ()
-    record: Any = None
     ends_work: bool = False
     old: Row | None = None
 
@@ -177,19 +177,21 @@ class Jobs:
 
     async def commit(self, batches: Iterable[Batch], *, in_order: bool = False) -> Sequence[Conflict | Failed | None]:
         """Commit batches, each by itself; return the result of each, as ``Store.commit_many``."""
-        future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Sequence[Conflict | Failed | None]] = loop.create_future()
         commit = Commit(future, in_order=in_order)
         for batch in batches:
             self._add(batch, commit)
-        self._begin(commit, future.get_loop())
+        self.unsettled += 1
+        self._gathering.add(commit, loop)
         try:
-            results: Sequence[Conflict | Failed | None] = await future
+            return await future
         except asyncio.CancelledError:
             await _decided(commit)  # else the caller would undo now what takes effect in a moment
             raise
-        return results
 
     def _add(self, batch: Batch, commit: Commit) -> None:
+        """Add the changes of a batch to a commit. Raises ValueError."""
         partition_key, kinds, size = batch.partition_key, self._kinds, 0
         changes: list[Change] = []
         for change in batch.changes:
@@ -203,51 +205,50 @@ class Jobs:
             if type(change) is Put:
                 row, values = row_of(record, partition_key)
                 size += len(values[-1])
-                changes.append(Change(kind, kinds[kind], id, row.version - 1, row, values, record, change.ends_work))
+                changes.append(Change(kind, kinds[kind], id, row.version - 1, record, row, values, change.ends_work))
             else:
-                changes.append(Change(kind, kinds[kind], id, record.version))
+                changes.append(Change(kind, kinds[kind], id, record.version, record))
         commit.batches.append((partition_key, changes))
         commit.size += size + CHANGE_BYTES * len(changes)
 
     async def ask(self, what: object, ask: Callable[[sqlite3.Connection], Any], take: Callable[[Any], None]) -> None:
         """Ask as ``SqliteStore.ask``."""
-        future = self._asked.get(what)
-        if future is None or future.get_loop() is not asyncio.get_running_loop():
-            future = self._asked[what] = asyncio.get_running_loop().create_future()
+        future, loop = self._asked.get(what), asyncio.get_running_loop()
+        if future is None or future.get_loop() is not loop:
+            future = self._asked[what] = loop.create_future()
             future.add_done_callback(lambda _: self._asked.pop(what, None))
-            self._begin(Question(ask, take, future), future.get_loop())
+            self.unsettled += 1
+            self._gathering.add(Question(ask, take, future), loop)
         await asyncio.shield(future)
 
     def rest(self) -> list[Job]:
         """Take all jobs that wait."""
         return self._gathering.rest()
 
-    def _begin(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
-        """Have a job done, together with others."""
-        self.unsettled += 1
-        self._gathering.add(job, loop)
-
     def settled(self, jobs: Sequence[Job]) -> None:
         """Tell what took effect, and answer. The questions were asked behind all of these commits."""
         self.unsettled -= len(jobs)
+        follow = self._follow
+        questions: list[Question] = []
         for job in jobs:
             if isinstance(job, Commit):
                 for change in job.done:
-                    self._follow(change)
+                    follow(change)
                 job.settled = True
                 if not job.future.done():
                     job.future.set_result(job.results)
-                if job.fate is not None and not job.fate.done():
+                elif job.fate is not None and not job.fate.done():
                     job.fate.set_result(None)
-        for job in jobs:
-            if isinstance(job, Question):
-                if job.failure is None:
-                    job.take(job.answer)
-                    if not job.future.done():
-                        job.future.set_result(None)
-                elif not job.future.done():
-                    job.future.set_exception(Failed(f"SQLite: {job.failure}"))
-                    job.future.exception()  # whoever asked may have been cancelled
+            else:
+                questions.append(job)
+        for job in questions:
+            if job.failure is None:
+                job.take(job.answer)
+                if not job.future.done():
+                    job.future.set_result(None)
+            elif not job.future.done():
+                job.future.set_exception(Failed(f"SQLite: {job.failure}"))
+                job.future.exception()  # whoever asked may have been cancelled
         self._gathering.settled()
 
 

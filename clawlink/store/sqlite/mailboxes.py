@@ -12,6 +12,7 @@ from collections.abc import Collection
 from operator import attrgetter
 
 from clawlink.domain.delivery import Delivery
+from clawlink.store.sqlite.counts import Counts
 
 # The most messages of one mailbox, and about the most bytes of all of them.
 MOST_KEPT = 64
@@ -24,41 +25,41 @@ _place = attrgetter("sort_key")
 class Mailboxes:
     """The mailboxes of one store."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
         self._kept: dict[str, dict[str, Delivery]] = {}  # by ids, as they came
         self._bytes = 0
 
-    def follow(self, mailbox: str, id: str, pending: Delivery | None, held: int) -> None:
-        """Take a changed message, None if it is not pending any more. ``held`` are all that are there now."""
+    def follow(self, d: Delivery, *, pending: bool) -> None:
+        """Take a changed message that is counted."""
+        mailbox = d.mailbox
         box = self._kept.get(mailbox)
         if box is None:
-            if pending is None or held != 1:
+            if not pending or self._counts.mailbox(mailbox).count != 1:
                 return
             box = self._kept[mailbox] = {}
-        before = box.get(id)
+        before = box.pop(d.id, None)
         if before is not None:
             self._bytes -= _DELIVERY_BYTES + len(before.body)
-        if pending is not None:
-            box[id] = pending
-            self._bytes += _DELIVERY_BYTES + len(pending.body)
+        if pending:
+            box[d.id] = d
+            self._bytes += _DELIVERY_BYTES + len(d.body)
             if len(box) > MOST_KEPT:
                 self._forget(mailbox)
             while self._bytes > _MOST_BYTES:
                 self._forget(next(iter(self._kept)))
-        elif before is not None:
-            del box[id]
-        if not held:
-            self._kept.pop(mailbox, None)
+        elif not box and not self._counts.mailbox(mailbox).count:
+            del self._kept[mailbox]
 
     def _forget(self, mailbox: str) -> None:
         for d in self._kept.pop(mailbox).values():
             self._bytes -= _DELIVERY_BYTES + len(d.body)
 
-    def pending(self, mailbox: str, held: int) -> Collection[Delivery] | None:
-        """Return all pending messages of a mailbox with ``held`` messages; None if the database has to be asked."""
+    def pending(self, mailbox: str) -> Collection[Delivery] | None:
+        """Return all pending messages of a mailbox; None if the database has to be asked."""
         box = self._kept.get(mailbox)
         if box is None:
-            return None if held else ()
+            return None if self._counts.mailbox(mailbox).count else ()
         return box.values()
 
 

@@ -52,9 +52,8 @@ class Reading:
         self._leaving: dict[tuple[type[Any], str], Any] = {}
         self._newer_bytes = 0
 
-    def forget(self, kind: type[Any], id: str) -> None:
+    def forget(self, key: tuple[type[Any], str]) -> None:
         """Forget a record that has gone."""
-        key = (kind, id)
         self._newer.pop(key, None)
         self._older.pop(key, None)
 

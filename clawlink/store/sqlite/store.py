@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sqlite3
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class SqliteStore:
         self.last_uptime: tuple[str, float] | None = None
         """The name of the machine's start at that moment, and its steady clock."""
         self._counts = Counts()
-        self._mailboxes = Mailboxes()
+        self._mailboxes = Mailboxes(self._counts)
         self._claims = Claims(self)
 
     async def open(self) -> None:
@@ -227,21 +227,22 @@ class SqliteStore:
 
     async def usage(self, kind: type[R], key: str) -> Usage:
         place = (kind, key)
-        known = self._counts.index(place)
+        known = self._counts.index(kind, key)
         if known is not None:
             return known
         values = (self._kinds[kind], key)
         if not self._jobs.unsettled:  # nothing is on its way that would be counted twice
             ((count, size),) = self._reading.read(queries.COUNT_FEW, (*values, _FEW))
             if count < _FEW:
-                self._counts.learn_index(place, count, size)
-                return Usage(count, size)
+                known = Usage(count, size)
+                self._counts.learn_index(place, known)
+                return known
 
         def take(answer: tuple[int, int]) -> None:
-            self._counts.learn_index(place, *answer)
+            self._counts.learn_index(place, Usage(*answer))
 
         await self.ask(place, lambda db: db.execute(queries.COUNT, values).fetchone(), take)
-        return self._counts.index(place) or NOTHING
+        return self._counts.index(kind, key) or NOTHING
 
     async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
         place: Place = (kind, key)
@@ -259,9 +260,8 @@ class SqliteStore:
     async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
         """Count as ``Store.admission``. ``memory`` is about how many bytes of the disk all records take."""
         counts = self._counts
-        usages = [counts.index(index) or await self.usage(*index) for index in indexes]
-        loads = [counts.mailbox(mailbox) for mailbox in mailboxes]
-        return Admission(loads, usages, Usage(*counts.held), counts.cost)
+        usages = [counts.index(*index) or await self.usage(*index) for index in indexes]
+        return Admission(list(map(counts.mailbox, mailboxes)), usages, counts.held, counts.cost)
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
         if mailbox is None:
@@ -283,7 +283,7 @@ class SqliteStore:
         return self._counts.origins.memory_of(address, agent)
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
-        pending = self._pending(mailbox)
+        pending = self._mailboxes.pending(mailbox)
         if pending is not None:
             return mailboxes.due(pending, now, limit)
         found: list[Any] = []
@@ -301,16 +301,13 @@ class SqliteStore:
         found = _first_of(found + rows, limit)
         return await self._reading.load(Delivery, [Hint(*row[:4]) for row in found])
 
-    def _pending(self, mailbox: str) -> Collection[Delivery] | None:
-        return self._mailboxes.pending(mailbox, self._counts.held_in(mailbox))
-
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
         found = self._reading.some(queries.ALL_READY, (mailbox,), limit, but)
         found += self._reading.some(queries.WAITING, (mailbox,), limit - len(found), but)
         return await self._reading.load(Delivery, found)
 
     async def next_due_at(self, mailbox: str) -> float | None:
-        pending = self._pending(mailbox)
+        pending = self._mailboxes.pending(mailbox)
         if pending is not None:
             return mailboxes.next_due_at(pending)
         read = self._reading.read
@@ -340,9 +337,11 @@ class SqliteStore:
     ) -> float | None:
         if unless is not None and (await self.usage(*unless)).count:
             return SKIPPED
-        pending = self._pending(mailbox)
-        if pending is not None and not mailboxes.due(pending, now, 1):
-            return mailboxes.next_due_at(pending)
+        pending = self._mailboxes.pending(mailbox)
+        if pending is not None:
+            next_at = mailboxes.next_due_at(pending)
+            if next_at is None or next_at > now:
+                return next_at
 
         async def due() -> tuple[Sequence[Delivery], float | None]:
             found = await self.due(mailbox, now, limit)
@@ -362,19 +361,16 @@ class SqliteStore:
         return await self._jobs.commit(batches, in_order=True) if batches else []
 
     def _follow(self, change: Change) -> None:
-        kind, id, row, record = change.kind, change.id, change.row, change.record
-        old = None if change.old is None else change.old.facts
+        kind, row, record = change.kind, change.row, change.record
+        if record is None:
+            return
         if row is None:
-            facts = None
-            self._reading.forget(kind, id)
+            self._reading.forget((kind, change.id))
         else:
-            facts = row.facts
-            self._reading.keep((kind, id), record, facts.cost)
-        self._counts.change(kind, old, facts)
-        if kind is Delivery and (known := old or facts) is not None:
-            mailbox = known.partition_key
-            pending = record if facts is not None and record.state is PENDING else None
-            self._mailboxes.follow(mailbox, id, pending, self._counts.held_in(mailbox))
+            self._reading.keep((kind, change.id), record, row.facts.cost)
+        self._counts.change(kind, change.old, row)
+        if kind is Delivery:
+            self._mailboxes.follow(record, pending=row is not None and record.state is PENDING)
 
 
 def _first_of(rows: list[Any], limit: int) -> list[Any]:

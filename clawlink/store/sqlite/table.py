@@ -191,5 +191,5 @@ class Table:
 
 
 def _conflict(change: Change) -> Conflict:
-    absent = change.follows == 0 and change.row is None
-    return Conflict(change.kind, change.id, "exists" if absent else f"is not at version {change.follows}")
+    why = "exists" if change.record is None else f"is not at version {change.follows}"
+    return Conflict(change.kind, change.id, why)
