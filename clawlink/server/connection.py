@@ -7,6 +7,7 @@ secrets in its headers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterable
@@ -215,6 +216,9 @@ class _Connection(RequestHandler):
         self.reset = exc is not None or self._closed_early
         if self._handovers is not None:
             self._handovers.lost(exc)
+        handler = self._task_handler
+        if handler is not None:
+            handler.add_done_callback(_forget_cancellation)
         super().connection_lost(exc)
         for tell in self.when_lost:
             tell(self.reset)
@@ -346,3 +350,10 @@ def _watch_rest(transport: Any) -> None:
     """Abort a connection that is served to its end, if the rest to write stands still for 60 s."""
     if unwritten(transport):
         Watch(lambda: -on_its_way(transport), transport.abort)
+
+
+def _forget_cancellation(task: asyncio.Task[None]) -> None:
+    """Take the error of a cancelled task, for its traceback leads to the request, and back to the task."""
+    if task.cancelled():
+        with contextlib.suppress(asyncio.CancelledError):
+            task.exception()

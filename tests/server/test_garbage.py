@@ -83,6 +83,7 @@ BROKEN_OFF: dict[str, bytes] = {
     "no HTTP": b"NONSENSE\r\n\r\n",
     "half a body": ask("POST", "/send", body(from_agent="a", to_agent="a", content="x" * 100))[:-50],
     "half a file": ask("PUT", "/blobs/k", b"x" * 1000, ClawLink_Agent="a")[:-500],
+    "half a refused file": ask("PUT", "/blobs/k", b"x" * 1000, If_Match='"7"', ClawLink_Agent="a")[:-500],
     "a wait for a file": request("GET", "/files/k/history?wait=20&agent_id=a"),
     "a websocket": HANDSHAKE,
     "a websocket that sends no frame": HANDSHAKE + b"\xff" * 20,
@@ -147,7 +148,7 @@ async def in_circles(one: Callable[[], Awaitable[object]], times: int) -> tuple[
 @pytest.fixture
 async def at(serve: Serve) -> tuple[str, int]:
     """Return the address of a relay with one agent."""
-    relay = await serve(limits={"rate_agent": 0.0, "rate_pair": 0.0})
+    relay = await serve(limits={"rate_agent": 0.0, "rate_pair": 0.0, "rate_files": 0.0})
     await relay.register("Ann", agent_id="a")
     return address(relay.url)
 
