@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 
 from clawlink.domain import chain as chain_rules
@@ -110,8 +111,10 @@ class Admission:
         wait = limit.wait_with(bucket.tokens)
         self._core.stats.rate_limited += 1
         self._note("rate_limited", agents)
+        hundredths = math.ceil(100 * wait)  # of a second: what is rounded down comes too early
         raise RateLimited(
-            f"{did} faster than {limit.rate:g} a second (at once {limit.burst:g}); try again in {wait:.2f} s",
+            f"{did} faster than {limit.rate:g} a second (at once {limit.burst:g}); "
+            f"try again in {hundredths / 100:.2f} s",
             limit=limit.rate,
             retry_after=wait,
             current=agents,

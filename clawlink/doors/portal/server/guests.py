@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from msgspec.structs import replace
 
@@ -68,8 +69,8 @@ class Guests:
         wait = 0.0 if address is None else self._pace.wait(address, steady)
         if wait:
             raise RateLimited(
-                f"an address may leave {settings.portal_guest_rate} messages within an hour; try again in {wait:.0f} "
-                "s, or ask the owner for more (--portal-guest-rate)",
+                f"an address may leave {settings.portal_guest_rate} messages within an hour; try again in "
+                f"{math.ceil(wait)} s, or ask the owner for more (--portal-guest-rate)",
                 limit=settings.portal_guest_rate,
                 retry_after=wait,
             )

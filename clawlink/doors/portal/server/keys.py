@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import math
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -282,7 +283,10 @@ class Keys:
         wait = max(self._all_logins.wait(_ALL, now), 0.0 if address is None else self._logins.wait(address, now))
         if wait:
             raise RateLimited(
-                f"too many logins; try again in {wait:.0f} s", limit=LOGINS_AT_ONCE, retry_after=wait, field="password"
+                f"too many logins; try again in {math.ceil(wait)} s",
+                limit=LOGINS_AT_ONCE,
+                retry_after=wait,
+                field="password",
             )
         self._all_logins.take(_ALL, now)
         if address is not None:

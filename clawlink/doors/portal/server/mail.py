@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 
 from msgspec.structs import replace
@@ -107,7 +108,7 @@ class Mail:
             wait = buckets.wait(contact.id, now)
             if wait:
                 raise RateLimited(
-                    f"a contact may send {most} {what} within an hour; try again in {wait:.0f} s",
+                    f"a contact may send {most} {what} within an hour; try again in {math.ceil(wait)} s",
                     limit=most,
                     retry_after=wait,
                 )
