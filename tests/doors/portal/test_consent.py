@@ -257,6 +257,39 @@ async def test_contacts_are_listed_changed_and_removed_as_on_the_wire(portals: P
     assert (await portal.ask("POST", "/api/message/receive", body, key=""))[0] == 401
 
 
+async def test_no_way_gives_a_contact_a_name_that_means_another_one(portals: Portals) -> None:
+    """Mail to 3 is for contact 3, and never for a stranger that calls itself 3."""
+    names = {"agent_name": "３", "user_name": " HTTPS://Bank.example "}
+
+    async def added(portal: Own, number: int) -> None:
+        await portal.well("POST", "/api/contacts", {"portal_url": URL, "SHARED_KEY": KEY, **names})
+
+    async def approved(portal: Own, number: int) -> None:
+        await portal.well("POST", f"/api/portal/guests/{number}", {"decision": "approve", **names})
+
+    async def approved_in_one_step(portal: Own, number: int) -> None:
+        await portal.well("POST", f"/api/guest/messages/{number}/approve", {"portal_url": URL, **names})
+
+    async def changed(portal: Own, number: int) -> None:
+        await portal.befriend(URL, agent_name="bob")
+        id = (await portal.contact(URL))["id"]
+        await portal.well("PUT", f"/api/contacts/{id}", {"portal_url": URL, "display_name": "7 ", **names})
+        assert (await portal.contact(URL))["display_name"] == "name-7"
+
+    for way in (added, approved, approved_in_one_step, changed):
+        portal = await portals()
+        await way(portal, await leave(portal))
+        shown = await portal.contact(URL)
+        assert (shown["agent_name"], shown["user_name"]) == ("name-3", "https-bank.example"), way
+        for to in (shown["id"], "１", "Name-3", "https-bank.example", URL + "/"):
+            sent = await portal.well("POST", "/api/portal/send", {"to": to, "content": "hi"})
+            assert sent["to"] == URL, (way, to)
+        assert (await portal.ask("POST", "/api/portal/send", {"to": "3", "content": "hi"}))[0] == 404, way
+        for name in ("3", " 3", "３", "x://y"):
+            status, answer = await portal.ask("POST", f"/api/portal/contacts/{shown['id']}", {"display_name": name})
+            assert (status, answer["field"]) == (400, "display_name"), (way, name)
+
+
 async def test_a_repeat_of_an_offer_is_the_same_guest_message_while_it_counts(portals: Portals) -> None:
     portal = await portals()
 

@@ -13,6 +13,7 @@ from clawlink.doors.portal.rules import (
     access,
     consent,
     file_parts,
+    import_rows,
     outbox_steps,
     refused_reports,
     screening,
@@ -80,6 +81,14 @@ def test_an_address_has_one_spelling() -> None:
         with pytest.raises(BadRequest, match="the port of a portal's address is from 1 to 65535") as refused:
             urls.normalised(given, field="to")
         assert refused.value.field == "to"
+
+
+def test_a_name_of_an_old_database_means_no_other_contact() -> None:
+    rows = import_rows.ContactRows(OWN, 2e9, most=10)
+    named = {"display_name": "12", "agent_name": "https://c.example", "user_name": " Bob "}
+    assert rows.take({"id": 1, "portal_url": "https://b.example", "shared_key": "ap2p_" + "k" * 43, **named}) is None
+    (found,) = rows.found
+    assert (found.display_name, found.agent_name, found.user_name) == ("name-12", "https-c.example", "Bob")
 
 
 def test_an_address_is_screened_as_a_portal_needs_it() -> None:

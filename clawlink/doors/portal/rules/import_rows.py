@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from clawlink.doors.portal.rules import consent
 from clawlink.doors.portal.rules.import_report import KeyCandidate, Skipped
-from clawlink.doors.portal.rules.texts import seconds
+from clawlink.doors.portal.rules.texts import MAX_NAME_LENGTH, seconds, unreserved
 from clawlink.doors.portal.rules.urls import normalised, same
 from clawlink.errors import BadRequest
 
-MAX_NAME_LENGTH = 200
 MAX_TEXT_BYTES = 1024 * 1024
 MOST_CANDIDATES = 100
 _MOST_NUMBER = 2**48
@@ -347,7 +346,7 @@ def shortened(given: str) -> str:
 
 def _name(row: Row, column: str) -> str | None:
     kept = "".join(c for c in text(row, column) if c.isprintable())[:MAX_NAME_LENGTH]
-    return kept or None
+    return unreserved(kept) or None
 
 
 def number_of(value: Any) -> int:

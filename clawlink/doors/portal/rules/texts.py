@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 
+from clawlink.domain.agent import fold
 from clawlink.domain.iso_time import read_iso
 from clawlink.errors import BadRequest
 
+MAX_NAME_LENGTH = 200
 MOST_DIGITS = 15
 _SHA256 = re.compile("[0-9a-f]{64}")
 _BEIJING = timezone(timedelta(hours=8))
@@ -53,7 +55,19 @@ def contact_name(agent_name: str | None, user_name: str | None, url: str) -> str
 
 def is_reserved_name(name: str) -> bool:
     """Return True if a name stands for the number or the address of a contact wherever a person types it."""
-    return "://" in name or (name.strip().isascii() and name.strip().isdigit())
+    folded = fold(name)
+    return "://" in folded or folded.isdecimal()
+
+
+def unreserved(name: str) -> str:
+    """Return a name as a contact may have it: ``3`` becomes ``name-3``, and ``https://b.example`` ``https-b.example``.
+
+    It is for the names that the other side gives itself, which are never refused.
+    """
+    if not is_reserved_name(name):
+        return name.strip()
+    folded = fold(name)
+    return (f"name-{folded}" if folded.isdecimal() else folded.replace("://", "-"))[:MAX_NAME_LENGTH]
 
 
 def file_notice(file_id: str) -> str:

@@ -13,7 +13,14 @@ from clawlink.domain.shares import Origin
 from clawlink.doors.portal import records
 from clawlink.doors.portal.records import AGENT, CONTACTS, OPERATOR, Contact, hash_key
 from clawlink.doors.portal.rules import consent
-from clawlink.doors.portal.rules.texts import as_number, fingerprint, is_reserved_name, seconds
+from clawlink.doors.portal.rules.texts import (
+    MAX_NAME_LENGTH,
+    as_number,
+    fingerprint,
+    is_reserved_name,
+    seconds,
+    unreserved,
+)
 from clawlink.doors.portal.rules.urls import normalised, same
 from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.keys import new_key
@@ -27,7 +34,6 @@ from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
 from clawlink.store.base import Drop, Put
 
-MAX_NAME_LENGTH = 200
 MAX_CONTACTS = 10_000
 _NAMESAKES = 100
 
@@ -70,7 +76,7 @@ class Contacts:
     async def find(self, to: str | int) -> Contact:
         """Return the contact with this number, address or name. Raises NotFound, AmbiguousName."""
         to = str(to)
-        number = as_number(to)
+        number = as_number(fold(to))
         if number is not None:
             return await self.numbered(number)
         if "://" in to:
@@ -103,12 +109,13 @@ class Contacts:
     ) -> Contact:
         """Return a new contact, or the next version of ``old``; a name or key that is None stays as it was.
 
+        A name that stands for a number or an address is changed, not refused: the other side may have chosen it.
         ``key_at`` is when the key was offered; None for now. Another key ends all keys before it, and an open renewal.
         Raises BadRequest, WrongState for the key of another contact, RelayFull, StorageFull.
         """
         for name in names:
             _require_name(name)
-        display_name, agent_name, user_name = (None if name is None else name.strip() for name in names)
+        display_name, agent_name, user_name = (None if name is None else unreserved(name) for name in names)
         if key is not None:
             fault = consent.key_fault(key)
             if fault is not None:
@@ -164,8 +171,8 @@ class Contacts:
     ) -> None:
         """Change a contact's key and names. As on the wire, an absent name is taken away; the key stays. NotFound."""
         contact = await self.numbered(number)
-        changed = await self.changed(contact.id, contact.url, contact, key, (display_name, agent_name, user_name))
-        changed = replace(changed, display_name=display_name, agent_name=agent_name, user_name=user_name)
+        names = (display_name or "", agent_name or "", user_name or "")
+        changed = await self.changed(contact.id, contact.url, contact, key, names)
         await self.commit(changed.id, Put(changed))
 
     async def remove(self, number: int) -> None:
@@ -221,7 +228,7 @@ class Contacts:
             )
         new = replace(
             contact,
-            display_name=contact.display_name if name is None else name.strip() or None,
+            display_name=contact.display_name if name is None else unreserved(name) or None,
             blocked=contact.blocked if blocked is None else blocked,
             paused=contact.paused if paused is None else paused,
             until=contact.until if until is None else _instant(until),
