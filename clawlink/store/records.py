@@ -41,6 +41,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     record: msgspec.Raw
 
 
+_encode = msgspec.msgpack.Encoder().encode
 _SCHEMAS: dict[type[Any], Schema] = {}
 _KINDS: dict[str, type[Any]] = {}
 
@@ -63,7 +64,7 @@ def kinds() -> dict[type[Any], Schema]:
 def encode(record: Any) -> bytes:
     """Return the bytes of a record. Raises KeyError if its kind is not registered."""
     schema = _SCHEMAS[type(record)]
-    return msgspec.msgpack.encode((schema.name, schema.version, record))
+    return _encode((schema.name, schema.version, record))
 
 
 def decode(data: bytes) -> Any:

@@ -76,22 +76,24 @@ def row_of(record: Any, partition_key: str) -> tuple[Row, Values]:
     """
     version, data = record.version, records.encode(record)
     keys: tuple[str, ...] = record.index_keys
-    weight = record.weight if keys else 0
-    named = len("".join(keys))
-    cost = max(record.footprint, _on_pages(len(data) + _COLUMN_BYTES + named))
-    cost += _INDEXED_BYTES + ENTRY_BYTES * len(keys) + named
+    weight, cost, size = 0, _INDEXED_BYTES, _COLUMN_BYTES + len(data)
+    if keys:
+        weight, named = record.weight, len("".join(keys))
+        cost += ENTRY_BYTES * len(keys) + named
+        size += named
+    cost += max(record.footprint, _on_pages(size))
     origin: Origin | None = getattr(record, "origin", None)
     address, agent = origin or NO_ORIGIN
     sort_key = ready_at = later = held = None
     if type(record) is Delivery:
         state = record.state
         if state is PENDING:
-            sort_key = record.sort_key
-            if version == 1 and record.visible_at <= record.stored_at:
-                ready_at = record.visible_at
+            sort_key, held, at = record.sort_key, len(record.body), record.visible_at
+            if version == 1 and at <= record.stored_at:
+                ready_at = at
             else:
-                later = record.visible_at
-        if state is PENDING or state is DEAD:
+                later = at
+        elif state is DEAD:
             held = len(record.body)
     row = Row(Facts(partition_key, keys, weight, held, origin, cost), version, record.ends_at)
     return row, (version, sort_key, ready_at, later, held, address, agent, weight, cost, data)

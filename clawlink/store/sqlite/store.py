@@ -260,7 +260,7 @@ class SqliteStore:
     async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
         """Count as ``Store.admission``. ``memory`` is about how many bytes of the disk all records take."""
         counts = self._counts
-        usages = [counts.index(*index) or await self.usage(*index) for index in indexes]
+        usages = [counts.index(*index) or await self.usage(*index) for index in indexes] if indexes else ()
         return Admission(list(map(counts.mailbox, mailboxes)), usages, counts.held, counts.cost)
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import repeat
 
@@ -10,9 +11,9 @@ from clawlink.store.base import Conflict
 from clawlink.store.sqlite.jobs import Change
 from clawlink.store.sqlite.rows import Facts, Row, pack, unpack
 
-# The records that were written last are known without asking, twice this many at most. Others are let go one at a time:
-# to free thousands at once would hold the event loop.
-MOST_KNOWN = 5000
+# The records that were written last are known without asking. Others are let go one at a time: to free thousands at
+# once would hold the event loop.
+MOST_KNOWN = 10_000
 _NUMBERS_AT_ONCE = 1 << 20
 
 _OLD = (
@@ -43,9 +44,7 @@ class Table:
         self._execute, self._executemany = self._cursor.execute, self._cursor.executemany
         self._kinds = {number for (number,) in db.execute("SELECT number FROM kind")}
         self._number = self._last_number = 0
-        self._newer: dict[tuple[str, int], Row] = {}
-        self._older: dict[tuple[str, int], Row] = {}
-        self._leaving: dict[tuple[str, int], Row] = {}
+        self._known: OrderedDict[tuple[str, int], Row] = OrderedDict()
 
     def close(self) -> None:
         """Let go of the connection: with a statement that is not ended, SQLite keeps it open behind its close."""
@@ -54,7 +53,7 @@ class Table:
     def forget(self) -> None:
         """Forget what a transaction wrote that is undone, and the numbers that it reserved."""
         self._number = self._last_number = 0
-        self._newer, self._older = {}, {}
+        self._known = OrderedDict()
 
     def learn(self, kinds: set[int]) -> None:
         """Note kinds that have a name once their transaction is committed."""
@@ -81,19 +80,29 @@ class Table:
                 return _conflict(change)
         if new is not None and not self._insert(new, new_kinds):
             return _conflict(new)
+        known = self._known
         for change in changes:
-            if change is not new:
-                self._write(change, new_kinds)
+            old, row = change.old, change.row
+            if row is not None:
+                if old is not None:
+                    self._update(change, old, row)
+                elif change is not new and not self._insert(change, new_kinds):
+                    raise sqlite3.IntegrityError(f"{change.id} is twice in a commit")
+                known[change.id, change.number] = row
+            elif old is not None:
+                self._delete(change.number, old)
+                known.pop((change.id, change.number), None)
+        while len(known) > MOST_KNOWN:
+            known.popitem(last=False)
         done += changes
         return None
 
     def stored(self, id: str, number: int) -> Row | None:
         """Return the compared and counted fields of a stored record. The last ones are cached."""
-        named = (id, number)
-        known = self._newer.get(named) or self._older.get(named)
+        known = self._known.get((id, number))
         if known is not None:
             return known
-        found = self._execute(_OLD, named).fetchone()
+        found = self._execute(_OLD, (id, number)).fetchone()
         if found is None:
             return None
         rowid, version, partition_key, held, address, agent, weight, cost, ends_at, packed = found
@@ -102,14 +111,6 @@ class Table:
         facts = Facts(partition_key, tuple([key for key, _ in entries]), weight, held, origin, cost)
         return Row(facts, version, ends_at, rowid, tuple([place for _, place in entries]))
 
-    def _know(self, change: Change, row: Row) -> None:
-        """Note a record's new row. A rollback forgets all of them."""
-        if len(self._newer) >= MOST_KNOWN:
-            self._leaving, self._older, self._newer = self._older, self._newer, {}
-        self._newer[change.id, change.number] = row
-        if self._leaving:
-            self._leaving.popitem()
-
     def _insert(self, change: Change, new_kinds: set[int]) -> bool:
         """Insert a new record. Return False if it is there."""
         number, new = change.number, change.row
@@ -117,18 +118,18 @@ class Table:
             return True
         if number not in self._kinds:
             self._name_kind(change, new_kinds)
-        facts, packed = new.facts, None
-        keys = facts.keys
+        facts = new.facts
+        keys, packed = facts.keys, None
         if keys:
-            new.places = places = (self._next_number(),) * len(keys)
-            packed = pack(list(zip(keys, places, strict=True)))
+            place = self._next_number()
+            new.places = (place,) * len(keys)
+            packed = pack(tuple(zip(keys, repeat(place))))
         inserted = self._execute(_INSERT, (*change.values, packed, new.ends_at, number, change.id, facts.partition_key))
         if not inserted.rowcount:
             return False
         new.rowid = rowid = inserted.lastrowid or 0
         if keys:
-            self._executemany(_ENTER, zip(repeat(number), keys, places, repeat(rowid), repeat(facts.weight)))
-        self._know(change, new)
+            self._executemany(_ENTER, zip(repeat(number), keys, repeat(place), repeat(rowid), repeat(facts.weight)))
         return True
 
     def _name_kind(self, change: Change, new_kinds: set[int]) -> None:
@@ -139,22 +140,13 @@ class Table:
             self._execute("INSERT INTO kind (number, name) VALUES (?, ?)", (change.number, name))
             new_kinds.add(change.number)
 
-    def _write(self, change: Change, new_kinds: set[int]) -> None:
-        """Make a change whose record was looked up."""
-        number, old, new = change.number, change.old, change.row
-        if old is None:
-            if not self._insert(change, new_kinds):
-                raise sqlite3.IntegrityError(f"{change.id} is twice in a commit")
-            return
-        rowid, before = old.rowid, old.facts
-        if new is None:
-            self._execute(_DELETE, (rowid,))
-            if before.keys:
-                self._executemany(_LEAVE, zip(repeat(number), before.keys, old.places))
-            named = (change.id, number)
-            self._newer.pop(named, None)
-            self._older.pop(named, None)
-            return
+    def _delete(self, number: int, old: Row) -> None:
+        self._execute(_DELETE, (old.rowid,))
+        if old.places:
+            self._executemany(_LEAVE, zip(repeat(number), old.facts.keys, old.places))
+
+    def _update(self, change: Change, old: Row, new: Row) -> None:
+        number, rowid, before = change.number, old.rowid, old.facts
         facts, weight = new.facts, new.facts.weight
         keys, places = facts.keys, old.places
         if keys != before.keys:
@@ -177,7 +169,6 @@ class Table:
             self._execute(_UPDATE, (*change.values, packed, rowid))
         else:
             self._execute(_UPDATE_WITH_END, (*change.values, packed, new.ends_at, rowid))
-        self._know(change, new)
 
     def _next_number(self) -> int:
         """Return the next number of an entry. They are reserved in blocks, so that none comes twice after a crash."""
