@@ -159,6 +159,19 @@ def test_a_store_without_what_it_needs_names_the_missing_package(tmp_path: Path)
     assert "pip install" in done.stderr
 
 
+def test_a_python_without_sqlite_is_told_as_such(tmp_path: Path) -> None:
+    """It runs all else. In ``sys.modules`` None stands for a module that cannot be imported."""
+    start = "import sys, runpy; sys.modules['sqlite3'] = None; runpy.run_module('clawlink', run_name='__main__')"
+    for command in (
+        ("serve", "--port", "0", "--data", str(tmp_path)),
+        ("backup", str(tmp_path), str(tmp_path / "copy")),
+        ("doctor", "--data", str(tmp_path)),
+    ):
+        done = run([sys.executable, "-c", start, *command], text=True, timeout=PATIENCE)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert "this Python lacks" in done.stderr, command
+
+
 def _ends_in_order(process: subprocess.Popen[str]) -> str:
     """Wait for a relay to listen, end it, and return its log."""
     assert process.stderr is not None

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from tests.doors.portal.conftest import Bridges, Peers
 from tests.doors.portal.old_databases import GENERATIONS, K1, K2, K3, MINE, OWN, OWNER_KEY, THEIRS, make
 from tests.doors.portal.old_peer import OldSender
 from tests.doors.portal.test_processes import Portal as PortalProcess
-from tests.waiting import until
+from tests.processes import run as run_process
+from tests.waiting import PATIENCE, until
 
 Import = Callable[..., Any]
 
@@ -343,3 +345,11 @@ def test_the_owner_chooses_among_keys(bring: Import, tmp_path: Path) -> None:
     assert OWNER_KEY not in json.dumps(report)
     code, report = bring(path, "--data", folder, "--agent-key", OWNER_KEY)
     assert (report["there"]["keys"], report["there"]["password"]) == (1, 1), report
+
+
+def test_a_python_without_sqlite_is_told_as_such(tmp_path: Path) -> None:
+    start = "import sys, runpy; sys.modules['sqlite3'] = None; runpy.run_module('clawlink', run_name='__main__')"
+    command = [sys.executable, "-c", start, "portal", "import", str(tmp_path), "--data", str(tmp_path / "portal")]
+    done = run_process(command, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "this Python lacks" in done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from clawlink.doors.portal.rules.file_parts import MAX_PART_BYTES
 from clawlink.doors.portal.rules.import_rows import MAX_TEXT_BYTES
 from clawlink.errors import BadRequest
+from clawlink.store.sqlite import sqlite3
 
 T = TypeVar("T")
 Row = dict[str, Any]
