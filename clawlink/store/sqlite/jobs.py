@@ -164,10 +164,12 @@ class Gathering:
 class Jobs:
     """The jobs of one store. The writer takes lots of them by ``submit``, and calls ``settled`` once they are done.
 
-    ``follow`` is told of each change that took effect, in the order in which the writer made them.
+    ``follow`` is told of the changes of each commit that took effect, in the order in which the writer made them.
     """
 
-    def __init__(self, kinds: Kinds, submit: Callable[[list[Job]], None], follow: Callable[[Change], None]) -> None:
+    def __init__(
+        self, kinds: Kinds, submit: Callable[[list[Job]], None], follow: Callable[[Sequence[Change]], None]
+    ) -> None:
         self._kinds = kinds
         self._follow = follow
         self._gathering = Gathering(submit)
@@ -228,12 +230,10 @@ class Jobs:
     def settled(self, jobs: Sequence[Job]) -> None:
         """Tell what took effect, and answer. The questions were asked behind all of these commits."""
         self.unsettled -= len(jobs)
-        follow = self._follow
         questions: list[Question] = []
         for job in jobs:
             if isinstance(job, Commit):
-                for change in job.done:
-                    follow(change)
+                self._follow(job.done)
                 job.settled = True
                 if not job.future.done():
                     job.future.set_result(job.results)

@@ -226,11 +226,10 @@ class SqliteStore:
         return firsts
 
     async def usage(self, kind: type[R], key: str) -> Usage:
-        place = (kind, key)
         known = self._counts.index(kind, key)
         if known is not None:
             return known
-        values = (self._kinds[kind], key)
+        place, values = (kind, key), (self._kinds[kind], key)
         if not self._jobs.unsettled:  # nothing is on its way that would be counted twice
             ((count, size),) = self._reading.read(queries.COUNT_FEW, (*values, _FEW))
             if count < _FEW:
@@ -360,17 +359,19 @@ class SqliteStore:
     async def commit_in_order(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
         return await self._jobs.commit(batches, in_order=True) if batches else []
 
-    def _follow(self, change: Change) -> None:
-        kind, row, record = change.kind, change.row, change.record
-        if record is None:
-            return
-        if row is None:
-            self._reading.forget((kind, change.id))
-        else:
-            self._reading.keep((kind, change.id), record, row.facts.cost)
-        self._counts.change(kind, change.old, row)
-        if kind is Delivery:
-            self._mailboxes.follow(record, pending=row is not None and record.state is PENDING)
+    def _follow(self, changes: Sequence[Change]) -> None:
+        reading, counts, boxes = self._reading, self._counts, self._mailboxes
+        for change in changes:
+            kind, row, record = change.kind, change.row, change.record
+            if record is None:
+                continue
+            if row is None:
+                reading.forget((kind, change.id))
+            else:
+                reading.keep((kind, change.id), record, row.facts.cost)
+            counts.change(kind, change.old, row)
+            if kind is Delivery:
+                boxes.follow(record, pending=row is not None and record.state is PENDING)
 
 
 def _first_of(rows: list[Any], limit: int) -> list[Any]:
