@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from clawlink.cli.render import named, reached
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from clawlink.cli.output import Output
     from clawlink.errors import ClawLinkError
     from clawlink.protocol.replies import RecipientInfo
+
+T = TypeVar("T")
 
 
 def show_recipient(ctx: Context, what: str, to: RecipientInfo | None, *, out: Output | None = None) -> None:
@@ -71,3 +75,41 @@ def tell_away(
         what, _, _ = error.message.partition(";")  # without the error's next step, which this code does itself
         ctx.warn(f"{what}; {meanwhile}")
     ctx.err.flush()
+
+
+class Absences:
+    """Does the requests of a waiting command through times when the relay is away, and tells of these times.
+
+    It asks again until the monotonic time ``until``. ``answered`` is True once the relay has answered, and ``away``
+    while it is away.
+    """
+
+    def __init__(self, ctx: Context, until: float) -> None:
+        self.answered = False
+        self.away = False
+        self._ctx = ctx
+        self._until = until
+
+    def bear(self, work: Callable[[], T]) -> T:
+        """Return the value of ``work``, which asks the relay. Raises its last failure when the time is over."""
+        from clawlink.client.retry import passes, pause_of_wait
+        from clawlink.errors import ClawLinkError, Stopped
+
+        failed = 0
+        while True:
+            try:
+                done = work()
+            except ClawLinkError as error:
+                left = self._until - time.monotonic()
+                if left <= 0 or not (passes(error, answered=self.answered) or isinstance(error, Stopped)):
+                    raise
+                if not self.away:
+                    tell_away(self._ctx, error)
+                self.away = True
+                failed += 1
+                time.sleep(min(pause_of_wait(error, attempt=failed, random=random.random()), left))
+            else:
+                if self.away:
+                    tell_away(self._ctx, None)
+                self.answered, self.away = True, False
+                return done

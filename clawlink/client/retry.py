@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clawlink.domain.backoff import backoff, spread
-from clawlink.errors import ClawLinkError, RateLimited
+from clawlink.errors import ClawLinkError, NotARelay, RateLimited, RelayUnreachable
 
 
 @dataclass(frozen=True)
@@ -28,3 +28,20 @@ class Backoff:
         if error.retry_after is not None:
             pause = max(pause, min(error.retry_after, self.most))
         return pause if isinstance(error, RateLimited) else spread(pause, random)
+
+
+_AWAY = Backoff(tries=1_000_000, first=0.2, most=5.0)
+
+
+def passes(error: ClawLinkError, *, answered: bool) -> bool:
+    """Return True if a failure may pass while a wait goes on. ``answered`` is True once the relay has answered.
+
+    A proxy may answer in place of a relay that is away, but only after the relay has answered.
+    """
+    return error.retryable or (answered and isinstance(error, NotARelay))
+
+
+def pause_of_wait(error: ClawLinkError, *, attempt: int, random: float) -> float:
+    """Return the seconds to rest before a wait asks again, after failed attempt number ``attempt`` (from 1)."""
+    as_away = error if error.retryable else RelayUnreachable("", retry_after=error.retry_after)
+    return _AWAY.pause(as_away, attempt=attempt, repeatable=True, random=random) or 0.0

@@ -15,9 +15,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from clawlink.client import calls, endpoints, mailbox_endpoints
 from clawlink.client.calls import Call, Identity
 from clawlink.client.files import file_endpoints
-from clawlink.client.retry import Backoff
+from clawlink.client.retry import passes, pause_of_wait
 from clawlink.domain.task import FINAL as _FINAL
-from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable
+from clawlink.errors import BadRequest, ClawLinkError
 from clawlink.protocol.file_replies import FileHistory
 from clawlink.protocol.mailbox_replies import MessageStatus
 from clawlink.protocol.replies import TaskView
@@ -37,7 +37,6 @@ _TURN_SECONDS = 1.0
 _HURRIED_SECONDS = 0.5
 # An answer has at least this long to come, however little time is left.
 _LEAST_PATIENCE_SECONDS = 1.0
-_AWAY = Backoff(tries=1_000_000, first=0.2, most=5.0)
 
 
 class StillPending(ClawLinkError):
@@ -166,8 +165,7 @@ class Follower(Generic[T]):
             if hurried or self.trouble is not None:
                 yield Send(self._question.check(), patience)
         except ClawLinkError as error:
-            # A proxy may answer for a relay that is away; but a relay must have answered once.
-            if not (error.retryable or (isinstance(error, NotARelay) and self.last is not None)):
+            if not passes(error, answered=self.last is not None):
                 raise
             return self._away(error)
         news: list[T | ConnectionState] = []
@@ -184,8 +182,7 @@ class Follower(Generic[T]):
         first = self.trouble is None
         self.trouble = error
         self._failed += 1
-        as_away = error if error.retryable else RelayUnreachable("", retry_after=error.retry_after)
-        self.pause = _AWAY.pause(as_away, attempt=self._failed, repeatable=True, random=random.random()) or 0.0
+        self.pause = pause_of_wait(error, attempt=self._failed, random=random.random())
         return [ConnectionState(error)] if first else []
 
 

@@ -447,6 +447,47 @@ def test_a_relay_that_comes_back_with_what_it_knew_gives_the_result(call: Run, b
         relay.close()
 
 
+def test_each_waiting_command_goes_on_when_the_relay_is_back(call: Run, beside: Start) -> None:
+    """They have one rule: a note on standard error, and nothing lost or doubled."""
+    relay = Restartable()
+    try:
+        for name in ("ada", "one", "two"):
+            call("--relay", relay.url, "register", "--name", name).ok()
+        with Client(relay.url) as peer:
+            peer.register("peer")
+            waiting = {
+                "the work": beside("delegate", "peer", "the work", "--wait", "600", "--as", "ada"),
+                "answered": beside("send", "peer", "x", "--wait", "answered", "--timeout", "600", "--as", "ada"),
+                "version 1": beside("file", "watch", "plan", "--since", "0", "--timeout", "600", "--as", "ada"),
+                "for one": beside("poll", "--wait", "600", "--as", "one"),
+                "for two": beside("poll", "--follow", "--max", "1", "--as", "two"),
+            }
+            waiting["the work"].until("queued")
+            waiting["answered"].result()
+            until_polled(relay.url, 2)
+            relay.stop()
+            for each_one in waiting.values():
+                each_one.until("waiting until it is back")
+            relay.start()
+            for each_one in waiting.values():
+                each_one.until("the relay is back")
+            ids = {one.raw["type"]: one.message_id for one in peer.poll(wait=60)}
+            peer.respond(ids["task_delegation"], "of the work")
+            peer.send("ada", "yes", in_reply_to=ids["message"])
+            peer.put_file("plan", "x")
+            for name in ("one", "two"):
+                peer.send(name, f"for {name}")
+            for part, each_one in waiting.items():
+                code, out, err = each_one.end()
+                assert code == 0
+                assert "the relay is back" not in err
+                assert part in out
+        for name in ("one", "two"):
+            assert call("poll", "--as", name).ok().out == "No messages.\n"
+    finally:
+        relay.close()
+
+
 @POSIX
 def test_without_a_relay_the_time_is_kept(call: Run, own_relay: Relays) -> None:
     url = own_relay()

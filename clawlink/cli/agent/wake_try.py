@@ -94,19 +94,23 @@ def _none(program: str, folder: Path) -> str:
 
 def _followed(ctx: Context, agent: dict[str, Any], until: float) -> dict[str, Any]:
     """Send the message, and return when it was woken for and read, in seconds."""
+    from clawlink.cli.shared import Absences
     from clawlink.client.sync import Client
+    from clawlink.errors import RelayUnreachable
 
+    absences = Absences(ctx, until)
     saved = ctx.identities.pick(named=agent["agent_id"], relay=agent["relay"])
     with Client(saved.relay, token=saved.token, ca=saved.ca) as sender:
         sender.register(f"wake-try-{secrets.token_hex(2)}")
         began = time.monotonic()
         id = sender.send(agent["agent_id"], _TEXT).message_id
         found: dict[str, Any] = {"message_id": id, "woken": [], "woken_after": None, "read_after": None}
-        while time.monotonic() < until and found["read_after"] is None:
-            _look(sender, found, began)
-            if any(wake["result"] == "given_up" for wake in found["woken"]):
-                break
-            time.sleep(_LOOK_SECONDS)
+        with contextlib.suppress(RelayUnreachable):  # the relay is away at the end of the time
+            while time.monotonic() < until and found["read_after"] is None:
+                absences.bear(lambda: _look(sender, found, began))
+                if any(wake["result"] == "given_up" for wake in found["woken"]):
+                    break
+                time.sleep(_LOOK_SECONDS)
     works = found["read_after"] is not None
     why = None if works else "it was woken, and did not read" if found["woken"] else "nothing woke it"
     return {**found, "works": works, "why": why}

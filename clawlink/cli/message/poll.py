@@ -17,6 +17,7 @@ from clawlink.cli.values import count, lease, seconds
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
+    from clawlink.cli.shared import Absences
     from clawlink.client.calls import Claimed
     from clawlink.client.sync import Client
 
@@ -26,7 +27,6 @@ _MOST = 50
 _STEP_SECONDS = 30.0
 # A relay that shuts down answers waiting polls at once; asking again at once would only load it.
 _HURRIED_SECONDS = 0.5
-_RETRY_SECONDS = 5.0
 # After Ctrl-C the last ack takes this many seconds at most.
 _LAST_ACK_SECONDS = 2.0
 
@@ -59,25 +59,48 @@ def run(args: Namespace, ctx: Context) -> Exit:
     client = ctx.client
     if args.follow:
         return _follow(args, ctx, client)
-    claimed = _claim(ctx, client, args, [], limit=args.max or _MOST, wait=args.wait)
+    absences, claimed = _first(ctx, client, args)
     with _given_back_on_failure(client, claimed):
         if ctx.json:
             _print_json(ctx, claimed)
         else:
             _print(ctx, claimed, more=len(claimed) >= (args.max or _MOST))
         ctx.out.flush()
-        _settle(args, ctx, client, claimed)
+        if claimed and not args.no_ack:
+            absences.bear(lambda: _settle(ctx, client, claimed))
     return Exit.PENDING if args.wait and not claimed else Exit.DONE
 
 
+def _first(ctx: Context, client: Client, args: Namespace) -> tuple[Absences, list[Claimed]]:
+    """Claim the first messages within the time of ``--wait``; none if they do not come, or the relay stays away.
+
+    Raises the failure of a relay that never answered.
+    """
+    from clawlink.cli.shared import Absences
+    from clawlink.errors import ClawLinkError
+
+    until = time.monotonic() + args.wait
+    absences = Absences(ctx, until)
+    claimed: list[Claimed] = []
+    try:
+        while not claimed and ((left := until - time.monotonic()) > 0 or not absences.answered):
+            claimed = _claim_patiently(ctx, client, args, [], absences, limit=args.max or _MOST, wait=max(0.0, left))
+    except ClawLinkError:
+        if not (absences.answered and absences.away):
+            raise
+    return absences, claimed
+
+
 def _follow(args: Namespace, ctx: Context, client: Client) -> Exit:
+    from clawlink.cli.shared import Absences
+
     left = args.max
+    absences = Absences(ctx, float("inf"))
     shown: list[Claimed] = []  # and not acknowledged yet: the next poll does it
-    reached = False
     with _acknowledged_at_the_end(client, shown):
         while left is None or left > 0:
-            claimed = _claim_patiently(ctx, client, args, shown, limit=min(left or _MOST, _MOST), reached=reached)
-            reached = True
+            most = min(left or _MOST, _MOST)
+            claimed = _claim_patiently(ctx, client, args, shown, absences, limit=most, wait=_STEP_SECONDS)
             with _given_back_on_failure(client, claimed):
                 if ctx.json:
                     for one in claimed:
@@ -88,7 +111,8 @@ def _follow(args: Namespace, ctx: Context, client: Client) -> Exit:
                 if not args.no_ack:
                     shown += claimed
             left = None if left is None else left - len(claimed)
-    _settle(args, ctx, client, shown)
+    if shown:
+        absences.bear(lambda: _settle(ctx, client, shown))
     return Exit.DONE
 
 
@@ -132,34 +156,24 @@ def _claim(
 
 
 def _claim_patiently(
-    ctx: Context, client: Client, args: Namespace, shown: list[Claimed], *, limit: int, reached: bool
+    ctx: Context,
+    client: Client,
+    args: Namespace,
+    shown: list[Claimed],
+    absences: Absences,
+    *,
+    limit: int,
+    wait: float,
 ) -> list[Claimed]:
-    """Claim, for as long as it takes, and through times when the relay is away.
+    """Claim messages for up to ``wait`` seconds, and through times when the relay is away.
 
-    A proxy may answer in the relay's place while it is away, but only after a relay has answered.
+    The first poll, and the first after an absence, does not wait: it shows that a relay is there.
     """
-    from clawlink.errors import NotARelay, RelayUnreachable, Unavailable
-
-    away = False
-    while True:
-        try:
-            # The first poll does not wait: it shows that a relay is there.
-            claimed = _claim(ctx, client, args, shown, limit=limit, wait=_STEP_SECONDS if reached else 0.0)
-        except (RelayUnreachable, Unavailable, NotARelay) as error:
-            if isinstance(error, NotARelay) and not reached:
-                raise
-            if not away:
-                does = "a relay answers" if isinstance(error, NotARelay) else "it does"
-                ctx.warn(f"{error.message}; trying again until {does}")
-            away = True
-            time.sleep(_RETRY_SECONDS)
-            continue
-        reached = True
-        if away:
-            ctx.warn("the relay is back")
-            away = False
-        if claimed:
-            return claimed
+    return absences.bear(
+        lambda: _claim(
+            ctx, client, args, shown, limit=limit, wait=wait if absences.answered and not absences.away else 0.0
+        )
+    )
 
 
 @contextlib.contextmanager
@@ -176,9 +190,7 @@ def _given_back_on_failure(client: Client, claimed: list[Claimed]) -> Iterator[N
         raise
 
 
-def _settle(args: Namespace, ctx: Context, client: Client, claimed: list[Claimed]) -> None:
-    if not claimed or args.no_ack:
-        return
+def _settle(ctx: Context, client: Client, claimed: list[Claimed]) -> None:
     settled = client.ack([one.receipt for one in claimed])
     _warn_of_lost(ctx, len(claimed) - settled.count)
 

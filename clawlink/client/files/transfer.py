@@ -13,14 +13,10 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeVar
 
 from clawlink.client.calls import Call, number_of_seconds
-from clawlink.client.retry import Backoff
+from clawlink.client.retry import passes, pause_of_wait
 from clawlink.client.wait_steps import ConnectionState, Event, Send, Sleep, Step
 from clawlink.domain.limits import KIB, MIB
-from clawlink.errors import (
-    ClawLinkError,
-    NotARelay,
-    RelayUnreachable,
-)
+from clawlink.errors import ClawLinkError, NotARelay
 
 T = TypeVar("T")
 Steps = Generator[Step, Any, T]
@@ -38,7 +34,6 @@ _TRUSTED_AFTER = 8
 # Telling the relay has this long; it would notice by itself.
 LAST_WORDS_SECONDS = 3.0
 ENDLESS = float("inf")
-_AWAY = Backoff(tries=1_000_000, first=0.2, most=5.0)
 RAISE_LIMIT = "let it take larger bodies (nginx: client_max_body_size)"
 # After this many new starts because of other writers, the transfer gives up.
 MOST_RESTARTS = 5
@@ -117,11 +112,9 @@ class Patience:
     def bear(self, error: ClawLinkError, *others: type[ClawLinkError]) -> Steps[None]:
         """Rest until the next try. Raises the error if waiting cannot mend it, or the patience is over.
 
-        A proxy may answer in the relay's place while it is away, but only after a relay has answered. A single failure
-        is not reported.
+        A single failure is not reported.
         """
-        in_front = isinstance(error, NotARelay) and self._reached and not is_too_large(error)
-        passing = error.retryable or isinstance(error, others) or in_front
+        passing = passes(error, answered=self._reached and not is_too_large(error)) or isinstance(error, others)
         now = self._clock()
         if not self._failed:
             self._until = now + self._seconds
@@ -130,9 +123,8 @@ class Patience:
         self._failed += 1
         if self._failed == 2:
             yield Event(self._file_key, ConnectionState(error))
-        as_away = error if error.retryable else RelayUnreachable("", retry_after=error.retry_after)
-        pause = _AWAY.pause(as_away, attempt=self._failed, repeatable=True, random=random.random())
-        yield Sleep(min(pause or 0.0, self._until - now))
+        pause = pause_of_wait(error, attempt=self._failed, random=random.random())
+        yield Sleep(min(pause, self._until - now))
 
 
 def ask(call: Call[T], patience: Patience, *others: type[ClawLinkError]) -> Steps[T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
@@ -13,12 +14,13 @@ from clawlink.cli.exits import Exit, UsageError
 from clawlink.cli.ids import chosen, is_prefix
 from clawlink.cli.messages import as_text
 from clawlink.cli.render import quoted
+from clawlink.cli.shared import Absences
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.cli.output import done, local
 from clawlink.doors.portal.client.files import attach_file
 from clawlink.doors.portal.client.portal import Portal
 from clawlink.doors.portal.rules.urls import shown
-from clawlink.errors import NotAllowed, NotFound
+from clawlink.errors import NotAllowed, NotFound, RelayUnreachable
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -51,8 +53,12 @@ def _delegate(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     if args.timeout is None:
         return done(ctx, told, f"Task {id} is stored, and goes to the other portal; see: clawlink portal tasks {id}")
     until = time.monotonic() + args.timeout
-    while not (task := _read(portal, id))["final"] and time.monotonic() < until:
-        time.sleep(_LOOK_SECONDS)
+    absences = Absences(ctx, until)
+    task = absences.bear(lambda: _read(portal, id))
+    with contextlib.suppress(RelayUnreachable):  # the portal is away at the end of the time
+        while not task["final"] and time.monotonic() < until:
+            time.sleep(_LOOK_SECONDS)
+            task = absences.bear(lambda: _read(portal, id))
     return _one(ctx, task)
 
 

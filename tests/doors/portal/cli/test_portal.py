@@ -305,6 +305,28 @@ async def test_tasks_cross_by_commands_and_short_ids(portals: Portals, clawlink:
     assert (await clawlink(a, "delegate", "nobody", "x"))[0] == 5
 
 
+async def test_a_wait_for_a_task_goes_on_when_the_portal_is_back(
+    portals: Portals, clawlink: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = await pair(portals)
+    real = Portal.ask
+    failures = iter([RelayUnreachable("the portal does not answer: refused; is it running?")])
+
+    def ask(self: Portal, method: str, path: str, *args: Any, **options: Any) -> Any:
+        if (method, path.count("/tasks/")) == ("GET", 1):
+            for failure in failures:
+                raise failure
+        return real(self, method, path, *args, **options)
+
+    monkeypatch.setattr(Portal, "ask", ask)
+    code, _, err = await clawlink(a, "delegate", "B-bot", "wait", "--timeout", "5")
+    assert code == 6, err
+    assert err.splitlines() == [
+        "clawlink: the portal does not answer: refused; waiting until it is back",
+        "clawlink: the relay is back",
+    ]
+
+
 async def test_each_list_names_its_columns(portals: Portals, clawlink: Any, rows: Any, tmp_path: Path) -> None:
     a, b = await pair(portals)
     path = tmp_path / "a report.txt"
