@@ -7,6 +7,7 @@ word in a place becomes its flag, and an unknown flag is reported at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shlex
 import sys
@@ -153,8 +154,6 @@ def parsed(parser: Parser, words: Sequence[str], args: argparse.Namespace) -> No
     for slot in parser.slots:
         if slot.required and getattr(args, slot.dest, None) is None:
             parser.error(f"the following arguments are required: {slot.metavar} or {slot.flag}{_read_as(parser, args)}")
-        if slot.metavar != "TEXT" and getattr(args, slot.dest, None) == "":
-            parser.error(f"{slot.metavar} or {slot.flag} may not be empty")
 
 
 def _read_as(parser: Parser, args: argparse.Namespace) -> str:
@@ -166,11 +165,49 @@ def _read_as(parser: Parser, args: argparse.Namespace) -> str:
 
 
 def sorted_words(parser: Parser, words: Sequence[str]) -> list[str]:
-    """Return the words in an order for argparse: flags with their values first, then words with a place."""
+    """Return the words in an order for argparse: flags with their values first, then words with a place.
+
+    Raises UsageError, also for an empty value.
+    """
     try:
-        return _sorted(parser, words, guess=True)
+        found = _sorted(parser, words, guess=True)
     except _Misread:
-        return _sorted(parser, words, guess=False)
+        found = _sorted(parser, words, guess=False)
+    _refuse_empty(parser, found)
+    return found
+
+
+def may_be_empty(action: argparse.Action) -> None:
+    """Let an argument be empty, where that has a meaning, or the command has its own sentence. A TEXT always may."""
+    action.may_be_empty = True  # type: ignore[attr-defined]
+
+
+def _refuse_empty(parser: Parser, words: Sequence[str]) -> None:
+    """Refuse each empty value of sorted words, as an unset variable gives. Raises UsageError."""
+    known, places = parser.flags(), parser.places()
+    at = words.index("--") if "--" in words else len(words)
+    for word in words[:at]:
+        name, joined, value = word.partition("=")
+        if joined and name in known:
+            _require(parser, known[name], value)
+    for index, word in enumerate(words[at + 1 :]):
+        _require(parser, places[min(index, len(places) - 1)], word)
+
+
+def _require(parser: Parser, action: argparse.Action, value: str) -> None:
+    if value.strip() or action.metavar == "TEXT" or getattr(action, "may_be_empty", False):
+        return
+    if callable(action.type):
+        with contextlib.suppress(ValueError, TypeError, argparse.ArgumentTypeError):
+            action.type(value)  # some types have a UsageError with a better next step
+    slot = next((slot for slot in parser.slots if slot.flag in action.option_strings), None)
+    name = "/".join(action.option_strings) or _shown(action)
+    give = f"one of {', '.join(map(str, action.choices))}" if action.choices else "a value"
+    needed = action.required if slot is None else slot.required
+    parser.error(
+        f"{name if slot is None else f'{slot.metavar} or {name}'} is empty; give {give}{_example(action)}"
+        f"{'' if needed else ', or leave it out'}"
+    )
 
 
 class _Misread(Exception):
@@ -357,6 +394,8 @@ def _join(flag: str, rest: Sequence[str], known: dict[str, argparse.Action]) -> 
 
 def _example(action: argparse.Action) -> str:
     """Return the example at the end of the flag's help, as a text to type."""
+    if not action.option_strings:
+        return ""
     _, found, example = (action.help or "").rpartition(", as ")
     return f", as {action.option_strings[-1]} {example}" if found and " " not in example else ""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from clawlink.cli.arguments import may_be_empty
+
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
@@ -161,7 +163,15 @@ def port(text: str) -> int:
 
 
 def names(text: str) -> list[str]:
-    """Read a list: names separated by commas."""
+    """Read a list: names separated by commas, one at least."""
+    found = any_names(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"a name is needed, or several separated by commas, not {text!r}")
+    return found
+
+
+def any_names(text: str) -> list[str]:
+    """Read a list that may be empty: names separated by commas."""
     return [name for name in (part.strip() for part in text.split(",")) if name]
 
 
@@ -200,11 +210,12 @@ def add_priority(parser: ArgumentParser) -> None:
 
 def add_parent(parser: ArgumentParser) -> None:
     """Add --parent."""
-    parser.add_argument(
+    parent = parser.add_argument(
         "--parent",
         metavar="TASK",
         help="the task for which you do this; it stops work that goes in circles (default $CLAWLINK_PARENT_TASK)",
     )
+    may_be_empty(parent)
 
 
 def add_patience(parser: ArgumentParser) -> None:
@@ -222,18 +233,10 @@ def add_idempotency_key(parser: ArgumentParser, flag: str = "--key") -> None:
     """Add the flag for the idempotency key."""
     parser.add_argument(
         flag,
-        type=idempotency_key,
         metavar="K",
         dest="idempotency_key",
         help="idempotency key: a repeat with the same key does nothing (default: a new key)",
     )
-
-
-def idempotency_key(text: str) -> str:
-    """Read an idempotency key. An empty one, as an unset variable gives, would make no repeat safe."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty; give a key, or leave the flag out for a new one")
-    return text
 
 
 def add_quiet(parser: ArgumentParser, what: str) -> None:

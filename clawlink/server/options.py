@@ -150,6 +150,13 @@ def _name_of(field: Field[Any]) -> str:
     return flag.lstrip("-").replace("-", "_")
 
 
+def _text(name: str, given: str) -> str:
+    """Return the value of a flag. Raises ValueError for an empty one, as an unset variable gives."""
+    if not given.strip():
+        raise ValueError(f"--{name.replace('_', '-')} may not be empty; give a value, or leave it out")
+    return given
+
+
 def _plain(host: str) -> str:
     """Return an address as the system takes it and in its shortest form, also where it is typed as in an URL."""
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -171,7 +178,7 @@ class _Given:
 
     def text(self, name: str) -> str | None:
         given: str | None = getattr(self._args, name)
-        return given if given is not None else from_environment(name, self._environ)
+        return from_environment(name, self._environ) if given is None else _text(name, given)
 
     def choice(self, name: str, known: Sequence[str]) -> str | None:
         value = self.text(name)
@@ -189,7 +196,9 @@ class _Given:
 
     def several(self, name: str) -> tuple[str, ...]:
         given = getattr(self._args, name)
-        return tuple(given) if given else tuple(filter(None, (from_environment(name, self._environ) or "").split(",")))
+        if given:
+            return tuple(_text(name, each) for each in given)
+        return tuple(filter(None, (from_environment(name, self._environ) or "").split(",")))
 
     def converted(self, name: str, kind: Callable[[str], Any], default: Any = None) -> Any:
         """Return a value that is no text."""

@@ -12,6 +12,7 @@ import pytest
 from clawlink.cli import parser
 from clawlink.cli.exits import UsageError
 from clawlink.cli.verbs import spellings, verbs
+from tests.tables import each
 
 INF = float("inf")
 
@@ -115,8 +116,61 @@ def test_an_empty_word_is_a_word() -> None:
         (("register", ""), "NAME or --name"),
         (("file-get", ""), "KEY or --key"),
     ):
-        with pytest.raises(UsageError, match=f"^{name} may not be empty"):
+        with pytest.raises(UsageError, match=f"^{name} is empty; give a value; see: clawlink"):
             read(*words)
+
+
+# An empty value has a meaning here, or the command has a sentence of its own.
+MAY_BE_EMPTY = {
+    "register": {"--description", "--subscribe"},
+    "delegate": {"--parent"},
+    "respond": {"--result", "--note"},
+    "task cancel": {"--note"},
+    "send": {"--content", "--parent"},
+    "broadcast": {"--content", "--parent"},
+    "file put": {"--readers"},
+    "file lock": {"--note"},
+    "completion": {"--line"},
+}
+
+
+@each("given", ["", " "])
+def test_no_other_flag_of_any_command_may_be_empty(given: str) -> None:
+    """An unset variable gives an empty value, which would quietly be taken for no value, or for a strange one."""
+    asked = 0
+    for verb in verbs():
+        for flag, action in parser.parser_of(verb).flags().items():
+            if action.nargs == 0:
+                continue
+            asked += 1
+            try:
+                parser.parse([*verb.typed.split(), f"{flag}={given}"])
+                said = ""
+            except UsageError as refused:
+                said = refused.message
+            refusal = "TASK is empty; list yours with: " if flag == "--msg-id" else f"{flag} is empty; give "
+            assert (refusal in said) != (flag in MAY_BE_EMPTY.get(verb.typed, ())), (verb.typed, flag, said)
+    assert asked > 500
+
+
+@each(
+    ("line", "sentence"),
+    [
+        ("--relay= discover", "--relay is empty; give a value, or leave it out; see: clawlink --help"),
+        ("discover --status=", "--status is empty; give one of online, stale, all, or leave it out; see:"),
+        ("poll --wait=", "--wait is empty; give a value, or leave it out; see:"),
+        ("delegate --capability= x", "--capability is empty; give a value, or leave it out; see:"),
+        ("delegate --capability , x", "argument --capability: a name is needed, or several separated by commas"),
+        ("serve --host=", "--host is empty; give a value, or leave it out; see: clawlink serve --help"),
+        ("redrive --id=", "--id is empty; give a value"),
+    ],
+)
+def test_an_empty_value_is_refused_with_its_flag_and_the_next_step(line: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parser.parse(line.split())
+    assert refused.value.message.startswith(sentence)
+    with pytest.raises(UsageError, match=r"^AGENT is empty; give a value; see: clawlink agent kick --help$"):
+        parser.parse(["kick", ""])
 
 
 REFUSED = [

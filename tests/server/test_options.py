@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,19 @@ def test_a_token_that_nobody_could_send_is_refused(token: str) -> None:
     for flag in ("--token", "--admin-token"):
         with pytest.raises(ValueError, match=f"^{flag} may not be empty"):
             config(flag, token)
+
+
+def test_an_empty_value_is_refused_for_each_flag() -> None:
+    """It is what an unset variable gives: an empty --data would keep nothing, and an empty --host be taken for none."""
+    parser = argparse.ArgumentParser()
+    options.add_arguments(parser)
+    asked = re.findall(r"^  (--[a-z0-9-]+) \S", parser.format_help(), re.MULTILINE)
+    assert len(asked) > 60
+    for flag in asked:
+        for given in ("", " "):
+            # Either argparse refuses it, or the relay.
+            with contextlib.suppress(SystemExit), pytest.raises(ValueError, match=f"^{flag} "):
+                config(flag, given)
 
 
 @each("flag", ["--tls-cert", "--tls-key"])

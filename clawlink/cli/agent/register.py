@@ -6,9 +6,9 @@ import shlex
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from typing import TYPE_CHECKING
 
-from clawlink.cli.arguments import add_slot
+from clawlink.cli.arguments import add_slot, may_be_empty
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_quiet, names
+from clawlink.cli.values import add_quiet, any_names, names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,13 +26,15 @@ def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     add_slot(parser, "NAME", "--name", kind="identities", help="the agent's name, used by other agents to address it")
     parser.add_argument("--caps", type=names, metavar="A,B", help="capabilities, separated by commas")
-    parser.add_argument("--description", help="one sentence about the agent")
-    parser.add_argument(
+    parser.add_argument("--description", metavar="TEXT", help="one sentence about the agent; an empty one is none")
+    topics = parser.add_argument(
         "--subscribe",
-        type=names,
+        type=any_names,
         metavar="A,B.*",
-        help="topics of the broadcasts to get, separated by commas; build.* takes all topics below build, * all topics",
+        help="topics of the broadcasts to get, separated by commas; build.* takes all topics below build, * all "
+        "topics, and an empty value none",
     )
+    may_be_empty(topics)
     parser.add_argument(
         "--notices",
         action=BooleanOptionalAction,
@@ -90,15 +92,12 @@ def _registered(args: Namespace, ctx: Context) -> tuple[Registered, Saved, Path,
     import contextlib
     import socket
 
-    from clawlink.cli.exits import UsageError
     from clawlink.cli.reregistration import known_elsewhere, relay_id_of
     from clawlink.cli.settings import registering
     from clawlink.client.identity import Saved
     from clawlink.client.proof import forget_moved
     from clawlink.errors import ClawLinkError
 
-    if not args.name.strip():
-        raise UsageError("--name is empty; give a name")
     # The id of a kept identity stands for its name, which a keyboard may not be able to type.
     name = next((one.name for one in ctx.identities.all() if one.agent_id == args.name), args.name)
     # The file is made first: a claimed name is lost if its key cannot be kept.

@@ -8,9 +8,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from clawlink.cli.arguments import add_slot, completed_by
+from clawlink.cli.arguments import add_slot, completed_by, may_be_empty
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_idempotency_key, kept_span, names, whole
+from clawlink.cli.values import add_idempotency_key, any_names, kept_span, whole
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -44,13 +44,14 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--burn", action="store_true", help="let one reader read the file, once; then it is gone")
     readers = parser.add_argument(
         "--readers",
-        type=names,
+        type=any_names,
         action="extend",
         metavar="A,B",
         help="let only these agents and you see the file: names or ids; your own name: you alone; "
         "'*': everyone (default: unchanged; a new file is for everyone)",
     )
     completed_by(readers, "agents")
+    may_be_empty(readers)  # its own sentence names the three uses
     parser.add_argument("--force", action="store_true", help="write although another agent holds the lock")
     add_idempotency_key(parser, "--idempotency-key")
 

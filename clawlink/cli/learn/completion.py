@@ -11,6 +11,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from clawlink.cli.arguments import may_be_empty
 from clawlink.cli.completing import WORDS
 from clawlink.cli.exits import Exit
 
@@ -34,8 +35,10 @@ _MOST_PAGES = 5
 def add(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("what", choices=(*SHELLS, *WORDS), help="the shell, or the kind of words to print")
-    parser.add_argument(
-        "beginning", nargs="?", default="", metavar="BEGINNING", help="print only words that begin with this"
+    may_be_empty(
+        parser.add_argument(
+            "beginning", nargs="?", default="", metavar="BEGINNING", help="print only words that begin with this"
+        )
     )
     parser.add_argument("--line", metavar="TEXT", help="the typed line; its --relay, --token and --as count")
     parser.add_argument("--shell", choices=SHELLS, help="quote the words for this shell")

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from clawlink.cli.arguments import may_be_empty
 from clawlink.cli.exits import Exit
 from clawlink.cli.values import whole
 
@@ -47,7 +48,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("action", choices=tuple(_ACTIONS), help="one of these actions")
     told = "; ".join(f"{name} {words.usage}" for name, words in _ACTIONS.items())
     told += ". CONTENT is a JSON object; in a folder it names who sends as sender_agent, unless --as does"
-    parser.add_argument("words", nargs="*", default=[], metavar="WORD", help=told)
+    may_be_empty(parser.add_argument("words", nargs="*", default=[], metavar="WORD", help=told))
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
         "--via-relay", action="store_true", help="keep the events at the relay (default where an identity is kept here)"

@@ -8,9 +8,9 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from clawlink.cli.arguments import Parser
+from clawlink.cli.arguments import Parser, may_be_empty
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import STATUSES, count, idempotency_key, port, whole
+from clawlink.cli.values import STATUSES, count, port, whole
 from clawlink.doors.portal.cli.actions import ACTIONS, known, listed, narrow
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _TEXTS = {"ask": 1, "send": 1, "answer": 1, "delegate": 1, "say": 0, "reply": 0,
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     parser.add_argument("action", metavar="ACTION", type=known, choices=tuple(ACTIONS), help="one of the actions below")
-    parser.add_argument("words", nargs="*", default=[], metavar="WORD", help="what the action takes")
+    may_be_empty(parser.add_argument("words", nargs="*", default=[], metavar="WORD", help="what the action takes"))
     parser.epilog = listed()
     if isinstance(parser, Parser):
         parser.narrow = partial(narrow, parser)
@@ -86,7 +86,6 @@ def add(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--idempotency-key",
-        type=idempotency_key,
         metavar="KEY",
         help="send, send-file, delegate, answer: with it a repeat is the same",
     )
