@@ -79,10 +79,14 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """The version that a write made, and the ids of the file's readers then; None if it was for everyone."""
+    """The version that a write made, and the ids of the file's readers then; None if it was for everyone.
+
+    ``unnoted`` is True if the note of its upload went in the same step.
+    """
 
     version: Version
     readers: tuple[str, ...] | None
+    unnoted: bool = False
 
 
 class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):

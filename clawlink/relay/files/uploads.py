@@ -375,6 +375,8 @@ class Uploads:
             self._quota.hold(upload.content)
             written = await self._files.put_content(owner, upload.ask, upload.content, upload.noted)
             upload.written, upload.readers = written.version, written.readers
+            if written.unnoted:
+                upload.noted = None
             self._let_go(upload)
             self._extend(upload)
 

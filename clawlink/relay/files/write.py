@@ -259,21 +259,28 @@ class Files:
         if write is not None:
             write = msgspec.structs.replace(write, read_by=read_by)
         changes = (Put(new),) if write is None else (Put(new), Put(write))
+        unnoted = False
         if noted is None:
             await core.commit(new.partition_key, *changes)
         else:
-            await self._commit_before(Batch(new.partition_key, changes), Batch(noted.partition_key, (Drop(noted),)))
+            unnoted = await self._commit_before(
+                Batch(new.partition_key, changes), Batch(noted.partition_key, (Drop(noted),))
+            )
         self._release_gone(old, new)
         core.stats.files_written += 1
-        return Written(new.newest, read_by), new
+        return Written(new.newest, read_by, unnoted), new
 
-    async def _commit_before(self, first: Batch, then: Batch) -> None:
-        """Commit ``first``, and in the same step ``then`` if it follows what is stored. Raises as ``Core.commit``."""
-        result = (await self._core.commit_in_order(first, then))[0]
+    async def _commit_before(self, first: Batch, then: Batch) -> bool:
+        """Commit ``first``, and in the same step ``then`` if it follows what is stored.
+
+        Return True if ``then`` took effect. Raises as ``Core.commit``.
+        """
+        result, *rest = await self._core.commit_in_order(first, then)
         if isinstance(result, Full):
             raise no_room_on_disk() from result
         if result is not None:
             raise result
+        return rest == [None]
 
     async def delete(
         self, editor: Agent, key: str, if_version: Expected | int | None, *, force: bool = False
