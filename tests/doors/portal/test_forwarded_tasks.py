@@ -177,6 +177,29 @@ async def test_a_cancelled_task_ends_on_both_sides(portals: Portals, bridges: Br
     assert (await b.ask("POST", f"/api/portal/tasks/{there}", {"result": "late"}))[0] == 409
 
 
+async def test_a_cancellation_with_a_long_note_arrives(portals: Portals, bridges: Bridges) -> None:
+    """A note has 1,000 characters at a relay, and 500 between portals."""
+    a, b = await pair(portals)
+    bridge = await bridges(b, key=B_KEY)
+    id = await delegate(a, "B-bot@portal", "count the sheep")
+    there = await heard(bridge, "count the sheep")
+    await well(a, "POST", f"/tasks/{id}/cancel", {"from_agent": "ann", "note": "x" * 1000})
+    await until(lambda: any(f"Task {there} is cancelled: {'x' * 500}" in text for text in bridge.texts))
+
+
+async def test_a_deadline_is_in_the_range_of_a_relay(portals: Portals) -> None:
+    a, b = await pair(portals)
+    news = {"api_key": (await a.contact(b.url))["SHARED_KEY"], "from_portal": a.url, "kind": "task", "content": "x"}
+    for own, path, body in (
+        (a, "/api/portal/delegate", {"to": b.url, "task": "x"}),
+        (b, "/api/portal/tasks", news | {"task_id": "1"}),
+    ):
+        for deadline in (1e300, 2_592_001, 0):
+            status, answer = await own.ask("POST", path, {**body, "deadline": deadline})
+            assert (status, answer["detail"][0]["loc"][1]) == (422, "deadline"), (path, answer)
+        assert (await own.ask("POST", path, {**body, "deadline": 2_592_000}))[0] == 200, path
+
+
 async def test_what_no_portal_takes_is_answered_and_no_message_is_lost(portals: Portals, old_portals: Peers) -> None:
     portal, peer = await portals(), await old_portals("0.9")
     peer.key, peer.from_portal = await portal.befriend(peer.url, agent_name="bob"), portal.url

@@ -351,6 +351,25 @@ async def test_a_message_that_is_too_large_or_to_nobody_is_refused(portals: Port
         assert (status, answer) == (400, {"error": "content is empty"}), way
 
 
+async def test_a_task_or_a_guest_message_that_is_too_large_is_told_its_limit_and_the_next_step(
+    portals: Portals,
+) -> None:
+    a, b = await pair(portals, limits={"max_body_bytes": 100_000})
+    text = "x" * 100_000
+    news = {"api_key": (await a.contact(b.url))["SHARED_KEY"], "from_portal": a.url, "kind": "task", "task_id": "1"}
+    for own, path, body, field, said in (
+        (a, "/api/portal/delegate", {"to": 1, "task": text}, "task", "delegate CONTACT TEXT --attach FILE"),
+        (a, "/api/portal/tasks/1", {"result": text}, "result", "clawlink portal answer TASK TEXT --attach FILE"),
+        (b, "/api/portal/tasks", news | {"content": text}, "content", "attach what is long as a file, or ask the own"),
+    ):
+        status, answer = await own.ask("POST", path, body)
+        assert (status, answer["code"], answer["field"]) == (413, "too_large", field), answer
+        assert ("at most 100000 bytes as JSON" in answer["detail"], said in answer["detail"]) == (True, True), answer
+    for size in (9_000, 100_000):
+        status, answer = await b.ask("POST", "/api/guest/leave-message", {"content": "x" * size}, key="")
+        assert (status, "a guest message has at most 8192 bytes" in answer["detail"]) == (413, True), answer
+
+
 async def test_a_body_that_a_lower_limit_refuses_is_told_that_limit(portals: Portals) -> None:
     portal = await portals(limits={"max_body_bytes": 1000})
     status, answer = await portal.ask("POST", "/api/portal/send", {"to": 1, "content": "x" * 1000})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-_MOST_NOTE = 500
+from clawlink.doors.portal.rules.texts import note_of
 
 
 def in_place_of(news: dict[str, Any], why: str, *, final: bool) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -16,7 +16,7 @@ def in_place_of(news: dict[str, Any], why: str, *, final: bool) -> Iterator[tupl
     if news["kind"] != "response":
         return
     if "files" in news:
-        note = "; ".join((*([news["note"]] if news["note"] else []), f"without its files: {why}"))[:_MOST_NOTE]
+        note = note_of(news["note"], f"without its files: {why}")
         bare = {field: told for field, told in news.items() if field != "files"}
         yield "without its files", bare | {"key": f"{news['key']} bare", "note": note}
     if final:

@@ -10,6 +10,7 @@ from clawlink.domain.iso_time import read_iso
 from clawlink.errors import BadRequest
 
 MAX_NAME_LENGTH = 200
+MAX_NOTE_LENGTH = 500
 MOST_DIGITS = 15
 _SHA256 = re.compile("[0-9a-f]{64}")
 _BEIJING = timezone(timedelta(hours=8))
@@ -51,6 +52,11 @@ def contact_name(agent_name: str | None, user_name: str | None, url: str) -> str
     if agent_name and user_name:
         return f"{user_name}的{agent_name}"
     return agent_name or url
+
+
+def note_of(*parts: str | None) -> str | None:
+    """Return the note of a task as the wire takes it: what is longer is cut."""
+    return "; ".join(filter(None, parts))[:MAX_NOTE_LENGTH] or None
 
 
 def is_reserved_name(name: str) -> bool:

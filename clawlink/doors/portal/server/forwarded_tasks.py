@@ -21,6 +21,7 @@ from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, Ta
 from clawlink.domain.task import FINAL
 from clawlink.doors.portal.records import AGENT, SUFFIX, Contact, ForwardedTask, forwarded_of, forwarded_with
 from clawlink.doors.portal.rules.refused_reports import in_place_of
+from clawlink.doors.portal.rules.texts import note_of
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.mail import Mail
@@ -38,7 +39,6 @@ from clawlink.store.base import Drop, Put
 _AT_ONCE = 100
 _ASKED = "input_required"
 _ENDS = frozenset(state.value for state in FINAL)
-_MOST_NOTE = 500
 _OVER = "it was not sent within its time to live"
 
 
@@ -242,7 +242,7 @@ class ForwardedTasks:
             told = {"kind": "response", "task_id": forwarded.peer_id, "key": body.response_id, "content": body.result}
             if crossing.files:
                 told["files"] = crossing.files
-            note = "; ".join((*([body.note] if body.note else []), *crossing.missing))[:_MOST_NOTE] or None
+            note = note_of(body.note, *crossing.missing)
             return told | {"status": body.status, "progress": body.progress, "note": note}
         if isinstance(body, TaskAnswer):
             return {"kind": "answer", "task_id": body.task_id, "key": body.message_id, "content": body.content}
@@ -252,7 +252,8 @@ class ForwardedTasks:
                 why = f"the task ended there as {body.status}" + (f": {body.note}" if body.note else "")
                 told = {"kind": "response", "task_id": forwarded.peer_id, "key": body.message_id, "content": why}
                 return told | {"status": "failed"}
-            return {"kind": "cancel", "task_id": body.task_id, "note": body.note or f"it is {body.status} there"}
+            note = note_of(body.note or f"it is {body.status} there")
+            return {"kind": "cancel", "task_id": body.task_id, "note": note}
         return None
 
     @retrying

@@ -23,7 +23,7 @@ from clawlink.doors.portal.rules import consent, texts
 from clawlink.doors.portal.rules.consent import Decision
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.contacts import Contacts
-from clawlink.doors.portal.server.repository import Repository
+from clawlink.doors.portal.server.repository import Repository, is_beyond
 from clawlink.doors.portal.settings import HOUR, Settings
 from clawlink.errors import BadRequest, RateLimited, RelayFull, TooLarge, UnknownMessage, WrongState
 from clawlink.relay.core import retrying
@@ -58,13 +58,7 @@ class Guests:
             raise BadRequest("a guest message is empty; write what it is about", field="content")
         size = len(text.encode("utf-8", "surrogatepass"))
         if size > settings.portal_guest_bytes:
-            raise TooLarge(
-                f"a guest message has at most {settings.portal_guest_bytes} bytes, and this one has {size}; shorten "
-                "it, or ask the owner for more (--portal-guest-bytes)",
-                field="content",
-                limit=settings.portal_guest_bytes,
-                actual=size,
-            )
+            raise self._too_long(str(size), size)
         steady = core.steady()
         wait = 0.0 if address is None else self._pace.wait(address, steady)
         if wait:
@@ -90,6 +84,22 @@ class Guests:
         async with self._leaving:
             known = None if digest is None else await self._repeated(digest, offer.key)
             return await core.finish(self._leave(text, address, digest)) if known is None else known
+
+    def _too_long(self, has: str, size: int) -> TooLarge:
+        most = self._settings.portal_guest_bytes
+        return TooLarge(
+            f"a guest message has at most {most} bytes, and this one has {has}; shorten it, or ask the owner for more "
+            "(--portal-guest-bytes)",
+            field="content",
+            limit=most,
+            actual=size,
+        )
+
+    def too_large(self, error: TooLarge) -> TooLarge:
+        """Return the refusal of a guest message whose body was not read."""
+        if not is_beyond(self._settings.portal_guest_bytes, error):
+            return error
+        return self._too_long("more", int(error.actual or 0))
 
     async def _repeated(self, digest: str, key: str | None) -> Guest | None:
         """Return the guest message of this text if it still waits, or its key still is that of the contact it made.

@@ -18,7 +18,7 @@ from clawlink.doors.portal.rules.access import PAGE_ONLY, Role
 from clawlink.doors.portal.rules.texts import MOST_DIGITS, as_number
 from clawlink.doors.portal.rules.urls import same
 from clawlink.doors.portal.server.keys import PAGE, Caller, Keys
-from clawlink.doors.portal.server.repository import MAX_MESSAGE_BYTES, too_long
+from clawlink.doors.portal.server.repository import MAX_MESSAGE_BYTES, is_beyond, too_long
 from clawlink.doors.portal.wire import calls
 from clawlink.errors import (
     BadJson,
@@ -44,8 +44,13 @@ _SCHEME = "Bearer "
 _PARAMETERS = re.compile(r"{(\w+)}")
 _TARGET = 200
 _MESSAGES = (calls.Receive, calls.Send, calls.Sent, calls.Say)
-_MOST_OF_A_BYTE = 6
-"""JSON takes at most as many bytes for one byte of a text."""
+_AS_FILE = "attach what is long as a file"
+_TASKS: Mapping[Any, tuple[str, str, str]] = {
+    calls.DelegateTask: ("task", "a task", f"{_AS_FILE}: clawlink portal delegate CONTACT TEXT --attach FILE"),
+    calls.AnswerTask: ("result", "a report on a task", f"{_AS_FILE}: clawlink portal answer TASK TEXT --attach FILE"),
+    calls.TaskNews: ("content", "news of a task", f"{_AS_FILE}, or ask the owner for more (--max-body-bytes)"),
+}
+"""The bodies about tasks: the field with the text, what it is, and the next step if it is too large."""
 SELF_CHECKED = frozenset({"file_chunk"})
 KEY_IN_QUERY = frozenset({"file_status", "file_download"})
 """The routes whose key old scripts write into the address."""
@@ -57,6 +62,7 @@ UNNOTED = frozenset({"file_part", "import_beside"})
 
 Use = Callable[["PortalRequest"], Awaitable[Any]]
 Used = Callable[[Contact, str], Awaitable[None]]
+TooLong = Callable[[TooLarge], TooLarge]
 
 
 class PortalRequest:
@@ -163,16 +169,25 @@ class Invalid(Exception):
         self.detail = [{"loc": ["body", *([] if field is None else [field])], "msg": message, "type": kind}]
 
 
-async def body_of(request: Request, kind: Any) -> Any:
-    """Read the body. A wrong type is 422 with a list, as the wire has it. Raises TooLarge."""
+async def body_of(request: Request, kind: Any, too_large: TooLong | None = None) -> Any:
+    """Read the body. A wrong type is 422 with a list, as the wire has it.
+
+    Raises TooLarge, with the words of ``too_large`` where the kind of body has a limit of its own.
+    """
     if request.content_type != "application/json":
         raise Invalid("send JSON as Content-Type: application/json", None, "content_type")
     try:
         return await read(request, kind)
     except TooLarge as error:
-        if kind in _MESSAGES and request.client_max_size >= MAX_MESSAGE_BYTES * _MOST_OF_A_BYTE:
-            raise too_long(int(error.actual or 0), known=False) from None  # its text is longer than any may be
-        raise
+        if too_large is not None:
+            error = too_large(error)
+        elif kind in _MESSAGES and is_beyond(MAX_MESSAGE_BYTES, error):
+            error = too_long(int(error.actual or 0), known=False)
+        elif kind in _TASKS:
+            field, what, then = _TASKS[kind]
+            told = f"{what} has at most {error.limit} bytes as JSON, and this has {error.actual} or more; {then}"
+            error = TooLarge(told, field=field, limit=error.limit, actual=error.actual)
+        raise error from None
     except BadJson as error:
         raise Invalid(error.message, None, "json_invalid") from None
     except BadRequest as error:
@@ -217,17 +232,17 @@ def empty() -> Reply:
     return Reply(msgspec.json.encode({"error": "content is empty"}), 400)
 
 
-def handler_of(keys: Keys, used: Used, call: Endpoint, use: Use) -> Handler:
+def handler_of(keys: Keys, used: Used, call: Endpoint, use: Use, too_large: TooLong | None = None) -> Handler:
     """Return the handler of a route. It asks the table of rights before the use case.
 
-    ``used`` is told of the key that a contact shows.
+    ``used`` is told of the key that a contact shows. ``too_large`` has the words for a body that is too large.
 
     A part of a file shows its key at the end of its body, so its use case asks for itself.
     """
 
     async def serve(relay: Relay, request: Request) -> Reply | web.StreamResponse:
         try:
-            body = None if call.body is None else await body_of(request, call.body)
+            body = None if call.body is None else await body_of(request, call.body, too_large)
             caller = Caller(Role.NONE)
             if call.name not in SELF_CHECKED:
                 elsewhere = request.query.get("api_key") if call.name in KEY_IN_QUERY else None

@@ -44,6 +44,8 @@ from clawlink.store.records import register
 
 MAX_MESSAGE_BYTES = 128 * 1024
 """The most bytes of a message's text: old bridges die of a frame over 1 MiB, and JSON may need six bytes for one."""
+_MOST_OF_A_BYTE = 6
+"""JSON takes at most as many bytes for one byte of a text."""
 _PAGE = 500
 _SHARING = (Message, Guest, Chat)
 """Kinds without a common number: the channel plugin of OpenClaw would take a frame of one for that of another."""
@@ -201,3 +203,8 @@ def too_long(size: int, *, known: bool = True) -> TooLarge:
         limit=MAX_MESSAGE_BYTES,
         actual=size,
     )
+
+
+def is_beyond(most: int, error: TooLarge) -> bool:
+    """Return True if a body is so large that its text has more bytes than ``most``."""
+    return int(error.limit or 0) >= most * _MOST_OF_A_BYTE

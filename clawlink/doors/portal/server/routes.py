@@ -66,7 +66,8 @@ class Routes:
         """Give each route, also with two slashes: old peers add one to an address that ends in one."""
         for call in (*calls.CALLS, *OLD_CALLS):
             use = next(getattr(one, call.name) for one in (self, self._owner, self._old) if hasattr(one, call.name))
-            handler = handler_of(self._keys, self._contacts.used, call, use)
+            too_large = self._guests.too_large if call.name == "guest_leave" else None
+            handler = handler_of(self._keys, self._contacts.used, call, use, too_large)
             yield call, handler
             yield replace(call, name=f"{call.name}_slash", path="/" + call.path), handler
 

@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from clawlink.domain.limits import MAX_ATTACHMENTS
+from clawlink.domain.limits import MAX_ATTACHMENTS, MAX_DEADLINE_SECONDS
 from clawlink.doors.portal.rules.access import RIGHTS, Role
+from clawlink.doors.portal.rules.texts import MAX_NOTE_LENGTH
 from clawlink.protocol.endpoint import Endpoint
 
+Note = Annotated[str, Meta(max_length=MAX_NOTE_LENGTH)]
+Deadline = Annotated[float, Meta(gt=0, le=MAX_DEADLINE_SECONDS)]
 FileIds = Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(max_length=MAX_ATTACHMENTS)]
 
 
@@ -103,10 +106,10 @@ class TaskNews(FromPortal, frozen=True):
     task_id: Annotated[str, Meta(min_length=1, max_length=64)]
     content: Any = None
     context: Any = None
-    deadline: Annotated[float, Meta(gt=0)] | None = None
+    deadline: Deadline | None = None
     status: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     progress: Annotated[float, Meta(ge=0, le=100)] | None = None
-    note: Annotated[str, Meta(max_length=500)] | None = None
+    note: Note | None = None
     key: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     files: FileIds = []
 
@@ -120,7 +123,7 @@ class AnswerTask(Struct, frozen=True):
     result: Any = None
     status: Annotated[str, Meta(min_length=1, max_length=64)] = "completed"
     progress: Annotated[float, Meta(ge=0, le=100)] | None = None
-    note: Annotated[str, Meta(max_length=500)] | None = None
+    note: Note | None = None
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     files: FileIds = []
 
@@ -128,7 +131,7 @@ class AnswerTask(Struct, frozen=True):
 class CancelTask(Struct, frozen=True):
     """A task for a contact that is taken back."""
 
-    note: Annotated[str, Meta(max_length=500)] | None = None
+    note: Note | None = None
 
 
 class DelegateTask(Struct, frozen=True):
@@ -137,7 +140,7 @@ class DelegateTask(Struct, frozen=True):
     to: str | int
     task: Any
     context: Any = None
-    deadline: Annotated[float, Meta(gt=0)] | None = None
+    deadline: Deadline | None = None
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     files: FileIds = []
 
