@@ -157,6 +157,11 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
         """The keys that the contact may show."""
         return tuple(dict.fromkeys(key for key in (self.key, self.next_key, self.old_key) if key))
 
+    @property
+    def shown_key(self) -> str:
+        """The key that this portal shows to the contact's."""
+        return self.send_key or self.key
+
     def with_key(self, key: str, since: float) -> Contact:
         """Return the next version, with another key that was made or offered at ``since``. All its other keys end."""
         return replace(
@@ -185,7 +190,9 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
 
     @property
     def footprint(self) -> int:
-        return _RECORD_BYTES + sum(map(text_bytes, (self.url, self.key, self.display_name, self.agent_name)))
+        return _RECORD_BYTES + sum(
+            map(text_bytes, (self.url, self.key, self.display_name, self.agent_name, self.user_name))
+        )
 
     @property
     def mailbox(self) -> str:

@@ -238,6 +238,44 @@ async def test_a_key_that_the_owner_takes_ends_an_offer_under_way(portals: Porta
     await b.state(await send(b, a.url, "and back"), "sent")
 
 
+async def test_what_waits_for_a_contact_goes_at_once_with_another_key(
+    portals: Portals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next try after a failure is an hour away."""
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(outbox, "MOST_PAUSE_SECONDS", 7200.0)
+
+    async def added(a: Own, url: str, key: str) -> None:
+        await a.well("POST", "/api/contacts", {"portal_url": url, "SHARED_KEY": key})
+
+    async def changed(a: Own, url: str, key: str) -> None:
+        await a.well("PUT", "/api/contacts/1", {"portal_url": url, "SHARED_KEY": key})
+
+    async def approved(a: Own, url: str, key: str) -> None:
+        text = {"content": f"I am {url}, and my key is {key}"}
+        guest = (await a.well("POST", "/api/guest/leave-message", text, key=""))["message_id"]
+        await a.well("POST", f"/api/portal/guests/{guest}", {"decision": "approve", "replace": True})
+
+    for way in (added, changed, approved):
+        a, b = await portals(key=OWNER), await portals(key=B_KEY)
+        await a.befriend(b.url)
+        key = await b.befriend(a.url)
+        number, file = await send(a, b.url, "hi"), await give(a, b.url, "f.bin", b"x")
+
+        async def refused(a: Own = a, number: int = number, file: str = file) -> bool:
+            told = [await a.well("GET", f"/api/portal/messages/{number}"), *(await files_of(a))]
+            return all("401" in one["detail"] for one in told)
+
+        await eventually(refused)
+        await way(a, b.url, key)
+        await a.state(number, "sent")
+        await status_of(a, file, "sent")
+
+
+async def files_of(own: Own) -> Any:
+    return (await own.well("GET", "/api/portal/files"))["files"]
+
+
 async def test_a_message_by_an_ended_offer_ends_no_later_one(portals: Portals, old_portals: Peers) -> None:
     portal, peer = await portals(), await old_portals("0.9")
     peer.key, peer.from_portal = await portal.befriend(peer.url), portal.url
@@ -358,6 +396,11 @@ async def test_an_old_portal_gets_the_new_key_by_a_guest_message(portals: Portal
     await portal.state(await send(portal, peer.url, "after it"), "sent")
     assert (await keys_of(portal, peer.url)).keys == (offered,)
     assert [one["content"] for one in peer.stored] == ["before its owner answers", "after it"]
+    assert (await portal.well("POST", "/api/portal/contacts/1/key"))["state"] == "asked"
+    peer.key = str((await keys_of(portal, peer.url)).next_key)  # its owner approves again
+    await status_of(portal, await give(portal, peer.url, "after it.bin", b"x" * 20), "sent")
+    assert peer.files.contents("after it.bin") == b"x" * 20
+    assert (await keys_of(portal, peer.url)).keys == (peer.key,)
     await peer.stop()
     assert (await portal.well("POST", "/api/portal/contacts/1/key"))["state"] == "pending"
     body = {"api_key": (await keys_of(portal, peer.url)).next_key, "from_portal": peer.url, "content": "by the offered"}

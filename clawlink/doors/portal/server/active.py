@@ -80,7 +80,7 @@ class ActivePortal:
         self.url = url
         self.keys = Keys(relay, url)
         self.repository = Repository(relay, url, settings)
-        self.contacts = Contacts(relay, self.repository, names)
+        self.contacts = Contacts(relay, self.repository, names, self._wake_all)
         self.guests = Guests(relay, self.repository, self.contacts, settings)
         self.chat = OwnerChat(relay, self.repository)
         self.mail = Mail(relay, self.repository, self.contacts.directory, settings, self._wake)
@@ -94,7 +94,7 @@ class ActivePortal:
         self._addressed: dict[str, float] = {}
         """The contacts that agents of the relay wrote to lately, and when."""
         allowed = networks.networks(settings.allow_private)
-        self._poster = Poster(url, ca=settings.ca, allowed=allowed, acts=acts)
+        self._poster = Poster(url, ca=settings.ca, allowed=allowed, acts=acts, renewed=self.contacts.renewed)
         self.file_store = FileStore(relay, self.repository, self.members)
         file_poster = FilePoster(self._poster)
         self.file_outbox = FileOutbox(relay, self.repository, self.file_store, file_poster, moved=self._file_moved)

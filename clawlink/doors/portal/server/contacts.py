@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from msgspec.structs import replace
@@ -41,15 +41,23 @@ _NAMESAKES = 100
 class Contacts:
     """The portals whose owners agreed with ours."""
 
-    def __init__(self, relay: Relay, repository: Repository, names: Names) -> None:
+    def __init__(
+        self, relay: Relay, repository: Repository, names: Names, rekeyed: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """``rekeyed`` is called with a contact that has got another key."""
         self._core = relay.core
+        self._rekeyed = rekeyed
         self._names = names
         self._repository = repository
         self.directory = Directory(relay)
         self._offers: Counter[str] = Counter()  # keys on their way, by the id of the contact
 
     async def commit(self, id: str, *changes: Put | Drop) -> None:
-        """Commit changes of which one is that of a contact, and have the list show it."""
+        """Commit changes of which one is that of a contact, and have the list show it.
+
+        What waits for a contact with another key goes at once.
+        """
+        old = await self._core.store.get(Contact, id)
         with self.directory.changing(id):
             await self._core.commit(AGENT, *changes)
         for change in changes:
@@ -58,6 +66,8 @@ class Contacts:
                     self._names.forget(change.record.id)
                 else:
                     self._names.name(change.record)
+                    if old is not None and old.shown_key != change.record.shown_key:
+                        self._rekeyed(id)
 
     async def waits(self, transfer: Transfer) -> str:
         """Return why a file for a contact is not on its way, if that is not its own failure; else an empty text."""

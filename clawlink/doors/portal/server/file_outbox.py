@@ -208,6 +208,7 @@ class FileOutbox(ContactWorkers):
         if there.status == "completed":
             return None
         begun = begun or Begun(file_id, raw=bool(peer.ours))
+        peer = await self._core.store.get(Contact, peer.id) or peer  # it may have taken the offered key just now
         return await self._send_parts(peer, transfer, begun, there)
 
     async def _send_parts(self, peer: Contact, transfer: Transfer, begun: Begun, there: There) -> Refusal | None:

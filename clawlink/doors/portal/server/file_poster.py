@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -31,7 +31,17 @@ _GONE = 404
 _DOUBTFUL_FROM = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=PART_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=PART_ANSWER_SECONDS)
 
+_JSON = {"Content-Type": "application/json"}
 Bytes = Callable[[], AsyncGenerator[bytes, None]]
+
+
+class _Asked(NamedTuple):
+    """A request to another portal."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    data: Any
 
 
 class Begun(NamedTuple):
@@ -68,7 +78,6 @@ class FilePoster:
     async def begin(self, contact: Contact, transfer: Transfer) -> Begun | Refusal:
         """Announce a file."""
         body: dict[str, Any] = {
-            "api_key": contact.send_key or contact.key,
             "filename": transfer.filename,
             "size": transfer.size,
             "md5": transfer.md5,
@@ -80,7 +89,11 @@ class FilePoster:
         }
         if transfer.task is not None:
             body["task_id"] = transfer.task
-        answer = await self._ask(contact, "POST", "/api/file/initiate", msgspec.json.encode(body))
+
+        def begin(key: str) -> _Asked:
+            return _Asked("POST", "/api/file/initiate", _JSON, msgspec.json.encode({"api_key": key, **body}))
+
+        answer = await self._ask(contact, begin)
         if isinstance(answer, Refusal):
             return answer
         id = answer.get("file_id")
@@ -90,8 +103,9 @@ class FilePoster:
 
     async def look(self, contact: Contact, file_id: str) -> There | Refusal:
         """Ask which parts are there."""
-        path = f"/api/file/status/{quote(file_id, safe='')}?api_key={quote(contact.send_key or contact.key, safe='')}"
-        answer = await self._ask(contact, "GET", path, None, gone={"status": "", "received_chunks": []})
+        path = f"/api/file/status/{quote(file_id, safe='')}?api_key="
+        gone = {"status": "", "received_chunks": []}
+        answer = await self._ask(contact, lambda key: _Asked("GET", path + quote(key, safe=""), {}, None), gone=gone)
         if isinstance(answer, Refusal):
             return answer
         status, received = answer.get("status"), answer.get("received_chunks")
@@ -102,37 +116,38 @@ class FilePoster:
     async def part(self, contact: Contact, begun: Begun, index: int, length: int, contents: Bytes) -> Refusal | None:
         """Send a part; None once the other portal has it."""
         id = quote(begun.file_id, safe="")
-        if begun.raw:
+
+        def as_bytes(key: str) -> _Asked:
             headers = {
-                "Authorization": f"Bearer {contact.send_key or contact.key}",
+                "Authorization": f"Bearer {key}",
                 "Content-Type": "application/octet-stream",
                 "Content-Length": str(length),
             }
-            path, method, data = f"/api/portal/files/{id}/{index}", "PUT", ahead(contents())
-        else:
-            head = {"api_key": contact.send_key or contact.key, "file_id": begun.file_id, "chunk_index": index}
+            return _Asked("PUT", f"/api/portal/files/{id}/{index}", headers, ahead(contents()))
+
+        def as_json(key: str) -> _Asked:
+            head = {"api_key": key, "file_id": begun.file_id, "chunk_index": index}
             before = msgspec.json.encode(head)[:-1] + b',"data":"'
             size = len(before) + 4 * -(-length // 3) + len(_ending(""))
-            headers = {"Content-Type": "application/json", "Content-Length": str(size)}
-            path, method, data = f"/api/file/chunk/{id}/{index}", "POST", _as_json(before, ahead(contents()))
-        answer = await self._ask(contact, method, path, data, headers)
+            data = _as_json(before, ahead(contents()))
+            return _Asked("POST", f"/api/file/chunk/{id}/{index}", {**_JSON, "Content-Length": str(size)}, data)
+
+        answer = await self._ask(contact, as_bytes if begun.raw else as_json)
         if isinstance(answer, Refusal):
             return answer
         return None if answer.get("status") in ("received", "exists") else Refusal("the answer is not that of a portal")
 
     async def _ask(
-        self,
-        contact: Contact,
-        method: str,
-        path: str,
-        data: Any,
-        headers: dict[str, str] | None = None,
-        *,
-        gone: dict[str, Any] | None = None,
+        self, contact: Contact, asked: Callable[[str], _Asked], *, gone: dict[str, Any] | None = None
     ) -> dict[str, Any] | Refusal:
-        headers = headers or ({} if data is None else {"Content-Type": "application/json"})
+        """Ask what ``asked`` makes of the key that the other portal takes."""
+
+        async def send(key: str) -> tuple[int, bytes]:
+            one = asked(key)
+            return await self._poster.request(contact, one.method, one.path, one.data, one.headers, timeout=_TIMEOUT)
+
         try:
-            status, answer = await self._poster.request(contact, method, path, data, headers, timeout=_TIMEOUT)
+            status, answer = await self._poster.signed(contact, send)
         except FAILURES as error:
             return Refusal(said(error))
         if status == 200:

@@ -314,8 +314,6 @@ class Outbox(ContactWorkers):
                 await self._tell(begun)
                 return True
         posted = await self._poster.post(peer, begun)
-        if posted.renewed:
-            await self._contacts.renewed(contact, peer.next_key)
         if posted.outcome in (Outcome.STORED, Outcome.REFUSED):
             self._repository.reach.heard(contact, self._core.steady())
         else:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple
@@ -50,6 +50,8 @@ _TASK_ID = re.compile("[0-9A-Za-z_-]{1,64}")
 
 
 _TIMEOUT = aiohttp.ClientTimeout(total=_ALL_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
+Send = Callable[[str], Awaitable[tuple[int, bytes]]]
+Renewed = Callable[[str, str | None], Awaitable[None]]
 FAILURES = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 
 
@@ -63,15 +65,11 @@ class Offered(str, Enum):
 
 
 class Posted(NamedTuple):
-    """The outcome of a post, what happened in words, and whether the answer was that of a ClawLink relay.
-
-    ``renewed`` tells that the other portal took the key that was offered to it.
-    """
+    """The outcome of a post, what happened in words, and whether the answer was that of a ClawLink relay."""
 
     outcome: Outcome
     detail: str
     ours: bool = False
-    renewed: bool = False
 
 
 class _Over(aiohttp.ClientConnectionError):
@@ -107,13 +105,21 @@ class Poster:
     """Posts to other portals. ``own_url`` is how this portal names itself there.
 
     ``acts`` tells whether this relay acts as the portal at this moment. Nothing is posted while it does not.
+    ``renewed`` is called with a contact whose portal took the key that was offered to it, and with that key.
     """
 
     def __init__(
-        self, own_url: str, *, ca: str | None, allowed: Iterable[Network], acts: Callable[[], bool] = lambda: True
+        self,
+        own_url: str,
+        *,
+        ca: str | None,
+        allowed: Iterable[Network],
+        acts: Callable[[], bool] = lambda: True,
+        renewed: Renewed | None = None,
     ) -> None:
         self._own_url = own_url
         self._acts = acts
+        self._renewed = renewed
         allowed = screening.allowed_with(urlsplit(own_url).hostname or "", allowed)
         tls = ssl.create_default_context()
         if ca is not None:
@@ -154,7 +160,6 @@ class Poster:
     async def post(self, contact: Contact, message: Message) -> Posted:
         """Post a message to its contact's portal, once."""
         body = {
-            "api_key": contact.send_key or contact.key,
             "from_portal": self._own_url,
             "content": message.content,
             "message_type": message.message_type,
@@ -162,30 +167,49 @@ class Poster:
         }
         if message.in_reply_to is not None:
             body["in_reply_to"] = message.in_reply_to
-        renewed = False
-        try:
-            status, answer = await self._ask(contact, "POST", RECEIVE, body)
+
+        async def send(key: str) -> tuple[int, bytes]:
+            status, answer = await self._ask(contact, "POST", RECEIVE, body | {"api_key": key})
             if status == 403 and b"mismatch" in answer and not contact.ours:
                 # Agent P2P compares addresses byte for byte, and the contact may know this one with a slash.
-                status, answer = await self._ask(contact, "POST", RECEIVE, body | {"from_portal": self._own_url + "/"})
-            if status == 401 and contact.next_key is not None:  # its owner may have put the offered key in its place
-                status, answer = await self._ask(contact, "POST", RECEIVE, body | {"api_key": contact.next_key})
-                renewed = status == 200
+                slashed = {"api_key": key, "from_portal": self._own_url + "/"}
+                status, answer = await self._ask(contact, "POST", RECEIVE, body | slashed)
+            return status, answer
+
+        try:
+            status, answer = await self.signed(contact, send)
         except NOT_BEGUN as error:
             return Posted(Outcome.NOT_STORED, said(error))
         except FAILURES as error:
             return Posted(Outcome.LOST, f"the answer was lost: {said(error)}")
-        return judged(contact.url, status, answer, message.id)._replace(renewed=renewed)
+        return judged(contact.url, status, answer, message.id)
+
+    async def signed(self, contact: Contact, send: Send) -> tuple[int, bytes]:
+        """Send a request with the key of a contact, and with the offered one if the other portal takes that alone.
+
+        Its owner may have put the offered key in the place of the old one. Raises as ``request``.
+        """
+        refused = await send(contact.shown_key)
+        if refused[0] != NotAuthenticated.status or contact.next_key is None:
+            return refused
+        status, answer = await send(contact.next_key)
+        if status == 200 and self._renewed is not None:
+            await self._renewed(contact.id, contact.next_key)
+        return refused if status == NotAuthenticated.status else (status, answer)
+
+    async def _ask_signed(self, contact: Contact, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Ask a contact's portal a route that takes the key in its body."""
+        body = {"from_portal": self._own_url, **body}
+        return await self.signed(contact, lambda key: self._ask(contact, "POST", path, {"api_key": key, **body}))
 
     async def offer(self, contact: Contact) -> tuple[Offered, str]:
         """Offer a contact its next key. Return the outcome, and why the key is not taken.
 
         Raises nothing: a further offer brings the same key.
         """
-        body = {"api_key": contact.send_key or contact.key, "from_portal": self._own_url, "new_key": contact.next_key}
         try:
             if contact.ours is not False:
-                status, answer = await self._ask(contact, "POST", KEY, body)
+                status, answer = await self._ask_signed(contact, KEY, {"new_key": contact.next_key})
                 if status == 200 and fields(answer).get("status") == "renewed":
                     return Offered.TAKEN, ""
                 if status not in (404, 405):
@@ -209,9 +233,8 @@ class Poster:
 
     async def tell(self, contact: Contact, news: dict[str, Any]) -> Told:
         """Post news of a task."""
-        body = {"api_key": contact.send_key or contact.key, "from_portal": self._own_url, **news}
         try:
-            status, answer = await self._ask(contact, "POST", TASKS, body)
+            status, answer = await self._ask_signed(contact, TASKS, news)
         except FAILURES:
             return Told(None)
         if status == 200:
@@ -236,9 +259,8 @@ class Poster:
 
     async def asked(self, contact: Contact, message: Message) -> tuple[float | None, float | None] | str:
         """Return when the message was acknowledged and answered there, or why the other portal does not tell."""
-        body = {"api_key": contact.send_key or contact.key, "from_portal": self._own_url, "idempotency_key": message.id}
         try:
-            status, answer = await self._ask(contact, "POST", STATUS, body)
+            status, answer = await self._ask_signed(contact, STATUS, {"idempotency_key": message.id})
         except FAILURES as error:
             return said(error)
         told = fields(answer)
