@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit, urlunsplit
 
-from clawlink.config import DEFAULT_PORT
+from clawlink.config import DEFAULT_PORT, DEFAULT_RELAY
+from clawlink.errors import NotARelay
+
+_MOST_PORT = 65535
 
 
 def address(text: str) -> str:
@@ -30,6 +33,37 @@ def _one(text: str) -> str:
     except ValueError:
         return text
     return urlunsplit(parts._replace(netloc=user + at + place))
+
+
+def fault_of(relay: str) -> str | None:
+    """Return what is wrong with an address that ``address`` has returned; None if it can be one."""
+    return next((fault for fault in map(_fault, relay.split(",")) if fault is not None), None)
+
+
+def _fault(relay: str) -> str | None:
+    scheme, _, rest = relay.partition("://")
+    place = rest.partition("/")[0].rpartition("@")[2].lower()
+    before, bracket, tail = place.rpartition("]")
+    host, colon, port = tail.partition(":")
+    host = before + bracket + host
+    if scheme.lower() not in ("http", "https"):
+        return "it has to begin with http:// or https://"
+    if any(letter.isspace() for letter in relay):
+        return "it may have no white space"
+    if host in ("http", "https") and colon:
+        return f"two slashes belong behind {host}:"
+    if not host or host.isdigit():
+        return "it lacks the host"
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) <= _MOST_PORT):
+        return f"its port has to be a number from 1 to {_MOST_PORT}"
+    return None
+
+
+def no_address(relay: str) -> NotARelay:
+    """Return the error for an address that is none."""
+    fault = fault_of(relay)
+    why = "" if fault is None else f": {fault}"
+    return NotARelay(f"{relay!r} is no address of a relay{why}; it should look like {DEFAULT_RELAY}")
 
 
 def _in_brackets(host: str) -> str:

@@ -17,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from clawlink.client import endpoints
+from clawlink.client.address import no_address
 from clawlink.client.base_client import LEAVE_SECONDS, BaseClient, piecemeal
 from clawlink.client.calls import Call, Reply
 from clawlink.client.connection_errors import may_have_left
@@ -164,7 +165,7 @@ class AsyncClient(BaseClient):
     def _failure(self, error: Exception, patience: float) -> ClawLinkError:
         """Return the error for a request without an answer."""
         if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | UnicodeError):
-            return self._no_address()
+            return no_address(self.relay)
         if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
             return self._untrusted(getattr(error, "os_error", None) or getattr(error, "certificate_error", error))
         if isinstance(error, asyncio.TimeoutError | TimeoutError):
@@ -180,7 +181,7 @@ class AsyncClient(BaseClient):
             url = URL(self.relay + path, encoded=True)
             url.port  # noqa: B018 - which is looked at only when it is asked for
         except ValueError:
-            raise self._no_address() from None
+            raise no_address(self.relay) from None
         return url
 
     @property

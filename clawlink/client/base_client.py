@@ -22,7 +22,7 @@ from clawlink.client import (
     operations,
     operator_endpoints,
 )
-from clawlink.client.address import address
+from clawlink.client.address import address, fault_of, no_address
 from clawlink.client.calls import Call, Identity, Reply
 from clawlink.client.connection_errors import refused, serve_on, start_again, unresolved, unsent
 from clawlink.client.files import file_endpoints
@@ -111,6 +111,7 @@ class BaseClient:
     """A client of one relay, as one agent, before it is said how it sends."""
 
     _relays: list[str]
+    _is_address: bool
     _inside = False  # of ``with``
     _unregistered = False
     _joined: str | None = None  # the agent that leaves at the end of ``with``
@@ -159,7 +160,9 @@ class BaseClient:
 
     @relay.setter
     def relay(self, relay: str) -> None:
-        self._relays = address(relay).split(",")
+        known_as = address(relay)
+        self._is_address = fault_of(known_as) is None
+        self._relays = known_as.split(",")
 
     def _ask_elsewhere(self, error: ClawLinkError) -> None:
         """Ask the next of several relays from now on, if the one at hand is away."""
@@ -198,6 +201,9 @@ class BaseClient:
     # -- requests ------------------------------------------------------------------------------------------------------
 
     def _headers(self, call: Call[Any] | None) -> dict[str, str]:
+        """Return the headers of a request. Raises NotARelay for an address that is none."""
+        if not self._is_address:
+            raise no_address(",".join(self._relays))
         headers = {"User-Agent": f"clawlink/{VERSION}"}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -302,9 +308,6 @@ class BaseClient:
         return pause
 
     # -- failures without an answer ------------------------------------------------------------------------------------
-
-    def _no_address(self) -> NotARelay:
-        return NotARelay(f"{self.relay!r} is no address of a relay; it should look like {DEFAULT_RELAY}")
 
     def _untrusted(self, reason: object) -> NotARelay:
         text = str(reason)

@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import LocationParseError, ProtocolError
 
 from clawlink.client import endpoints
+from clawlink.client.address import no_address
 from clawlink.client.base_client import LEAVE_SECONDS, WHO_ASKS, BaseClient, piecemeal
 from clawlink.client.calls import Call, Reply, simple_call
 from clawlink.client.connection_errors import may_have_left
@@ -191,9 +192,9 @@ class Client(BaseClient):
         except requests.exceptions.InvalidProxyURL as error:
             raise self._nobody(error, broke_off=False) from error
         except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
-            raise self._no_address() from None
+            raise no_address(self.relay) from None
         except (LocationParseError, UnicodeError):  # DNS can have no such name, as with an empty label
-            raise self._no_address() from None
+            raise no_address(self.relay) from None
         except requests.exceptions.SSLError as error:
             raise self._untrusted(_reason(error)) from error
         except requests.exceptions.Timeout as error:

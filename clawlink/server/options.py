@@ -158,7 +158,17 @@ def _text(name: str, given: str) -> str:
 
 
 def _plain(host: str) -> str:
-    """Return an address as the system takes it and in its shortest form, also where it is typed as in an URL."""
+    """Return an address as the system takes it and in its shortest form, also where it is typed as in an URL.
+
+    Raises ValueError for a text that has more than an address.
+    """
+    _, scheme, rest = host.rpartition("://")
+    place = rest.partition("/")[0]
+    name, colon, port = place.rpartition(":")
+    if scheme or "/" in rest or (colon and port.isdigit() and (":" not in name or name.endswith("]"))):
+        name = name if colon and port.isdigit() else place
+        with_port = f"; the port is a flag of its own: --port {port}" if colon and port.isdigit() else ""
+        raise ValueError(f"--host takes an address or a name alone, as {name or DEFAULT_HOST}, not {host!r}{with_port}")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
         return str(ip_address(host))

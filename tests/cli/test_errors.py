@@ -125,6 +125,25 @@ def test_addresses_that_are_none(call: Run, address: str) -> None:
     assert "no address of a relay" in call("--relay", address, "info").failed(3).err
 
 
+@each(
+    ("address", "fault"),
+    [
+        ("ftp://x", "it has to begin with http:// or https://"),
+        ("9077", "it lacks the host"),
+        (":9077", "it lacks the host"),
+        ("http:127.0.0.1:9077", "two slashes belong behind http:"),
+        ("https:/relay.example", "two slashes belong behind https:"),
+        ("127.0.0.1 9077", "it may have no white space"),
+        ("http://a:9077:9077", "its port has to be a number from 1 to 65535"),
+        ("http://a:0", "its port has to be a number from 1 to 65535"),
+        ("http://a:9077,http://b:x", "its port has to be a number from 1 to 65535"),
+    ],
+)
+def test_an_address_that_is_none_is_told_what_belongs_there(call: Run, address: str, fault: str) -> None:
+    told = call("--relay", address, "info").failed(3).err
+    assert told.strip().endswith(f" is no address of a relay: {fault}; it should look like http://127.0.0.1:9077")
+
+
 Answer = Callable[[bytes], str]
 
 

@@ -133,6 +133,30 @@ def test_a_token_that_nobody_could_send_is_refused(token: str) -> None:
             config(flag, token)
 
 
+@each(
+    ("host", "sentence"),
+    [
+        ("http://127.0.0.1", "--host takes an address or a name alone, as 127.0.0.1, not 'http://127.0.0.1'"),
+        ("http://a.example/x", "--host takes an address or a name alone, as a.example, not 'http://a.example/x'"),
+        ("a:80", "--host takes an address or a name alone, as a, not 'a:80'; the port is a flag of its own: --port 80"),
+        (
+            "https://a:8",
+            "--host takes an address or a name alone, as a, not 'https://a:8'; the port is a flag of its own",
+        ),
+        ("[::1]:9077", r"--host takes an address or a name alone, as \[::1\], not '\[::1\]:9077'; the port is a flag"),
+        (":9077", "--host takes an address or a name alone, as 127.0.0.1, not ':9077'; the port is a flag of its own"),
+    ],
+)
+def test_a_host_with_a_scheme_or_a_port_is_refused_with_what_belongs_there(host: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"^{sentence}"):
+        config("--host", host)
+
+
+@each("host", ["::", "[::1]", "::1:2", "fe80::1%eth0", "0.0.0.0", "a-host.example"])
+def test_a_host_may_be_any_address_or_name(host: str) -> None:
+    assert config("--host", host).host == host.strip("[]")
+
+
 def test_an_empty_value_is_refused_for_each_flag() -> None:
     """It is what an unset variable gives: an empty --data would keep nothing, and an empty --host be taken for none."""
     parser = argparse.ArgumentParser()
