@@ -97,42 +97,69 @@ class Counts:
 
     def change(self, kind: type[Any], old: Row | None, new: Row | None) -> None:
         """Count one record again."""
-        if old is None or new is None or old.facts != new.facts:
-            if new is not None:
-                self._count(kind, new.facts, 1)
-            if old is not None:
-                self._count(kind, old.facts, -1)
+        if old is not None and new is not None and old.facts.origin == new.facts.origin:
+            self._count_again(kind, old.facts, new.facts)
+            return
+        if new is not None:
+            self._count(kind, new.facts, 1)
+        if old is not None:
+            self._count(kind, old.facts, -1)
 
     def _count(self, kind: type[Any], facts: Facts, sign: int) -> None:
         """Count a record in, or out again."""
-        origin, held = facts.origin, facts.held
-        size, weight = sign * facts.cost, sign * facts.weight
-        self.cost += size
-        indexes = self._indexes[kind]
-        for key in indexes.keys() & facts.keys:
-            usage = indexes[key]
-            indexes[key] = Usage(usage.count + sign, usage.bytes + weight)
+        if facts.keys:
+            self._enter(kind, facts, sign)
+        held = facts.held
+        if held is None:
+            self._hold(facts, sign * facts.cost, 0, 0)
+        else:
+            self._hold(facts, sign * facts.cost, sign, sign * held)
+
+    def _count_again(self, kind: type[Any], old: Facts, new: Facts) -> None:
+        """Count the difference between two versions of one origin."""
+        if old.keys != new.keys or old.weight != new.weight:
+            self._enter(kind, new, 1)
+            self._enter(kind, old, -1)
+        size = new.cost - old.cost
+        count = held = 0
+        if old.held != new.held:
+            count = (new.held is not None) - (old.held is not None)
+            held = (new.held or 0) - (old.held or 0)
+        if size or count or held:
+            self._hold(new, size, count, held)
+
+    def _enter(self, kind: type[Any], facts: Facts, sign: int) -> None:
+        """Count a record into its indexes, or out again."""
+        weight, indexes = sign * facts.weight, self._indexes[kind]
+        for key in facts.keys:
+            if key in indexes:
+                usage = indexes[key]
+                indexes[key] = Usage(usage.count + sign, usage.bytes + weight)
         if self._index_shares:
             for key in facts.keys:
                 if (shares := self._index_shares.get((kind, key))) is not None:
-                    shares.change(origin or _NOBODY, sign, weight)
-        if held is None:
+                    shares.change(facts.origin or _NOBODY, sign, weight)
+
+    def _hold(self, facts: Facts, size: int, count: int, held: int) -> None:
+        """Count bytes of the disk, and messages and their bytes in a mailbox."""
+        self.cost += size
+        origin = facts.origin
+        if not count and not held:
             if origin is not None:
                 self.origins.change(origin, size)
             return
-        held *= sign
         if origin is not None:
-            self.origins.enter(origin, size, held, sign)
+            self.origins.enter(origin, size, held, count)
         mailbox, usage = facts.partition_key, self.held
-        self.held = Usage(usage.count + sign, usage.bytes + held)
+        self.held = Usage(usage.count + count, usage.bytes + held)
         usage = self._mailboxes.get(mailbox, NOTHING)
-        count = usage.count + sign
-        if count:
-            self._mailboxes[mailbox] = Usage(count, usage.bytes + held)
+        messages = usage.count + count
+        if messages:
+            self._mailboxes[mailbox] = Usage(messages, usage.bytes + held)
         else:
             del self._mailboxes[mailbox]
         if (shares := self._mailbox_shares.get(mailbox)) is not None:
-            shares.change(origin or _NOBODY, sign, held)
+            shares.change(origin or _NOBODY, count, held)
 
 
 def _make_room(table: dict[Any, Any], most: int) -> None:
