@@ -690,20 +690,25 @@ def test_openclaw_is_not_connected_by_its_skill_alone(call: Run, account: Path) 
     settings = account / ".openclaw" / "openclaw.json"
     settings.parent.mkdir()
     skill = account / ".openclaw" / "skills" / "clawlink" / "SKILL.md"
-    for data in (
-        b"{ // mine\n}",
-        b'\xef\xbb\xbf{"a": 1}',
-        b'{"mcp": {}, "mcp": {}}',
-        b'{"hooks": null}',
-        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    plugin = account / ".openclaw" / "extensions" / "clawlink"
+    both, one, other = "the plugin and the skill were", "the skill was", "the plugin was"
+    for data, kept, written in (
+        (b"{ // mine\n}", (), both),
+        (b'\xef\xbb\xbf{"a": 1}', (plugin,), one),
+        (b'{"mcp": {}, "mcp": {}}', (skill,), other),
+        (b'{"hooks": null}', (), both),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, (), both),
     ):
+        if skill not in kept:
+            skill.unlink(missing_ok=True)
+        if plugin not in kept:
+            shutil.rmtree(plugin, ignore_errors=True)
         settings.write_bytes(data)
         done = call("connect", "openclaw", "--yes")
         assert f"{settings} is left as it is" in done.failed(1).err, data[:20]
-        assert "Only the skill was written; the settings are as they were." in done.out, data[:20]
+        assert f"Only {written} written; the settings are as they were." in done.out, data[:20]
         assert "Connected" not in done.out, data[:20]
         assert settings.read_bytes() == data
-        skill.unlink()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there, and pipes have no place")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _NAMES = ("claude", "codex", "gemini", "cursor", "opencode", "openclaw")
 _OF_A_CHANGE = ("project", "dry_run", "undo", "yes")
+_SKILL = "SKILL.md"
 _VERSION_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
 _NONE_FOUND = "No program is found here. Install one, or name one that you install later: clawlink connect claude"
@@ -82,6 +83,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
             args,
             ctx,
             settled,
+            written,
             left=bool(left),
             failed=bool(failed),
             missing=[one for one in settled if one not in found],
@@ -170,7 +172,7 @@ def _diff(ctx: Context, change: Change) -> None:
     from clawlink.domain.terminal import cell
 
     out = ctx.err if ctx.json else ctx.out
-    if change.path.name == "SKILL.md":
+    if change.path.name == _SKILL:
         did = "the skill goes" if change.after is None else "the skill, as `clawlink skill` prints it"
         out.line(cell(f"{'-' if change.after is None else '+'} {change.path}: {did}"))
         return
@@ -226,13 +228,23 @@ def _half_written(args: Namespace, written: list[Change]) -> str:
 
 
 def _told(
-    args: Namespace, ctx: Context, settled: list[Program], *, left: bool, failed: bool, missing: list[Program]
+    args: Namespace,
+    ctx: Context,
+    settled: list[Program],
+    written: list[Change],
+    *,
+    left: bool,
+    failed: bool,
+    missing: list[Program],
 ) -> None:
     """Say what holds now. ``settled`` are the programs whose settings are as wanted, ``missing`` those not here."""
     if args.undo:
         said = "Undone, but not all of it." if left else "Undone."
     elif not settled:
-        said = "Not all was written." if failed else "Only the skill was written; the settings are as they were."
+        parts = sorted({"the skill" if change.path.name == _SKILL else "the plugin" for change in written})
+        were = "was" if len(parts) == 1 else "were"
+        only = f"Only {' and '.join(parts)} {were} written; the settings are as they were."
+        said = "Not all was written." if failed else only
     elif missing:
         said = f"Connected. {' and '.join(one.title for one in missing)} is not installed here: it counts once it is."
     elif args.program == "openclaw":
