@@ -200,8 +200,9 @@ class Context:
     def source_of(self, error: NotAuthenticated) -> str | None:
         """Return where the token comes from that a relay refused: a flag, a variable, or a kept identity."""
         from clawlink.config import variable
+        from clawlink.domain.access import WRONG_TOKEN
 
-        if not self._clients or not error.message.startswith("the token is not that of this relay"):
+        if not self._clients or error.field != WRONG_TOKEN:
             return None
         token = self._clients[-1].token
         if token == self.given.token:

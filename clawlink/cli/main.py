@@ -176,7 +176,7 @@ def _explained(error: ClawLinkError, ctx: Context | None, noun: str) -> ClawLink
     if isinstance(error, VersionConflict | FileLocked) and ctx is not None:
         return _with_flag(error, ctx)
     if isinstance(error, NotAuthenticated) and ctx is not None and (source := ctx.source_of(error)) is not None:
-        return NotAuthenticated(f"{error.message}; the wrong one comes from {source}")
+        return NotAuthenticated(f"{error.message}; the wrong one comes from {source}", field=error.field)
     if isinstance(error, RelayUnreachable) and ctx is not None and ctx.nobody_nearby:
         return RelayUnreachable(f"{error.message}; nor does one announce itself on the local network")
     if isinstance(error, UnknownAgent) and (named := _unknown(error)) is not None:

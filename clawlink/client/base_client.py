@@ -30,7 +30,7 @@ from clawlink.client.operations import Operation
 from clawlink.client.proxy import Proxy, on_this_machine, proxy_for
 from clawlink.client.retry import Backoff
 from clawlink.config import DEFAULT_PORT, DEFAULT_RELAY, MAX_TIMEOUT_SECONDS
-from clawlink.domain.access import KEY_HEADER
+from clawlink.domain.access import KEY_HEADER, WRONG_TOKEN
 from clawlink.errors import (
     BadRequest,
     ClawLinkError,
@@ -273,8 +273,9 @@ class BaseClient:
         if 300 <= status < 400:
             return NotARelay(f"{self.relay} redirects elsewhere (HTTP {status}); give the relay's own{self._through}")
         told = failure.from_reply(status, body)
-        if isinstance(told, NotAuthenticated) and told.field is None:  # the relay of another address may be meant
-            return NotAuthenticated(f"{told.message}; this is the relay at {self.relay}")
+        if isinstance(told, NotAuthenticated) and told.field in (None, WRONG_TOKEN):
+            # The relay of another address may be meant.
+            return NotAuthenticated(f"{told.message}; this is the relay at {self.relay}", field=told.field)
         return NotARelay(f"{told.message}{self._through}", field=told.field) if isinstance(told, NotARelay) else told
 
     def _learn(self, call: Call[T], answer: T) -> T:

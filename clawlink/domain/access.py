@@ -14,6 +14,8 @@ from clawlink.domain.limits import MAX_AGENT_KEY_LENGTH, MIN_AGENT_KEY_LENGTH
 from clawlink.errors import BadRequest, NotAllowed
 
 KEY_HEADER = "ClawLink-Agent-Key"
+# The field of the error for a wrong token of the relay; that for a missing token has none.
+WRONG_TOKEN = "Authorization"  # noqa: S105 - the name of a header
 
 
 def hash_key(agent_key: str) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs
 from multidict import CIMultiDictProxy, istr
 
-from clawlink.domain.access import KEY_HEADER
+from clawlink.domain.access import KEY_HEADER, WRONG_TOKEN
 from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated, UnsupportedMediaType
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.headers import AGENT
@@ -202,12 +202,15 @@ class Guard:
         if not _is(given, self._token) and not _is(given, self._admin):
             if given is not None and endpoint is not None and endpoint.admin:
                 raise NotAuthenticated(f"the token is not the admin token of this relay: send that one {_KEPT_IN}")
+            if given is None:
+                raise NotAuthenticated(
+                    "this relay asks for its token: send the header 'Authorization: Bearer <token>' "
+                    "(on the command line --token or CLAWLINK_TOKEN)"
+                )
             raise NotAuthenticated(
-                "this relay asks for its token: send the header 'Authorization: Bearer <token>' "
-                "(on the command line --token or CLAWLINK_TOKEN)"
-                if given is None
-                else "the token is not that of this relay: give the one that the relay prints when it starts "
-                "(on the command line --token or CLAWLINK_TOKEN)"
+                "the token is not that of this relay: give the one that the relay prints when it starts "
+                "(on the command line --token or CLAWLINK_TOKEN)",
+                field=WRONG_TOKEN,
             )
         request.shown = True
 

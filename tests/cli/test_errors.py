@@ -183,6 +183,19 @@ def http(status: str, body: bytes, *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
+def test_what_an_error_is_about_is_told_by_its_fields_and_not_by_its_sentence(
+    call: Run, own_relay: Relays, answering: Answer
+) -> None:
+    url = own_relay("--token", "sesame")
+    assert "field" not in json.loads(call("--relay", url, "info", "--json").failed(4).err)
+    told = call("--relay", url, "--token", "wrong", "info", "--json").failed(4).err
+    assert json.loads(told)["field"] == "Authorization"
+    for field, source in (("Authorization", True), ("admin_token", False)):
+        body = json.dumps({"error": "no", "code": "not_authenticated", "field": field}).encode()
+        failed = call("--relay", answering(http("401 Unauthorized", body)), "--token", "wrong", "info").failed(4)
+        assert ("; the wrong one comes from --token" in failed.err) == source
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
