@@ -708,3 +708,29 @@ async def test_what_the_lost_one_reported_does_not_come_again_to_the_one_that_lo
     clock.skip(LEASE + 1)
     reply = await eventually(lambda: some(crew, "w1"))
     assert [(e["by"], e["content"]) for e in reply["deliveries"][0]["reported"] if e["content"]] == [("w1", "mine")]
+
+
+@pytest.mark.shared
+async def test_a_task_waits_for_the_key_of_an_agent_that_left_and_is_then_returned_once(
+    serve: Serve, clock: Clock
+) -> None:
+    relay = await serve(clock=clock, limits={"return_after": 600.0})
+    await relay.register("Ann", agent_id="a")
+    kim = {"agent_id": "k", "name": "Kim", "claim": True}
+    key = with_key((await ok(relay.post("/register", kim)))["agent_key"])
+    task_id = await delegate(relay, "a", "k")
+    assert len((await poll(relay, "k", lease=LEASE, headers=key))["messages"]) == 1, "it works on the task"
+    await ok(relay.ask("DELETE", "/agents/k", headers=key))
+    await relay.register("Kim", agent_id="stranger")
+    await nothing_due(relay, "stranger")
+    await ok(relay.ask("DELETE", "/agents/stranger"))
+    clock.skip(500)
+    assert (await task_of(relay, "a", task_id))["status"] == "queued"
+    clock.skip(101)
+    await looked(relay, clock, task_id, "returned")
+    messages = (await poll(relay, "a"))["messages"]
+    assert [one["status"] for one in messages if one["type"] == "task_update"].count("returned") == 1
+    await ok(relay.post("/register", kim, headers=key))
+    assert (await poll(relay, "k", headers=key))["messages"] == []
+    answer = {"from_agent": "k", "message_id": task_id, "result": "late"}
+    await refused(relay.post("/respond", answer, headers=key), 409, "wrong_state")

@@ -119,6 +119,39 @@ async def test_a_lease_ends_when_it_would_have_ended(restarting: Restarting) -> 
     assert await acked(relay, "b", first[0].receipt) == "lease_lost"
 
 
+async def test_the_task_of_an_agent_that_left_waits_for_its_key_over_stops_and_is_then_returned_once(
+    restarting: Restarting,
+) -> None:
+    relay = await restarting.begin(return_after=600.0)
+    await relay.register("a", agent_id="a")
+    kim = {"agent_id": "k", "name": "Kim", "claim": True}
+    key = with_key((await ok(relay.post("/register", kim)))["agent_key"])
+    task = await delegate(relay, "a", "k")
+    await ok(relay.ask("DELETE", "/agents/k", headers=key))
+    restarting.wall.now += 599
+    relay = await restarting.begin(return_after=600.0)
+    await relay.register("Kim", agent_id="stranger")
+    assert await due(relay, "stranger") == []
+    await ok(relay.ask("DELETE", "/agents/stranger"))
+    assert (await task_of(relay, "a", task))["status"] == "queued"
+    await ok(relay.post("/register", kim, headers=key))
+    (got,) = await due(relay, "k", headers=key)
+    assert got.message["message_id"] == task, "it has come back"
+    await ok(relay.ask("DELETE", "/agents/k", headers=key))
+
+    restarting.wall.now += 601
+    for _ in range(2):
+        relay = await restarting.begin(return_after=600.0)
+        await relay.app.relay.janitor.sweep()
+        assert (await task_of(relay, "a", task))["status"] == "returned"
+    told = [one.message for one in await due(relay, "a")]
+    assert [one["status"] for one in told if one["type"] == "task_update"].count("returned") == 1
+    await ok(relay.post("/register", kim, headers=key))
+    assert await due(relay, "k", headers=key) == []
+    answer = {"from_agent": "k", "message_id": task, "result": "late"}
+    await refused(relay.post("/respond", answer, headers=key), 409, "wrong_state")
+
+
 async def test_nobody_is_gone_after_a_long_pause_in_which_nobody_could_be_heard(restarting: Restarting) -> None:
     relay = await restarting.begin(stale_after=120.0, forget_after=3600.0)
     for agent in ("a", "b"):
