@@ -251,6 +251,10 @@ class OldSender:
             return answer.status, await answer.json()
 
 
+MOST_FRAME_BYTES = 1024 * 1024
+"""The default of the library ``websockets``, by which the old bridges read."""
+
+
 class OldBridge:
     """The bridge of 0.9: it syncs at once, acks what has an ``id`` before it wakes its agent, and acks nothing else."""
 
@@ -263,7 +267,9 @@ class OldBridge:
 
     async def connect(self, session: aiohttp.ClientSession, portal: str, key: str) -> None:
         """Connect, and read in the background."""
-        socket: Any = await session.ws_connect(f"{portal}/ws/agent", params={"api_key": key})
+        socket: Any = await session.ws_connect(
+            f"{portal}/ws/agent", params={"api_key": key}, max_msg_size=MOST_FRAME_BYTES
+        )
         self._socket = socket
         await socket.send_json({"type": "sync_request"})
         self._task = asyncio.create_task(self._read(socket))

@@ -305,6 +305,10 @@ def test_words_of_others_are_never_trusted_and_long_ones_are_cut() -> None:
         cut = shortened("head ", text, "clawlink portal history")
         assert len(json.dumps(cut)) < MOST_TEXT_BYTES + 200
         assert (cut == "head " + text) == (len(json.dumps(text)) < MOST_TEXT_BYTES)
+    long = turn_of({"type": "notice", "content": "Task 1: " + "x" * MOST_TEXT_BYTES})
+    assert long is not None
+    assert len(json.dumps(long.text)) < MOST_TEXT_BYTES + 200
+    assert long.text.endswith("cut here; the whole text: clawlink portal tasks]")
 
 
 def test_gateway_env_is_merged_and_never_overwritten(

@@ -249,7 +249,8 @@ async def test_what_a_sender_lies_about_is_refused(portals: Portals) -> None:
     ):
         got, answer = await initiate(portal, key, data, **wrong)
         assert (got, answer.get("field")) == (status, field), (wrong, answer)
-    for wrong in ({"size": "1"}, {"filename": None}, {"size": 1.5}, {"chunks_total": "3"}):
+    long = {"idempotency_key": "k" * 129}
+    for wrong in ({"size": "1"}, {"filename": None}, {"size": 1.5}, {"chunks_total": "3"}, long):
         got, answer = await initiate(portal, key, data, **wrong)
         assert (got, answer["detail"][0]["loc"][-1]) == (422, next(iter(wrong))), wrong
     _, told = await initiate(portal, key, data)

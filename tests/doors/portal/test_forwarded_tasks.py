@@ -177,6 +177,19 @@ async def test_a_cancelled_task_ends_on_both_sides(portals: Portals, bridges: Br
     assert (await b.ask("POST", f"/api/portal/tasks/{there}", {"result": "late"}))[0] == 409
 
 
+async def test_a_large_task_ends_no_old_bridge(portals: Portals, bridges: Bridges) -> None:
+    """JSON within JSON takes four bytes for a quotation mark."""
+    a, b = await pair(portals)
+    bridge = await bridges(b, key=B_KEY)
+    id = await delegate(a, "B-bot@portal", {"sheep": '"' * 300_000})
+    await until(lambda: any(text.endswith("whole text: clawlink portal tasks]") for text in bridge.texts))
+    assert not bridge.closed
+    (task,) = (await b.well("GET", "/api/portal/tasks"))["tasks"]
+    assert f"Task {task['task_id']}: " in bridge.texts[-1]
+    assert task["task"] == {"sheep": '"' * 300_000}
+    await task_in(a, id, "delivered")
+
+
 async def test_a_cancellation_with_a_long_note_arrives(portals: Portals, bridges: Bridges) -> None:
     """A note has 1,000 characters at a relay, and 500 between portals."""
     a, b = await pair(portals)

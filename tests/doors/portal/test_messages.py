@@ -111,6 +111,9 @@ async def test_a_repeat_with_its_key_is_the_same_message(portals: Portals) -> No
     body = {"api_key": key, "from_portal": a.url, "content": "twice", "idempotency_key": "r"}
     answers = [await b.ask("POST", "/api/message/receive", body, key="") for _ in range(2)]
     assert answers[0] == answers[1]
+    for field in ("idempotency_key", "in_reply_to"):
+        status, answer = await b.ask("POST", "/api/message/receive", {**body, field: "k" * 129}, key="")
+        assert (status, answer["field"]) == (400, field), answer
     contact = await b.contact(a.url)
     assert contact["unread_count"] == 2
     path = f"/api/portal/contacts/{contact['id']}"

@@ -9,6 +9,8 @@ from clawlink.domain.agent import fold
 from clawlink.domain.iso_time import read_iso
 from clawlink.errors import BadRequest
 
+MAX_KEY_LENGTH = 128
+"""The most characters of an idempotency key."""
 MAX_NAME_LENGTH = 200
 MAX_NOTE_LENGTH = 500
 MOST_DIGITS = 15

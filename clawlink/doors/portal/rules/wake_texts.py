@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 MOST_TEXT_BYTES = 200 * 1024
 """The most bytes of a text in JSON: OpenClaw takes 256 KiB for a request."""
+MORE = "clawlink portal tasks"
+"""The command that shows the whole of a notice: a long one is about a task."""
 
 _FILE_NOTICE = re.compile(r"\[Agent P2P\] 文件传输完成\n文件ID: [\w-]{1,64}\n文件已准备好下载")
 
@@ -49,7 +51,7 @@ def turn_of(frame: Mapping[str, Any]) -> Turn | None:
     if kind == "file_transfer":
         return Turn(content, _FILE_NOTICE.fullmatch(content) is None, "files")
     if kind == "notice":
-        return Turn(f"[Agent P2P] 系统通知: {content}", True, "notices")
+        return Turn(shortened("[Agent P2P] 系统通知: ", content, MORE), True, "notices")
     return None
 
 
@@ -57,14 +59,19 @@ def shortened(head: str, content: str, rest: str) -> str:
     """Return a text that fits into a request. A cut one says where the whole is."""
     if _size(head + content) <= MOST_TEXT_BYTES:
         return head + content
-    low, high = 0, len(content)
+    low, high = 0, min(len(content), MOST_TEXT_BYTES)
     while low < high:
         middle = (low + high + 1) // 2
         if _size(head + content[:middle]) <= MOST_TEXT_BYTES:
             low = middle
         else:
             high = middle - 1
-    return f"{head}{content[:low]}\n[… cut here; the whole text: {rest}]"
+    return head + content[:low] + cut_note(rest)
+
+
+def cut_note(rest: str) -> str:
+    """Return the line below a text that was cut. ``rest`` is the command that shows the whole."""
+    return f"\n[… cut here; the whole text: {rest}]"
 
 
 def merged(text: str, values: Mapping[str, str]) -> tuple[str, list[str]]:

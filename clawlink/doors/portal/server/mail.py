@@ -30,7 +30,6 @@ from clawlink.relay.time_slices import Turns
 from clawlink.store.base import Drop, Put
 
 MAX_TYPE_LENGTH = 64
-MAX_KEY_LENGTH = 128
 MOST_LISTED = 500
 MOST_SKIPPED = 10_000
 _FORGOTTEN_AT_ONCE = 200
@@ -67,7 +66,7 @@ class Mail:
         With the other portal's key a repeat is the same message. Raises TooLarge, KeyReused, RateLimited, MailboxFull.
         """
         self._core.require_working()
-        _require_short(content, message_type, key)
+        _require_short(content, message_type, key, in_reply_to)
         message = await self._core.finish(self._receive(contact, content, message_type, key, in_reply_to))
         self._repository.reach.heard(contact.id, self._core.steady())
         if in_reply_to is not None:
@@ -405,11 +404,12 @@ def received_id(contact: Contact, key: str) -> str:
     return derived("portal receive", contact.id, key)
 
 
-def _require_short(content: str, message_type: str, key: str | None) -> None:
+def _require_short(content: str, message_type: str, key: str | None, in_reply_to: str | None = None) -> None:
     require_short(content)
     for text, most, field in (
         (message_type, MAX_TYPE_LENGTH, "message_type"),
-        (key, MAX_KEY_LENGTH, "idempotency_key"),
+        (key, texts.MAX_KEY_LENGTH, "idempotency_key"),
+        (in_reply_to, texts.MAX_KEY_LENGTH, "in_reply_to"),
     ):
         if text is not None and not 1 <= len(text) <= most:
             raise BadRequest(f"{field} has 1 to {most} characters", field=field, limit=most, actual=len(text))

@@ -21,9 +21,11 @@ from clawlink.domain.dense_json import as_text
 from clawlink.domain.message import PlainMessage, TaskDelegation, TaskResponse, decode
 from clawlink.doors.portal.records import AGENT, Chat, Contact, Guest, Message, State
 from clawlink.doors.portal.rules.access import Role
+from clawlink.doors.portal.rules.wake_texts import MORE, cut_note
 from clawlink.doors.portal.server.forwarded_tasks import told_of
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import Mail
+from clawlink.doors.portal.server.repository import MAX_MESSAGE_BYTES
 from clawlink.doors.portal.server.task_files import TaskFiles
 from clawlink.doors.portal.wire import frames
 from clawlink.errors import BadRequest, StoreUnavailable, UnknownAgent
@@ -177,7 +179,7 @@ class Line:
         except Exception:
             _log.exception("a delivery cannot be shown", extra={"delivery": delivery.id})
             told = f"Message {delivery.id} cannot be shown here; ask its sender for it as plain text or as a file"
-            return (frames.notice(told, self._stored_at(delivery)),)
+            return self._notice(told, delivery)
 
     async def _about(self, delivery: Delivery) -> Sequence[str]:
         """Return the frames for what is no message of a contact."""
@@ -192,11 +194,18 @@ class Line:
         if kind == "file" and isinstance(body, PlainMessage):
             return (frames.file(str(body.content), self._stored_at(delivery)),)
         if isinstance(body, PlainMessage):
-            return (frames.notice(as_text(body.content), self._stored_at(delivery)),)
+            return self._notice(as_text(body.content), delivery)
         told = told_of(body)
         if told is not None and isinstance(body, (TaskDelegation, TaskResponse)):
             told += await self._hub.task_files.told(body.attachments)
-        return () if told is None else (frames.notice(told, self._stored_at(delivery)),)
+        return () if told is None else self._notice(told, delivery)
+
+    def _notice(self, text: str, delivery: Delivery) -> Sequence[str]:
+        """Return the frame of a notice. Old bridges die of large frames, and ours cuts a long text itself."""
+        encoded = b"" if self._acks_all else text.encode("utf-8", "replace")
+        if len(encoded) > MAX_MESSAGE_BYTES:
+            text = encoded[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + cut_note(MORE)
+        return (frames.notice(text, self._stored_at(delivery)),)
 
     def _stored_at(self, delivery: Delivery) -> float:
         return self._relay.core.time.shown(delivery.stored_at)

@@ -8,9 +8,11 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from clawlink.doors.portal.rules.file_parts import PART_BYTES
+from clawlink.doors.portal.rules.texts import MAX_KEY_LENGTH
 from clawlink.doors.portal.wire.calls import make_call
 from clawlink.protocol.endpoint import Endpoint
 
+Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY_LENGTH)]
 TaskId = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -28,7 +30,7 @@ class Initiate(Struct, frozen=True):
     to_portal: str | None = None
     chunk_size: int = PART_BYTES
     sha256: str | None = None
-    idempotency_key: str | None = None
+    idempotency_key: Key | None = None
     task_id: TaskId | None = None
 
 
@@ -53,7 +55,7 @@ class BeginFile(Struct, frozen=True):
     sha256: str | None = None
     to: str | int | None = None
     chunk_size: int = PART_BYTES
-    idempotency_key: str | None = None
+    idempotency_key: Key | None = None
     task: TaskId | None = None
     attach: bool = False
 
