@@ -48,39 +48,31 @@ class Change(msgspec.Struct, gc=False):
     old: Row | None = None
 
 
-class Commit:
+class Commit(msgspec.Struct, eq=False):
     """Changes of one or several partitions, and the future of their caller.
 
     ``size`` is about how many bytes of the log they take. With ``in_order`` nothing behind a partition that has a
     conflict is changed. The commit is ``settled`` once the event loop has counted it, and ``fate`` is done then.
     """
 
-    __slots__ = ("batches", "done", "fate", "future", "in_order", "results", "settled", "size")
-
-    def __init__(self, future: asyncio.Future[Any], *, in_order: bool) -> None:
-        self.batches: list[tuple[str, list[Change]]] = []
-        self.in_order = in_order
-        self.size = 0
-        self.future = future
-        self.done: list[Change] = []
-        self.results: list[Conflict | Failed | None] = []
-        self.settled = False
-        self.fate: asyncio.Future[None] | None = None  # of a waiter that was cancelled
+    future: asyncio.Future[Any]
+    in_order: bool
+    batches: list[tuple[str, list[Change]]] = []
+    size: int = 0
+    done: list[Change] = []
+    results: list[Conflict | Failed | None] = []
+    settled: bool = False
+    fate: asyncio.Future[None] | None = None  # of a waiter that was cancelled
 
 
-class Question:
+class Question(msgspec.Struct, eq=False):
     """A query that runs behind all commits so far, and the function for its answer on the event loop."""
 
-    __slots__ = ("answer", "ask", "failure", "future", "take")
-
-    def __init__(
-        self, ask: Callable[[sqlite3.Connection], Any], take: Callable[[Any], None], future: asyncio.Future[Any]
-    ) -> None:
-        self.ask = ask
-        self.take = take
-        self.future = future
-        self.answer: Any = None
-        self.failure: Exception | None = None
+    ask: Callable[[sqlite3.Connection], Any]
+    take: Callable[[Any], None]
+    future: asyncio.Future[Any]
+    answer: Any = None
+    failure: Exception | None = None
 
 
 Job = Commit | Question
@@ -181,7 +173,7 @@ class Jobs:
         """Commit batches, each by itself; return the result of each, as ``Store.commit_many``."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Sequence[Conflict | Failed | None]] = loop.create_future()
-        commit = Commit(future, in_order=in_order)
+        commit = Commit(future, in_order)
         for batch in batches:
             self._add(batch, commit)
         self.unsettled += 1
