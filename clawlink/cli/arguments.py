@@ -195,7 +195,8 @@ def _refuse_empty(parser: Parser, words: Sequence[str]) -> None:
 
 
 def _require(parser: Parser, action: argparse.Action, value: str) -> None:
-    if value.strip() or action.metavar == "TEXT" or getattr(action, "may_be_empty", False):
+    of_a_file = getattr(action, "kind", "").startswith("keys")  # a key may be white space
+    if (value if of_a_file else value.strip()) or action.metavar == "TEXT" or getattr(action, "may_be_empty", False):
         return
     if callable(action.type):
         with contextlib.suppress(ValueError, TypeError, argparse.ArgumentTypeError):

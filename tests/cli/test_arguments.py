@@ -142,6 +142,8 @@ def test_no_other_flag_of_any_command_may_be_empty(given: str) -> None:
         for flag, action in parser.parser_of(verb).flags().items():
             if action.nargs == 0:
                 continue
+            if given and flag == "--key" and verb.noun == "file":
+                continue  # a key may be white space
             asked += 1
             try:
                 parser.parse([*verb.typed.split(), f"{flag}={given}"])
