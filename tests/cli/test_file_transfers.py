@@ -179,6 +179,28 @@ def test_who_interrupts_it_finds_nothing_half_written(
     assert os.listdir(here) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="parts are gone on with where files have locks")
+def test_a_killed_get_is_gone_on_with_by_the_next(run: Run, me: str, cutting: Proxy, fresh: Fresh, here: Path) -> None:
+    key = fresh("killed")
+    run("file-put", key, "--file", "-", stdin=LARGE).ok()
+
+    def came() -> int:
+        return sum(path.stat().st_size for path in here.glob(".mine.*.part"))
+
+    cutting.limit = lambda: 0 if came() else 200_000  # so that it cannot end before it is killed
+    process = Popen([*COMMAND, "--relay", cutting.url, "file-get", key, "--output", "mine"], stderr=subprocess.DEVNULL)
+    wait_until(came)
+    process.kill()
+    process.wait(PATIENCE)
+    assert not (here / "mine").exists()
+    (part,) = here.glob(".mine.*.part")
+    number = part.stat().st_ino
+    run("file-get", key, "--output", "mine").ok()
+    assert (here / "mine").stat().st_ino == number
+    assert (here / "mine").read_bytes() == LARGE
+    assert os.listdir(here) == ["mine"]
+
+
 @pytest.mark.parametrize("size", [5, len(LARGE)])
 def test_without_a_relay_a_transfer_fails_at_once(call: Run, own_relay: Relays, here: Path, size: int) -> None:
     url = own_relay()

@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,11 +22,24 @@ from clawlink.client.files.whole import flush_all, read_some, write_all
 from clawlink.errors import BadRequest, TooLarge
 from clawlink.private import replace, sync_folder
 
+if sys.platform != "win32":
+    import fcntl
+
 _CHUNK_BYTES = 1024 * 1024
 # A part without a write for this many seconds is the leftover of a killed process.
 _STALE_SECONDS = 24 * 3600.0
+_SHA256 = re.compile("[0-9a-f]{64}")
+# The digits of a content's SHA-256 in the name of its part.
+_DIGITS = 12
 _NO_LIMITS: Mapping[str, int] = {}
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+class Held(NamedTuple):
+    """The bytes that are there already: how many, and their digest."""
+
+    size: int
+    digest: hashlib._Hash
 
 
 @runtime_checkable
@@ -49,7 +63,7 @@ class AtomicFile:
     """A file that is written beside its place. ``keep`` puts it there whole.
 
     A link's target is written, not the link. A path that is no plain file, such as a device or a pipe, is written
-    directly. Errors name the path that the caller gave.
+    directly. Errors name the path that the caller gave. ``resume`` goes on with what a killed process has left.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -57,6 +71,7 @@ class AtomicFile:
         self.path = os.path.realpath(path)
         self._temporary: str | None = None
         self._file: IO[bytes] | None = None
+        self._locked = False
         self._plain = not os.path.exists(self.path) or os.path.isfile(self.path)
         if os.path.isdir(self.path):
             raise IsADirectoryError(21, "that is a folder; name the file to write in it", os.fspath(path))
@@ -65,6 +80,50 @@ class AtomicFile:
         """Write the next bytes."""
         with naming(self._asked):
             write_all(self._open(), data)
+
+    def resume(self, sha256: str, size: int) -> Held:
+        """Go on with the part of this content that a killed process has left, and return what it holds.
+
+        The part is locked while it is written. Without locks, or while another process has it, it begins again. The
+        caller compares the SHA-256 of the whole: a part may have lost bytes with the power of its machine.
+        """
+        held = Held(0, hashlib.sha256())
+        if not self._plain or self._file is not None or _SHA256.fullmatch(sha256) is None:
+            return held
+        with naming(self._asked):
+            folder, beside = self._beside()
+            self._lock(os.path.join(folder, f"{beside}.{sha256[:_DIGITS]}.part"))
+            if self._file is None:
+                return held
+            if os.fstat(self._file.fileno()).st_size > size:
+                self._file.truncate(0)
+            done = 0
+            while piece := self._file.read(_CHUNK_BYTES):
+                held.digest.update(piece)
+                done += len(piece)
+            return held._replace(size=done)
+
+    def _lock(self, path: str) -> None:
+        """Open a part by its name and lock it, if it is this account's own and no other process has it."""
+        if sys.platform == "win32":
+            return
+        try:
+            number = os.open(path, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o666)
+        except OSError:  # a part under a random name may still be made, or says why not
+            return
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            own = os.fstat(number)
+            alone = stat.S_ISREG(own.st_mode) and own.st_nlink == 1 and own.st_uid == os.geteuid()
+            # Another process may have put the file in its place, or removed it, before the lock.
+            free = alone and os.path.samestat(own, os.stat(path, follow_symlinks=False))
+        except OSError:
+            free = False
+        if not free:
+            os.close(number)
+            return
+        self._temporary, self._locked = path, True
+        self._file = os.fdopen(number, "r+b")
 
     def restart(self) -> bool:
         """Begin again. A path that is no plain file cannot take its bytes back."""
@@ -88,30 +147,40 @@ class AtomicFile:
             self.drop()
             return
         os.fsync(file.fileno())
-        file.close()
+        if not self._locked:
+            file.close()
         with contextlib.suppress(OSError):  # an existing file keeps its mode
             os.chmod(self._temporary, stat.S_IMODE(os.stat(self.path).st_mode))
         replace(self._temporary, self.path)
+        file.close()  # the lock ends once no part has that name
         self._temporary = self._file = None
         with contextlib.suppress(OSError):  # it is in its place, and no failure any more
             sync_folder(os.path.dirname(self.path))
 
     def drop(self) -> None:
         """Close the file, and remove it unless it is in its place."""
-        if self._file is not None:
+        if self._file is not None and not self._locked:  # Windows removes no open file
             with contextlib.suppress(OSError):
                 self._file.close()
         if self._temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary)
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
         self._temporary = self._file = None
+
+    def _beside(self) -> tuple[str, str]:
+        """Return the folder of parts and the beginning of their names, without parts that are old."""
+        folder, name = os.path.split(self.path)
+        beside = f".{name[:100]}"
+        sweep(folder, beside)
+        return folder, beside
 
     def _open(self) -> IO[bytes]:
         if self._file is None:
             if self._plain:
-                folder, name = os.path.split(self.path)
-                beside = f".{name[:100]}"
-                sweep(folder, beside)
+                folder, beside = self._beside()
                 temporary = os.path.join(folder, part_of(beside))
                 self._temporary = temporary  # first: an interrupt may come as soon as the file is there
                 made = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)

@@ -10,7 +10,7 @@ from typing import Any
 
 from clawlink.client.calls import Call, Identity
 from clawlink.client.files import file_endpoints
-from clawlink.client.files.atomic_files import AtomicFile, Flow, Sink
+from clawlink.client.files.atomic_files import AtomicFile, Flow, Held, Sink
 from clawlink.client.files.file_facts import Blob, FileFacts
 from clawlink.client.files.transfer import (
     ENDLESS,
@@ -49,8 +49,8 @@ def download(
     """Read a shared file into a sink. Its last ``Event`` is the ``FileFacts``.
 
     A download finishes the version with which it began. It begins again with the newest only if that version is no
-    longer kept. It keeps nothing without the relay's SHA-256 of the whole, and reads nothing if that differs from
-    ``sha256``.
+    longer kept. At a path it goes on with what a killed download of the same content has left. It keeps nothing without
+    the relay's SHA-256 of the whole, and reads nothing if that differs from ``sha256``.
     """
     fetching = _Fetching(me, file_key, sink, version, sha256, Patience(file_key, patience))
     try:
@@ -108,11 +108,27 @@ class _Fetching:
         self._done = 0
         self._read = False  # whether anything was read, be it an empty file
         self._digest = hashlib.sha256()
+        self._resumes = True  # whether the part of a killed process may be gone on with
+        self._resumed = False
         self._restarts = 0
 
     def all(self) -> Steps[FileFacts]:
         """Fetch the file, and return its facts."""
-        facts = yield from self._begin()
+        facts = yield from self._whole((yield from self._begin()))
+        if self._resumed and self._digest.hexdigest() != facts.sha256:
+            # The part lacked bytes that its process had written, as after a loss of power.
+            yield RunBlocking(self._sink.restart)
+            facts = yield from self._whole((yield from self._begin()))
+        sha256 = self._digest.hexdigest()
+        if sha256 != facts.sha256:
+            raise DigestMismatch(
+                f"what came of {self._file_key!r} has the SHA-256 {sha256}, not {facts.sha256}; get it again",
+                current=sha256,
+            )
+        return facts
+
+    def _whole(self, facts: FileFacts) -> Steps[FileFacts]:
+        """Fetch what is missing, and return the facts of the version that came."""
         while self._done < facts.size or not self._read:
             began = time.monotonic()
             try:
@@ -135,12 +151,6 @@ class _Fetching:
                 yield from self._patience.renew()
                 self._pieces.arrived(time.monotonic() - began)
                 yield from self._take(blob)
-        sha256 = self._digest.hexdigest()
-        if sha256 != facts.sha256:
-            raise DigestMismatch(
-                f"what came of {self._file_key!r} has the SHA-256 {sha256}, not {facts.sha256}; get it again",
-                current=sha256,
-            )
         return facts
 
     def _begin(self) -> Steps[FileFacts]:
@@ -156,7 +166,13 @@ class _Fetching:
                 current=facts.sha256,
             )
         self.burns = facts.burn_after_read and self._me.agent_id is not None
-        yield Event(self._file_key, Moved(0, facts.size))
+        sink, self._resumed = self._sink, False
+        if self._resumes and isinstance(sink, AtomicFile) and not facts.burn_after_read:
+            held: Held = yield RunBlocking(lambda: sink.resume(facts.sha256, facts.size))
+            self._done, self._digest = held
+            self._read = self._resumed = self._done > 0
+        self._resumes = False
+        yield Event(self._file_key, Moved(self._done, facts.size))
         return facts
 
     def _call(self, facts: FileFacts) -> Call[Blob]:

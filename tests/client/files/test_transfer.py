@@ -9,11 +9,13 @@ import io
 import os
 import random
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import pytest
@@ -537,6 +539,89 @@ def test_what_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "target").read_bytes() == LARGE
     assert sum(min(end, len(LARGE)) - start for start, end in relay.parts) == len(LARGE)
     assert ran.troubles == ["cut", None]
+
+
+def part_of(content: bytes, target: Path) -> Path:
+    """Return the part that a killed download of this content leaves."""
+    return target.with_name(f".{target.name}.{hashlib.sha256(content).hexdigest()[:12]}.part")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="parts are gone on with where files have locks")
+@each(
+    ("left", "fetched"),
+    [
+        (LARGE[:1_000_000], len(LARGE) - 1_000_000),
+        (LARGE, 0),
+        (b"", len(LARGE)),
+        # Bytes that got lost with the power, or another content's: the SHA-256 of the whole tells.
+        (LARGE[:500_000] + bytes(500_000), 2 * len(LARGE) - 1_000_000),
+        (bytes(len(LARGE)), len(LARGE)),
+        (LARGE + b"more", len(LARGE)),
+    ],
+)
+def test_a_download_goes_on_where_a_killed_one_ended(left: bytes, fetched: int) -> None:
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / "target"
+        part_of(LARGE, target).write_bytes(left)
+        relay = Files(LARGE)
+        ran = download(relay, target)
+        assert target.read_bytes() == LARGE
+        assert sum(min(end, len(LARGE)) - start for start, end in relay.parts) == fetched
+        assert ran.result.sha256 == hashlib.sha256(LARGE).hexdigest()
+        assert os.listdir(folder) == ["target"]
+
+
+@each("which", ["another content", "read once", "a digest that is a path"])
+def test_a_part_of_something_else_is_not_gone_on_with(which: str) -> None:
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / "target"
+        part = part_of(LARGE[::-1] if which == "another content" else LARGE, target)
+        part.write_bytes(b"left")
+        relay = Files(LARGE, burn=which == "read once")
+        if which == "a digest that is a path":
+            sink = AtomicFile(target)
+            assert sink.resume("../" + hashlib.sha256(LARGE).hexdigest()[3:], len(LARGE)).size == 0
+            sink.drop()
+        download(relay, target)
+        assert target.read_bytes() == LARGE
+        assert relay.parts[0][0] == (4 if which == "a digest that is a path" else 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="parts are gone on with where files have locks")
+def test_two_downloads_of_one_content_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    part_of(LARGE, target).write_bytes(LARGE[:1000])
+    sha256 = hashlib.sha256(LARGE).hexdigest()
+    first, second, third = (AtomicFile(target) for _ in range(3))
+    assert first.resume(sha256, len(LARGE)).size == 1000
+    assert second.resume(sha256, len(LARGE)).size == 0, "the first has the part"
+    second.write(LARGE)
+    first.write(LARGE[1000:])
+    second.drop()
+    first.keep()
+    assert target.read_bytes() == LARGE
+    assert third.resume(sha256, len(LARGE)).size == 0
+    third.write(LARGE[::-1])
+    third.drop()
+    assert target.read_bytes() == LARGE
+    assert os.listdir(tmp_path) == ["target"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="parts are gone on with where files have locks")
+@each("kind", ["symbolic link", "hard link", "folder"])
+def test_a_part_that_may_be_of_somebody_else_is_left_alone(kind: str) -> None:
+    with TemporaryDirectory() as folder:
+        target, other = Path(folder) / "target", Path(folder) / "other"
+        other.write_bytes(b"precious")
+        part = part_of(LARGE, target)
+        if kind == "folder":
+            part.mkdir()
+        else:
+            (part.symlink_to if kind == "symbolic link" else part.hardlink_to)(other)
+        download(Files(LARGE), target)
+        assert target.read_bytes() == LARGE
+        assert other.read_bytes() == b"precious"
+        assert sorted(os.listdir(folder)) == sorted([part.name, "other", "target"])
 
 
 def test_what_was_begun_is_finished_though_it_is_written_meanwhile(tmp_path: Path) -> None:
