@@ -277,6 +277,9 @@ def _unknown(word: str, noun: Noun | None) -> str:
     help = f"{PROG} --help" if noun is None else f"{PROG} {noun.name} --help"
     if given == "version":
         close = "--version"
+    named = [] if noun is not None else [verb for verb in verbs() if verb.noun and verb.name == word]
+    if named:  # its noun is missing
+        close = f" or {PROG} ".join(verb.typed for verb in named if not verb.deletes)
     meant = f"; did you mean: {PROG} {close}" if close else f"; all commands: {help}"
     return f"there is no command {given!r}{meant}"
 
