@@ -39,13 +39,22 @@ GROUP = "clawlink.doors"
 _log = logging.getLogger("clawlink.doors")
 
 
-def option(flag: str, help: str, *, default: Any = None, metavar: str | None = None, unit: str | None = None) -> Any:
+def option(
+    flag: str,
+    help: str,
+    *,
+    default: Any = None,
+    metavar: str | None = None,
+    unit: str | None = None,
+    least: float | None = None,
+) -> Any:
     """Return a field of a door's settings: a flag of ``clawlink serve`` and an environment variable.
 
-    A default that is False makes a switch. A number with a ``unit`` is a limit, which ``GET /`` tells, too. All else is
-    text.
+    A default that is False makes a switch. A number with a ``unit`` is a limit, which ``GET /`` tells, too, and
+    ``least`` the least value of it. All else is text.
     """
-    return field(default=default, metadata={"flag": flag, "help": help, "metavar": metavar, "unit": unit})
+    metadata = {"flag": flag, "help": help, "metavar": metavar, "unit": unit, "least": least}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)

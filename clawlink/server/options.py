@@ -22,6 +22,8 @@ _SCHEMES = ("redis://", "rediss://", "unix://")
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Larger files need a folder that all relays of a mesh share.
 _SERVER_FILE_BYTES = 1024 * 1024
+# A time so far ahead still is one of the calendar, which ends with the year 9999.
+_MOST_AMOUNT = 10**11
 _SIZES = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
@@ -371,8 +373,8 @@ def _amount(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number from 0 up is needed, not {text!r}")
+    if not 0 <= value <= _MOST_AMOUNT:
+        raise argparse.ArgumentTypeError(f"a number from 0 to {_MOST_AMOUNT} is needed, not {text!r}")
     return value
 
 

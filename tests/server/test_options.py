@@ -210,6 +210,7 @@ WRONG = [
     ("flag", "text", "told"),
     [
         ("--stale-after", "0", "it must be 1 or more seconds, not '0'; leave it out for 120 seconds"),
+        ("--message-ttl", "1e300", "a number from 0 to 100000000000 is needed, not '1e300'"),
         ("--message-ttl", "0.5", "it must be 1 or more seconds, not '0.5'; leave it out for 86400 seconds"),
         ("--upload-ttl", "0", "it must be 1 or more seconds"),
         ("--forget-after", "0", "it must be 1 or more seconds"),

@@ -29,13 +29,14 @@ class Settings:
         metavar="CIDRS",
     )
     portal_ttl: float = option(
-        "--portal-ttl", "time to live of what waits for a contact", default=72 * HOUR, unit="seconds"
+        "--portal-ttl", "time to live of what waits for a contact", default=72 * HOUR, unit="seconds", least=1.0
     )
     portal_inbox_ttl: float = option(
         "--portal-inbox-ttl",
         "time that a message waits for the owner's agent",
         default=30 * 24 * HOUR,
         unit="seconds",
+        least=1.0,
     )
     portal_guests: int = option(
         "--portal-guests", "guest messages that wait for the owner", default=200, unit="messages"

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from clawlink.doors.portal.server.attachments import MAX_ATTACHMENT_BYTES
+from clawlink.doors.portal.rules.file_parts import MAX_ATTACHMENT_BYTES
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Portals
 from tests.doors.portal.old_databases import OWN, make
 from tests.doors.portal.test_import_page import Page

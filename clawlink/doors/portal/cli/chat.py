@@ -19,6 +19,7 @@ from clawlink.domain.terminal import cell
 from clawlink.doors.portal.cli.output import done, local
 from clawlink.doors.portal.client.files import placed
 from clawlink.doors.portal.client.portal import Portal
+from clawlink.doors.portal.rules.file_parts import MAX_ATTACHMENT_BYTES
 from clawlink.doors.portal.rules.texts import as_number
 from clawlink.errors import ClawLinkError, NotAllowed, NotFound, RelayUnreachable, TooLarge
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _LAST, _AT_ONCE = 50, 500
 _WAIT_SECONDS = 20
 _EARLY_SECONDS, _PAUSE_SECONDS, _MOST_PAUSE_SECONDS = 1.0, 1.0, 10.0
-_MOST_ATTACHED = 10 * 1024 * 1024
 _PROMPT = "> "
 _PIECE_BYTES = 256 * 1024
 _ATTACHED = re.compile(r"\[文件\] ([^\n]*)\n(/static/owner_files/[\w.-]+)")
@@ -53,10 +53,11 @@ def _say(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 def attach(portal: Portal, path: Path) -> str:
     """Bring a file to the portal, and return the line of the chat that names it. Raises ClawLinkError, OSError."""
     size = path.stat().st_size
-    if size > _MOST_ATTACHED:
+    if size > MAX_ATTACHMENT_BYTES:
         raise TooLarge(
-            f"an attachment has at most {_MOST_ATTACHED} bytes, and {path} has {size}; send-file takes larger ones",
-            limit=_MOST_ATTACHED,
+            f"an attachment has at most {MAX_ATTACHMENT_BYTES} bytes, and {path} has {size}; send-file takes larger "
+            "ones",
+            limit=MAX_ATTACHMENT_BYTES,
             actual=size,
         )
     kept = portal.upload("/api/chat/owner/upload", "file", path.name, path.read_bytes())

@@ -29,6 +29,7 @@ _SAID = Path("local") / "start.log"
 _DONE, _FAILED = 0, 1
 _PATIENCE_SECONDS = 20.0
 _LOOK_SECONDS = 0.05
+_LAST_PID = 2**31 - 1
 
 
 def _lock(folder: Path) -> FileLock:
@@ -68,7 +69,8 @@ def running(folder: Path) -> int | None:
             lock.acquire()
         except Timeout:
             with contextlib.suppress(OSError, ValueError):
-                return int((folder / PID_FILE).read_text("ascii"))
+                pid = int((folder / PID_FILE).read_text("ascii"))
+                return pid if 0 < pid <= _LAST_PID else 0  # 0 and less name many processes to a system
             return 0
         lock.release()
     return None

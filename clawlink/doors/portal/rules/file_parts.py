@@ -14,6 +14,8 @@ from clawlink.errors import BadRequest
 
 PART_BYTES = 10 * MIB
 """The size of a part where nothing else is said, as 0.9 sends them."""
+MAX_ATTACHMENT_BYTES = 10 * MIB
+"""The most bytes of an attachment of the chat."""
 MAX_PART_BYTES = 32 * MIB
 MAX_PARTS = 100_000
 _MAX_NAME_BYTES = 200

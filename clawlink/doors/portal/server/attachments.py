@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from clawlink.domain.limits import MIB
 from clawlink.doors.portal.rules import file_parts
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.keys import Keys
@@ -21,8 +20,7 @@ from clawlink.random_text import random_text
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Handler, parameter
 
-MAX_ATTACHMENT_BYTES = 10 * MIB
-_LARGE = f"an attachment has at most {MAX_ATTACHMENT_BYTES} bytes; send larger files by send-file"
+_LARGE = f"an attachment has at most {file_parts.MAX_ATTACHMENT_BYTES} bytes; send larger files by send-file"
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,10}")
 NAME = re.compile(r"[A-Za-z0-9_-]{8,64}(?:\.[A-Za-z0-9]{1,10})?")
 """Names of attachments: those that are made here have 22 characters, and those of Agent P2P have others."""
@@ -51,7 +49,7 @@ class Attachments:
         filename = file_parts.harmless(part.filename or "file")
         ending = _ENDING.fullmatch("." + filename.rpartition(".")[2]) if "." in filename else None
         name = random_text(16) + ("" if ending is None else ending[0].lower())
-        await self._kept.put(PLACE + name, within(part, MAX_ATTACHMENT_BYTES, "file", _LARGE), field="file")
+        await self._kept.put(PLACE + name, within(part, file_parts.MAX_ATTACHMENT_BYTES, "file", _LARGE), field="file")
         return {"status": "ok", "url": ATTACHMENTS + name, "filename": filename}
 
     async def chat_file(self, ask: PortalRequest) -> Any:

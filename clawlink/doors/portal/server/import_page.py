@@ -15,9 +15,9 @@ from typing import Any
 
 from clawlink.domain.limits import MIB
 from clawlink.doors.portal.rules import file_parts
+from clawlink.doors.portal.rules.file_parts import MAX_ATTACHMENT_BYTES
 from clawlink.doors.portal.rules.import_report import Choice, Note
 from clawlink.doors.portal.rules.urls import normalised, same
-from clawlink.doors.portal.server.attachments import MAX_ATTACHMENT_BYTES
 from clawlink.doors.portal.server.bodies import to_disk
 from clawlink.doors.portal.server.import_run import FOLDERS, ImportRun, own_address
 from clawlink.doors.portal.server.importer import Importer, Preview

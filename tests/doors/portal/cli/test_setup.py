@@ -119,6 +119,18 @@ async def test_nginx_leaves_all_large_bodies_to_the_portal(portals: Portals) -> 
         assert re.match(large, other) is None, other
 
 
+def test_a_time_to_live_has_a_range(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each message to a contact would have no date at which it ends."""
+    for flag, text, told in (
+        ("--portal-ttl", "1e300", "a number from 0 to 100000000000 is needed, not '1e300'"),
+        ("--portal-ttl", "0", "it must be 1 or more seconds, not '0'; leave it out for 259200 seconds"),
+        ("--portal-inbox-ttl", "0", "it must be 1 or more seconds, not '0'; leave it out for 2592000 seconds"),
+    ):
+        with pytest.raises(SystemExit):
+            _parsed([flag, text])
+        assert f"argument {flag}: {told}" in capsys.readouterr().err
+
+
 def test_a_program_in_a_home_folder_is_told_to_move(tmp_path: Path) -> None:
     """The unit hides home folders, so systemd would find no program there."""
     for home in ("/home/me/venv/bin/python", str(Path("/", "root", "bin", "python"))):

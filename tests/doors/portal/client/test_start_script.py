@@ -45,6 +45,14 @@ def test_no_look_keeps_a_bridge_from_starting_or_meets_another_look(tmp_path: Pa
     assert seen <= {None, os.getpid()}, "the process of nobody is never taken for that of a bridge"
 
 
+@pytest.mark.parametrize("kept", ["-1", "0", "-7", "99999999999999999999", "x", ""])
+def test_a_damaged_note_names_no_process(tmp_path: Path, kept: str) -> None:
+    """A signal to -1 would go to all processes of the account."""
+    with held(tmp_path):
+        (tmp_path / PID_FILE).write_text(kept, "ascii")
+        assert running(tmp_path) == 0
+
+
 def test_a_bridge_that_has_to_end_before_it_begins_says_that_it_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
