@@ -97,10 +97,12 @@ def test_it_shows_and_writes_what_a_server_needs(
         told = capsys.readouterr()
         said = f"argument --port: a port from 1 to 65535 is needed, not {wrong!r}; see: clawlink portal --help"
         assert (said in told.err, told.out) == (True, ""), told
-    for wrong in ("", "https://me.example", "me example", "me.example;}", "localhost", "-x.example"):
+    for wrong in ("https://me.example", "me example", "me.example;}", "localhost", "-x.example"):
         capsys.readouterr()
         assert main(["portal", "setup", f"--domain={wrong}"]) == 2, wrong
-        said = f"--domain {wrong!r} is no name of a server" if wrong else "setup needs --domain NAME"
+        assert f"--domain {wrong!r} is no name of a server" in capsys.readouterr().err
+    for given, said in (([], "setup needs --domain NAME"), (["--domain="], "--domain is empty; give a value")):
+        assert main(["portal", "setup", *given]) == 2, given
         assert said in capsys.readouterr().err
 
 
