@@ -272,6 +272,27 @@ async def test_what_waits_for_a_contact_goes_at_once_with_another_key(
         await status_of(a, file, "sent")
 
 
+async def test_what_waits_for_a_contact_goes_at_once_when_the_contact_writes(
+    portals: Portals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner has just approved, or its portal is back. The next try after a failure is an hour away."""
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(outbox, "MOST_PAUSE_SECONDS", 7200.0)
+    a, b = await portals(key=OWNER), await portals(key=B_KEY)
+    key = await a.befriend(b.url)
+    number, file = await send(a, b.url, "may I?"), await give(a, b.url, "f.bin", b"x")
+
+    async def refused() -> bool:
+        told = [await a.well("GET", f"/api/portal/messages/{number}"), *(await files_of(a))]
+        return all("401" in one["detail"] for one in told)
+
+    await eventually(refused)
+    await b.well("POST", "/api/contacts", {"portal_url": a.url, "SHARED_KEY": key})
+    await b.state(await send(b, a.url, "you may"), "sent")
+    await a.state(number, "sent")
+    await status_of(a, file, "sent")
+
+
 async def files_of(own: Own) -> Any:
     return (await own.well("GET", "/api/portal/files"))["files"]
 

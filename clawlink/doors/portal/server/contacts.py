@@ -207,6 +207,10 @@ class Contacts:
                 found[contact.number] = seen
         return found
 
+    def is_away(self, id: str) -> bool:
+        """Return True if the last try to reach the portal of a contact failed, and nothing came from it since."""
+        return self._repository.reach.of(id).away
+
     @retrying
     async def learn(self, id: str, *, ours: bool) -> Contact | None:
         """Note whether a contact's portal is a relay of ClawLink. Return the contact, None if it was removed."""

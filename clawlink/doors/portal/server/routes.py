@@ -229,10 +229,13 @@ class Routes:
 
     async def message_receive(self, ask: PortalRequest) -> Any:
         require_own_portal(ask, self._relay.steady())
-        body = ask.body
+        body, id = ask.body, ask.contact.id
+        was_away = self._contacts.is_away(id)
         message = await self._mail.receive(
             ask.contact, body.content, body.message_type, body.idempotency_key, body.in_reply_to
         )
+        if was_away:
+            self._wake(id)
         answer = {"status": "received", "message_id": message.number}
         return answer if body.idempotency_key is None else answer | {"idempotency_key": body.idempotency_key}
 
