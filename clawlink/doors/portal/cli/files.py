@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,10 +13,12 @@ from urllib.parse import quote
 from clawlink.cli.exits import Exit
 from clawlink.cli.ids import MIN_PREFIX_LENGTH, chosen
 from clawlink.cli.render import size
+from clawlink.cli.shared import Absences
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.cli.output import done
 from clawlink.doors.portal.client.files import get_file, send_file, until_settled
 from clawlink.doors.portal.client.portal import Portal
+from clawlink.errors import RelayUnreachable
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -28,7 +32,9 @@ _HEAD = ("file", "name", "status", "size", "contact", "task")
 def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     patience = args.timeout if args.timeout is not None else _FILE_SECONDS
     sent = send_file(portal, args.words[0], Path(args.words[1]), key=args.idempotency_key)
-    sent = until_settled(portal, sent, patience)
+    absences = Absences(ctx, time.monotonic() + patience)
+    with contextlib.suppress(RelayUnreachable):  # the portal is away at the end of the time
+        sent = until_settled(portal, sent, patience, through=absences.bear)
     detail = f": {cell(sent['detail'])}" if sent["detail"] else ""
     done(ctx, sent, f"{_file(sent)} is {sent['status']}{detail}.")
     if sent["status"] in ("queued", "transferring"):

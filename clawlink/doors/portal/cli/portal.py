@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -226,9 +228,15 @@ def _remove(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 
 def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    from clawlink.cli.shared import Absences
+    from clawlink.errors import RelayUnreachable
+
     patience = args.timeout if args.timeout is not None else _SENT_SECONDS
     sent = portal.send(args.words[0], args.words[1], key=args.idempotency_key, in_reply_to=args.in_reply_to)
-    return _tell(ctx, portal.until_sent(sent, patience), then="; see later with: clawlink portal status {id}")
+    absences = Absences(ctx, time.monotonic() + patience)
+    with contextlib.suppress(RelayUnreachable):  # the portal is away at the end of the time
+        sent = portal.until_sent(sent, patience, through=absences.bear)
+    return _tell(ctx, sent, then="; see later with: clawlink portal status {id}")
 
 
 def _status(args: Namespace, ctx: Context, portal: Portal) -> Exit:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -14,7 +15,7 @@ import requests
 
 from clawlink import private
 from clawlink.client.files.safe_paths import safe_name
-from clawlink.doors.portal.client.portal import Portal, reason
+from clawlink.doors.portal.client.portal import Portal, Through, once, reason
 from clawlink.errors import BadRequest, ClawLinkError, DigestMismatch, RelayUnreachable
 
 OPEN_FILE = ("transferring", "queued")
@@ -103,7 +104,7 @@ def _bring(portal: Portal, where: dict[str, Any], path: Path, key: str | None) -
             start = index * told["chunk_size"]
             length = min(told["chunk_size"], found.size - start)
             _send_part(portal, told["file_id"], index, path, start, length)
-    return file_status(portal, told["file_id"])
+    return _patiently(lambda: file_status(portal, told["file_id"]))
 
 
 def _send_part(portal: Portal, id: str, index: int, path: Path, start: int, length: int) -> None:
@@ -136,14 +137,17 @@ def file_status(portal: Portal, id: str) -> Any:
     return portal.ask("GET", f"/api/file/status/{quote(id, safe='')}")
 
 
-def until_settled(portal: Portal, told: Any, seconds: float) -> Any:
-    """Return what became of a file once it is settled, or how far it came after some seconds."""
+def until_settled(portal: Portal, told: Any, seconds: float, *, through: Through = once) -> Any:
+    """Return what became of a file once it is settled, or how far it came after some seconds.
+
+    ``through`` does each request, as through times when the portal is away.
+    """
     until = time.monotonic() + seconds
     pause = _FIRST_LOOK_SECONDS
     while told["status"] in OPEN_FILE and (left := until - time.monotonic()) > 0:
         time.sleep(min(pause, left))
         pause = min(2 * pause, _MOST_LOOK_SECONDS)
-        told = file_status(portal, told["file_id"])
+        told = through(partial(file_status, portal, told["file_id"]))
     return told
 
 

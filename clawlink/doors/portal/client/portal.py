@@ -6,10 +6,11 @@ import os
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import requests
 
@@ -35,6 +36,13 @@ GATEWAY_FILE = Path(".openclaw") / "gateway.env"
 OPEN = ("queued", "sending")
 _TIMEOUT_SECONDS = 30.0
 _FIRST_LOOK_SECONDS, _MOST_LOOK_SECONDS = 0.05, 1.0
+
+Through: TypeAlias = Callable[[Callable[[], Any]], Any]
+
+
+def once(work: Callable[[], Any]) -> Any:
+    """Do a request once, and return its answer."""
+    return work()
 
 
 class Place(NamedTuple):
@@ -234,14 +242,17 @@ class Portal:
         """Tell how far a message came; with ``ask`` the portal asks the other one."""
         return self.ask("GET", f"/api/portal/messages/{number}", **({} if ask else {"ask": "no"}))
 
-    def until_sent(self, sent: Any, seconds: float) -> Any:
-        """Return the state of a message once it is settled, or the state after some seconds."""
+    def until_sent(self, sent: Any, seconds: float, *, through: Through = once) -> Any:
+        """Return the state of a message once it is settled, or the state after some seconds.
+
+        ``through`` does each request, as through times when the portal is away.
+        """
         until = time.monotonic() + seconds
         pause = _FIRST_LOOK_SECONDS
         while sent["state"] in OPEN and (left := until - time.monotonic()) > 0:
             time.sleep(min(pause, left))
             pause = min(2 * pause, _MOST_LOOK_SECONDS)
-            sent = self.status(sent["id"], ask=False)
+            sent = through(partial(self.status, sent["id"], ask=False))
         return sent
 
     def leave(self, url: str, text: str) -> int:

@@ -9,7 +9,9 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -305,26 +307,31 @@ async def test_tasks_cross_by_commands_and_short_ids(portals: Portals, clawlink:
     assert (await clawlink(a, "delegate", "nobody", "x"))[0] == 5
 
 
-async def test_a_wait_for_a_task_goes_on_when_the_portal_is_back(
+async def test_each_wait_goes_on_when_the_portal_is_back(
     portals: Portals, clawlink: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, _ = await pair(portals)
     real = Portal.ask
-    failures = iter([RelayUnreachable("the portal does not answer: refused; is it running?")])
+    looks = ("/api/portal/tasks", "/api/portal/messages/", "/api/file/status/")
+    failures: Iterator[RelayUnreachable | None] = iter(())
 
     def ask(self: Portal, method: str, path: str, *args: Any, **options: Any) -> Any:
-        if (method, path) == ("GET", "/api/portal/tasks"):
-            for failure in failures:
-                raise failure
+        failure = next(failures, None) if method == "GET" and path.startswith(looks) else None
+        if failure is not None:
+            raise failure
         return real(self, method, path, *args, **options)
 
     monkeypatch.setattr(Portal, "ask", ask)
-    code, _, err = await clawlink(a, "delegate", "B-bot", "wait", "--timeout", "5")
-    assert code == 6, err
-    assert err.splitlines() == [
-        "clawlink: the portal does not answer: refused; waiting until it is back",
-        "clawlink: the relay is back",
-    ]
+    assert (await clawlink(a, "pause", "B-bot"))[0] == 0
+    gone = RelayUnreachable("the portal does not answer: refused; is it running?")
+    away = "clawlink: the portal does not answer: refused; waiting until it is back"
+    # The first look at a file is a part of the sending.
+    for command, first in (("delegate", []), ("send", []), ("send-file", [None])):
+        for failing, notes in (([gone], [away, "clawlink: the relay is back"]), (repeat(gone), [away])):
+            failures = chain(first, failing)
+            code, _, err = await clawlink(a, command, "B-bot", __file__, "--timeout", "3")
+            told = err.splitlines()
+            assert (told[: len(notes)], code) == (notes, 3 if command == "delegate" and len(notes) == 1 else 6), command
 
 
 async def test_each_list_names_its_columns(portals: Portals, clawlink: Any, rows: Any, tmp_path: Path) -> None:
