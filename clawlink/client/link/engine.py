@@ -25,7 +25,7 @@ from clawlink.client.link.outbox import LinkEnded
 from clawlink.client.link.pending import Pending, promise
 from clawlink.client.link.runner import Runner
 from clawlink.client.link.settings import Settings, acting, register
-from clawlink.client.link.transport import Transport, connect
+from clawlink.client.link.transport import Transport, WebsocketTransport, connect
 from clawlink.client.operations import Operation
 from clawlink.client.retry import Backoff
 from clawlink.client.wait_steps import FINAL, Step
@@ -300,8 +300,10 @@ class Engine:
         await self.dispatcher.extend(self._settings.lease)
 
     async def _beat(self) -> None:
-        if self.transport is not None:
-            await self.transport.perform(endpoints.heartbeat(self.client.identity))
+        if isinstance(self.transport, WebsocketTransport):
+            await self.transport.beat()
+        else:  # polls are signs of life; without room for one, messages are held
+            await self._extend()
 
     _looked = 0.0
 

@@ -17,7 +17,7 @@ from clawlink.errors import ClawLinkError, RateLimited, RelayUnreachable, Unknow
 
 # Larger calls are requests of their own: a frame that is too large ends the connection, a request is only refused.
 _LARGE_BYTES = 64 * KIB
-_FRAMES = frozenset({"heartbeat", "delegate", "respond", "send", "broadcast", "ack", "nack", "extend"})
+_FRAMES = frozenset({"delegate", "respond", "send", "broadcast", "ack", "nack", "extend"})
 _POLL_SECONDS = 25.0
 # An ack waits this long for a poll that carries it. Then it is sent by itself.
 _NEXT_POLL_SECONDS = 0.02
@@ -56,6 +56,10 @@ class WebsocketTransport(_CallWay):
     def alone(self, call: Call[Any]) -> bool:
         """Return True if a call goes as a request of its own, beside the frames."""
         return call.endpoint.name not in _FRAMES or len(call.body or b"") > _LARGE_BYTES
+
+    async def beat(self) -> None:
+        """Show a sign of life. A heartbeat would also hold tasks that an earlier connection lost on their way."""
+        await self._stream.ping()
 
     async def ack(self, receipts: Sequence[str]) -> None:
         """Settle messages."""
@@ -149,7 +153,7 @@ async def connect(
     stream = client.stream(lease=lease, credit=credit)
     try:
         await stream.open()
-        await stream.heartbeat()  # some let the handshake through, and nothing after it
+        await stream.ping()  # some let the handshake through, and nothing after it
     except (NoWebsocket, RelayUnreachable):
         await stream.close()
         # Whether it is the websocket that is in trouble, or the relay.
