@@ -35,6 +35,7 @@ from clawlink.errors import (
     NotAllowed,
     NotFound,
     RelayFull,
+    StorageFull,
     WrongState,
 )
 from clawlink.protocol.replies import ResponseSent
@@ -51,6 +52,8 @@ _FIRST_RETRY_SECONDS = 1.0
 _MOST_RETRY_SECONDS = 60.0
 # Errors that mean: the task now belongs to another agent, or to none.
 _NOT_OURS = (LeaseLost, NotAllowed, WrongState, NotFound)
+# Errors that mean: a report waits until there is room for it.
+_NO_ROOM = (MailboxFull, RelayFull, StorageFull)
 
 
 class Dispatcher:
@@ -190,8 +193,8 @@ class Dispatcher:
             return "failed", f"the result of the handler is not JSON ({type(outcome.result).__name__}): {why}"
         return "completed", outcome.result
 
-    async def _answer(self, in_flight: InFlight, status: str | None, result: Any) -> None:
-        """Give the final answer to a task, if there is one."""
+    async def _answer(self, in_flight: InFlight, status: str | None, result: Any, *, told: bool = False) -> None:
+        """Give the final answer to a task, if there is one. ``told`` is True if it says that the result was refused."""
         if status is not None:
             files = in_flight.attachments if status == "completed" else None
             report = self._response(in_flight, status=status, result=result, attachments=files or None)
@@ -207,13 +210,15 @@ class Dispatcher:
                 in_flight.end(None, f"the result was not delivered: {error}")
                 return
             except Exception as error:  # the relay does not take it: its requester is to know at least that
-                if status == "failed":
+                if told:
                     _log.error("task %s could not be answered: %s", in_flight.id, error)
-                    self._forget(in_flight)
                     in_flight.end(None, f"the task could not be answered: {error}")
+                    await self._try_later(in_flight)  # heartbeats would keep it here for ever
+                    self._forget(in_flight)
                 else:
                     _log.error("the result of task %s could not be delivered: %s", in_flight.id, error)
-                    await self._answer(in_flight, "failed", f"the result could not be delivered: {error}")
+                    sentence = f"the result could not be delivered: {error}"
+                    await self._answer(in_flight, "failed", sentence, told=True)
                 return
             in_flight.end(status, None if status == "completed" else str(result))
             self._done(in_flight.id)
@@ -226,10 +231,10 @@ class Dispatcher:
 
     async def _settle(self, in_flight: InFlight, outcome: Outcome) -> None:
         """Acknowledge a message that was handled; give one back that was not, to be tried again later."""
-        if outcome.stopped or outcome.error is not None:
-            attempt = in_flight.claimed.attempt
-            pause = 0.0 if outcome.stopped else backoff(attempt, first=_FIRST_RETRY_SECONDS, most=_MOST_RETRY_SECONDS)
-            await self._give_back(in_flight, pause)
+        if outcome.stopped:
+            await self._give_back(in_flight, 0.0)
+        elif outcome.error is not None:
+            await self._try_later(in_flight)
         else:
             self._done(in_flight.id)
             await self._ack(in_flight.receipt)
@@ -280,7 +285,7 @@ class Dispatcher:
             except (WrongState, NotFound):
                 in_flight.lose()
                 raise
-            except (MailboxFull, RelayFull) as error:
+            except _NO_ROOM as error:
                 await asyncio.sleep(min(error.retry_after or _FIRST_RETRY_SECONDS, _MOST_RETRY_SECONDS))
                 sent = self._put(in_flight, report)
 
@@ -304,6 +309,11 @@ class Dispatcher:
         if self.transport is not None:
             with contextlib.suppress(ClawLinkError):
                 await self.transport.ack([receipt])
+
+    async def _try_later(self, in_flight: InFlight) -> None:
+        """Give a message back for another attempt, after a pause that grows."""
+        attempt = in_flight.claimed.attempt
+        await self._give_back(in_flight, backoff(attempt, first=_FIRST_RETRY_SECONDS, most=_MOST_RETRY_SECONDS))
 
     async def _give_back(self, in_flight: InFlight, delay: float) -> None:
         if self.transport is not None:
