@@ -6,7 +6,8 @@ A process commits messages, tasks and files to a data folder. Case by case
 - the machine loses its power there: of the operations before, those that an fsync covers are on the disk, and of the
   others none, some or parts.
 
-Then the folder must open, and have all that was answered. ``--seed 1 --first 17 --cases 1`` does case 17 again: it is
+Then the folder must open, and have all that was answered. A message that was handed to a waiting reader in the commit
+that stored it is due again after its lease. ``--seed 1 --first 17 --cases 1`` does case 17 again: it is
 the same but for the order in which threads had their turns. A case that fails keeps its folder, as it was (``before``)
 and as it is after it was opened.
 """
@@ -35,17 +36,18 @@ from msgspec.structs import replace
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import Content, SharedFile
 from clawlink.domain.task import Task
-from clawlink.store.base import Drop, Put
+from clawlink.store.base import Absent, Drop, Put
 from clawlink.store.sqlite.check import findings
 from clawlink.store.sqlite.contents import CONTENTS, file_name, place_of
 from clawlink.store.sqlite.folder import DataFolder
 from clawlink.store.sqlite.room import RESERVE
-from tests.store.contract import delivery, file, newer, task
+from tests.store.contract import NOW, ack, delivery, file, lease, newer, task
 from tests.torture.operations import Operation, watched
 from tests.torture.power import Machine
 
 WRITERS, ROUNDS, VERSIONS = 3, 3, 4
 GONE = VERSIONS + 1
+LEASE_SECONDS = 60.0
 # A recording serves this many cases of a loss of power.
 _CASES_OF_RECORDING = 100
 
@@ -95,6 +97,12 @@ async def _write(data: DataFolder, writer: int, say: Say) -> None:
                 message, work = newer(message), newer(work)
         await data.store.commit(box, Drop(message), Drop(work))
         say(Answered(id, GONE))
+        handed = replace(lease(delivery(f"{id}-handed", box), seconds=LEASE_SECONDS), version=1)
+        await data.store.commit(box, Absent(Task, handed.id), Put(handed))
+        say(Answered(handed.id, 1))
+        if n > 1:
+            await data.store.commit(box, Put(ack(handed)))
+            say(Answered(handed.id, 2))
         draft = data.blobs.draft()
         await draft.write(bytes_of(key, n))
         await draft.flush()
@@ -137,6 +145,11 @@ async def verify(folder: Path, answered: Sequence[Answered], *, may_be_older: bo
                 if version != (None if work is None else work.version):
                     raise Lost(f"a commit of {id} is there by half: {message} and {work}")
                 _compare(id, last.get(id, 0), version, may_be_older=may_be_older)
+                handed = await data.store.get(Delivery, f"{id}-handed")
+                version = None if handed is None else handed.version
+                _compare(f"{id}-handed", last.get(f"{id}-handed", 0), version, may_be_older=may_be_older)
+                if handed is not None and handed.version == 1:
+                    await _compare_lease(data, handed)
             shared = await data.store.get(SharedFile, f"file{writer}")
             version = None if shared is None else shared.version
             _compare(f"file{writer}", last.get(f"file{writer}", 0), version, may_be_older=may_be_older)
@@ -164,6 +177,14 @@ def _compare(key: str, answered: int, there: int | None, *, may_be_older: bool) 
         fine = there <= answered + 1 and (may_be_older or there >= answered)
     if not fine:
         raise Lost(f"{key} was answered at version {answered}, and is there at {there}")
+
+
+async def _compare_lease(data: DataFolder, handed: Delivery) -> None:
+    """A message that was handed over is held until its lease ends, and due then."""
+    for seconds, is_due in ((-1.0, False), (1.0, True)):
+        found = await data.store.due(handed.mailbox, NOW + LEASE_SECONDS + seconds, 100)
+        if (handed.id in {one.id for one in found}) != is_due:
+            raise Lost(f"{handed.id} is{'' if is_due else ' not'} held {seconds:+g} s after its lease")
 
 
 def _compare_content(folder: Path, shared: SharedFile) -> None:
