@@ -17,8 +17,14 @@ class Account:
     pairs of times.
     """
 
-    def __init__(self, relay: Relay, journals: Mapping[str, Path], losses: Sequence[tuple[float, float]] = ()) -> None:
-        self._relay = relay
+    def __init__(
+        self,
+        relays: Mapping[str, Relay],
+        journals: Mapping[str, Path],
+        losses: Sequence[tuple[float, float]] = (),
+    ) -> None:
+        """``relays`` ask as these agents."""
+        self._relays = relays
         self._journals = journals
         self._losses = losses
         self.late: list[str] = []
@@ -52,7 +58,7 @@ class Account:
                 self.wrong.append(f"{name} got an answer to {task}, of which it was not told")
             elif result != result_of(accepted[task]):
                 self.wrong.append(f"{name} got a wrong answer to {task}")
-        known = dict(tasks(self._relay, name))
+        known = dict(tasks(self._relays[name], name))
         for _, task, at in told:
             if task not in known:
                 self.lost.append(f"{task} of {name}, which was accepted")

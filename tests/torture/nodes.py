@@ -39,7 +39,7 @@ class Node:
         self.clock.write_text("0")
         self._command = [sys.executable, "-m", "tests.torture.moved_clock", str(self.clock), *_FLAGS, *flags]
         self._env = {**os.environ, "CLAWLINK_HOME": str(place / f"home{number}"), **env}
-        self._said = place / f"relay{number}.txt"
+        self.said = place / f"relay{number}.txt"
         self.process: subprocess.Popen[Any] | None = None
         self._port = 0
 
@@ -48,13 +48,13 @@ class Node:
         give_up_at = time.monotonic() + _START_SECONDS
         while not await asyncio.to_thread(self._start):
             if time.monotonic() > give_up_at:
-                raise Lost(f"a relay does not start: {self._said.read_text()[-2000:]}")
+                raise Lost(f"a relay does not start: {self.said.read_text()[-2000:]}")
             await asyncio.sleep(_PAUSE_SECONDS)
         if not self.network.port:
             await self.network.start(self._port)
 
     def _start(self) -> bool:
-        with self._said.open("ab") as said:
+        with self.said.open("ab") as said:
             command = [*self._command, "--port", str(self._port)]
             # With -m the folder in which Python starts comes before all installed packages.
             self.process = Popen(command, stdout=subprocess.PIPE, stderr=said, env=self._env, cwd=self.checkout)

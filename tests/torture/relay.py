@@ -1,9 +1,10 @@
 """Kills of whole relays, their agents, their server and their network: ``python -m tests.torture.relay --seed 1``.
 
 Case by case, senders delegate tasks to workers over one relay with ``--data`` or several with ``--store``. All are
-processes of their own. The dice of seed and case choose what happens to them:
+processes of their own. The dice of seed and case choose their kinds (``tests.torture.agent``), the event loop of the
+relays, and what happens to them:
 
-- relays, senders and workers are killed (SIGKILL), and relays are stopped for a while (SIGSTOP) or drained;
+- relays, senders and workers are killed (SIGKILL) and stopped for a while (SIGSTOP), and relays are drained;
 - the server of the store is killed, stopped or cut off, or fails over to its replica;
 - the disk below ``--data`` is full;
 - the network is cut, slow, or loses what comes back;
@@ -13,7 +14,8 @@ Then all is left in peace, and there is an account (``tests.torture.account``):
 
 - each task of which a sender was told is answered once. Dead letters of workers are put back for that;
 - each answer is that of its task, and none comes again after its ack was answered;
-- the relay knows the same tasks as the senders.
+- the relay knows the same tasks as the senders;
+- no receipt came twice, no agent ended by itself, and nothing shows a traceback.
 
 ``--seed 1 --first 17 --cases 1`` does case 17 again, with the same dice: only the moments differ. ``--on`` names the
 stores of the relays:
@@ -47,12 +49,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from clawlink.cli.exits import Exit
+from clawlink.client.identity import Identities, Saved
 from tests import valkey
 from tests.processes import Popen
+from tests.torture import agent
 from tests.torture.account import Account
 from tests.torture.agent import Relay
 from tests.torture.network import CUT, DEAF, OPEN, SLOW, Network
@@ -72,6 +77,11 @@ _FULL_BYTES = 16384
 # Where answers may be lost, nobody waits for them as long.
 _LOSSY_SECONDS = 30.0
 _LEAST_PAUSE, _MOST_PAUSE = 0.02, 0.5
+# A process that is stopped for longer than a lease, now and then.
+_LONG_STOP_SECONDS = agent.LEASE_SECONDS + 1.0
+_LONG_STOPS = 0.2
+# The ends of a link that finds no relay, or no room, at its start. Its operator begins it again.
+_AWAY = (Exit.UNREACHABLE, Exit.OVER_LIMIT)
 _CLOCK_SECONDS = 7200.0
 PREFIX = "torture"
 
@@ -87,12 +97,19 @@ class Case:
         self.done: Counter[str] = Counter()
         self.losses: list[tuple[float, float]] = []  # from when to when answered commits may be lost
         self.nodes: list[Node] = []
+        self.loop = self.dice.choice(("auto", "asyncio"))
         self.agents: dict[str, subprocess.Popen[Any]] = {}
+        self.relays: dict[str, Relay] = {}
+        self.urls: dict[str, str] = {}
         self.server: valkey.Server | None = None
         self.cluster: valkey.Cluster | None = None
         self.way = Network()  # between the relays and a single server
         self.senders = [f"sender{n}" for n in range(SENDERS)]
         self.workers = [f"worker{n}" for n in range(WORKERS)]
+        self.kinds = {name: self.dice.choice(agent.SENDERS) for name in self.senders}
+        self.kinds |= {name: self.dice.choice(agent.WORKERS) for name in self.workers}
+        self.done.update(self.kinds.values())
+        self._keeping: asyncio.Task[None] | None = None
 
     # -- what runs ---------------------------------------------------------------------------------------------------
 
@@ -111,29 +128,61 @@ class Case:
             env, relays = {"CLAWLINK_STORE": self.cluster.url}, 3
         if self.store != DATA:
             flags = ("--store-prefix", PREFIX, *(("--store-replicas", "1") if self.store == CLUSTER_WAIT else ()))
+        flags = (*flags, "--loop", self.loop)
         self.nodes = [Node(self.place, n, flags, env, self.beside if n % 2 else None) for n in range(relays)]
         for node in self.nodes:
             await node.start()
-        relay = Relay([self.nodes[0].url])
-        for name in (*self.senders, *self.workers):
-            await asyncio.to_thread(_registered, relay, name)
-        for name in (*self.senders, *self.workers):
+        for name in self.kinds:
+            self.relays[name] = await asyncio.to_thread(self._registered, name)
+        for name in self.kinds:
             self.run_agent(name)
+        self._keeping = asyncio.create_task(self._keep_agents())
+
+    def _registered(self, name: str) -> Relay:
+        """Register an agent, and keep its identity."""
+        url = self.nodes[0].url
+        ask = {"agent_id": name, "name": name, "notices": False, "claim": True, "idempotency_key": name * 8}
+        status, reply = Relay([url]).ask("POST", "/register", ask)
+        if status != 200:
+            raise Lost(f"{name} cannot register: {reply}")
+        key = reply["agent_key"]
+        Identities(self.place / "agents").save(Saved(name=name, agent_id=name, relay=url, agent_key=key))
+        return Relay([url], key)
 
     def run_agent(self, name: str) -> None:
         """Start a sender or a worker, with what it has in its journal."""
         urls = [node.url for node in self.nodes]
         self.dice.shuffle(urls)
-        rest = [str(self.place / "peace"), ",".join(self.workers)] if name in self.senders else []
+        self.urls[name] = ",".join(urls)
+        self._start_agent(name)
+
+    def _start_agent(self, name: str) -> None:
         command = [
             sys.executable,
             "-m",
             "tests.torture.agent",
-            name.rstrip("0123456789"),
+            self.kinds[name],
             name,
             str(self.journal(name)),
+            self.urls[name],
         ]
-        self.agents[name] = Popen([*command, *rest, *urls], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        rest = [str(self.place / "peace"), ",".join(self.workers)] if name in self.senders else []
+        env = {**os.environ, "CLAWLINK_HOME": str(self.place / "agents")}
+        with self.said_by(name).open("ab") as said:
+            self.agents[name] = Popen([*command, *rest], stdout=subprocess.DEVNULL, stderr=said, env=env)
+
+    async def _keep_agents(self) -> None:
+        """Start those again that found no relay at their start."""
+        while True:
+            for name, process in self.agents.items():
+                if process.poll() in _AWAY:
+                    self.done["agents that found no relay"] += 1
+                    self._start_agent(name)
+            await asyncio.sleep(_MOST_PAUSE)
+
+    def said_by(self, name: str) -> Path:
+        """Return the path of what an agent said."""
+        return self.place / f"{name}.txt"
 
     def journal(self, name: str) -> Path:
         """Return the path of an agent's journal."""
@@ -141,6 +190,8 @@ class Case:
 
     async def stop(self) -> None:
         """End all processes."""
+        if self._keeping is not None:
+            self._keeping.cancel()
         for process in self.agents.values():
             process.kill()
             process.wait()
@@ -167,6 +218,7 @@ class Case:
             ("senders killed", 2, self._kill_sender),
             ("workers killed", 3, self._kill_worker),
             ("relays stopped", 1, self._stop_relay),
+            ("agents stopped", 2, self._stop_agent),
             ("relays drained", 1, self._drain_relay),
             ("networks cut", 1, lambda: self._network(CUT)),
             ("networks slow", 1, lambda: self._network(SLOW)),
@@ -215,9 +267,18 @@ class Case:
     async def _stop_relay(self) -> None:
         node = self._node()
         assert node.process is not None
-        node.process.send_signal(signal.SIGSTOP)
-        await self.pause()
-        node.process.send_signal(signal.SIGCONT)
+        await self._stop_for_a_while(node.process)
+
+    async def _stop_agent(self) -> None:
+        await self._stop_for_a_while(self.agents[self.dice.choice((*self.senders, *self.workers))])
+
+    async def _stop_for_a_while(self, process: subprocess.Popen[Any]) -> None:
+        process.send_signal(signal.SIGSTOP)
+        if self.dice.random() < _LONG_STOPS:
+            await asyncio.sleep(_LONG_STOP_SECONDS)
+        else:
+            await self.pause()
+        process.send_signal(signal.SIGCONT)
 
     async def _kill_sender(self) -> None:
         self._kill_agent(self.dice.choice(self.senders))
@@ -328,32 +389,36 @@ class Case:
     async def settle(self) -> Counter[str]:
         """Let all agents come to their end in peace, and count. Raises Lost."""
         (self.place / "peace").touch()
-        give_up_at = time.monotonic() + (_LOSSY_SECONDS if self.store in _LOSSY else _PEACE_SECONDS)
-        relay = Relay([self.nodes[0].url])
-        while any(self.agents[name].poll() is None for name in self.senders):
+        began = time.monotonic()
+        give_up_at = began + (_LOSSY_SECONDS if self.store in _LOSSY else _PEACE_SECONDS)
+        while any(self.agents[name].poll() is None or self.agents[name].returncode in _AWAY for name in self.senders):
             if time.monotonic() > give_up_at:
                 break
             for name in self.workers:  # a worker that was killed five times with a task leaves a dead letter
-                status, told = await asyncio.to_thread(relay.ask, "POST", "/redrive", {"agent_id": name})
+                status, told = await asyncio.to_thread(self.relays[name].ask, "POST", "/redrive", {"agent_id": name})
                 if status == 200:
                     self.done["dead letters put back"] += told["count"]
             await asyncio.sleep(_MOST_PAUSE)
-        journals = {name: self.journal(name) for name in (*self.senders, *self.workers)}
-        account = Account(relay, journals, self.losses)
+        print(f"it settled in {time.monotonic() - began:.1f} s", self.loop, self.kinds, file=sys.stderr)
+        account = Account(self.relays, {name: self.journal(name) for name in self.kinds}, self.losses)
         await asyncio.to_thread(account.take, self.senders, self.workers)
         account.wrong += [
-            f"{name} ended with {code}" for name in self.senders if (code := self.agents[name].poll()) not in (0, None)
+            f"{name} ended with {code}"
+            for name, process in self.agents.items()
+            if (code := process.poll()) is not None and (code or name in self.workers)
         ]
+        account.wrong += self._tracebacks()
         faults = account.late if self.store in _LOSSY else account.wrong + account.lost
         if faults:
             raise Lost("; ".join(faults[:5]))
         return account.counts + Counter({"lost": len(account.lost), "wrong": len(account.wrong)})
 
-
-def _registered(relay: Relay, name: str) -> None:
-    status, reply = relay.ask("POST", "/register", {"agent_id": name, "name": name, "notices": False})
-    if status != 200:
-        raise Lost(f"{name} cannot register: {reply}")
+    def _tracebacks(self) -> Iterator[str]:
+        """Return where a process shows a fault of its own."""
+        for path in (*(node.said for node in self.nodes), *map(self.said_by, self.kinds)):
+            for line in path.read_text(errors="replace").splitlines():
+                if line.startswith("Traceback") or "a defect of the link" in line:
+                    yield f"{line} of {path}"
 
 
 async def do(seed: int, number: int, store: str, place: Path, events: int, beside: Path | None = None) -> Counter[str]:
