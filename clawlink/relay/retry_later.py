@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 
 from clawlink.domain.backoff import backoff
+from clawlink.errors import StorageFull, StoreUnavailable
 from clawlink.relay.telemetry.stats import Stats
 from clawlink.store.base import Failed
 
@@ -15,6 +16,7 @@ _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 300.0
 # A store may tell a new reason each time. Beyond this number of them the log has enough.
 _REASONS = 8
+_OF_THE_STORE = (Failed, StorageFull, StoreUnavailable)
 
 
 class UpkeepFailures:
@@ -35,7 +37,7 @@ class UpkeepFailures:
         self._stats.upkeep_failures += 1
         known = self._known.setdefault(step, set())
         # The reason of the store says all: the trace leads through this process, and not to the store.
-        way = str(failure) if isinstance(failure, Failed) else type(failure)
+        way = str(failure) if isinstance(failure, _OF_THE_STORE) else type(failure)
         if way in known or (isinstance(way, str) and len(known) >= _REASONS):
             return
         new = not isinstance(way, str) or not any(way in others for others in self._known.values())

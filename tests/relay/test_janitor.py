@@ -13,7 +13,8 @@ from clawlink.domain.record import SETTLED
 from clawlink.errors import UnknownMessage
 from clawlink.protocol import requests
 from clawlink.relay.ids import end_id
-from clawlink.store.base import Failed, Put
+from clawlink.store.base import Absent, Drop, Failed, Full, Put
+from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene, receipt_of
 
 ROOM = 20_000
@@ -136,6 +137,31 @@ async def test_a_step_that_fails_stops_none_of_the_others(caplog: pytest.LogCapt
     with caplog.at_level(logging.ERROR):
         await scene.let_pass(1)
     assert complaints(caplog) == ["evict"]  # it had worked again in between
+
+
+async def test_a_disk_without_room_is_one_line_of_the_log_without_a_trace(caplog: pytest.LogCaptureFixture) -> None:
+    class FullStore(MemoryStore):
+        is_full = False
+
+        async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
+            if self.is_full:
+                raise Full("the disk is full")
+            await super().commit(partition_key, *changes)
+
+    store = FullStore()
+    scene = Scene(store=store)
+    await scene.register("req", "bob")
+    for _ in range(3):
+        await scene.delegate(to_agent="bob")
+    assert len(await scene.claim("bob")) == 3
+    store.is_full = True
+    for _ in range(3):
+        await scene.let_pass(30)
+    assert complaints(caplog) == ["end Delivery"]
+    assert [record.exc_info for record in caplog.records if record.levelno >= logging.ERROR] == [None]
+    store.is_full = False
+    await scene.let_pass(300)
+    assert scene.relay.janitor.stuck == 0
 
 
 async def test_a_store_that_does_not_answer_is_one_line_of_the_log_however_many_steps_fail(
