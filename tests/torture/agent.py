@@ -3,12 +3,12 @@
 ``python -m tests.torture.agent KIND NAME JOURNAL URLS`` is an agent of that kind, whose identity is kept in
 CLAWLINK_HOME. ``URLS`` are the relays, separated by commas. Senders get ``PEACE WORKERS`` besides: they delegate until
 there is a file PEACE, and end when all of their tasks are answered. Workers never end. Each line of a journal is a fact
-that the relay has answered.
+that the relay has answered, or a request that has begun.
 
 - ``poll-sender`` and ``poll-worker`` send requests of their own making;
 - ``stream-sender`` has a websocket, writes down what it is told, and acks it then;
 - ``link-sender`` and ``link-worker`` are links;
-- ``command-worker`` is ``clawlink work``, which runs ``command`` for each task.
+- ``command-worker`` is ``clawlink work``, which runs a command for each task.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ os.write(journal, f"worked {task['message_id']}\\n".encode())
 print(hashlib.sha256(task["task"].encode()).hexdigest()[:16])
 """
 
-ACCEPTED, WORKED, ANSWERED, GOT, ACKED, WRONG = "accepted", "worked", "answered", "got", "acked", "wrong"
+BEGUN, ACCEPTED, WORKED, ANSWERED, GOT, ACKED, WRONG = (
+    "begun", "accepted", "worked", "answered", "got", "acked", "wrong",
+)  # fmt: skip
 
 
 class Journal:
@@ -144,26 +146,41 @@ class Sender:
         self._workers = workers
         self._got = {response for _, response, *_ in journal.facts(GOT)}
         self.acked = {response for (response,) in journal.facts(ACKED)}
-        self.open = {task for _, task, _ in journal.facts(ACCEPTED)} - {task for task, *_ in journal.facts(GOT)}
+        self._answered = {task for task, *_ in journal.facts(GOT)}
+        self.open = {task for _, task, _ in journal.facts(ACCEPTED)} - self._answered
         self._n = len(list(journal.facts(ACCEPTED)))
+        self._is_begun = len(list(journal.facts(BEGUN))) > self._n
 
     @property
     def in_peace(self) -> bool:
         """Return True once no more tasks are to be delegated."""
         return self._peace.exists()
 
+    @property
+    def is_done(self) -> bool:
+        """Return True in peace, once all tasks are answered."""
+        return not self.open and not self._is_begun and self.in_peace
+
     def next(self) -> tuple[str, str] | None:
-        """Return the worker and the key of the next task. None if enough are open, and in peace."""
-        if len(self.open) >= MOST_OPEN or self.in_peace:
-            return None
+        """Return the worker and the key of the next task. None if enough are open, and in peace.
+
+        A relay may have a task that it was asked for: until it has answered, the next task is the same.
+        """
         key = f"{self.name}-{self._n}"
+        if not self._is_begun:
+            if len(self.open) >= MOST_OPEN or self.in_peace:
+                return None
+            self._journal.say(BEGUN, key)
+            self._is_begun = True
         return self._workers[int(result_of(key), 16) % len(self._workers)], key
 
     def accepted(self, key: str, task: str) -> None:
         """Write down that the relay has the next task."""
         self._journal.say(ACCEPTED, key, task, f"{time.time():.3f}")
-        self.open.add(task)
+        if task not in self._answered:  # the answer may come before the reply
+            self.open.add(task)
         self._n += 1
+        self._is_begun = False
 
     def got(self, task: str, response: str, result: Any) -> None:
         """Write an answer down, if it is new."""
@@ -172,6 +189,7 @@ class Sender:
         if response not in self._got:
             self._journal.say(GOT, task, response, json.dumps(result))
             self._got.add(response)
+        self._answered.add(task)
         self.open.discard(task)
 
     def ack(self, response: str) -> None:
@@ -187,7 +205,7 @@ class Sender:
 def send(relay: Relay, journal: Journal, sender: Sender) -> None:
     """Delegate tasks and read the answers until there is peace, and then until all are answered."""
     receipts: dict[str, str] = {}
-    while sender.open or receipts or not sender.in_peace:
+    while receipts or not sender.is_done:
         if following := sender.next():
             to, key = following
             ask = {"from_agent": sender.name, "to_agent": to, "task": key, "idempotency_key": key}
@@ -214,7 +232,7 @@ def send(relay: Relay, journal: Journal, sender: Sender) -> None:
 
 async def send_by_stream(client: AsyncClient, journal: Journal, sender: Sender) -> None:
     """Do the same over a websocket, and over the next one once that has ended."""
-    while sender.open or not sender.in_peace:
+    while not sender.is_done:
         try:
             async with client.stream(lease=LEASE_SECONDS, credit=_CREDIT) as stream:
                 ways = [
@@ -237,7 +255,7 @@ async def send_by_stream(client: AsyncClient, journal: Journal, sender: Sender) 
 
 
 async def _delegate_by(stream: Stream, sender: Sender) -> None:
-    while sender.open or not sender.in_peace:
+    while not sender.is_done:
         if following := sender.next():
             to, key = following
             sender.accepted(key, (await stream.delegate(to, key, key=key)).message_id)
@@ -263,7 +281,7 @@ def send_by_link(link: Link, sender: Sender) -> None:
     with link:
         delegated: dict[str, Delegation] = {}
         asked: dict[str, Pending[TaskView]] = {}
-        while sender.open or not sender.in_peace:
+        while not sender.is_done:
             if following := sender.next():
                 to, key = following
                 delegation = link.delegate(to, key, key=key)
