@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -17,7 +18,7 @@ from clawlink.doors.portal.server.file_outbox import FileOutbox
 from clawlink.doors.portal.server.outbox import Outbox
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.protocol.operating import StopAll
-from tests.doors.portal.conftest import PASSWORD, Bridges, Own, Portals
+from tests.doors.portal.conftest import PASSWORD, Bridges, Own, Peers, Portals
 from tests.doors.portal.test_files import give, pair, status_of
 from tests.doors.portal.test_forwarded_tasks import delegate, task_in, well
 from tests.doors.portal.test_messages import send
@@ -218,3 +219,18 @@ async def test_upkeep_ends_no_pause_after_a_failure(portals: Portals, monkeypatc
     await b.well("POST", "/api/portal/contacts/A-bot", {"paused": False})
     await a.state(await send(a, b.url, "a new message does"), "sent")
     assert pauses == [b.url]
+
+
+async def test_a_worker_ends_with_the_relay_though_more_came_meanwhile(portals: Portals, old_portals: Peers) -> None:
+    """It began again and again, and found that it was to end."""
+    portal, peer = await portals(), await old_portals("0.9")
+    peer.key, peer.from_portal = await portal.befriend(peer.url), portal.url
+    peer.pause = asyncio.Event()
+    await send(portal, peer.url, "one")
+    await until(lambda: len(peer.stored) == 1)
+    await send(portal, peer.url, "two")
+    door: Any = portal.relay.app.doors["portal"]
+    await portal.relay.app.relay.drain()
+    peer.pause.set()
+    await until(lambda: door.active.outbox.working == 0)
+    assert [one["content"] for one in peer.stored] == ["one"], "the other waits for the next start"

@@ -19,13 +19,18 @@ class ContactWorkers:
         """Return True while anything for a contact is under way, or waits for another try."""
         return contact in self._working
 
+    @property
+    def _ending(self) -> bool:
+        """Return True if no work is to begin any more."""
+        return self._closed
+
     async def _work(self, contact: str) -> None:
         """Do all that waits for a contact. It takes the contact out of ``_again`` before it looks."""
         raise NotImplementedError
 
     def wake(self, contact: str) -> None:
         """Do what waits for a contact, at once if it waits for another try."""
-        if self._closed:
+        if self._ending:
             return
         self._again.add(contact)
         if contact in self._working:
