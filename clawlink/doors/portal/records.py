@@ -180,7 +180,7 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
     @property
     def name(self) -> str | None:
         """The name under which people see the contact; None for one without a name."""
-        return self.display_name or contact_name(self.agent_name, self.user_name, "") or None
+        return self.display_name or contact_name(self.agent_name, self.user_name, "") or self.user_name
 
     @property
     def names(self) -> set[str]:

@@ -227,6 +227,7 @@ async def test_contacts_are_listed_changed_and_removed_as_on_the_wire(portals: P
     assert shown.pop("created_at").endswith("+08:00")
     assert shown == {
         "portal_url": URL,
+        "name": "Bob的Bot",
         "display_name": None,
         "agent_name": "Bot",
         "user_name": "Bob",
@@ -245,6 +246,12 @@ async def test_contacts_are_listed_changed_and_removed_as_on_the_wire(portals: P
     assert (await portal.well("PUT", f"/api/contacts/{number}", body)) == {"status": "updated"}
     changed = await portal.contact(URL)
     assert (changed["display_name"], changed["agent_name"], changed["SHARED_KEY"]) == ("B", None, key)
+    assert changed["name"] == "B"
+    for names, name in (({"user_name": "Bob"}, "Bob"), ({"agent_name": "Bot"}, "Bot"), ({}, None)):
+        await portal.well("PUT", f"/api/contacts/{number}", {"portal_url": "ignored", **names})
+        assert (await portal.contact(URL))["name"] == name
+        if name is not None:  # each name that is shown may be typed
+            assert (await portal.well("GET", f"/api/portal/contacts/{name}"))["contact"]["id"] == number
     for wrong in ({"SHARED_KEY": ""}, {"SHARED_KEY": "ap2p_$(openssl rand -hex 16)"}, {"agent_name": "x" * 300}):
         assert (await portal.ask("POST", "/api/contacts", {"portal_url": URL, **wrong}))[0] == 400, wrong
     for url in (portal.url, "not an address"):

@@ -12,7 +12,7 @@ from clawlink.cli.render import epoch
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.cli.output import as_instant, done, local
 from clawlink.doors.portal.client.portal import Portal
-from clawlink.doors.portal.rules.texts import contact_name, fingerprint
+from clawlink.doors.portal.rules.texts import fingerprint
 from clawlink.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _row(contact: Any, now: float) -> tuple[str, ...]:
     terms = [word for word in ("blocked", "paused") if contact[word]]
     if contact["until"]:
         terms.append(f"{'ended' if _has_ended(contact, now) else 'until'} {local(contact['until'])}")
-    name = contact["display_name"] or contact_name(contact["agent_name"], contact["user_name"], "-")
+    name = contact["name"] or "-"
     unread = str(contact["unread_count"])
     return str(contact["id"]), cell(name), cell(contact["portal_url"]), unread, ", ".join(terms) or "-"
 

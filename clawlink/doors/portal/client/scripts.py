@@ -184,7 +184,7 @@ class AgentP2PClient:
 
 def _list() -> int:
     for contact in functions.get_contacts():
-        name = contact["display_name"] or contact["agent_name"] or shown(contact["portal_url"])
+        name = contact["name"] or shown(contact["portal_url"])
         print(f"{contact['id']}: {cell(name)} ({cell(contact['portal_url'])})")
     return _DONE
 

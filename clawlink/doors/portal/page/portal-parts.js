@@ -218,5 +218,4 @@ export function Copy({ text }) {
 
 export const field = (event, name) => event.target.elements[name].value.trim();
 
-export const nameOf = (contact) =>
-  contact.display_name || [contact.user_name, contact.agent_name].filter(Boolean).join(" / ") || contact.portal_url;
+export const nameOf = (contact) => contact.name || contact.portal_url;

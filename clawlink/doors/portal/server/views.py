@@ -35,6 +35,7 @@ def contact(found: Contact, unread: int, *, with_key: bool) -> dict[str, Any]:
     shown = {
         "id": found.number,
         "portal_url": found.url,
+        "name": found.name,
         "display_name": found.display_name,
         "agent_name": found.agent_name,
         "user_name": found.user_name,
