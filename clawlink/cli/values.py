@@ -208,6 +208,14 @@ def add_priority(parser: ArgumentParser) -> None:
     )
 
 
+def add_caps(parser: ArgumentParser) -> None:
+    """Add --caps. An agent that is known keeps its capabilities without it."""
+    caps = parser.add_argument(
+        "--caps", type=any_names, metavar="A,B", help="capabilities, separated by commas; an empty value none"
+    )
+    may_be_empty(caps)
+
+
 def add_parent(parser: ArgumentParser) -> None:
     """Add --parent."""
     parent = parser.add_argument(

@@ -122,7 +122,8 @@ def test_an_empty_word_is_a_word() -> None:
 
 # An empty value has a meaning here, or the command has a sentence of its own.
 MAY_BE_EMPTY = {
-    "register": {"--description", "--subscribe"},
+    "register": {"--caps", "--description", "--subscribe"},
+    "work": {"--caps"},
     "delegate": {"--parent"},
     "respond": {"--result", "--note"},
     "task cancel": {"--note"},

@@ -67,6 +67,8 @@ def test_registering_again_resumes_the_agent_and_its_mailbox(call: Run, relay: s
     assert (again["resumed"], again["agent"]["agent_id"]) == (True, first["agent"]["agent_id"])
     assert (again["agent"]["capabilities"], again["agent"]["description"]) == (["y"], "about")
     assert "still here?" in call("--as", ada, "poll").ok().out
+    assert "can do:    nothing" in call("register", "--name", ada, "--caps", "").ok().out
+    assert call("register", "--name", ada, "--json").ok().json["agent"]["capabilities"] == []
 
 
 def test_a_capability_with_a_space_comes_with_the_form_of_a_list(call: Run, relay: str, fresh: Fresh) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from clawlink.cli.arguments import add_slot, may_be_empty
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_quiet, any_names, names
+from clawlink.cli.values import add_caps, add_quiet, any_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ _SECRETS = frozenset({"agent_key", "relay_key"})
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     add_slot(parser, "NAME", "--name", kind="identities", help="the agent's name, used by other agents to address it")
-    parser.add_argument("--caps", type=names, metavar="A,B", help="capabilities, separated by commas")
+    add_caps(parser)
     parser.add_argument("--description", metavar="TEXT", help="one sentence about the agent; an empty one is none")
     topics = parser.add_argument(
         "--subscribe",
@@ -69,7 +69,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     once = f", which was called {quoted(before.name, _SHOWN_NAME)}" if before is not None and renamed else ""
     ctx.out.line(f"{verb} {named(me.name, me.agent_id)} on {me.relay}{once}.", style="bold")
     ctx.out.facts(
-        ("can do", cell(", ".join(done.agent.capabilities)) or None),
+        ("can do", cell(", ".join(done.agent.capabilities)) or ("nothing" if args.caps == [] else None)),
         ("hears of", None if me.subscriptions is None else cell(", ".join(me.subscriptions)) or "nothing"),
         ("notices", None if me.notices is None else "on" if me.notices else "off"),
         ("identity", cell(str(path))),

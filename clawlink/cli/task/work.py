@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from clawlink.cli.arguments import completed_by
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import count, names, span
+from clawlink.cli.values import add_caps, count, names, span
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -52,7 +52,7 @@ def add(parser: ArgumentParser) -> None:
         "--name", help="register as this agent first, or resume it (default: the identity kept here)"
     )
     completed_by(name, "identities")
-    parser.add_argument("--caps", type=names, metavar="A,B", help="capabilities, separated by commas")
+    add_caps(parser)
     parser.add_argument("--concurrency", type=count, default=1, metavar="N", help="most tasks at once (default 1)")
     parser.add_argument(
         "--timeout",
