@@ -458,7 +458,12 @@ async def test_what_waits_for_a_name_may_pass_through_several_of_that_name(crew:
         await left(crew, agent_id)
     await crew.register("w1", agent_id="x4")
     await claim_one(crew, "x4")
-    await crew.register("Another", agent_id="x3")
+
+    async def is_free() -> bool:
+        """Return True once nothing waits at x3 for the agent that has left it. A store may note that late."""
+        return (await crew.post("/register", {"name": "Another", "agent_id": "x3"}))[0] == 200
+
+    await eventually(is_free)
     await lost(crew, "x3", task_id)
     await respond(crew, "x4", task_id)
 

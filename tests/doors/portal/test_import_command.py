@@ -333,7 +333,7 @@ def test_the_owner_chooses_among_keys(bring: Import, tmp_path: Path) -> None:
     for words, said in (
         (("--owner-key", OWNER_KEY[:20]), "2 keys"),
         (("--owner-key", WELL_KNOWN_KEY), "the same for everybody"),
-        (("--owner-key", ""), "0 keys"),
+        (("--owner-key", ""), "--owner-key is empty"),
         (("--owner-key", OWNER_KEY, "--agent-key", OWNER_KEY), "not both"),
     ):
         code, told = bring(path, "--data", folder, *words)
