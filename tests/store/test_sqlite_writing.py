@@ -296,3 +296,22 @@ async def test_what_is_kept_in_memory_is_let_go_a_little_at_a_time(
         gc.enable()
     assert most < kept, "a record has several blocks"
     await store.close()
+
+
+async def test_a_record_that_is_written_often_stays_known_to_the_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that is not known costs a query before its change."""
+    monkeypatch.setattr(table, "MOST_KNOWN", 3)
+    watch = Watch(monkeypatch)
+    store = await opened(tmp_path / "clawlink.db")
+    often = delivery("often")
+    await put(store, often)
+    watch.seen.clear()
+    for number in range(9):
+        often = newer(often)
+        await put(store, often)
+        await put(store, delivery(f"d{number}"))
+    seen = [what for what, _ in watch.seen]
+    assert seen.count("SELECT") == seen.count("BEGIN"), "each transaction asks whose the database is, and nothing else"
+    await store.close()

@@ -62,9 +62,10 @@ class Table:
     def apply(
         self, partition_key: str, changes: Sequence[Change], done: list[Change], new_kinds: set[int]
     ) -> Conflict | None:
-        """Compare all versions of one partition, and change its records if they fit.
+        """Compare all versions of one partition, and change its records if they fit. Return a conflict if not.
 
-        Changes that took effect come to ``done``, and numbers of kinds without a name so far to ``new_kinds``.
+        The first new record is compared by its insertion, behind all others. The changes then come to ``done``, those
+        too that only ask for a record's absence. Numbers of kinds without a name so far come to ``new_kinds``.
         """
         new: Change | None = None
         for change in changes:
@@ -88,7 +89,10 @@ class Table:
                     self._update(change, old, row)
                 elif change is not new and not self._insert(change, new_kinds):
                     raise sqlite3.IntegrityError(f"{change.id} is twice in a commit")
-                known[change.id, change.number] = row
+                key = change.id, change.number
+                known[key] = row
+                if old is not None:
+                    known.move_to_end(key)
             elif old is not None:
                 self._delete(change.number, old)
                 known.pop((change.id, change.number), None)
@@ -98,7 +102,7 @@ class Table:
         return None
 
     def stored(self, id: str, number: int) -> Row | None:
-        """Return the compared and counted fields of a stored record. The last ones are cached."""
+        """Return the compared and counted fields of a stored record."""
         known = self._known.get((id, number))
         if known is not None:
             return known
@@ -182,5 +186,5 @@ class Table:
 
 
 def _conflict(change: Change) -> Conflict:
-    why = "exists" if change.record is None else f"is not at version {change.follows}"
+    why = f"is not at version {change.follows}" if change.follows else "exists"
     return Conflict(change.kind, change.id, why)
