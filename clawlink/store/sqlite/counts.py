@@ -13,7 +13,7 @@ from clawlink.store.base import Usage
 from clawlink.store.sqlite.rows import Facts, Origin, Row
 from clawlink.store.tables import NOTHING, Origins, Shares
 
-# Of indexes of a kind and of mailboxes, the counts that were asked for last are kept.
+# The most indexes of a kind, and shares of mailboxes and of indexes, that are counted: those that were learnt last.
 _MOST_INDEXES = 50_000
 _MOST_SHARES = 500
 _NOBODY: Origin = (None, "")
@@ -82,15 +82,15 @@ class Counts:
 
     def learn_index(self, place: Place, usage: Usage) -> None:
         kind, key = place
-        _make_room(self._indexes[kind], _MOST_INDEXES)
+        _make_room(self._indexes[kind], key, _MOST_INDEXES)
         self._indexes[kind][key] = usage
 
     def learn_shares(self, mailbox: str, shares: Shares) -> None:
-        _make_room(self._mailbox_shares, _MOST_SHARES)
+        _make_room(self._mailbox_shares, mailbox, _MOST_SHARES)
         self._mailbox_shares[mailbox] = shares
 
     def learn_index_shares(self, place: Place, shares: Shares) -> None:
-        _make_room(self._index_shares, _MOST_SHARES)
+        _make_room(self._index_shares, place, _MOST_SHARES)
         self._index_shares[place] = shares
 
     # -- follow ------------------------------------------------------------------------------------------------------
@@ -162,6 +162,7 @@ class Counts:
             shares.change(origin or _NOBODY, count, held)
 
 
-def _make_room(table: dict[Any, Any], most: int) -> None:
-    if len(table) >= most:
+def _make_room(table: dict[Any, Any], key: Any, most: int) -> None:
+    """Let go of the count that was learnt first, if there is no room for another key."""
+    if len(table) >= most and key not in table:
         del table[next(iter(table))]

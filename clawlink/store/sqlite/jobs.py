@@ -1,7 +1,7 @@
 """The jobs of the writer, from their callers to a transaction and back: commits, and questions that run behind them.
 
 The next transaction begins when the last one is on the disk. The callers whom that answered ask again, so a transaction
-that waits for them spares an fsync. On a fast disk the event loop has better things to do than to wait.
+that waits for them spares an fsync: some turns of the event loop on a fast disk, and some milliseconds on a slow one.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Gathering:
         self._took = 0.0
 
     def add(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
-        """Have a job done, together with the others of this turn of the event loop at least."""
+        """Have a job done, together with those that wait. A job of another event loop may come between them."""
         self._jobs.append(job)
         if self._loop is not loop:
             self._loop, self._timer = loop, None

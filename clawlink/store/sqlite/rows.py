@@ -55,7 +55,8 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
 class Row(msgspec.Struct, gc=False):
     """A row of the table of records, without the record.
 
-    The table sets ``rowid``, and the places of the record in its indexes: for each key a number that only grows.
+    The table sets ``rowid``, and the place of the record under each key: a number, greater for a later record. The
+    record keeps it as long as it has the key.
     """
 
     facts: Facts
@@ -72,7 +73,8 @@ Values = tuple[Any, ...]
 def row_of(record: Any, partition_key: str) -> tuple[Row, Values]:
     """Return the row of a record that lives at ``partition_key``, and its columns.
 
-    A new message is ready at once unless it was stored to wait. Any other pending one is filed by its time.
+    A new message is ready at once unless it is stored to wait, or as leased. Any other pending one is filed by its
+    time.
     """
     version, data = record.version, records.encode(record)
     keys: tuple[str, ...] = record.index_keys

@@ -1,5 +1,7 @@
 """The only writing connection: all waiting commits become one transaction, and each is answered after its fsync.
 
+With ``--sync normal`` the answer does not wait for the fsync.
+
 The event loop begins a transaction. A thread ends it, for that waits for the disk, and does all that may take long. One
 of the two has the connection at any moment.
 
@@ -107,8 +109,9 @@ class Writer:
     def submit(self, jobs: Sequence[Job]) -> None:
         """Have jobs done, in this order and after all before. Call it on the event loop, or when that has ended.
 
-        Their transaction begins here, and the thread ends it. Most statements take microseconds. A thread that runs
-        them beside the event loop waits longer than that for the interpreter's lock, before each.
+        Their transaction begins here if the connection is free, and the thread ends it. The thread has all of it while
+        pages come slowly from the disk, or the disk is nearly full. Most statements take microseconds. A thread that
+        runs them beside the event loop waits longer than that for the interpreter's lock, before each.
         """
         work = Work(jobs)
         with self._lock:
@@ -193,7 +196,7 @@ class Writer:
         self._mark()
 
     def _take(self) -> bool:
-        """Have the connection for this thread. Return False if the other has it."""
+        """Take the connection for the calling thread. Return False if it is taken already, or jobs wait for it."""
         with self._lock:
             free = not self._busy
             self._busy = True
@@ -382,7 +385,7 @@ class Writer:
                 self._log_pages += 1
 
     def _idle(self) -> None:
-        """Note that the relay is there, and give free pages back."""
+        """Empty the log, keep the reserve, note that the relay is there, and give free pages back."""
         if self.broken is not None:
             return
         if self._log_pages >= _IDLE_LOG_PAGES or self._unsynced_since is not None:
