@@ -326,7 +326,10 @@ class BaseClient:
         return self._untrusted(f"cannot read the certificates in {self.ca or 'the bundle'}: {error}")
 
     def _silent(self, patience: float) -> RelayUnreachable:
-        return RelayUnreachable(f"the relay at {self.relay} did not answer within {patience:.3g} s{self._through}")
+        look = "" if self._proxy is not None else f"; see what is there: clawlink --relay {self.relay} doctor"
+        return RelayUnreachable(
+            f"the relay at {self.relay} did not answer within {patience:.3g} s{self._through}{look}"
+        )
 
     def _nobody(self, error: BaseException, *, broke_off: bool) -> RelayUnreachable:
         """Return the error for a missing answer; ``broke_off`` is True if there was a connection."""

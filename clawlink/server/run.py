@@ -80,7 +80,7 @@ def run(config: ServerConfig) -> int:
         return int(code)
     except OSError as error:
         where = f"{config.host} port {config.port}"
-        print(f"clawlink: cannot listen on {where}: {error.strerror or error}{_way_on(error)}", file=sys.stderr)
+        print(f"clawlink: cannot listen on {where}: {error.strerror or error}{_way_on(error, config)}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         if not is_no_thread(error):
@@ -131,9 +131,10 @@ def _open_standard_streams() -> None:
     os.close(number)
 
 
-def _way_on(error: OSError) -> str:
+def _way_on(error: OSError, config: ServerConfig) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "; a relay may run there already (see: clawlink relay info), or choose another port with --port"
+        there = f"clawlink --relay http://127.0.0.1:{config.port} relay info"
+        return f"; a relay may run there already (see: {there}), or choose another port with --port"
     if error.errno == errno.EACCES:
         return "; this account may not have this port: choose another with --port, above 1023"
     if isinstance(error, socket.gaierror) or error.errno in (None, errno.EADDRNOTAVAIL):

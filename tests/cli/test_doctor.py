@@ -143,11 +143,16 @@ def test_nothing_listens(call: Run, tmp_path: Path) -> None:
 
 
 def test_the_default_relay_is_served_without_flags(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    why: OSError = ConnectionRefusedError("refused")
+
     def refuse(*args: object, **options: object) -> None:
-        raise TimeoutError("timed out")
+        raise why
 
     monkeypatch.setattr("socket.create_connection", refuse)
     assert checks(call("doctor", "--json")).fix("connection") == "clawlink serve   with its --data DIR, if it had one"
+    why = TimeoutError("timed out")
+    silent = "clawlink serve --port PORT   with another port: the program at 9077 takes no connections"
+    assert checks(call("doctor", "--json")).fix("connection") == silent
     assert "--host 0.0.0.0" in checks(call("--relay", "https://relay.example", "doctor", "--json")).fix("connection")
 
 

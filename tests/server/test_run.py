@@ -306,7 +306,7 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence(tmp_path: Path) -> None:
     assert noted.read_text() == "/of/the/other"
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
-    assert "a relay may run there already" in done.stderr
+    assert f"a relay may run there already (see: clawlink --relay http://127.0.0.1:{port} relay info)" in done.stderr
     assert "--port" in done.stderr
     assert "Traceback" not in done.stderr
 

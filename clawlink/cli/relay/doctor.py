@@ -233,6 +233,8 @@ def _check_connection(where: Where, timeout: float) -> Check:
         if on_this_machine(host):
             command, left_out = start_again(port, with_token=where.token is not None)
             fix = f"{command}   {left_out}".rstrip()
+            if isinstance(error, TimeoutError):  # a system refuses at once where nothing listens
+                fix = f"clawlink serve --port PORT   with another port: the program at {port} takes no connections"
         else:
             fix = f"{serve_on(port)} --host 0.0.0.0   on that machine; clawlink relay scan shows which relays there are"
         if isinstance(error, socket.gaierror):
