@@ -488,6 +488,24 @@ def test_each_waiting_command_goes_on_when_the_relay_is_back(call: Run, beside: 
         relay.close()
 
 
+def test_a_relay_that_comes_back_and_refuses_ends_each_wait_with_its_refusal(
+    call: Run, beside: Start, own_relay: Relays
+) -> None:
+    """A poll ended as if no message had come in its time."""
+    url = own_relay()
+    for name in ("one", "two"):
+        call("--relay", url, "register", "--name", name).ok()
+    waits = [beside("poll", "--wait", "600", "--as", "one"), beside("poll", "--follow", "--as", "two")]
+    until_polled(url, 2)
+    own_relay.stop(url)
+    for wait in waits:
+        wait.until("waiting until it is back")
+    own_relay.restart(url, "--token", "another")
+    for wait in waits:
+        code, _, err = wait.end()
+        assert (code, "token" in err) == (4, True), err
+
+
 @POSIX
 def test_without_a_relay_the_time_is_kept(call: Run, own_relay: Relays) -> None:
     url = own_relay()

@@ -74,10 +74,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
 def _first(ctx: Context, client: Client, args: Namespace) -> tuple[Absences, list[Claimed]]:
     """Claim the first messages within the time of ``--wait``; none if they do not come, or the relay stays away.
 
-    Raises the failure of a relay that never answered.
+    Raises the failure of a relay that never answered, and the refusal of a relay that is back.
     """
     from clawlink.cli.shared import Absences
-    from clawlink.errors import ClawLinkError
+    from clawlink.client.retry import passes
+    from clawlink.errors import ClawLinkError, Stopped
 
     until = time.monotonic() + args.wait
     absences = Absences(ctx, until)
@@ -85,8 +86,9 @@ def _first(ctx: Context, client: Client, args: Namespace) -> tuple[Absences, lis
     try:
         while not claimed and ((left := until - time.monotonic()) > 0 or not absences.answered):
             claimed = _claim_patiently(ctx, client, args, [], absences, limit=args.max or _MOST, wait=max(0.0, left))
-    except ClawLinkError:
-        if not (absences.answered and absences.away):
+    except ClawLinkError as error:
+        stays_away = passes(error, answered=True) or isinstance(error, Stopped)
+        if not (absences.answered and absences.away and stays_away):
             raise
     return absences, claimed
 
