@@ -117,8 +117,13 @@ class AtomicFile:
             alone = stat.S_ISREG(own.st_mode) and own.st_nlink == 1 and own.st_uid == os.geteuid()
             # Another process may have put the file in its place, or removed it, before the lock.
             free = alone and os.path.samestat(own, os.stat(path, follow_symlinks=False))
-        except OSError:
+        except BlockingIOError:  # another process has it
             free = False
+        except OSError:  # a file system without locks: no part has this name there
+            free = False
+            if not os.fstat(number).st_size:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
         if not free:
             os.close(number)
             return

@@ -608,6 +608,22 @@ def test_two_downloads_of_one_content_at_once_do_not_disturb_each_other(tmp_path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="parts are gone on with where files have locks")
+def test_where_files_have_no_locks_no_part_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    target = tmp_path / "target"
+    sink = AtomicFile(target)
+    assert sink.resume(hashlib.sha256(LARGE).hexdigest(), len(LARGE)).size == 0
+    sink.write(LARGE)
+    sink.keep()
+    assert (os.listdir(tmp_path), target.read_bytes()) == (["target"], LARGE)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="parts are gone on with where files have locks")
 @each("kind", ["symbolic link", "hard link", "folder"])
 def test_a_part_that_may_be_of_somebody_else_is_left_alone(kind: str) -> None:
     with TemporaryDirectory() as folder:
