@@ -11,12 +11,20 @@ from clawlink.config import TOKEN, ServerConfig
 from clawlink.doors.registry import doors, settings_of
 from clawlink.version import VERSION
 
+EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104
+"""The hosts that stand for all addresses of a machine."""
+
+
+def url_of(config: ServerConfig, host: str, port: int) -> str:
+    """Return the address of a relay at a host of this machine."""
+    return f"{config.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
 
 def _addresses_shown(host: str) -> list[str]:
     """Return a relay's addresses on ``host``: that of the default route; without one, all of the machine's."""
     from clawlink.lan import addresses, reachable_at
 
-    if host not in ("0.0.0.0", "::", ""):  # noqa: S104
+    if host not in EVERYWHERE:
         return [host]
     try:
         return [reachable_at(host)]
@@ -26,8 +34,7 @@ def _addresses_shown(host: str) -> list[str]:
 
 def banner(config: ServerConfig, port: int) -> list[str]:
     """Return the operator's lines: the relay's address, and the exact command that joins it from another machine."""
-    hosts = _addresses_shown(config.host)
-    url, *others = [f"{config.scheme}://{f'[{host}]' if ':' in host else host}:{port}" for host in hosts]
+    url, *others = [url_of(config, host, port) for host in _addresses_shown(config.host)]
     lines = [f"ClawLink relay {VERSION} is listening on {url}"]
     join = ["clawlink"]
     if not (config.on_loopback and port == 9077 and config.scheme == "http"):

@@ -22,7 +22,7 @@ from clawlink.relay.error_mapping import NO_THREAD, is_no_thread
 from clawlink.relay.timestamps import steady_clock
 from clawlink.server.accepting import require_free
 from clawlink.server.app import App
-from clawlink.server.banner import banner, warnings
+from clawlink.server.banner import EVERYWHERE, banner, url_of, warnings
 from clawlink.server.keys import noted, with_secrets
 from clawlink.server.logs import set_up
 from clawlink.server.memory_limit import memory_warning
@@ -133,7 +133,8 @@ def _open_standard_streams() -> None:
 
 def _way_on(error: OSError, config: ServerConfig) -> str:
     if error.errno == errno.EADDRINUSE:
-        there = f"clawlink --relay http://127.0.0.1:{config.port} relay info"
+        url = url_of(config, "127.0.0.1" if config.host in EVERYWHERE else config.host, config.port)
+        there = f"clawlink --relay {url} relay info"
         return f"; a relay may run there already (see: {there}), or choose another port with --port"
     if error.errno == errno.EACCES:
         return "; this account may not have this port: choose another with --port, above 1023"

@@ -298,6 +298,8 @@ def test_a_start_that_cannot_listen_makes_and_changes_nothing(host: str, tmp_pat
 def test_a_port_that_is_taken_ends_it_with_a_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
+        named = [sys.executable, "-m", "clawlink.server", "--host", "localhost", "--port", port]
+        refused = run(named, text=True, timeout=PATIENCE)
         noted = tmp_path / "relays" / port / "data-folder"
         noted.parent.mkdir(parents=True)
         noted.write_text("/of/the/other")
@@ -307,6 +309,7 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert f"a relay may run there already (see: clawlink --relay http://127.0.0.1:{port} relay info)" in done.stderr
+    assert f"clawlink --relay http://localhost:{port} relay info" in refused.stderr
     assert "--port" in done.stderr
     assert "Traceback" not in done.stderr
 
